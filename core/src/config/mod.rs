@@ -1,0 +1,1 @@
+//! Configuration: Kafka's names, types and defaults for brokers and topics.

@@ -1,0 +1,1 @@
+//! Cluster metadata: the image, its records, the decisions of the active controller.

@@ -1,0 +1,27 @@
+//! Tidelog's broker as one pure state machine.
+//!
+//! ```text
+//!            requests, ticks,                         responses, I/O commands,
+//!            I/O completions                          events
+//!   world ─────────────────────────►  Broker  ───────────────────────────────► world
+//!                                  (pure, one door)
+//! ```
+//!
+//! A *world* owns sockets, files and clocks. It calls [`Broker::handle`](broker::Broker::handle) with an
+//! [`Input`](io::Input) and carries out the [`Output`](io::Output)s. There are two: `tidelog` (real sockets and
+//! files, on tokio) and `tidelog-sim` (a seeded simulation of both).
+//!
+//! The modules stand in layers; each knows only those below it:
+//! `broker` → `api` → `controller`, `replication`, `quorum` → `storage` → `io` → `config`, `batch` → `wire` →
+//! `time`, `ids`.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod config;
+pub mod controller;
+pub mod ids;
+pub mod io;
+pub mod plant;
+pub mod storage;
+pub mod time;
+pub mod wire;
