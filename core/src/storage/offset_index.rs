@@ -1,0 +1,310 @@
+//! Offset → position in a segment's log file: the `.index` file, held in memory.
+//!
+//! An entry names the **last offset** of a batch and the **start** of that batch, once every
+//! `index.interval.bytes`. A look-up gives a place at or before the wanted offset to scan on from, so an entry too
+//! few costs time and an entry that lies would cost data: [`OffsetIndex::decode`] believes nothing it can check, and
+//! what it refuses is rebuilt from the log.
+//!
+//! Invariant: offsets and positions both strictly increase, and none lies outside the log.
+
+use crate::ids::Offset;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A batch's last offset, and where the batch begins in the log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetPosition {
+    pub offset: Offset,
+    pub position: u32,
+}
+
+/// The extent of the log an index belongs to, to check its entries against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexBounds {
+    /// The length of the log file.
+    pub log_bytes: u64,
+    /// The base offset of the next segment, where there is one: all offsets of this one are lower.
+    pub next_base: Option<Offset>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    relative_offset: u32,
+    position: u32,
+}
+
+/// The entries of one segment, and how many of them the file holds.
+#[derive(Clone, Debug)]
+pub struct OffsetIndex {
+    base: Offset,
+    entries: Vec<Entry>,
+    entries_max: usize,
+    /// Entries `..written` were handed out by [`take_unwritten`](Self::take_unwritten) or read from the file.
+    written: usize,
+}
+
+impl OffsetIndex {
+    pub const ENTRY_BYTES: usize = 8;
+
+    /// An empty index of at most `bytes_max` bytes (`segment.index.bytes`).
+    pub fn new(base: Offset, bytes_max: u32) -> Self {
+        Self { base, entries: Vec::new(), entries_max: bytes_max as usize / Self::ENTRY_BYTES, written: 0 }
+    }
+
+    /// Reads an index file. Zeros at its end are the part of a preallocated file that was never written.
+    /// An error says why the file cannot be believed; the index is then rebuilt from the log.
+    pub fn decode(base: Offset, bytes_max: u32, bytes: &[u8], bounds: IndexBounds) -> Result<Self, String> {
+        let (rows, rest) = bytes.as_chunks::<{ Self::ENTRY_BYTES }>();
+        if !rest.is_empty() {
+            return Err(format!("{} bytes are not a multiple of {}", bytes.len(), Self::ENTRY_BYTES));
+        }
+        let count = rows.iter().rposition(|row| row != &[0; Self::ENTRY_BYTES]).map_or(0, |last| last + 1);
+        let mut index = Self::new(base, bytes_max);
+        index.entries.reserve_exact(count);
+        for (slot, row) in rows[..count].iter().enumerate() {
+            let relative_offset = u32::from_be_bytes([row[0], row[1], row[2], row[3]]);
+            let position = u32::from_be_bytes([row[4], row[5], row[6], row[7]]);
+            if let Some(last) = index.entries.last()
+                && (relative_offset <= last.relative_offset || position <= last.position)
+            {
+                return Err(format!("entry {slot} ({relative_offset}, {position}) does not follow the one before it"));
+            }
+            if u64::from(position) >= bounds.log_bytes {
+                return Err(format!("entry {slot} points to {position} in a log of {} bytes", bounds.log_bytes));
+            }
+            check_relative(base, relative_offset, bounds.next_base).map_err(|why| format!("entry {slot} {why}"))?;
+            index.entries.push(Entry { relative_offset, position });
+        }
+        index.written = index.entries.len();
+        Ok(index)
+    }
+
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether `segment.index.bytes` are used up: the segment must roll.
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= self.entries_max
+    }
+
+    /// The length of the file that holds all entries and no zeros.
+    pub fn len_bytes(&self) -> u64 {
+        (self.entries.len() * Self::ENTRY_BYTES) as u64
+    }
+
+    pub fn last(&self) -> Option<OffsetPosition> {
+        self.entries.last().map(|entry| self.absolute(*entry))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = OffsetPosition> {
+        self.entries.iter().map(|entry| self.absolute(*entry))
+    }
+
+    /// Adds the batch that ends with `last_offset` and begins at `position`. False, and nothing changed, where the
+    /// index is full, the offset is too far from the base for the format, or the entry would not increase.
+    pub fn maybe_append(&mut self, last_offset: Offset, position: u32) -> bool {
+        let Some(relative_offset) = relative(self.base, last_offset) else { return false };
+        let increases =
+            self.entries.last().is_none_or(|last| last.relative_offset < relative_offset && last.position < position);
+        if self.is_full() || !increases || position > i32::MAX as u32 {
+            return false;
+        }
+        self.entries.push(Entry { relative_offset, position });
+        true
+    }
+
+    /// The entry with the greatest offset at or below `target`; the start of the segment where there is none.
+    pub fn floor(&self, target: Offset) -> OffsetPosition {
+        let after = self.entries.partition_point(|entry| self.absolute(*entry).offset <= target);
+        match after.checked_sub(1) {
+            Some(slot) => self.absolute(self.entries[slot]),
+            None => OffsetPosition { offset: self.base, position: 0 },
+        }
+    }
+
+    /// Drops all entries at or above `offset`. The file is to be cut to [`len_bytes`](Self::len_bytes).
+    pub fn truncate_to(&mut self, offset: Offset) {
+        let keep = self.entries.partition_point(|entry| self.absolute(*entry).offset < offset);
+        self.entries.truncate(keep);
+        self.written = self.written.min(keep);
+    }
+
+    /// The entries the file does not hold yet and the position they belong at; from now on they count as written.
+    pub fn take_unwritten(&mut self) -> Option<(u64, Bytes)> {
+        if self.written == self.entries.len() {
+            return None;
+        }
+        let position = (self.written * Self::ENTRY_BYTES) as u64;
+        let bytes = encode(&self.entries[self.written..]);
+        self.written = self.entries.len();
+        Some((position, bytes))
+    }
+
+    /// The whole file, for one that is written anew.
+    pub fn encode(&self) -> Bytes {
+        encode(&self.entries)
+    }
+
+    /// Gives back the memory reserved for entries to come: the segment has rolled.
+    pub fn seal(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
+    fn absolute(&self, entry: Entry) -> OffsetPosition {
+        OffsetPosition { offset: self.base + i64::from(entry.relative_offset), position: entry.position }
+    }
+}
+
+fn encode(entries: &[Entry]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(entries.len() * OffsetIndex::ENTRY_BYTES);
+    for entry in entries {
+        bytes.put_u32(entry.relative_offset);
+        bytes.put_u32(entry.position);
+    }
+    bytes.freeze()
+}
+
+/// The distance from the base, where the format's int32 can hold it.
+pub(super) fn relative(base: Offset, offset: Offset) -> Option<u32> {
+    let distance = offset.0.checked_sub(base.0)?;
+    if (0..=i64::from(i32::MAX)).contains(&distance) { Some(distance as u32) } else { None }
+}
+
+/// Whether a distance read from a file can be one of this segment's offsets.
+pub(super) fn check_relative(base: Offset, relative: u32, next_base: Option<Offset>) -> Result<(), String> {
+    let offset = base.0.checked_add(i64::from(relative));
+    let (Some(offset), true) = (offset, relative <= i32::MAX as u32) else {
+        return Err(format!("is {relative} past the base offset {base}, more than an int32 holds"));
+    };
+    match next_base {
+        Some(next_base) if offset >= next_base.0 => {
+            Err(format!("names the offset {offset}, but the next segment begins at {next_base}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BOUNDS: IndexBounds = IndexBounds { log_bytes: i32::MAX as u64, next_base: None };
+    const BASE: Offset = Offset(1000);
+
+    fn index_of(entries: &[(i64, u32)]) -> OffsetIndex {
+        let mut index = OffsetIndex::new(BASE, 1 << 20);
+        for (relative, position) in entries {
+            assert!(index.maybe_append(BASE + *relative, *position));
+        }
+        index
+    }
+
+    #[test]
+    fn a_look_up_below_the_first_entry_begins_at_the_segments_start() {
+        let index = index_of(&[(10, 100), (20, 200)]);
+        assert_eq!(index.floor(Offset(1009)), OffsetPosition { offset: BASE, position: 0 });
+        assert_eq!(index.floor(Offset(1010)), OffsetPosition { offset: Offset(1010), position: 100 });
+        assert_eq!(index.floor(Offset(i64::MAX)).position, 200);
+        assert_eq!(index.floor(Offset(i64::MIN)).position, 0);
+    }
+
+    #[test]
+    fn only_new_entries_are_written_and_after_a_truncation_those_that_replace_the_lost() {
+        let mut index = index_of(&[(10, 100), (20, 200)]);
+        assert_eq!(index.take_unwritten().unwrap(), (0, index.encode()));
+        assert_eq!(index.take_unwritten(), None);
+        index.truncate_to(Offset(1020));
+        assert_eq!((index.len_bytes(), index.take_unwritten()), (8, None));
+        assert!(index.maybe_append(Offset(1015), 150));
+        let (position, bytes) = index.take_unwritten().unwrap();
+        assert_eq!((position, &bytes[..]), (8, &[0, 0, 0, 15, 0, 0, 0, 150][..]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_added() {
+        let mut index = OffsetIndex::new(BASE, 17);
+        assert!(!index.maybe_append(Offset(999), 1), "below the base");
+        assert!(!index.maybe_append(Offset(1001 + i64::from(i32::MAX)), 1), "past an int32");
+        assert!(!index.maybe_append(Offset(i64::MIN), 1));
+        assert!(index.maybe_append(Offset(1001), 1));
+        assert!(!index.maybe_append(Offset(1001), 2), "not greater");
+        assert!(index.maybe_append(Offset(1002), 2));
+        assert!(index.is_full() && !index.maybe_append(Offset(1003), 3));
+    }
+
+    #[test]
+    fn the_zero_tail_of_a_preallocated_file_is_no_data() {
+        let mut bytes = index_of(&[(10, 100), (20, 200)]).encode().to_vec();
+        bytes.resize(800, 0);
+        let index = OffsetIndex::decode(BASE, 1 << 20, &bytes, BOUNDS).unwrap();
+        assert_eq!((index.len(), index.len_bytes()), (2, 16));
+        assert!(OffsetIndex::decode(BASE, 1 << 20, &[0; 80], BOUNDS).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_right_is_refused_with_the_reason() {
+        let bytes = index_of(&[(10, 100), (20, 200)]).encode();
+        let refused = |bytes: &[u8], bounds| OffsetIndex::decode(BASE, 1 << 20, bytes, bounds).unwrap_err();
+        assert_eq!(refused(&bytes[..15], BOUNDS), "15 bytes are not a multiple of 8");
+        assert_eq!(
+            refused(&bytes, IndexBounds { log_bytes: 200, ..BOUNDS }),
+            "entry 1 points to 200 in a log of 200 bytes"
+        );
+        assert_eq!(
+            refused(&bytes, IndexBounds { next_base: Some(Offset(1020)), ..BOUNDS }),
+            "entry 1 names the offset 1020, but the next segment begins at 1020"
+        );
+        let swapped = [&bytes[8..], &bytes[..8]].concat();
+        assert_eq!(refused(&swapped, BOUNDS), "entry 1 (10, 100) does not follow the one before it");
+        let hole = [&[0; 8], &bytes[..]].concat();
+        assert!(OffsetIndex::decode(BASE, 1 << 20, &hole, BOUNDS).is_ok(), "(base, 0) is a place to scan from");
+        assert!(refused(&[0xff; 8], IndexBounds { log_bytes: u64::MAX, next_base: None }).contains("int32"));
+    }
+
+    proptest! {
+        #[test]
+        fn floor_agrees_with_a_linear_scan(
+            steps in proptest::collection::vec((1i64..5, 1u32..50), 0..60),
+            targets in proptest::collection::vec(0i64..400, 1..20),
+            cut in proptest::option::of(0i64..400),
+        ) {
+            let (mut model, mut index) = (Vec::new(), OffsetIndex::new(BASE, 1 << 20));
+            let (mut offset, mut position) = (BASE, 0);
+            for (records, bytes) in steps {
+                offset = offset + records;
+                position += bytes;
+                prop_assert!(index.maybe_append(offset, position));
+                model.push(OffsetPosition { offset, position });
+            }
+            if let Some(cut) = cut {
+                index.truncate_to(BASE + cut);
+                model.retain(|entry| entry.offset < BASE + cut);
+            }
+            for target in targets.into_iter().map(|t| BASE + t) {
+                let expected = model.iter().rfind(|entry| entry.offset <= target).copied();
+                let start = OffsetPosition { offset: BASE, position: 0 };
+                prop_assert_eq!(index.floor(target), expected.unwrap_or(start));
+            }
+            let again = OffsetIndex::decode(BASE, 1 << 20, &index.encode(), BOUNDS).unwrap();
+            prop_assert!(again.iter().eq(model));
+        }
+
+        #[test]
+        fn garbage_is_refused_or_obeys_the_invariant(bytes: Vec<u8>, base in 0i64.., log_bytes: u64) {
+            if let Ok(index) = OffsetIndex::decode(Offset(base), 64, &bytes, IndexBounds { log_bytes, next_base: None }) {
+                let entries: Vec<_> = index.iter().collect();
+                prop_assert!(entries.is_sorted_by(|a, b| a.offset < b.offset && a.position < b.position));
+                prop_assert!(entries.iter().all(|entry| u64::from(entry.position) < log_bytes));
+            }
+        }
+    }
+}
