@@ -1,0 +1,505 @@
+//! What a partition remembers of each producer, so that a retry is recognised and a gap is refused (KIP-98), and so
+//! that the first unstable offset is known to readers of committed transactions.
+//!
+//! Per producer: its epoch, its last five batches, the epoch of the transaction coordinator that wrote its last
+//! marker, the first offset of its open transaction. The order of calls for a batch: [`ProducerState::check`] before
+//! it is given an offset, [`ProducerState::apply`] once it has one, [`ProducerState::advance`] after every append,
+//! of batches without a producer too.
+//!
+//! A verdict of [`Verdict::Duplicate`] is about what was *appended*: that batch may still be on its way to stable
+//! storage, so its answer waits for it like the first one's.
+//!
+//! Invariant: the ongoing transactions are exactly those that the producers' entries name.
+
+use super::producer_snapshot::{SnapshotEntry, SnapshotError, decode_snapshot, encode_snapshot};
+use crate::ids::{Offset, ProducerId};
+use crate::plant::{Plant, Plants};
+use crate::time::WallMs;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// How many batches of a producer are remembered: as many as a client may have in flight.
+pub const BATCHES_REMEMBERED: usize = 5;
+
+const NO_EPOCH: i16 = -1;
+const NO_SEQUENCE: i32 = -1;
+
+/// Who asks for an append, and so how much of it is doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOrigin {
+    /// A client's Produce: epoch and sequence are checked.
+    Client,
+    /// A coordinator of this broker. Its batches have no sequence: the epoch alone is checked.
+    Coordinator,
+    /// A leader's log, this broker's own log in recovery, or the metadata quorum: already judged where it was
+    /// first appended.
+    Replication,
+}
+
+/// What a batch says about its producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerBatch {
+    pub producer_id: ProducerId,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
+    /// The batch's last offset less its base offset, from 0 on.
+    pub last_offset_delta: i32,
+    /// Milliseconds: the greatest timestamp of its records.
+    pub max_timestamp: i64,
+    pub content: BatchContent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchContent {
+    Records {
+        transactional: bool,
+    },
+    EndTransaction(EndTransactionMarker),
+    /// A control batch that compaction has emptied: the whole transaction is gone.
+    Nothing,
+}
+
+/// The outcome of a transaction, as its coordinator writes it to each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndTransactionMarker {
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+    /// As the coordinator's request says; the log does not tell it, then 0. From 2 on (KIP-890) a marker's epoch
+    /// must be above the producer's.
+    pub transaction_version: i16,
+}
+
+impl ProducerBatch {
+    /// The sequence of the last record. Sequences go on with 0 after the greatest int32.
+    pub fn last_sequence(&self) -> i32 {
+        if self.base_sequence == NO_SEQUENCE {
+            return NO_SEQUENCE;
+        }
+        add_to_sequence(self.base_sequence, self.last_offset_delta)
+    }
+}
+
+fn add_to_sequence(sequence: i32, records: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(records)).rem_euclid(1 << 31)) as i32
+}
+
+fn follows(last: i32, next: i32) -> bool {
+    i64::from(next) == i64::from(last) + 1 || (next == 0 && last == i32::MAX)
+}
+
+/// What is to become of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Append,
+    /// It was appended before, at these offsets: the answer repeats them. The timestamp is that batch's greatest.
+    Duplicate {
+        base_offset: Offset,
+        last_offset: Offset,
+        timestamp: i64,
+    },
+}
+
+/// Why a batch is refused. Each is one error code of Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProducerError {
+    #[error("producer {producer_id}: epoch {found} is older than the last seen, {current}")]
+    InvalidEpoch { producer_id: ProducerId, found: i16, current: i16 },
+    #[error("producer {producer_id}: sequence {found}, expected {expected}")]
+    OutOfOrderSequence { producer_id: ProducerId, found: i32, expected: i32 },
+    #[error("producer {producer_id}: a record outside of its open transaction")]
+    InvalidTransactionState { producer_id: ProducerId },
+    #[error("producer {producer_id}: a marker of the coordinator epoch {found}, the last seen is {current}")]
+    CoordinatorFenced { producer_id: ProducerId, found: i32, current: i32 },
+}
+
+/// A transaction whose marker was appended, for the index of aborted transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompletedTransaction {
+    pub producer_id: ProducerId,
+    pub first_offset: Offset,
+    /// The marker's offset.
+    pub last_offset: Offset,
+    pub aborted: bool,
+    /// The first offset of the next open transaction, or the one after the marker.
+    pub last_stable_offset: Offset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Appended {
+    last_offset: Offset,
+    timestamp: i64,
+    last_sequence: i32,
+    offset_delta: i32,
+}
+
+impl Appended {
+    fn base_offset(&self) -> Offset {
+        self.last_offset + -i64::from(self.offset_delta)
+    }
+
+    fn base_sequence(&self) -> i32 {
+        if self.last_sequence == NO_SEQUENCE {
+            return NO_SEQUENCE;
+        }
+        add_to_sequence(self.last_sequence, -self.offset_delta)
+    }
+}
+
+/// What is remembered of one producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Producer {
+    /// Oldest first. One stands in place: after a restart, and for producers that send a single batch.
+    batches: SmallVec<[Appended; 1]>,
+    last_timestamp: i64,
+    /// [`Offset::UNKNOWN`] where no transaction is open.
+    transaction_first_offset: Offset,
+    coordinator_epoch: i32,
+    epoch: i16,
+}
+
+impl Producer {
+    fn unknown() -> Self {
+        Self {
+            batches: SmallVec::new(),
+            last_timestamp: -1,
+            transaction_first_offset: Offset::UNKNOWN,
+            coordinator_epoch: -1,
+            epoch: NO_EPOCH,
+        }
+    }
+
+    fn last_sequence(&self) -> i32 {
+        self.batches.last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    fn open_transaction(&self) -> Option<Offset> {
+        (self.transaction_first_offset != Offset::UNKNOWN).then_some(self.transaction_first_offset)
+    }
+
+    fn set_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.batches.clear();
+            self.epoch = epoch;
+        }
+    }
+
+    fn remember(&mut self, batch: Appended) {
+        if self.batches.len() == BATCHES_REMEMBERED {
+            self.batches.remove(0);
+        } else if self.batches.len() == 1 {
+            self.batches.grow(BATCHES_REMEMBERED);
+        }
+        self.batches.push(batch);
+    }
+
+    /// The remembered batch that has exactly these sequences in this epoch.
+    fn duplicate_of(&self, batch: &ProducerBatch) -> Option<&Appended> {
+        let sequences = (batch.base_sequence, batch.last_sequence());
+        let same = |known: &&Appended| (known.base_sequence(), known.last_sequence) == sequences;
+        if self.epoch == batch.producer_epoch { self.batches.iter().find(same) } else { None }
+    }
+
+    fn expired(&self, now: WallMs, expiration_ms: i64) -> bool {
+        self.open_transaction().is_none() && now.0.saturating_sub(self.last_timestamp) >= expiration_ms
+    }
+}
+
+/// A producer as DescribeProducers shows it (KIP-664).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer_id: ProducerId,
+    pub producer_epoch: i16,
+    pub last_sequence: i32,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    pub current_transaction_start_offset: Option<Offset>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProducerState {
+    producers: BTreeMap<ProducerId, Producer>,
+    /// First offset → producer of each open transaction.
+    ongoing: BTreeMap<Offset, ProducerId>,
+    /// First offset → marker's offset of transactions that ended, but above the high watermark.
+    unreplicated: BTreeMap<Offset, Offset>,
+    end_offset: Offset,
+    last_snapshot_offset: Offset,
+    plants: Plants,
+}
+
+impl ProducerState {
+    /// No producer is known, and the log begins (or was cut entirely and begins again) at `start_offset`.
+    pub fn new(start_offset: Offset, plants: Plants) -> Self {
+        Self {
+            producers: BTreeMap::new(),
+            ongoing: BTreeMap::new(),
+            unreplicated: BTreeMap::new(),
+            end_offset: start_offset,
+            last_snapshot_offset: start_offset,
+            plants,
+        }
+    }
+
+    /// The state at `offset`, from the snapshot file of that name, without the producers that expired since.
+    /// The batches from `offset` on are to be applied to it.
+    pub fn from_snapshot(
+        offset: Offset,
+        bytes: &[u8],
+        now: WallMs,
+        expiration_ms: i64,
+        plants: Plants,
+    ) -> Result<Self, SnapshotError> {
+        let mut state = Self::new(offset, plants);
+        for (place, entry) in decode_snapshot(bytes)?.into_iter().enumerate() {
+            let mut producer = Producer {
+                last_timestamp: entry.timestamp,
+                transaction_first_offset: entry.current_transaction_first_offset.unwrap_or(Offset::UNKNOWN),
+                coordinator_epoch: entry.coordinator_epoch,
+                epoch: entry.producer_epoch,
+                batches: SmallVec::new(),
+            };
+            if entry.last_offset >= Offset::ZERO {
+                producer.remember(Appended {
+                    last_offset: entry.last_offset,
+                    timestamp: entry.timestamp,
+                    last_sequence: entry.last_sequence,
+                    offset_delta: entry.offset_delta,
+                });
+            }
+            if producer.expired(now, expiration_ms) {
+                continue;
+            }
+            let first_offset = producer.open_transaction();
+            let taken = first_offset.and_then(|offset| state.ongoing.insert(offset, entry.producer_id));
+            if taken.is_some() || state.producers.insert(entry.producer_id, producer).is_some() {
+                return Err(SnapshotError::Entry { place, entry });
+            }
+        }
+        Ok(state)
+    }
+
+    /// Judges a batch by what was appended before it. Batches without a producer id need not be asked about.
+    pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, ProducerError> {
+        if origin == AppendOrigin::Replication || batch.producer_id == ProducerId::NONE {
+            return Ok(Verdict::Append);
+        }
+        let unknown = Producer::unknown();
+        let producer = self.producers.get(&batch.producer_id).unwrap_or(&unknown);
+        match batch.content {
+            BatchContent::Nothing => Ok(Verdict::Append),
+            BatchContent::EndTransaction(marker) => check_marker(producer, batch, marker),
+            BatchContent::Records { transactional } => {
+                if origin == AppendOrigin::Client
+                    && let Some(known) = producer.duplicate_of(batch)
+                {
+                    if self.plants.has(Plant::DuplicateAppendedTwice) {
+                        return Ok(Verdict::Append);
+                    }
+                    let (last_offset, timestamp) = (known.last_offset, known.timestamp);
+                    return Ok(Verdict::Duplicate { base_offset: known.base_offset(), last_offset, timestamp });
+                }
+                check_records(producer, batch, origin, transactional)
+            }
+        }
+    }
+
+    /// Takes over an appended batch. What it ended, where it is the marker of a transaction that had records here.
+    pub fn apply(&mut self, batch: &ProducerBatch, base_offset: Offset) -> Option<CompletedTransaction> {
+        if batch.producer_id == ProducerId::NONE || batch.content == BatchContent::Nothing {
+            return None;
+        }
+        let producer = self.producers.entry(batch.producer_id).or_insert_with(Producer::unknown);
+        producer.set_epoch(batch.producer_epoch);
+        producer.last_timestamp = batch.max_timestamp;
+        match batch.content {
+            BatchContent::Nothing => unreachable!("returned above"),
+            BatchContent::Records { transactional } => {
+                producer.remember(Appended {
+                    last_offset: base_offset + i64::from(batch.last_offset_delta),
+                    timestamp: batch.max_timestamp,
+                    last_sequence: batch.last_sequence(),
+                    offset_delta: batch.last_offset_delta,
+                });
+                if transactional && producer.open_transaction().is_none() {
+                    producer.transaction_first_offset = base_offset;
+                    self.ongoing.insert(base_offset, batch.producer_id);
+                }
+                None
+            }
+            BatchContent::EndTransaction(marker) => {
+                producer.coordinator_epoch = marker.coordinator_epoch;
+                let first_offset = producer.open_transaction()?;
+                producer.transaction_first_offset = Offset::UNKNOWN;
+                self.ongoing.remove(&first_offset);
+                self.unreplicated.insert(first_offset, base_offset);
+                Some(CompletedTransaction {
+                    producer_id: batch.producer_id,
+                    first_offset,
+                    last_offset: base_offset,
+                    aborted: !marker.commit,
+                    last_stable_offset: self.ongoing.keys().next().copied().unwrap_or(base_offset + 1),
+                })
+            }
+        }
+    }
+
+    /// The state now covers the log up to `end_offset`, exclusive.
+    pub fn advance(&mut self, end_offset: Offset) {
+        assert!(end_offset >= self.end_offset, "the log went back from {} to {end_offset}", self.end_offset);
+        self.end_offset = end_offset;
+    }
+
+    /// Up to where the log has been applied, exclusive.
+    pub fn end_offset(&self) -> Offset {
+        self.end_offset
+    }
+
+    /// The snapshot to write, and the offset to name it for, unless the last one already is for this offset.
+    pub fn take_snapshot(&mut self) -> Option<(Offset, Bytes)> {
+        if self.end_offset <= self.last_snapshot_offset {
+            return None;
+        }
+        self.last_snapshot_offset = self.end_offset;
+        Some((self.end_offset, self.encode()))
+    }
+
+    /// The content of a snapshot, for the offset [`end_offset`](Self::end_offset).
+    pub fn encode(&self) -> Bytes {
+        encode_snapshot(self.producers.iter().map(|(producer_id, producer)| {
+            let last = producer.batches.last();
+            SnapshotEntry {
+                producer_id: *producer_id,
+                producer_epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_offset: last.map_or(Offset::UNKNOWN, |batch| batch.last_offset),
+                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                timestamp: producer.last_timestamp,
+                coordinator_epoch: producer.coordinator_epoch,
+                current_transaction_first_offset: producer.open_transaction(),
+            }
+        }))
+    }
+
+    /// The log now starts at `log_start_offset`. Producers stay: their records may be gone, their retries are not.
+    pub fn advance_log_start(&mut self, log_start_offset: Offset) {
+        self.acknowledge_markers_below(log_start_offset);
+        self.end_offset = self.end_offset.max(log_start_offset);
+    }
+
+    /// Transactions whose marker is below the high watermark no longer hold back the first unstable offset.
+    pub fn advance_high_watermark(&mut self, high_watermark: Offset) {
+        self.acknowledge_markers_below(high_watermark);
+    }
+
+    fn acknowledge_markers_below(&mut self, offset: Offset) {
+        self.unreplicated.retain(|_, marker_offset| *marker_offset >= offset);
+    }
+
+    /// The first offset whose fate is open: of a transaction without a marker, or with one above the high watermark.
+    /// Readers of committed records stop there.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        let undecided = self.first_undecided_offset();
+        let unreplicated = self.unreplicated.keys().next().copied();
+        undecided.into_iter().chain(unreplicated).min()
+    }
+
+    /// The first offset of the oldest transaction without a marker.
+    pub fn first_undecided_offset(&self) -> Option<Offset> {
+        self.ongoing.keys().next().copied()
+    }
+
+    /// Forgets producers that were silent for `producer.id.expiration.ms`, unless a transaction of theirs is open.
+    /// How many those were.
+    pub fn remove_expired(&mut self, now: WallMs, expiration_ms: i64) -> usize {
+        let before = self.producers.len();
+        self.producers.retain(|_, producer| !producer.expired(now, expiration_ms));
+        before - self.producers.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty() && self.unreplicated.is_empty()
+    }
+
+    /// All producers by their id, for DescribeProducers.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = ActiveProducer> {
+        self.producers.iter().map(|(producer_id, producer)| ActiveProducer {
+            producer_id: *producer_id,
+            producer_epoch: producer.epoch,
+            last_sequence: producer.last_sequence(),
+            last_timestamp: producer.last_timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            current_transaction_start_offset: producer.open_transaction(),
+        })
+    }
+
+    /// Whether the transaction of this producer and epoch has records here and no marker.
+    pub fn has_ongoing_transaction(&self, producer_id: ProducerId, producer_epoch: i16) -> bool {
+        let producer = self.producers.get(&producer_id);
+        producer.is_some_and(|known| known.epoch == producer_epoch && known.open_transaction().is_some())
+    }
+
+    /// Asserts the invariants.
+    pub fn verify(&self) {
+        let open = |(id, producer): (&ProducerId, &Producer)| producer.open_transaction().map(|first| (first, *id));
+        let named: BTreeMap<Offset, ProducerId> = self.producers.iter().filter_map(open).collect();
+        assert_eq!(named, self.ongoing, "the open transactions and those that producers name");
+        assert!(self.producers.values().all(|producer| producer.batches.len() <= BATCHES_REMEMBERED));
+        assert!(self.producers.keys().all(|producer_id| *producer_id != ProducerId::NONE));
+    }
+}
+
+fn check_records(
+    producer: &Producer,
+    batch: &ProducerBatch,
+    origin: AppendOrigin,
+    transactional: bool,
+) -> Result<Verdict, ProducerError> {
+    let producer_id = batch.producer_id;
+    if batch.producer_epoch < producer.epoch {
+        let (found, current) = (batch.producer_epoch, producer.epoch);
+        return Err(ProducerError::InvalidEpoch { producer_id, found, current });
+    }
+    if origin == AppendOrigin::Client {
+        let found = batch.base_sequence;
+        let last = if batch.producer_epoch == producer.epoch { producer.last_sequence() } else { NO_SEQUENCE };
+        // Of an unknown producer (its records are gone by retention, or its state has expired) any sequence is the
+        // first. A new epoch of a known one begins with 0.
+        if producer.epoch != NO_EPOCH && !follows(last, found) {
+            let expected = if last == i32::MAX { 0 } else { last.saturating_add(1) };
+            return Err(ProducerError::OutOfOrderSequence { producer_id, found, expected });
+        }
+    }
+    if producer.open_transaction().is_some() && !transactional {
+        return Err(ProducerError::InvalidTransactionState { producer_id });
+    }
+    Ok(Verdict::Append)
+}
+
+fn check_marker(
+    producer: &Producer,
+    batch: &ProducerBatch,
+    marker: EndTransactionMarker,
+) -> Result<Verdict, ProducerError> {
+    let (producer_id, found, current) = (batch.producer_id, batch.producer_epoch, producer.epoch);
+    // KIP-890: from transaction version 2 on each transaction ends with a higher epoch, so an equal one is a marker
+    // of an earlier transaction; with none open it is a retry and does no harm (KAFKA-19999).
+    let harmless_retry = found == current && (producer.open_transaction().is_none() || found == i16::MAX);
+    let stale = if marker.transaction_version >= 2 { found <= current && !harmless_retry } else { found < current };
+    if stale {
+        return Err(ProducerError::InvalidEpoch { producer_id, found, current });
+    }
+    let (found, current) = (marker.coordinator_epoch, producer.coordinator_epoch);
+    if found < current {
+        return Err(ProducerError::CoordinatorFenced { producer_id, found, current });
+    }
+    Ok(Verdict::Append)
+}
+
+#[cfg(test)]
+#[path = "producer_state_tests.rs"]
+mod tests;
