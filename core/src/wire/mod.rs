@@ -1,22 +1,29 @@
 //! Kafka's wire format: frames, headers, the version table, the generated codec, error codes.
 //! Pure functions between bytes and messages.
+//!
+//! ```text
+//!   bytes ── FrameLength::check ──► frame ── decode_request ──► RequestHeader, RequestBody
+//!   bytes ◄── Frame { chunks } ◄── encode_response ◄── ResponseBody
+//! ```
+//!
+//! Invariants, for any bytes: decoding never panics; it allocates at most [`DECODED_MULTIPLE`] times the frame plus
+//! [`DECODED_FLOOR`]; record bytes are never copied, in either direction; what was decoded encodes to the same
+//! bytes in the same version.
 
-use crate::ids::FileId;
+mod error_code;
+mod frame;
+mod header;
+pub mod messages;
+mod reader;
+mod records;
+pub mod varint;
+pub mod versions;
+mod writer;
 
-/// A part of an open file that a response carries by name, so that a world can use `sendfile`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileSlice {
-    pub file: FileId,
-    pub position: u64,
-    pub len: u32,
-}
-
-// Placeholders until the generated codec lands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiKey {}
-#[derive(Debug)]
-pub struct RequestHeader {}
-#[derive(Debug)]
-pub enum RequestBody {}
-#[derive(Debug)]
-pub enum ResponseBody {}
+pub use error_code::ErrorCode;
+pub use frame::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
+pub use header::{RequestError, RequestHeader, decode_request, decode_response, encode_request, encode_response};
+pub use messages::{ApiKey, MetadataRecord, RequestBody, ResponseBody};
+pub use reader::{DECODED_FLOOR, DECODED_MULTIPLE, DecodeError, DecodeErrorKind, Reader, STRING_LEN_MAX};
+pub use records::{FileSlice, Records, RecordsChunk, TaggedField, TaggedFields};
+pub use writer::{Frame, Writer};
