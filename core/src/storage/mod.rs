@@ -2,6 +2,7 @@
 
 pub mod checkpoints;
 pub mod leader_epochs;
+pub mod log_dirs;
 pub mod names;
 pub mod offset_index;
 pub mod producer_snapshot;

@@ -1,0 +1,516 @@
+//! Boots, runs, stops and crashes on a small disk in memory.
+
+use super::*;
+use crate::ids::Offset;
+use crate::io::IoCommand;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+type Tree = BTreeMap<String, Option<Bytes>>;
+
+/// One tree of names a directory (a `None` is a directory), and what was removed but not made stable.
+#[derive(Default)]
+struct World {
+    dirs: Vec<Tree>,
+    removed: Vec<(usize, String, Option<Bytes>)>,
+    /// Directories that answer nothing but errors.
+    broken: Vec<LogDirId>,
+    queue: VecDeque<IoCommand>,
+    events: Vec<DirEvent>,
+    log: Vec<String>,
+    fatal: Option<String>,
+}
+
+impl World {
+    fn new(count: usize) -> Self {
+        Self { dirs: vec![Tree::new(); count], ..Self::default() }
+    }
+
+    fn put(&mut self, dir: usize, name: &str, content: &'static str) {
+        self.dirs[dir].insert(name.to_owned(), Some(Bytes::from_static(content.as_bytes())));
+    }
+
+    fn put_dir(&mut self, dir: usize, name: &str) {
+        self.dirs[dir].insert(name.to_owned(), None);
+    }
+
+    fn text(&self, dir: usize, name: &str) -> Option<&str> {
+        let content = self.dirs[dir].get(name)?.as_ref()?;
+        Some(str::from_utf8(content).unwrap())
+    }
+
+    fn take(&mut self, out: &mut Outbox) {
+        for output in out.outputs.drain(..) {
+            match output {
+                Output::Io(command) => self.queue.push_back(command),
+                Output::Fatal(text) => assert_eq!(self.fatal.replace(text), None, "fatal twice"),
+                Output::Event(event) => self.log.push(format!("{:?}: {}", event.level, event.text)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Carries out one command of the queue.
+    fn step(&mut self, log_dirs: &mut LogDirs) -> bool {
+        let Some(command) = self.queue.pop_front() else { return false };
+        let IoOwner::Dir(dir) = command.id.owner else { panic!("{command:?}") };
+        let result = if self.broken.contains(&dir) {
+            Err(IoError { kind: IoErrorKind::Other, text: "input/output error".to_owned() })
+        } else {
+            self.carry_out(usize::from(dir.0), command.op)
+        };
+        let mut out = Outbox::default();
+        self.events.extend(log_dirs.handle_io(IoCompletion { id: command.id, result }, &mut out));
+        log_dirs.verify();
+        self.take(&mut out);
+        true
+    }
+
+    fn carry_out(&mut self, dir: usize, op: IoOp) -> Result<IoDone, IoError> {
+        let tree = &mut self.dirs[dir];
+        match op {
+            IoOp::CreateDir { path } => assert_eq!(path.path, ""),
+            IoOp::SyncDir { path } => {
+                assert_eq!(path.path, "");
+                self.removed.retain(|(removed, ..)| *removed != dir);
+            }
+            IoOp::List { path } => {
+                assert_eq!(path.path, "");
+                let entry = |(name, content): (&String, &Option<Bytes>)| DirEntry {
+                    name: name.clone(),
+                    is_dir: content.is_none(),
+                    len: content.as_ref().map_or(0, |bytes| bytes.len() as u64),
+                };
+                return Ok(IoDone::Entries(tree.iter().map(entry).collect()));
+            }
+            IoOp::Load { path, limit_bytes } => {
+                let content = tree[&path.path].clone().unwrap();
+                assert!(content.len() as u64 <= limit_bytes);
+                return Ok(IoDone::Bytes(content));
+            }
+            IoOp::Replace { path, content } => drop(tree.insert(path.path, Some(content))),
+            IoOp::Remove { path } | IoOp::RemoveDir { path } => {
+                if let Some(content) = tree.remove(&path.path) {
+                    self.removed.push((dir, path.path, content));
+                }
+            }
+            IoOp::Volume { .. } => return Ok(IoDone::Volume { total_bytes: 100, usable_bytes: 40 }),
+            other => panic!("{other:?}"),
+        }
+        Ok(IoDone::Unit)
+    }
+
+    /// The machine dies: commands that were not carried out are lost, removals that were not synced may be undone.
+    fn crash(&mut self, undo_removals: bool) {
+        self.queue.clear();
+        for (dir, name, content) in std::mem::take(&mut self.removed) {
+            if undo_removals {
+                self.dirs[dir].entry(name).or_insert(content);
+            }
+        }
+    }
+
+    fn boot_with(&mut self, config: LogDirsConfig, draw: u8) -> LogDirs {
+        let mut drawn = draw;
+        let mut log_dirs = LogDirs::new(config, || {
+            drawn = drawn.wrapping_add(1);
+            [drawn; 16]
+        });
+        let mut out = Outbox::default();
+        log_dirs.boot(&mut out);
+        self.take(&mut out);
+        log_dirs
+    }
+
+    fn settle(&mut self, log_dirs: &mut LogDirs) {
+        while self.step(log_dirs) {}
+    }
+
+    fn boot(&mut self, draw: u8) -> (LogDirs, Option<Booted>) {
+        let mut log_dirs = self.boot_with(config(self.dirs.len()), draw);
+        self.settle(&mut log_dirs);
+        let booted = self.take_booted();
+        (log_dirs, booted)
+    }
+
+    fn take_booted(&mut self) -> Option<Booted> {
+        let mut ready = None;
+        self.events.retain(|event| match event {
+            DirEvent::Ready(booted) => {
+                assert_eq!(ready.replace(booted.clone()), None, "ready twice");
+                false
+            }
+            _ => true,
+        });
+        ready
+    }
+
+    /// The text of the fatal end that booting must come to.
+    fn refusal(&mut self) -> String {
+        let (_, booted) = self.boot(0);
+        assert_eq!(booted, None);
+        self.fatal.take().expect("a reason")
+    }
+}
+
+fn config(count: usize) -> LogDirsConfig {
+    LogDirsConfig {
+        paths: ["/a", "/b", "/c"][..count].iter().map(|path| path.to_string()).collect(),
+        node_id: NodeId(1),
+        cluster_id: None,
+        metadata_dir: LogDirId(0),
+    }
+}
+
+fn offsets(entries: &[(&'static str, i64)]) -> Offsets {
+    entries.iter().map(|(topic, offset)| (TopicPartition::new(*topic, 0), Offset(*offset))).collect()
+}
+
+const META: &str = "version=1\ncluster.id=abc\nnode.id=1\ndirectory.id=vTr0bEQBQ3qHdxPCVLU5Wg\n";
+const META_B: &str = "version=1\ncluster.id=abc\nnode.id=1\ndirectory.id=wTr0bEQBQ3qHdxPCVLU5Wg\n";
+const DELETED: &str = "t-1.00000000000000000000000000000001-delete";
+
+#[test]
+fn an_empty_directory_becomes_a_new_cluster_and_stays_it() {
+    let mut world = World::new(2);
+    world.put(0, ".lock", "");
+    world.put_dir(1, "lost+found");
+    let (_, booted) = world.boot(0);
+    let first = booted.unwrap();
+    assert_eq!(first.dirs.len(), 2);
+    assert!(!first.dirs[0].clean && first.previous_broker_epoch.is_none());
+    assert_ne!(first.dirs[0].directory_id, first.dirs[1].directory_id);
+    let meta = MetaProperties::decode("x", world.text(0, "meta.properties").unwrap().as_bytes()).unwrap();
+    assert_eq!(meta.cluster_id, Some(first.cluster_id.clone()));
+    assert_eq!((meta.node_id, meta.directory_id), (Some(NodeId(1)), Some(first.dirs[0].directory_id)));
+    let (log_dirs, again) = world.boot(100);
+    assert_eq!(again.unwrap(), first, "other draws change nothing");
+    assert_eq!(log_dirs.by_directory_id(first.dirs[1].directory_id), Some(LogDirId(1)));
+}
+
+#[test]
+fn a_new_cluster_takes_the_id_that_is_configured() {
+    let mut world = World::new(1);
+    let mut log_dirs = world.boot_with(LogDirsConfig { cluster_id: Some("mine".into()), ..config(1) }, 0);
+    world.settle(&mut log_dirs);
+    assert_eq!(world.take_booted().unwrap().cluster_id, "mine");
+}
+
+#[test]
+fn what_lies_in_a_directory_is_found_and_deletions_are_finished() {
+    let mut world = World::new(1);
+    world.put(0, "meta.properties", META);
+    world.put(0, "meta.properties.tmp", "vers");
+    world.put(0, "recovery-point-offset-checkpoint", "0\n1\nt 0 7\n");
+    world.put(0, "log-start-offset-checkpoint", "0\n1\nt 0 3\n");
+    world.put(0, "replication-offset-checkpoint", "0\n1\nt 0 9\n");
+    for name in ["t-0", DELETED, "t-2.00000000000000000000000000000002-stray", "photos"] {
+        world.put_dir(0, name);
+    }
+    world.put(0, "t-9", "a file is no partition");
+    let (_, booted) = world.boot(0);
+    let state = &booted.unwrap().dirs[0];
+    assert_eq!(state.partitions, [TopicPartition::new("t", 0)]);
+    assert_eq!(state.aside.len(), 1);
+    assert_eq!((state.recovery_points.clone(), state.log_starts.clone()), (offsets(&[("t", 7)]), offsets(&[("t", 3)])));
+    assert_eq!(state.high_watermarks, offsets(&[("t", 9)]));
+    assert!(!world.dirs[0].contains_key(DELETED) && !world.dirs[0].contains_key("meta.properties.tmp"));
+    insta::assert_snapshot!(world.log.join("\n"), @"
+    Warn: /a/photos is none of a broker's; it is left alone
+    Info: removing /a/t-1.00000000000000000000000000000001-delete, which was deleted before
+    Warn: /a/t-2.00000000000000000000000000000002-stray is no partition in use; it is left alone
+    ");
+}
+
+#[test]
+fn the_clean_shutdown_marker_counts_once_and_for_its_directory() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", META_B);
+    world.put(0, ".kafka_cleanshutdown", r#"{"version":0,"brokerEpoch":5}"#);
+    let booted = world.boot(0).1.unwrap();
+    assert_eq!((booted.dirs[0].clean, booted.dirs[1].clean), (true, false));
+    assert_eq!(booted.previous_broker_epoch, None, "one directory does not say it");
+    assert!(world.removed.is_empty(), "ready only after the removal is stable");
+    assert!(!world.boot(0).1.unwrap().dirs[0].clean);
+}
+
+#[test]
+fn a_clean_stop_writes_the_checkpoints_and_then_the_marker() {
+    let mut world = World::new(2);
+    let (mut log_dirs, _) = world.boot(0);
+    let mut out = Outbox::default();
+    for kind in CheckpointKind::ALL {
+        log_dirs.write_checkpoint(LogDirId(0), kind, &offsets(&[("t", 4)]), &mut out);
+    }
+    assert_eq!(log_dirs.stop(Some(12), &mut out), []);
+    world.take(&mut out);
+    while world.step(&mut log_dirs) {
+        let marked = world.text(0, ".kafka_cleanshutdown").is_some();
+        assert!(!marked || CheckpointKind::ALL.iter().all(|kind| world.text(0, kind.file()).is_some()));
+    }
+    assert_eq!(world.events.last(), Some(&DirEvent::Stopped));
+    let booted = world.boot(0).1.unwrap();
+    assert!(booted.dirs.iter().all(|dir| dir.clean));
+    assert_eq!(booted.previous_broker_epoch, Some(12));
+    assert_eq!(booted.dirs[0].recovery_points, offsets(&[("t", 4)]));
+}
+
+#[test]
+fn a_stop_with_open_logs_leaves_no_marker() {
+    let mut world = World::new(1);
+    let (mut log_dirs, _) = world.boot(0);
+    let mut out = Outbox::default();
+    assert_eq!(log_dirs.stop(None, &mut out), [DirEvent::Stopped]);
+    assert!(out.outputs.is_empty());
+}
+
+#[test]
+fn of_the_checkpoints_that_wait_the_newest_is_written_and_none_twice() {
+    let mut world = World::new(1);
+    let (mut log_dirs, _) = world.boot(0);
+    let (dir, kind) = (LogDirId(0), CheckpointKind::HighWatermark);
+    let mut out = Outbox::default();
+    for offset in [1, 2, 3, 3] {
+        log_dirs.write_checkpoint(dir, kind, &offsets(&[("t", offset)]), &mut out);
+    }
+    assert_eq!(out.outputs.len(), 1, "one write in flight");
+    world.take(&mut out);
+    world.settle(&mut log_dirs);
+    assert_eq!(world.events.len(), 2, "the first, and the newest");
+    assert_eq!(world.text(0, kind.file()), Some("0\n1\nt 0 3\n"));
+    log_dirs.write_checkpoint(dir, kind, &offsets(&[("t", 3)]), &mut out);
+    assert!(out.outputs.is_empty(), "the file holds it already");
+}
+
+#[test]
+fn a_corrupt_checkpoint_is_as_none_and_said() {
+    let mut world = World::new(1);
+    world.put(0, "meta.properties", META);
+    world.put(0, "recovery-point-offset-checkpoint", "0\n2\nt 0 7\n");
+    let booted = world.boot(0).1.unwrap();
+    assert!(booted.dirs[0].recovery_points.is_empty());
+    let expected = "Warn: /a/recovery-point-offset-checkpoint: announces 2 entries, but holds 1; it is rebuilt";
+    assert_eq!(world.log, [expected]);
+}
+
+#[test]
+fn one_failing_directory_goes_offline_and_the_others_go_on() {
+    let mut world = World::new(3);
+    world.boot(0);
+    world.broken.push(LogDirId(1));
+    let (mut log_dirs, booted) = world.boot(0);
+    assert_eq!(booted.unwrap().dirs.iter().map(|dir| dir.dir.0).collect::<Vec<_>>(), [0, 2]);
+    let reason = "input/output error".to_owned();
+    assert_eq!(world.events, [DirEvent::Offline { dir: LogDirId(1), reason }]);
+    assert_eq!(log_dirs.choose(|dir| [3, 0, 2][usize::from(dir.0)]), Some(LogDirId(2)));
+    let mut out = Outbox::default();
+    log_dirs.write_checkpoint(LogDirId(1), CheckpointKind::LogStart, &offsets(&[]), &mut out);
+    assert!(!log_dirs.query_volume(LogDirId(1), &mut out) && out.outputs.is_empty());
+    log_dirs.mark_offline(LogDirId(2), "a log says so".to_owned(), &mut out);
+    world.take(&mut out);
+    assert_eq!(world.fatal, None);
+    log_dirs.mark_offline(LogDirId(0), "too".to_owned(), &mut out);
+    world.take(&mut out);
+    assert_eq!(world.fatal.as_deref(), Some("all of log.dirs are offline; the last was /a: too"));
+}
+
+#[test]
+fn without_the_directory_of_the_metadata_log_the_broker_cannot_go_on() {
+    let mut world = World::new(2);
+    world.boot(0);
+    world.broken.push(LogDirId(0));
+    assert_eq!(world.refusal(), "/a, the directory of the metadata log, is offline: input/output error");
+}
+
+#[test]
+fn a_directory_that_fails_while_it_stops_is_not_waited_for() {
+    let mut world = World::new(2);
+    let (mut log_dirs, _) = world.boot(0);
+    let mut out = Outbox::default();
+    log_dirs.write_checkpoint(LogDirId(1), CheckpointKind::RecoveryPoint, &offsets(&[("t", 1)]), &mut out);
+    log_dirs.stop(Some(1), &mut out);
+    world.take(&mut out);
+    world.broken.push(LogDirId(1));
+    world.settle(&mut log_dirs);
+    assert_eq!(world.events.last(), Some(&DirEvent::Stopped));
+    assert!(world.text(0, ".kafka_cleanshutdown").is_some() && world.text(1, ".kafka_cleanshutdown").is_none());
+}
+
+#[test]
+fn one_question_answers_all_who_ask_for_the_size_of_a_volume() {
+    let mut world = World::new(1);
+    let (mut log_dirs, _) = world.boot(0);
+    let mut out = Outbox::default();
+    assert!(log_dirs.query_volume(LogDirId(0), &mut out) && log_dirs.query_volume(LogDirId(0), &mut out));
+    world.take(&mut out);
+    world.settle(&mut log_dirs);
+    let sizes = Some(VolumeSizes { total_bytes: 100, usable_bytes: 40 });
+    assert_eq!(world.events, [DirEvent::Volume { dir: LogDirId(0), sizes }]);
+}
+
+#[test]
+fn a_directory_without_an_id_is_given_one() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", "cluster.id=abc\nbroker.id=1\n");
+    world.put_dir(0, "__cluster_metadata-0");
+    let booted = world.boot(0).1.unwrap();
+    let expected = format!("#\nversion=0\ncluster.id=abc\nbroker.id=1\ndirectory.id={}\n", booted.dirs[1].directory_id);
+    assert_eq!(world.text(1, "meta.properties"), Some(expected.as_str()));
+    assert_eq!(world.text(0, "meta.properties"), Some(META), "what is right is not written again");
+}
+
+#[test]
+fn what_contradicts_the_configuration_is_refused_with_what_to_do_and_nothing_is_changed() {
+    let two = |first: &'static str, second: Option<&'static str>| {
+        let mut world = World::new(2);
+        world.put(0, "meta.properties", first);
+        world.put(0, ".kafka_cleanshutdown", "");
+        world.put_dir(0, "t-0");
+        world.put_dir(0, DELETED);
+        if let Some(second) = second {
+            world.put(1, "meta.properties", second);
+        }
+        world
+    };
+    let no_node = "version=0\ncluster.id=abc\n";
+    let mut worlds = vec![
+        two("version=1\ncluster.id=abc\nnode.id=2\n", None),
+        two(META, Some("version=1\ncluster.id=xyz\nnode.id=1\n")),
+        two(META, Some(META)),
+        two(META, None),
+        two(no_node, None),
+        two("version=0\nbroker.id=1\n", None),
+    ];
+    let mut foreign = World::new(1);
+    foreign.put(0, "thesis.txt", "");
+    let mut twice = two(META, Some(META_B));
+    twice.put_dir(1, "t-0");
+    let mut misplaced = two(META, Some(META_B));
+    misplaced.put_dir(1, "__cluster_metadata-0");
+    worlds.extend([foreign, twice, misplaced]);
+    let mut refusals = Vec::new();
+    for mut world in worlds {
+        let before = world.dirs.clone();
+        refusals.push(world.refusal());
+        assert_eq!(world.dirs, before);
+    }
+    insta::assert_snapshot!(refusals.join("\n"), @r#"
+    /a/meta.properties belongs to node.id 2, but the configuration says 1. Set node.id=2, or log.dirs to the directories of node 1; for a new node, to empty ones
+    /b/meta.properties belongs to cluster.id xyz, but /a/meta.properties says abc. Set log.dirs to the directories of one cluster
+    /a and /b have the same directory.id vTr0bEQBQ3qHdxPCVLU5Wg. Where one is a copy of the other, take it out of log.dirs; where it is a new disk, remove the line from its meta.properties
+    /b is empty, while /a holds partitions: its volume may not be mounted. Mount it, or take it out of log.dirs; for a new disk, copy /a/meta.properties there without its directory.id line
+    /a/meta.properties names no node. Add broker.id=1, if it is this broker's
+    /a/meta.properties names no cluster.id. Add it, as another directory of this broker has it
+    /a has no meta.properties, but is not empty: it holds "thesis.txt". Set log.dirs to an empty directory, or restore meta.properties
+    the partition t-0 lies in /a and in /b. Move the one that is out of date out of log.dirs
+    /b holds the metadata log, but metadata.log.dir is /a. Set metadata.log.dir=/b, or move the log
+    "#);
+}
+
+#[test]
+fn a_configured_cluster_must_be_the_one_on_disk() {
+    let mut world = World::new(1);
+    world.put(0, "meta.properties", META);
+    let mut log_dirs = world.boot_with(LogDirsConfig { cluster_id: Some("mine".into()), ..config(1) }, 0);
+    world.settle(&mut log_dirs);
+    let expected = "/a/meta.properties belongs to cluster.id abc, but the configuration says mine. \
+                    Set log.dirs to the directories of one cluster";
+    assert_eq!(world.fatal.as_deref(), Some(expected));
+}
+
+#[test]
+fn nothing_is_formatted_while_a_directory_cannot_be_read() {
+    let mut world = World::new(2);
+    world.broken.push(LogDirId(1));
+    assert_eq!(world.refusal(), "/a is not formatted, and /b cannot be read to see whose it is: input/output error");
+    assert!(world.dirs[0].is_empty());
+}
+
+#[test]
+fn a_broken_meta_properties_takes_its_directory_offline() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", "version=7\n");
+    assert_eq!(world.boot(0).1.unwrap().dirs.len(), 1);
+    let reason = "/b/meta.properties: version is \"7\", expected 0 or 1".to_owned();
+    assert_eq!(world.events, [DirEvent::Offline { dir: LogDirId(1), reason }]);
+}
+
+/// A life of the broker: how many commands are carried out before it dies, what it checkpoints, whether it stops.
+#[derive(Clone, Debug)]
+struct Life {
+    steps: usize,
+    checkpoints: Vec<(u16, usize, i64)>,
+    stops: bool,
+    undo_removals: bool,
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    let checkpoint = (0u16..2, 0usize..3, 0i64..1000);
+    let parts = (0usize..60, proptest::collection::vec(checkpoint, 0..6), any::<bool>(), any::<bool>());
+    parts.prop_map(|(steps, checkpoints, stops, undo_removals)| Life { steps, checkpoints, stops, undo_removals })
+}
+
+proptest! {
+    /// Whenever the machine dies: the next life boots, it is the same cluster with the same directories, a marker
+    /// says the truth, and a checkpoint holds something between what was confirmed and what was handed in.
+    #[test]
+    fn a_crash_at_any_command_leaves_what_the_next_life_can_trust(lives in proptest::collection::vec(life(), 1..8)) {
+        let mut world = World::new(2);
+        let mut identity: Option<(ByteString, Vec<Uuid>)> = None;
+        let mut stopped_cleanly = [false; 2];
+        let mut allowed: BTreeMap<(u16, usize), Vec<Offsets>> = BTreeMap::new();
+        for (place, life) in lives.into_iter().enumerate() {
+            let mut log_dirs = world.boot_with(config(2), place as u8 * 10);
+            let mut steps = life.steps;
+            let mut booted = None;
+            while steps > 0 && booted.is_none() && world.step(&mut log_dirs) {
+                steps -= 1;
+                booted = world.take_booted();
+            }
+            prop_assert_eq!(&world.fatal, &None);
+            let Some(booted) = booted else {
+                world.crash(life.undo_removals);
+                continue;
+            };
+            let ids = booted.dirs.iter().map(|dir| dir.directory_id).collect();
+            let known = identity.get_or_insert((booted.cluster_id.clone(), ids)).clone();
+            prop_assert_eq!(known.0, booted.cluster_id);
+            for (place, state) in booted.dirs.iter().enumerate() {
+                prop_assert_eq!(known.1[place], state.directory_id);
+                prop_assert!(!state.clean || stopped_cleanly[place], "a marker that lies");
+                for (kind, read) in [&state.recovery_points, &state.log_starts, &state.high_watermarks].iter().enumerate() {
+                    let versions = allowed.entry((state.dir.0, kind)).or_insert_with(|| vec![Offsets::new()]);
+                    prop_assert!(versions.contains(read), "{read:?} is none of {versions:?}");
+                    *versions = vec![(*read).clone()];
+                }
+            }
+            // Logs are open now: only this life's own stop makes it clean.
+            stopped_cleanly = [false; 2];
+            let mut out = Outbox::default();
+            for (dir, kind, offset) in life.checkpoints {
+                let value = offsets(&[("t", offset)]);
+                log_dirs.write_checkpoint(LogDirId(dir), CheckpointKind::ALL[kind], &value, &mut out);
+                allowed.get_mut(&(dir, kind)).unwrap().push(value);
+            }
+            if life.stops {
+                stopped_cleanly = [true; 2];
+                world.events.extend(log_dirs.stop(Some(1), &mut out));
+            }
+            world.take(&mut out);
+            while steps > 0 && world.step(&mut log_dirs) {
+                steps -= 1;
+            }
+            if world.queue.is_empty() {
+                for versions in allowed.values_mut() {
+                    *versions = versions.split_off(versions.len() - 1);
+                }
+                prop_assert_eq!(life.stops, world.events.contains(&DirEvent::Stopped));
+            }
+            world.events.clear();
+            world.crash(life.undo_removals);
+        }
+    }
+}
