@@ -124,6 +124,7 @@ impl Fields<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::wire::messages;
     use proptest::prelude::*;
 
     fn entry() -> SnapshotEntry {
@@ -150,6 +151,24 @@ pub(super) mod tests {
         assert_eq!((&bytes[..2], &bytes[6..]), (&[0, 1][..], &body[..]));
         assert_eq!(bytes[2..6], crc32c::crc32c(&body).to_be_bytes());
         assert_eq!(encode_snapshot([].into_iter()).len(), 10);
+    }
+
+    #[test]
+    fn the_generated_codec_reads_the_same() {
+        let bytes = encode_snapshot([entry()].into_iter());
+        let read = messages::ProducerSnapshot::from_bytes(1, bytes.slice(2..)).unwrap();
+        assert_eq!(read.crc, crc32c::crc32c(&bytes[6..]));
+        let expected = messages::producer_snapshot::ProducerEntry {
+            producer_id: 1001,
+            epoch: 2,
+            last_sequence: 9,
+            last_offset: 50,
+            offset_delta: 4,
+            timestamp: 1_700_000_000_000,
+            coordinator_epoch: -1,
+            current_txn_first_offset: -1,
+        };
+        assert_eq!(read.producer_entries, [expected]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::producer_snapshot::{SnapshotEntry, SnapshotError, decode_snapshot, en
 use crate::ids::{Offset, ProducerId};
 use crate::plant::{Plant, Plants};
 use crate::time::WallMs;
+use crate::wire::ErrorCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -71,9 +72,13 @@ pub struct EndTransactionMarker {
 }
 
 impl ProducerBatch {
-    /// The sequence of the last record. Sequences go on with 0 after the greatest int32.
+    pub fn has_producer(&self) -> bool {
+        self.producer_id.0 >= 0
+    }
+
+    /// The sequence of the last record; -1 where there are none. Sequences go on with 0 after the greatest int32.
     pub fn last_sequence(&self) -> i32 {
-        if self.base_sequence == NO_SEQUENCE {
+        if self.base_sequence < 0 {
             return NO_SEQUENCE;
         }
         add_to_sequence(self.base_sequence, self.last_offset_delta)
@@ -100,7 +105,7 @@ pub enum Verdict {
     },
 }
 
-/// Why a batch is refused. Each is one error code of Kafka's.
+/// Why a batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProducerError {
     #[error("producer {producer_id}: epoch {found} is older than the last seen, {current}")]
@@ -111,6 +116,17 @@ pub enum ProducerError {
     InvalidTransactionState { producer_id: ProducerId },
     #[error("producer {producer_id}: a marker of the coordinator epoch {found}, the last seen is {current}")]
     CoordinatorFenced { producer_id: ProducerId, found: i32, current: i32 },
+}
+
+impl ProducerError {
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidTransactionState { .. } => ErrorCode::InvalidTxnState,
+            Self::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+        }
+    }
 }
 
 /// A transaction whose marker was appended, for the index of aborted transactions.
@@ -139,7 +155,7 @@ impl Appended {
     }
 
     fn base_sequence(&self) -> i32 {
-        if self.last_sequence == NO_SEQUENCE {
+        if self.last_sequence < 0 {
             return NO_SEQUENCE;
         }
         add_to_sequence(self.last_sequence, -self.offset_delta)
@@ -281,7 +297,7 @@ impl ProducerState {
 
     /// Judges a batch by what was appended before it. Batches without a producer id need not be asked about.
     pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, ProducerError> {
-        if origin == AppendOrigin::Replication || batch.producer_id == ProducerId::NONE {
+        if origin == AppendOrigin::Replication || !batch.has_producer() {
             return Ok(Verdict::Append);
         }
         let unknown = Producer::unknown();
@@ -306,7 +322,7 @@ impl ProducerState {
 
     /// Takes over an appended batch. What it ended, where it is the marker of a transaction that had records here.
     pub fn apply(&mut self, batch: &ProducerBatch, base_offset: Offset) -> Option<CompletedTransaction> {
-        if batch.producer_id == ProducerId::NONE || batch.content == BatchContent::Nothing {
+        if !batch.has_producer() || batch.content == BatchContent::Nothing {
             return None;
         }
         let producer = self.producers.entry(batch.producer_id).or_insert_with(Producer::unknown);
@@ -449,7 +465,7 @@ impl ProducerState {
         let named: BTreeMap<Offset, ProducerId> = self.producers.iter().filter_map(open).collect();
         assert_eq!(named, self.ongoing, "the open transactions and those that producers name");
         assert!(self.producers.values().all(|producer| producer.batches.len() <= BATCHES_REMEMBERED));
-        assert!(self.producers.keys().all(|producer_id| *producer_id != ProducerId::NONE));
+        assert!(self.producers.keys().all(|producer_id| producer_id.0 >= 0));
     }
 }
 

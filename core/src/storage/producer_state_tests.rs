@@ -236,6 +236,30 @@ fn a_snapshot_is_due_only_after_the_log_has_grown() {
 }
 
 #[test]
+fn each_refusal_is_kafkas_error() {
+    let (producer_id, found, current) = (PRODUCER, 1, 2);
+    let codes = [
+        ProducerError::InvalidEpoch { producer_id, found: 1, current: 2 },
+        ProducerError::OutOfOrderSequence { producer_id, found, expected: 2 },
+        ProducerError::InvalidTransactionState { producer_id },
+        ProducerError::CoordinatorFenced { producer_id, found, current },
+    ]
+    .map(|error| error.code().code());
+    assert_eq!(codes, [47, 45, 48, 52]);
+}
+
+#[test]
+fn a_batch_without_a_producer_is_not_remembered() {
+    let mut state = state();
+    for id in [-1, -5, i64::MIN] {
+        let batch = ProducerBatch { producer_id: ProducerId(id), ..records(-1, -1, 3) };
+        assert_eq!(client(&state, batch), Ok(Verdict::Append));
+        append(&mut state, batch);
+    }
+    assert!(state.is_empty());
+}
+
+#[test]
 fn an_idle_producer_costs_little() {
     assert!(size_of::<(ProducerId, Producer)>() <= 80, "{}", size_of::<(ProducerId, Producer)>());
 }
