@@ -1,3 +1,41 @@
-//! Record batches, magic 2.
-#[derive(Debug)]
-pub struct Checked {}
+//! Record batches, magic 2: what a producer sends, a log stores and a consumer reads.
+//!
+//! ```text
+//!             check_produced               fits_topic, assign
+//!   frame ────────────────────► CheckedBatch ────────────────► header (61 bytes) + records (a slice of the frame)
+//!         all per-byte work,                 the topic's rules
+//!         beside the core                    and offsets, in the core
+//! ```
+//!
+//! Everything here is a pure function of bytes. Two invariants hold throughout:
+//!
+//! - A [`CheckedBatch`] can be read back by every consumer: its checksum is right, its records are exactly as many
+//!   and as long as its header says, their offsets are consecutive, and compressed ones decompress.
+//! - No number in a batch is believed before it was compared with the bytes that are there. Memory and work are
+//!   bounded by [`BatchLimits`], whatever the bytes claim.
+//!
+//! Record bytes are never copied on the way through: [`CheckedBatch::assign`] writes a fresh header, and the records
+//! stay the slice of the frame they arrived in.
+
+mod builder;
+mod check;
+pub mod compression;
+mod control;
+mod error;
+mod header;
+mod record;
+mod scan;
+mod source;
+mod topic;
+mod varint;
+mod xerial;
+
+pub use builder::BatchBuilder;
+pub use check::{BatchFacts, BatchLimits, Checked, CheckedBatch, check_own, check_own_with, check_produced, check_produced_with};
+pub use compression::{Codec, Scratch};
+pub use control::{ControlRecord, ControlType};
+pub use error::{BatchError, RecordError};
+pub use header::{BatchHeader, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, verify_checksum};
+pub use record::{Record, RecordHeader, RecordIter, records};
+pub use scan::{Scan, ScanStop, ScannedBatch, only_zeros};
+pub use topic::TopicBatchRules;
