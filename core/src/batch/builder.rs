@@ -133,8 +133,7 @@ impl BatchBuilder {
         let mut made = std::mem::take(self);
         if made.codec != Codec::None {
             let records = &made.bytes[BatchHeader::LEN..];
-            let mut encoder =
-                Encoder::new(made.codec, made.level, vec![0; BatchHeader::LEN], records.len() as u64);
+            let mut encoder = Encoder::new(made.codec, made.level, vec![0; BatchHeader::LEN], records.len() as u64);
             encoder.write_all(records).expect("compressing into memory does not fail");
             made.bytes = encoder.finish();
         }

@@ -280,8 +280,7 @@ impl Encoder {
             }
             #[cfg(feature = "zstd-c")]
             Codec::Zstd => {
-                let mut encoder =
-                    zstd::stream::write::Encoder::new(out, level).expect("a zstd context can be created");
+                let mut encoder = zstd::stream::write::Encoder::new(out, level).expect("a zstd context can be created");
                 // The window need not be larger than the content.
                 encoder.set_pledged_src_size(Some(expected_bytes)).expect("nothing was written yet");
                 Self::Zstd(encoder)
@@ -374,12 +373,8 @@ mod pure_zstd {
                         return Ok(read);
                     }
                     let frame = self.frame.take().expect("it was just read from");
-                    let (data, decoder) = frame.into_parts();
-                    if decoder.get_checksum_from_data() != decoder.get_calculated_checksum()
-                        && decoder.get_checksum_from_data().is_some()
-                    {
-                        return Err(io::Error::other("the checksum of a frame is wrong"));
-                    }
+                    // A frame's own checksum is optional, and that of the batch covers it.
+                    let data = frame.into_inner();
                     self.data = data;
                 }
                 self.skip_skippable()?;

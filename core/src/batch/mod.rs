@@ -31,7 +31,9 @@ mod varint;
 mod xerial;
 
 pub use builder::BatchBuilder;
-pub use check::{BatchFacts, BatchLimits, Checked, CheckedBatch, check_own, check_own_with, check_produced, check_produced_with};
+pub use check::{
+    BatchFacts, BatchLimits, Checked, CheckedBatch, check_own, check_own_with, check_produced, check_produced_with,
+};
 pub use compression::{Codec, Scratch};
 pub use control::{ControlRecord, ControlType};
 pub use error::{BatchError, RecordError};

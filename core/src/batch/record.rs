@@ -272,7 +272,7 @@ impl Slices {
     fn fields(&mut self) -> (Option<Bytes>, Option<Bytes>, Vec<RecordHeader>) {
         self.number(|fields| fields.varint().map(i64::from));
         self.at += 1;
-        self.number(Fields::varlong);
+        self.number(|fields| fields.varlong());
         self.number(|fields| fields.varint().map(i64::from));
         let (key, value) = (self.field(), self.field());
         let count = self.number(|fields| fields.varint().map(i64::from));

@@ -48,7 +48,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Where the next batch begins: the end of the last one found.
-    pub fn position(&self) -> u64 {
+    pub fn next_position(&self) -> u64 {
         self.base + self.at as u64
     }
 
@@ -79,7 +79,7 @@ impl<'a> Scan<'a> {
         if self.verify_checksums {
             verify_checksum(bytes).map_err(ScanStop::Damaged)?;
         }
-        let position = self.position();
+        let position = self.next_position();
         self.at += size;
         Ok(ScannedBatch { position, header, bytes })
     }
@@ -116,7 +116,7 @@ mod tests {
     fn walk(region: &[u8]) -> (Vec<(u64, i64)>, ScanStop, u64) {
         let mut scan = Scan::new(region, 4_096, true);
         let found = scan.by_ref().map(|found| (found.position, found.header.base_offset.0)).collect();
-        (found, scan.stop().unwrap().clone(), scan.position())
+        (found, scan.stop().unwrap().clone(), scan.next_position())
     }
 
     #[test]

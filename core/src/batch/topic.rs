@@ -45,14 +45,15 @@ impl TopicBatchRules {
             return None;
         }
         // Differences of 64-bit numbers that a client chose need more than 64 bits.
-        let (now, before, after) = (
-            i128::from(now.0),
-            i128::from(self.timestamp_before_max_ms),
-            i128::from(self.timestamp_after_max_ms),
-        );
+        let (now, before, after) =
+            (i128::from(now.0), i128::from(self.timestamp_before_max_ms), i128::from(self.timestamp_after_max_ms));
         let range = now - before..=now + after;
         (!range.contains(&i128::from(timestamp))).then(|| {
-            format!("the timestamp {timestamp} is out of range: it should be within [{}, {}]", range.start(), range.end())
+            format!(
+                "the timestamp {timestamp} is out of range: it should be within [{}, {}]",
+                range.start(),
+                range.end()
+            )
         })
     }
 }

@@ -70,7 +70,8 @@ impl<'a> Reader<'a> {
         }
         self.at = 0;
         self.block.resize(claimed, 0);
-        let written = snap::raw::Decoder::new().decompress(compressed, self.block).map_err(|error| error.to_string())?;
+        let written =
+            snap::raw::Decoder::new().decompress(compressed, self.block).map_err(|error| error.to_string())?;
         assert_eq!(written, claimed, "snappy fills the block or fails");
         Ok(())
     }
