@@ -1,1 +1,78 @@
 //! Configuration: Kafka's names, types and defaults for brokers and topics.
+//!
+//! [`table`] knows every name of Apache Kafka 4.3 and a few of our own. [`BrokerConfig`] is what
+//! `server.properties` says, [`TopicConfig`] what is in force for one topic. A name that is not known is a
+//! [`Warning`] that names it; a value that cannot be used is a [`ConfigError`] that names the config, the value and
+//! what is allowed. All that is wrong is said at once.
+
+mod broker;
+mod describe;
+mod key;
+mod listeners;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod topic;
+
+pub use broker::{BrokerConfig, Layers, random_cluster_id};
+pub use describe::{Described, DescribedSynonym, Source, describe_broker, describe_broker_default, describe_topic};
+pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
+pub use listeners::{Listener, SecurityProtocol};
+pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
+
+/// What a start without a properties file and without overrides uses.
+pub const WITHOUT_A_FILE: &[(&str, &str)] =
+    &[("listeners", "PLAINTEXT://127.0.0.1:9092"), ("log.dirs", "./tidelog-data")];
+
+/// A property without effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Warning {
+    pub name: String,
+    pub text: String,
+}
+
+/// A value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}={value}: {why}")]
+pub struct ConfigError {
+    pub name: String,
+    /// `[hidden]` where it is a secret.
+    pub value: String,
+    /// What is wrong with it and what is allowed.
+    pub why: String,
+}
+
+impl ConfigError {
+    fn new(name: &str, value: &str, why: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), value: value.to_owned(), why: why.into() }
+    }
+
+    /// The value does not suit what the table says.
+    fn of(key: &ConfigKey, value: &str) -> Self {
+        let value = if key.sensitive() { "[hidden]" } else { value };
+        Self::new(key.name, value, format!("allowed is {}", key.allowed()))
+    }
+}
+
+/// The known name that `name` was probably meant to be.
+fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let tolerated = (name.len() / 5).clamp(1, 4);
+    let closest = known.map(|candidate| (edit_distance(name, candidate), candidate)).min()?;
+    (closest.0 <= tolerated).then_some(closest.1)
+}
+
+/// How many single bytes must be put in, left out or changed to make one text the other.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, byte) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, other) in right.bytes().enumerate() {
+            let changed = diagonal + usize::from(byte != other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}

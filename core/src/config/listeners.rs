@@ -1,0 +1,162 @@
+//! Listeners: where a broker is reached, and by which protocol.
+//!
+//! `listeners` and `advertised.listeners` are lists of `NAME://host:port`. A name is mapped to a security protocol
+//! by `listener.security.protocol.map`; names of the four protocols stand for themselves.
+
+use super::ConfigError;
+use std::collections::BTreeMap;
+
+/// An address to listen on or to be reached at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// In upper case.
+    pub name: String,
+    pub protocol: SecurityProtocol,
+    /// Without the brackets of an IPv6 address. Empty: all addresses of the machine.
+    pub host: String,
+    /// 0: whichever is free.
+    pub port: u16,
+}
+
+/// What is spoken on a listener below Kafka's own protocol; the number is that of broker registrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i16)]
+pub enum SecurityProtocol {
+    Plaintext = 0,
+    Ssl = 1,
+    SaslPlaintext = 2,
+    SaslSsl = 3,
+}
+
+impl SecurityProtocol {
+    pub const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::SaslSsl => "SASL_SSL",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name.trim()))
+    }
+}
+
+/// The protocol of each listener name, as `listener.security.protocol.map` gives it.
+pub(super) fn security_map(text: &str, errors: &mut Vec<ConfigError>) -> BTreeMap<String, SecurityProtocol> {
+    let key = "listener.security.protocol.map";
+    let mut map = BTreeMap::new();
+    for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let Some((name, protocol)) = entry.rsplit_once(':') else {
+            errors.push(ConfigError::new(key, text, format!("'{entry}' is not NAME:PROTOCOL")));
+            continue;
+        };
+        let Some(protocol) = SecurityProtocol::named(protocol) else {
+            let allowed = SecurityProtocol::ALL.map(SecurityProtocol::name).join(", ");
+            errors.push(ConfigError::new(key, text, format!("'{protocol}' is not one of {allowed}")));
+            continue;
+        };
+        if map.insert(name.trim().to_ascii_uppercase(), protocol).is_some() {
+            errors.push(ConfigError::new(key, text, format!("the name '{name}' stands there twice")));
+        }
+    }
+    map
+}
+
+/// Reads the value of `listeners` or `advertised.listeners`.
+///
+/// A name and a port may be used once only; a port twice where one address is IPv4 and the other IPv6.
+pub(super) fn read(
+    key: &'static str,
+    items: &[String],
+    protocol_of: &dyn Fn(&str) -> Option<SecurityProtocol>,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for item in items {
+        let (name, host, port) = match split(item) {
+            Ok(parts) => parts,
+            Err(why) => {
+                errors.push(ConfigError::new(key, item, why));
+                continue;
+            }
+        };
+        let Some(protocol) = protocol_of(&name) else {
+            let why = format!("no security protocol is given for '{name}' in listener.security.protocol.map");
+            errors.push(ConfigError::new(key, item, why));
+            continue;
+        };
+        if protocol != SecurityProtocol::Plaintext {
+            let why = format!("{} is not supported yet; only PLAINTEXT listeners are", protocol.name());
+            errors.push(ConfigError::new(key, item, why));
+            continue;
+        }
+        let listener = Listener { name, protocol, host, port };
+        for other in &listeners {
+            if let Some(why) = listener.clash(other, key == "listeners") {
+                errors.push(ConfigError::new(key, item, why));
+            }
+        }
+        listeners.push(listener);
+    }
+    listeners
+}
+
+impl Listener {
+    fn clash(&self, other: &Listener, bound: bool) -> Option<String> {
+        let both_families = self.is_ipv6() != other.is_ipv6() && !self.host.is_empty() && !other.host.is_empty();
+        if self.name == other.name && !(bound && both_families && self.port == other.port) {
+            return Some(format!("each listener must have a different name, and {} is there twice", self.name));
+        }
+        if bound && self.port == other.port && self.port != 0 && !both_families {
+            return Some(format!("each listener must have a different port, and {} is there twice", self.port));
+        }
+        None
+    }
+
+    pub fn is_ipv6(&self) -> bool {
+        self.host.contains(':')
+    }
+}
+
+fn split(item: &str) -> Result<(String, String, u16), String> {
+    const SHAPE: &str = "allowed is NAME://host:port, with an IPv6 address in brackets";
+    let (name, address) = item.split_once("://").ok_or(SHAPE)?;
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:").ok_or(SHAPE)?,
+        None => address.rsplit_once(':').ok_or(SHAPE)?,
+    };
+    let good_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-%._:".contains(&byte);
+    let good_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || !name.bytes().all(good_name) || !host.bytes().all(good_host) {
+        return Err(SHAPE.to_owned());
+    }
+    let port: u16 = port.parse().map_err(|_| format!("the port '{port}' is not a number from 0 to 65535"))?;
+    Ok((name.to_ascii_uppercase(), host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_split_at_its_name_and_port() {
+        let parts = |item| split(item).unwrap();
+        assert_eq!(parts("PLAINTEXT://:9092"), ("PLAINTEXT".into(), "".into(), 9092));
+        assert_eq!(parts("inside://[::1]:0"), ("INSIDE".into(), "::1".into(), 0));
+        assert_eq!(parts("A://::1:9092"), ("A".into(), "::1".into(), 9092));
+        assert_eq!(parts("A://broker-1.example:65535"), ("A".into(), "broker-1.example".into(), 65535));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for item in
+            ["", "9092", "PLAINTEXT:9092", "://h:1", "A://h", "A://[::1]", "A://h:65536", "A://h:-1", "A://a b:1"]
+        {
+            assert!(split(item).is_err(), "{item}");
+        }
+    }
+}
