@@ -12,6 +12,7 @@
 //! Invariant: the ongoing transactions are exactly those that the producers' entries name.
 
 use super::producer_snapshot::{SnapshotEntry, SnapshotError, decode_snapshot, encode_snapshot};
+use crate::batch::{BatchHeader, ControlRecord, ControlType, NO_SEQUENCE, NO_TIMESTAMP};
 use crate::ids::{Offset, ProducerId};
 use crate::plant::{Plant, Plants};
 use crate::time::WallMs;
@@ -24,7 +25,6 @@ use std::collections::BTreeMap;
 pub const BATCHES_REMEMBERED: usize = 5;
 
 const NO_EPOCH: i16 = -1;
-const NO_SEQUENCE: i32 = -1;
 
 /// Who asks for an append, and so how much of it is doubted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,30 @@ pub struct EndTransactionMarker {
 }
 
 impl ProducerBatch {
+    /// What a batch says about its producer; `control` is the first record of a control batch that has any. An
+    /// error where that record does not read. Its transaction version is 0: the log does not tell it.
+    pub fn new(header: &BatchHeader, control: Option<&ControlRecord>) -> Result<Self, &'static str> {
+        let content = match control {
+            _ if !header.is_control() => BatchContent::Records { transactional: header.is_transactional() },
+            Some(record) if matches!(record.kind, ControlType::Abort | ControlType::Commit) => {
+                BatchContent::EndTransaction(EndTransactionMarker {
+                    commit: record.kind == ControlType::Commit,
+                    coordinator_epoch: record.coordinator_epoch()?,
+                    transaction_version: 0,
+                })
+            }
+            _ => BatchContent::Nothing,
+        };
+        Ok(Self {
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            last_offset_delta: header.last_offset_delta,
+            max_timestamp: header.max_timestamp,
+            content,
+        })
+    }
+
     pub fn has_producer(&self) -> bool {
         self.producer_id.0 >= 0
     }
@@ -178,7 +202,7 @@ impl Producer {
     fn unknown() -> Self {
         Self {
             batches: SmallVec::new(),
-            last_timestamp: -1,
+            last_timestamp: NO_TIMESTAMP,
             transaction_first_offset: Offset::UNKNOWN,
             coordinator_epoch: -1,
             epoch: NO_EPOCH,

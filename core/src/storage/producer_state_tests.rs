@@ -2,6 +2,7 @@
 
 use super::super::producer_snapshot;
 use super::*;
+use crate::batch::BatchBuilder;
 use proptest::prelude::*;
 
 const PRODUCER: ProducerId = ProducerId(7);
@@ -233,6 +234,23 @@ fn a_snapshot_is_due_only_after_the_log_has_grown() {
     assert_eq!(state.take_snapshot().unwrap().0, Offset(9), "without a producer too");
     state.advance_log_start(Offset(12));
     assert_eq!(state.end_offset(), Offset(12));
+}
+
+#[test]
+fn a_batch_from_the_log_says_what_it_is() {
+    let read = |bytes: &[u8], control: Option<&ControlRecord>| {
+        ProducerBatch::new(&BatchHeader::parse(bytes).unwrap(), control).unwrap()
+    };
+    let mut builder = BatchBuilder::new().producer(PRODUCER, 3, i32::MAX);
+    let bytes = builder.push(5, None, Some(b"a"), &[]).push(4, None, Some(b"b"), &[]).build();
+    let batch = read(&bytes, None);
+    assert_eq!(batch, ProducerBatch { max_timestamp: 5, ..records(3, i32::MAX, 2) });
+    assert_eq!(batch.last_sequence(), BatchHeader::parse(&bytes).unwrap().last_sequence());
+
+    let record = ControlRecord::end_transaction(false, 9);
+    let bytes = record.transaction_marker(PRODUCER, 3, WallMs(1_000));
+    assert_eq!(read(&bytes, Some(&record)), marker(7, 3, 9, 0));
+    assert_eq!(read(&bytes, None).content, BatchContent::Nothing, "compaction has taken the marker");
 }
 
 #[test]

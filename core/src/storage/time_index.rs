@@ -8,6 +8,7 @@
 //! Invariant: timestamps strictly increase, offsets never decrease, no timestamp is negative.
 
 use super::offset_index::{IndexBounds, check_relative, relative};
+use crate::batch::NO_TIMESTAMP;
 use crate::ids::Offset;
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -17,9 +18,6 @@ pub struct TimestampOffset {
     pub timestamp: i64,
     pub offset: Offset,
 }
-
-/// What Kafka writes where a record has no timestamp.
-const NO_TIMESTAMP: i64 = -1;
 
 /// The entries of one segment, and how many of them the file holds.
 #[derive(Clone, Debug)]
