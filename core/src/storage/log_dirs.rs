@@ -2,7 +2,7 @@
 //! checkpoints.
 //!
 //! ```text
-//! boot:  CreateDir, List  →  Load meta.properties, .kafka_cleanshutdown, checkpoints     of all directories
+//! boot:  List  →  Load meta.properties, .kafka_cleanshutdown, checkpoints     of all directories
 //!        →  judge them together (`judge.rs`); what contradicts the configuration is fatal
 //!        →  Replace meta.properties where new, Remove .kafka_cleanshutdown, SyncDir  →  Ready
 //! run:   write_checkpoint, query_volume, mark_offline
@@ -135,7 +135,6 @@ enum Phase {
 /// What a command in flight is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
-    Create,
     List,
     LoadMeta,
     LoadMarker,
@@ -219,12 +218,11 @@ impl LogDirs {
         Self { config, dirs, phase: Phase::New, booted: None, drawn_cluster_id, drawn_directory_ids }
     }
 
-    /// Begins to read the directories.
+    /// Begins to read the directories. The world has made those that were not there.
     pub fn boot(&mut self, out: &mut Outbox) {
         assert_eq!(self.phase, Phase::New, "booted twice");
         self.phase = Phase::Reading;
         for dir in &mut self.dirs {
-            dir.issue(Pending::Create, IoOp::CreateDir { path: dir.file("") }, out);
             dir.issue(Pending::List, IoOp::List { path: dir.file("") }, out);
         }
     }
@@ -442,7 +440,7 @@ impl Dir {
     ) -> Result<Option<DirEvent>, String> {
         let failed = |error: IoError| error.text;
         match pending {
-            Pending::Create | Pending::Settle | Pending::Marker => {
+            Pending::Settle | Pending::Marker => {
                 result.map_err(failed)?;
             }
             Pending::List => match result.map_err(failed)? {
