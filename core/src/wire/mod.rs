@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants, for any bytes: decoding never panics; it allocates at most [`DECODED_MULTIPLE`] times the frame plus
-//! [`DECODED_FLOOR`]; record bytes are never copied, in either direction; what was decoded encodes to the same
-//! bytes in the same version.
+//! [`DECODED_FLOOR`]; record bytes are never copied, in either direction; what an encoder of Kafka's wrote decodes and
+//! encodes again to the same bytes, fields of newer versions included.
 
 mod error_code;
 mod frame;
@@ -16,6 +16,8 @@ mod header;
 pub mod messages;
 mod reader;
 mod records;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 pub mod versions;
 mod writer;
