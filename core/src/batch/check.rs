@@ -237,6 +237,10 @@ impl CheckedBatch {
         self.header.records_count
     }
 
+    pub fn codec(&self) -> Codec {
+        self.header.codec().expect("the check has used it")
+    }
+
     pub fn has_record_without_key(&self) -> bool {
         !self.facts.records_without_key.is_empty()
     }
@@ -283,7 +287,7 @@ impl CheckedBatch {
         let records = &self.bytes[BatchHeader::LEN..];
         let mut scratch = Scratch::default();
         let (window, decoding) = scratch.parts();
-        let own = self.header.codec().expect(CHECKED);
+        let own = self.codec();
         let total = self.facts.uncompressed_bytes;
         let mut encoder = Encoder::new(codec, level, vec![0; BatchHeader::LEN], total);
         let mut source = Decompressed::new(own, records, total, window, decoding).expect(CHECKED);

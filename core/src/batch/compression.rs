@@ -6,13 +6,15 @@
 //! compressed bytes, which is all that snappy can express), a zstd window (see [`ZSTD_WINDOW_LOG_MAX`]).
 
 use super::error::BatchError;
+#[cfg(not(feature = "zstd-c"))]
+use super::pure_zstd;
 use super::xerial;
 use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
 
 /// The largest zstd window that is decoded, as a power of two: what zstd itself takes, so that every level a
 /// producer can choose is understood. The window is memory that is touched only as far as the output goes.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// How a batch's records are compressed. The numbers are those of the attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -322,101 +324,5 @@ impl Write for Encoder {
     fn flush(&mut self) -> io::Result<()> {
         // The end of the batch flushes.
         Ok(())
-    }
-}
-
-/// zstd without the C library.
-#[cfg(any(test, not(feature = "zstd-c")))]
-mod pure_zstd {
-    use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
-    use std::io::{self, Read};
-
-    /// Reads frame after frame.
-    pub(super) struct Reader<'a> {
-        data: &'a [u8],
-        frame: Option<StreamingDecoder<&'a [u8], FrameDecoder>>,
-    }
-
-    impl<'a> Reader<'a> {
-        pub(super) fn new(data: &'a [u8]) -> Self {
-            Self { data, frame: None }
-        }
-
-        #[cfg(not(feature = "zstd-c"))]
-        pub(super) fn left(&self) -> usize {
-            self.data.len()
-        }
-
-        /// Passes over the frames that a decoder must ignore.
-        fn skip_skippable(&mut self) -> io::Result<()> {
-            while let Some((head, rest)) = self.data.split_first_chunk::<8>() {
-                let (magic, len) = head.split_at(4);
-                if magic[0] & 0xf0 != 0x50 || magic[1..] != [0x2a, 0x4d, 0x18] {
-                    break;
-                }
-                let len = u32::from_le_bytes(len.try_into().expect("four bytes"));
-                self.data = rest.get(len as usize..).ok_or_else(|| io::Error::other("a frame is cut short"))?;
-            }
-            Ok(())
-        }
-    }
-
-    impl Read for Reader<'_> {
-        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-            if out.is_empty() {
-                return Ok(0);
-            }
-            loop {
-                if let Some(frame) = &mut self.frame {
-                    let read = frame.read(out)?;
-                    if read > 0 {
-                        return Ok(read);
-                    }
-                    let frame = self.frame.take().expect("it was just read from");
-                    // A frame's own checksum is optional, and that of the batch covers it.
-                    let data = frame.into_inner();
-                    self.data = data;
-                }
-                self.skip_skippable()?;
-                if self.data.is_empty() {
-                    return Ok(0);
-                }
-                let window = 1 << super::ZSTD_WINDOW_LOG_MAX;
-                let frame = StreamingDecoder::new_with_max_window_size(self.data, window);
-                self.frame = Some(frame.map_err(io::Error::other)?);
-            }
-        }
-    }
-
-    /// Collects everything and compresses it as one frame.
-    #[cfg(not(feature = "zstd-c"))]
-    pub(super) struct Writer {
-        out: Vec<u8>,
-        data: Vec<u8>,
-    }
-
-    #[cfg(not(feature = "zstd-c"))]
-    impl Writer {
-        pub(super) fn new(out: Vec<u8>) -> Self {
-            Self { out, data: Vec::new() }
-        }
-
-        pub(super) fn finish(mut self) -> Vec<u8> {
-            let level = ruzstd::encoding::CompressionLevel::Fastest;
-            self.out.append(&mut ruzstd::encoding::compress_to_vec(self.data.as_slice(), level));
-            self.out
-        }
-    }
-
-    #[cfg(not(feature = "zstd-c"))]
-    impl io::Write for Writer {
-        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            self.data.extend_from_slice(data);
-            Ok(data.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 }

@@ -23,6 +23,8 @@ pub mod compression;
 mod control;
 mod error;
 mod header;
+#[cfg(any(test, not(feature = "zstd-c")))]
+mod pure_zstd;
 mod record;
 mod scan;
 mod source;
@@ -41,3 +43,6 @@ pub use header::{BatchHeader, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, verify_c
 pub use record::{Record, RecordHeader, RecordIter, records};
 pub use scan::{Scan, ScanStop, ScannedBatch, only_zeros};
 pub use topic::TopicBatchRules;
+
+#[cfg(test)]
+mod tests;

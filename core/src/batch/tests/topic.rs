@@ -1,0 +1,92 @@
+//! The topic's rules over what the check has noted.
+
+use super::super::*;
+use super::produced;
+use crate::time::WallMs;
+use crate::wire::ErrorCode;
+
+const NOW: WallMs = WallMs(1_700_000_000_000);
+
+fn batch(timestamps: &[i64]) -> CheckedBatch {
+    let mut builder = BatchBuilder::new();
+    for &timestamp in timestamps {
+        builder.push(timestamp, Some(b"key"), Some(b"value"), &[]);
+    }
+    check_produced(builder.build(), &BatchLimits::default()).unwrap()
+}
+
+fn refused(batch: &CheckedBatch, rules: &TopicBatchRules) -> (ErrorCode, Vec<i32>) {
+    let error = batch.fits_topic(rules, NOW).unwrap_err();
+    (error.error_code(), error.record_errors().iter().map(|record| record.batch_index).collect())
+}
+
+#[test]
+fn timestamps_are_held_within_the_topics_range_to_the_millisecond() {
+    let rules =
+        TopicBatchRules { timestamp_before_max_ms: 1_000, timestamp_after_max_ms: 50, ..TopicBatchRules::default() };
+    let now = NOW.0;
+    assert_eq!(batch(&[now - 1_000, now, now + 50]).fits_topic(&rules, NOW), Ok(()));
+    assert_eq!(refused(&batch(&[now, now - 1_001, now]), &rules), (ErrorCode::InvalidTimestamp, vec![1]));
+    assert_eq!(refused(&batch(&[now, now, now + 51]), &rules), (ErrorCode::InvalidTimestamp, vec![2]));
+    assert_eq!(refused(&batch(&[now + 51, now, 0]), &rules), (ErrorCode::InvalidTimestamp, vec![0, 2]));
+    assert_eq!(refused(&batch(&[now + 51]), &rules), (ErrorCode::InvalidTimestamp, vec![0]));
+    insta::assert_snapshot!(batch(&[0]).fits_topic(&rules, NOW).unwrap_err().record_errors()[0].message);
+}
+
+#[test]
+fn a_record_without_a_timestamp_is_always_in_time() {
+    let rules = TopicBatchRules { timestamp_before_max_ms: 0, timestamp_after_max_ms: 0, ..TopicBatchRules::default() };
+    assert_eq!(batch(&[NO_TIMESTAMP, NOW.0, NO_TIMESTAMP]).fits_topic(&rules, NOW), Ok(()));
+    assert_eq!(refused(&batch(&[NO_TIMESTAMP, 5]), &rules).1, [1]);
+}
+
+#[test]
+fn the_producers_timestamps_do_not_matter_where_the_broker_sets_them() {
+    let rules = TopicBatchRules {
+        timestamp_type: TimestampType::LogAppendTime,
+        timestamp_before_max_ms: 0,
+        timestamp_after_max_ms: 0,
+        ..TopicBatchRules::default()
+    };
+    assert_eq!(batch(&[0, i64::MAX]).fits_topic(&rules, NOW), Ok(()));
+}
+
+#[test]
+fn extreme_ranges_and_timestamps_do_not_overflow() {
+    for range in [0, i64::MAX] {
+        let rules = TopicBatchRules {
+            timestamp_before_max_ms: range,
+            timestamp_after_max_ms: range,
+            ..TopicBatchRules::default()
+        };
+        for timestamp in [i64::MIN, -2, 0, i64::MAX] {
+            for now in [i64::MIN, -1, 0, i64::MAX] {
+                let within = timestamp == now
+                    || (range == i64::MAX
+                        && now.checked_sub(timestamp) != None
+                        && now.checked_sub(timestamp) != Some(i64::MIN));
+                assert_eq!(batch(&[timestamp]).fits_topic(&rules, WallMs(now)).is_ok(), within, "{timestamp} {now}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compacted_topic_names_the_first_records_without_a_key() {
+    let rules = TopicBatchRules { compacted: true, timestamp_after_max_ms: i64::MAX, ..TopicBatchRules::default() };
+    let checked = check_produced(produced(Codec::Gzip, 30), &BatchLimits::default()).unwrap();
+    assert_eq!(refused(&checked, &rules), (ErrorCode::InvalidRecord, vec![1, 4, 7, 10]));
+    assert_eq!(checked.fits_topic(&TopicBatchRules { compacted: false, ..rules }, NOW), Ok(()));
+    // A timestamp out of range decides the code, and both are named.
+    let late = TopicBatchRules { timestamp_after_max_ms: 5, ..rules };
+    assert_eq!(refused(&checked, &late), (ErrorCode::InvalidTimestamp, vec![1, 4, 7, 10, 29]));
+}
+
+#[test]
+fn a_batch_above_max_message_bytes_is_refused_whatever_else_is_wrong() {
+    let checked = batch(&[i64::MAX]);
+    let rules = |max_message_bytes| TopicBatchRules { max_message_bytes, ..TopicBatchRules::default() };
+    let size = checked.size_bytes() as u64;
+    assert_eq!(checked.fits_topic(&rules(size - 1), NOW), Err(BatchError::TooLarge { size, limit: size - 1 }));
+    assert_eq!(refused(&checked, &rules(size)).0, ErrorCode::InvalidTimestamp);
+}
