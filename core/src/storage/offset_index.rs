@@ -130,6 +130,12 @@ impl OffsetIndex {
         }
     }
 
+    /// The greatest indexed position at or below `position`: a batch begins there.
+    pub fn floor_position(&self, position: u64) -> Option<u32> {
+        let after = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        after.checked_sub(1).map(|slot| self.entries[slot].position)
+    }
+
     /// Drops all entries at or above `offset`. The file is to be cut to [`len_bytes`](Self::len_bytes).
     pub fn truncate_to(&mut self, offset: Offset) {
         let keep = self.entries.partition_point(|entry| self.absolute(*entry).offset < offset);

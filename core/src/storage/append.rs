@@ -1,0 +1,282 @@
+//! Appending: a batch is judged by its producer's history, gets its offsets, and is written; syncs follow in groups.
+//!
+//! **Group commit.** Where the topic asks for stable storage, at most one sync of the active file is in flight. What
+//! is appended meanwhile is covered by the next one, issued when it completes: under load one sync serves many
+//! appends, and a lone append waits for nothing but its own.
+//!
+//! **Rolling.** The commands of a roll go down the lane in an order that makes a crash between any two harmless: the
+//! old file is synced and its indexes are made stable before the new file exists. So a log file that has a successor
+//! is complete and indexed, whatever the recovery point says.
+
+use super::log::{Log, LogState, Pending};
+use super::producer_state::{AppendOrigin, BatchContent, EndTransactionMarker, ProducerBatch, ProducerError, Verdict};
+use super::segment::Segment;
+use super::tail::TailBatch;
+use crate::batch::{BatchHeader, BatchLimits, CheckedBatch, ControlRecord, ControlType, TimestampType, records};
+use crate::ids::{LeaderEpoch, Offset, ProducerId};
+use crate::io::{Chunks, IoOp, Outbox};
+use crate::time::{Now, WallMs};
+use crate::wire::ErrorCode;
+use bytes::Bytes;
+use smallvec::smallvec;
+
+/// What is appended.
+#[derive(Clone, Copy, Debug)]
+pub enum Append<'a> {
+    /// A client's batch: the producer's epoch and sequence are checked.
+    Produced(&'a CheckedBatch),
+    /// One batch of this broker's own making, as `BatchBuilder` gives it. Its base offset and leader epoch are set
+    /// here.
+    Own(&'a Bytes),
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// The timestamp all its records got, where the topic's timestamps are the broker's.
+    pub log_append_time: Option<WallMs>,
+    /// Nothing was written: these are the offsets the batch got when it came first. It may still be on its way to
+    /// stable storage, so its answer waits as the first one's does.
+    pub duplicate: bool,
+}
+
+/// Why a batch was not appended. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log is not open: it is offline, being loaded, closed or deleted.
+    #[error("the log is not open: {0}")]
+    NotOpen(String),
+    #[error("the batch has {size} bytes, and the topic's segment.bytes is {limit}")]
+    TooLarge { size: u64, limit: u32 },
+    #[error("the log has no offsets left")]
+    OffsetsExhausted,
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+}
+
+impl AppendError {
+    /// The code a client gets.
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            Self::NotOpen(_) | Self::OffsetsExhausted => ErrorCode::KafkaStorageError,
+            Self::TooLarge { .. } => ErrorCode::RecordListTooLarge,
+            Self::Producer(ProducerError::InvalidEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+            Self::Producer(ProducerError::OutOfOrderSequence { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+            Self::Producer(ProducerError::InvalidTransactionState { .. }) => ErrorCode::InvalidTxnState,
+            Self::Producer(ProducerError::CoordinatorFenced { .. }) => ErrorCode::TransactionCoordinatorFenced,
+        }
+    }
+}
+
+impl Log {
+    /// Appends one batch. What is returned has its offsets and is on its way; it may be acknowledged once
+    /// [`stable_offset`](Log::stable_offset) is past its last offset.
+    pub fn append(
+        &mut self,
+        now: Now,
+        batch: Append<'_>,
+        leader_epoch: LeaderEpoch,
+        out: &mut Outbox,
+    ) -> Result<Appended, AppendError> {
+        if self.state != LogState::Open {
+            return Err(AppendError::NotOpen(format!("{:?}", self.state)));
+        }
+        let base_offset = self.log_end;
+        let log_append_time = self.settings.log_append_time.then_some(now.wall);
+        let (header, producer_batch) = match batch {
+            Append::Produced(checked) => {
+                let header = self.check_room(checked.header())?;
+                let producer_batch = producer_batch(&header, None);
+                let verdict = self.producers.check(&producer_batch, AppendOrigin::Client)?;
+                if let Verdict::Duplicate { base_offset, last_offset, timestamp } = verdict {
+                    let log_append_time = log_append_time.map(|_| WallMs(timestamp));
+                    return Ok(Appended { base_offset, last_offset, log_append_time, duplicate: true });
+                }
+                let header = checked.assigned_header(base_offset, leader_epoch, log_append_time);
+                (header, ProducerBatch { max_timestamp: header.max_timestamp, ..producer_batch })
+            }
+            Append::Own(bytes) => {
+                let header = BatchHeader::parse(bytes).expect("a batch of our own making has a header");
+                assert_eq!(header.size_bytes(), bytes.len(), "one whole batch");
+                let header = self.check_room(&header)?;
+                let producer_batch = producer_batch(&header, Some(bytes));
+                self.producers.check(&producer_batch, AppendOrigin::Coordinator)?;
+                (BatchHeader { base_offset, leader_epoch, ..header }, producer_batch)
+            }
+        };
+        let chunks: Chunks = match batch {
+            Append::Produced(checked) => checked.with_header(&header),
+            Append::Own(bytes) => {
+                smallvec![Bytes::copy_from_slice(&header.encode()), bytes.slice(BatchHeader::LEN..)]
+            }
+        };
+        if self.epochs.assign(leader_epoch, base_offset) {
+            self.write_epochs(out);
+        }
+        self.roll_if_due(now, &header, out);
+        self.write_batch(now, &header, chunks, out);
+        self.producers.apply(&producer_batch, base_offset);
+        self.producers.advance(self.log_end);
+        self.watch_producers(now);
+        let log_append_time = log_append_time.filter(|_| header.timestamp_type() == TimestampType::LogAppendTime);
+        Ok(Appended { base_offset, last_offset: header.last_offset(), log_append_time, duplicate: false })
+    }
+
+    fn check_room(&self, header: &BatchHeader) -> Result<BatchHeader, AppendError> {
+        let size = header.size_bytes() as u64;
+        if size > u64::from(self.settings.segment_bytes) {
+            return Err(AppendError::TooLarge { size, limit: self.settings.segment_bytes });
+        }
+        let last = self.log_end.0.checked_add(i64::from(header.last_offset_delta) + 1);
+        last.map(|_| *header).ok_or(AppendError::OffsetsExhausted)
+    }
+
+    fn write_batch(&mut self, now: Now, header: &BatchHeader, chunks: Chunks, out: &mut Outbox) {
+        assert_eq!(header.base_offset, self.log_end, "offsets are dense");
+        let stable = self.stable_offset().min(self.synced);
+        let interval = self.settings.index_interval_bytes;
+        let size = u32::try_from(header.size_bytes()).expect("a batch fits into a segment");
+        let active = self.segments.last_mut().expect("an open log has an active segment");
+        let (file, segment, position) = (active.file, active.base, active.len);
+        active.note(header, position, size, interval);
+        active.len += size;
+        let len = active.len;
+        let (base, last) = (header.base_offset, header.last_offset());
+        let end_offset = header.next_offset();
+        self.log_end = end_offset;
+        self.tail.push(TailBatch { base, last, segment, position, len: size }, stable);
+        let op = IoOp::Write { file, position: u64::from(position), chunks };
+        self.issue(Pending::Written { segment, len, end_offset }, op, out);
+        if !self.settings.require_fsync {
+            self.unsynced_since.get_or_insert(now.mono);
+            if self.log_end - self.sync_issued >= self.settings.flush_messages {
+                self.sync_active(out);
+            }
+        }
+        self.commit(out);
+    }
+
+    /// Issues the next sync, if the topic asks for stable storage and none is in flight.
+    pub(super) fn commit(&mut self, out: &mut Outbox) {
+        if self.settings.require_fsync && self.syncs_in_flight == 0 {
+            self.sync_active(out);
+        }
+    }
+
+    /// Asks for everything to be made stable, whatever the topic's settings.
+    pub fn flush(&mut self, out: &mut Outbox) {
+        if self.state == LogState::Open {
+            self.sync_active(out);
+        }
+    }
+
+    pub(super) fn sync_active(&mut self, out: &mut Outbox) {
+        self.unsynced_since = None;
+        if self.sync_issued == self.log_end {
+            return;
+        }
+        let file = self.segments.last().expect("a log that has grown has an active segment").file;
+        self.sync_issued = self.log_end;
+        self.syncs_in_flight += 1;
+        self.issue(Pending::Synced { end_offset: self.log_end }, IoOp::Sync { file }, out);
+    }
+
+    pub(super) fn note_written(&mut self, segment: Offset, len: u32, end_offset: Offset) {
+        assert!(end_offset > self.written, "writes complete in their order");
+        self.written = end_offset;
+        if let Some(slot) = self.slot_of(segment) {
+            self.segments[slot].written_len = len;
+        }
+    }
+
+    pub(super) fn note_synced(&mut self, end_offset: Offset, out: &mut Outbox) {
+        assert!(self.written >= end_offset, "a sync completes after the writes it covers");
+        self.syncs_in_flight -= 1;
+        self.synced = self.synced.max(end_offset);
+        if self.state == LogState::Open {
+            self.commit(out);
+        }
+    }
+
+    fn roll_if_due(&mut self, now: Now, header: &BatchHeader, out: &mut Outbox) {
+        let settings = &self.settings;
+        let active = self.segments.last().expect("an open log has an active segment");
+        if active.len == 0 {
+            return;
+        }
+        let size = header.size_bytes() as u64;
+        let due = u64::from(active.len) + size > u64::from(settings.segment_bytes)
+            || age_ms(active, header, now) > settings.segment_ms - self.jitter_ms(active.base)
+            || active.indexes_full()
+            || !active.holds(header.last_offset());
+        if due {
+            self.roll(now, out);
+        }
+    }
+
+    /// Ends the active segment and begins the next.
+    pub(super) fn roll(&mut self, now: Now, out: &mut Outbox) {
+        let active = self.segments.len() - 1;
+        assert!(self.segments[active].len > 0, "an empty segment does not roll");
+        self.sync_active(out);
+        self.segments[active].seal();
+        self.write_indexes(active, out);
+        self.write_snapshot(out);
+        self.add_segment(self.log_end, now, out);
+        self.forget_indexes();
+    }
+
+    /// A part of `segment.jitter.ms` that is always the same for a segment, so that not all logs roll at once.
+    fn jitter_ms(&self, base: Offset) -> i64 {
+        let bound = self.settings.segment_jitter_ms.min(self.settings.segment_ms);
+        if bound <= 0 {
+            return 0;
+        }
+        // SplitMix64.
+        let mut mixed = (u64::from(self.id.0) << 40 ^ base.0 as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) % bound as u64) as i64
+    }
+}
+
+/// How old a segment would be with this batch: by the records' timestamps where they have any.
+fn age_ms(segment: &Segment, header: &BatchHeader, now: Now) -> i64 {
+    match segment.first_timestamp.filter(|timestamp| *timestamp >= 0) {
+        Some(first) => header.max_timestamp.saturating_sub(first),
+        None => now.wall.0.saturating_sub(segment.created.0),
+    }
+}
+
+/// What a batch says about its producer. `bytes` is the batch, where it may be a control batch.
+pub(super) fn producer_batch(header: &BatchHeader, bytes: Option<&Bytes>) -> ProducerBatch {
+    let content = match bytes {
+        Some(bytes) if header.is_control() && header.has_producer_id() => control_content(bytes),
+        _ => BatchContent::Records { transactional: header.is_transactional() },
+    };
+    ProducerBatch {
+        producer_id: if header.has_producer_id() { header.producer_id } else { ProducerId::NONE },
+        producer_epoch: header.producer_epoch,
+        base_sequence: header.base_sequence,
+        last_offset_delta: header.last_offset_delta,
+        max_timestamp: header.max_timestamp,
+        content,
+    }
+}
+
+/// What a transaction's marker says. A control batch that compaction has emptied, or one of a later version, says
+/// nothing.
+fn control_content(bytes: &Bytes) -> BatchContent {
+    let first = records(bytes, &BatchLimits::default()).ok().and_then(|mut records| records.next()?.ok());
+    let Some(control) = first.and_then(|record| ControlRecord::parse(&record).ok()) else {
+        return BatchContent::Nothing;
+    };
+    if !matches!(control.kind, ControlType::Abort | ControlType::Commit) {
+        return BatchContent::Nothing;
+    }
+    let Ok(coordinator_epoch) = control.coordinator_epoch() else { return BatchContent::Nothing };
+    let commit = control.kind == ControlType::Commit;
+    BatchContent::EndTransaction(EndTransactionMarker { commit, coordinator_epoch, transaction_version: 0 })
+}
