@@ -37,6 +37,8 @@ id!(/// The number of times a partition's leadership has changed. -1: unknown (K
     LeaderEpoch(i32));
 id!(/// An idempotent or transactional producer (KIP-98). -1: none.
     ProducerId(i64));
+id!(/// A request that waits inside the broker, and the token under which a log answers its reads.
+    PendingId(u64));
 id!(/// The place of a record in a partition, counted from 0.
     Offset(i64));
 

@@ -38,6 +38,8 @@ pub enum Input {
 #[derive(Debug)]
 pub struct Request {
     pub conn: ConnId,
+    /// The place in `listeners` of the listener that the connection came in on.
+    pub listener: u16,
     pub header: RequestHeader,
     pub body: RequestBody,
     /// For a Produce request: the verdict on the records of each partition, in the order of the request.

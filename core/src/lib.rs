@@ -16,12 +16,16 @@
 //! `time`, `ids`.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod batch;
+pub mod broker;
 pub mod config;
 pub mod controller;
 pub mod ids;
 pub mod io;
 pub mod plant;
+pub mod quorum;
+pub mod replication;
 pub mod storage;
 pub mod time;
 pub mod wire;

@@ -82,6 +82,8 @@ pub enum LogEvent {
     LookupDone { token: u64, found: Result<Option<TimestampedOffset>, String> },
     /// [`Log::close`] is done: the log directory's checkpoints may say so.
     Closed,
+    /// The directory of a log that is being deleted has been renamed: its name is free.
+    Vacated,
     /// Nothing of the log is left on the disk.
     Deleted,
 }
@@ -115,6 +117,7 @@ pub(super) enum Pending {
         job: u64,
     },
     Closed,
+    Renamed,
     Deleted,
 }
 
@@ -407,9 +410,13 @@ impl Log {
         match self.state {
             LogState::Offline(_) | LogState::Closed | LogState::Deleted => return,
             LogState::Deleting => {
-                if matches!(pending, Pending::Deleted) {
-                    self.state = LogState::Deleted;
-                    events.push(LogEvent::Deleted);
+                match pending {
+                    Pending::Renamed => events.push(LogEvent::Vacated),
+                    Pending::Deleted => {
+                        self.state = LogState::Deleted;
+                        events.push(LogEvent::Deleted);
+                    }
+                    _ => {}
                 }
                 return;
             }
@@ -475,7 +482,7 @@ impl Log {
                 events.push(LogEvent::Closed);
                 Ok(())
             }
-            Pending::Deleted => unreachable!("only a log that is being deleted waits for it"),
+            Pending::Renamed | Pending::Deleted => unreachable!("only a log that is being deleted waits for it"),
         }
     }
 
@@ -489,9 +496,20 @@ impl Log {
         }
     }
 
+    /// The log directory is offline, whoever found out: nothing more is written or trusted here.
+    pub fn take_offline(&mut self, reason: &str, events: &mut Vec<LogEvent>) {
+        if !matches!(self.state, LogState::Offline(_) | LogState::Closed | LogState::Deleting | LogState::Deleted) {
+            self.go_offline(reason.to_owned(), events);
+        }
+    }
+
     pub(super) fn fail(&mut self, reason: String, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         let reason = format!("{}: {reason}", self.place.name);
         out.event(Level::Error, PART, format!("the log goes offline: {reason}"));
+        self.go_offline(reason, events);
+    }
+
+    fn go_offline(&mut self, reason: String, events: &mut Vec<LogEvent>) {
         self.answer_all(&reason, events);
         self.loader = None;
         self.index_loads.clear();

@@ -37,6 +37,8 @@ mod timestamps;
 
 pub use append::{Append, AppendError, Appended};
 pub use log::{LoadHints, Log, LogEvent, LogPlace, LogState};
+pub use log_dirs::{Booted, CheckpointKind, DirEvent, LogDirs, LogDirsConfig, VolumeSizes};
+pub use names::TopicPartition;
 pub use read::{Fetched, ReadOutcome};
 pub use settings::LogSettings;
 pub use timestamps::{Lookup, LookupTarget, TimestampedOffset};

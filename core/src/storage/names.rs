@@ -26,6 +26,8 @@ pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_CHECKPOINT: &str = "log-start-offset-checkpoint";
 /// The high watermarks.
 pub const REPLICATION_CHECKPOINT: &str = "replication-offset-checkpoint";
+/// In the root of the metadata log's directory: the records a new cluster begins with.
+pub const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 /// The votes and the leader a quorum's member knows of (KIP-595).
 pub const QUORUM_STATE: &str = "quorum-state";
 /// The directory of the metadata log (KIP-500).

@@ -187,7 +187,7 @@ impl Log {
         self.rename_dir(name);
         let to = self.path("");
         self.issue(Pending::Tidy, IoOp::Rename { from, to }, out);
-        self.issue(Pending::Tidy, IoOp::SyncDir { path: root }, out);
+        self.issue(Pending::Renamed, IoOp::SyncDir { path: root }, out);
         let mut files: Vec<FileId> = self.segments.iter().map(|segment| segment.file).collect();
         for removal in self.removals.drain(..) {
             files.extend(removal.files);

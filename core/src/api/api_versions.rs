@@ -1,0 +1,92 @@
+//! ApiVersions: what this broker speaks, and which features the cluster has settled on.
+
+use crate::api::{Parts, Ticket};
+use crate::controller::records::FEATURES;
+use crate::io::Outbox;
+use crate::wire::messages::api_versions_request::ApiVersionsRequest;
+use crate::wire::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use crate::wire::versions::advertised;
+use crate::wire::{ErrorCode, ResponseBody};
+
+pub fn handle(parts: &mut Parts, ticket: Ticket, request: ApiVersionsRequest, out: &mut Outbox) {
+    let named = |text: &str| is_software_name(text) || ticket.api_version < 3;
+    if !named(&request.client_software_name) || !named(&request.client_software_version) {
+        let response = ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
+        return parts.replies.answer(ticket, ResponseBody::ApiVersions(response), out);
+    }
+    let image = &parts.image;
+    let response = ApiVersionsResponse {
+        api_keys: api_keys(),
+        supported_features: FEATURES
+            .iter()
+            // A client below v4 takes a minimum of 0 for a mistake (KIP-1022).
+            .filter(|feature| ticket.api_version >= 4 || feature.min > 0)
+            .map(|feature| SupportedFeatureKey {
+                name: feature.name.into(),
+                min_version: feature.min,
+                max_version: feature.max,
+                ..Default::default()
+            })
+            .collect(),
+        finalized_features_epoch: parts.committed.0,
+        finalized_features: image
+            .features()
+            .iter()
+            .map(|(name, level)| FinalizedFeatureKey {
+                name: name.clone(),
+                max_version_level: *level,
+                min_version_level: *level,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    parts.replies.answer(ticket, ResponseBody::ApiVersions(response), out);
+}
+
+/// The answer to a version that is not known: in v0, with what is.
+pub fn unsupported(parts: &mut Parts, ticket: Ticket, out: &mut Outbox) {
+    let response = ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: api_keys(),
+        ..Default::default()
+    };
+    parts.replies.answer(ticket.in_version(0), ResponseBody::ApiVersions(response), out);
+}
+
+fn api_keys() -> Vec<ApiVersion> {
+    advertised()
+        .map(|(key, min, max)| ApiVersion {
+            api_key: key as i16,
+            min_version: min,
+            max_version: max,
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// KIP-511: letters, digits, `.` and `-`, not at the ends.
+fn is_software_name(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_software_name;
+
+    #[test]
+    fn software_names_are_plain() {
+        for good in ["apache-kafka-java", "4.3.1", "a"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a.", "a b", "caf\u{e9}"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
+
+use crate::api::{AfterCommit, Parts, Ticket};
+use crate::config::{self, Described};
+use crate::controller::{self, Refusal, ResourceKind, validate_topic_name};
+use crate::io::Outbox;
+use crate::time::Now;
+use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
+use crate::wire::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use crate::wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use crate::wire::{ErrorCode, ResponseBody};
+
+pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsRequest, out: &mut Outbox) {
+    let results = request
+        .resources
+        .iter()
+        .map(|resource| {
+            let mut result = DescribeConfigsResult {
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name.clone(),
+                ..Default::default()
+            };
+            match configs_of(parts, resource) {
+                Ok(described) => {
+                    let asked = |described: &Described| match &resource.configuration_keys {
+                        None => true,
+                        Some(names) => names.iter().any(|name| *name == described.key.name),
+                    };
+                    result.configs = described.into_iter().filter(asked).map(|config| told(config, &request)).collect();
+                }
+                Err(refusal) => {
+                    result.error_code = refusal.error.code();
+                    result.error_message = refusal.message;
+                }
+            }
+            result
+        })
+        .collect();
+    let response = DescribeConfigsResponse { results, ..Default::default() };
+    parts.replies.answer(ticket, ResponseBody::DescribeConfigs(response), out);
+}
+
+fn configs_of(parts: &Parts, resource: &DescribeConfigsResource) -> Result<Vec<Described>, Refusal> {
+    let layers = parts.image.layers(&parts.config);
+    let name = &resource.resource_name;
+    match ResourceKind::from_code(resource.resource_type) {
+        ResourceKind::Topic => {
+            validate_topic_name(name).map_err(|why| Refusal::new(ErrorCode::InvalidTopicException, why))?;
+            match parts.image.topic_named(name) {
+                Some(_) => Ok(config::describe_topic(parts.image.topic_config(name), &layers)),
+                None => Err(Refusal::silent(ErrorCode::UnknownTopicOrPartition)),
+            }
+        }
+        ResourceKind::Broker if name.is_empty() => Ok(config::describe_broker_default(&layers)),
+        ResourceKind::Broker if **name == parts.config.node_id.to_string() => Ok(config::describe_broker(&layers)),
+        ResourceKind::Broker => {
+            let id = parts.config.node_id;
+            let text = format!("Unexpected broker id, expected {id} or empty string, but received {name}");
+            Err(Refusal::new(ErrorCode::InvalidRequest, text))
+        }
+        other => {
+            let text = format!("configs of a {other:?} are not served; TOPIC (2) and BROKER (4) are");
+            Err(Refusal::new(ErrorCode::InvalidRequest, text))
+        }
+    }
+}
+
+fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let is_sensitive = described.key.sensitive();
+    let synonyms = described.synonyms.into_iter().map(|synonym| DescribeConfigsSynonym {
+        name: synonym.name.into(),
+        value: synonym.value.map(Into::into),
+        source: synonym.source as i8,
+        ..Default::default()
+    });
+    DescribeConfigsResourceResult {
+        name: described.key.name.into(),
+        value: described.value.map(Into::into),
+        read_only: described.read_only,
+        config_source: described.source as i8,
+        is_sensitive,
+        synonyms: if request.include_synonyms { synonyms.collect() } else { Vec::new() },
+        config_type: described.key.kind as i8,
+        documentation: request.include_documentation.then(|| described.key.documentation.into()),
+        ..Default::default()
+    }
+}
+
+pub fn alter(parts: &mut Parts, now: Now, ticket: Ticket, request: AlterConfigsRequest, out: &mut Outbox) {
+    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
+    let decision = controller::alter_configs(&parts.proposed, &context, &request);
+    let body = ResponseBody::AlterConfigs(decision.response);
+    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+}
+
+pub fn alter_incrementally(
+    parts: &mut Parts,
+    now: Now,
+    ticket: Ticket,
+    request: IncrementalAlterConfigsRequest,
+    out: &mut Outbox,
+) {
+    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
+    let decision = controller::incremental_alter_configs(&parts.proposed, &context, &request);
+    let body = ResponseBody::IncrementalAlterConfigs(decision.response);
+    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+}

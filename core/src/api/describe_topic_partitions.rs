@@ -1,0 +1,104 @@
+//! DescribeTopicPartitions: topics with their partitions, a page at a time (KIP-966).
+
+use crate::api::{Parts, TOPIC_OPERATIONS, Ticket, is_internal_topic, offline_replicas};
+use crate::controller::{Image, Topic, validate_topic_name};
+use crate::io::Outbox;
+use crate::wire::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use crate::wire::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+};
+use crate::wire::{ErrorCode, ResponseBody};
+use bytestring::ByteString;
+use std::collections::BTreeSet;
+
+pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeTopicPartitionsRequest, out: &mut Outbox) {
+    let image = &parts.image;
+    let start = request.cursor.as_ref().map(|cursor| (cursor.topic_name.clone(), cursor.partition_index));
+    let all = request.topics.is_empty();
+    let mut names: BTreeSet<ByteString> = match all {
+        true => image.topics().map(|topic| topic.name.clone()).collect(),
+        false => request.topics.iter().map(|topic| topic.name.clone()).collect(),
+    };
+    if let Some((topic, partition)) = &start {
+        if *partition < 0 || (!all && !names.contains(topic)) {
+            return parts.replies.close(ticket, "the cursor of a DescribeTopicPartitions request is invalid", out);
+        }
+        names = names.split_off(topic);
+    }
+    let limit = parts.config.max_request_partition_size_limit.min(request.response_partition_limit).max(1) as usize;
+    let mut room = limit;
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        let first = start.as_ref().filter(|(topic, _)| *topic == name).map_or(0, |(_, partition)| *partition);
+        if room == 0 {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: first, ..Default::default() });
+            break;
+        }
+        let Some(topic) = image.topic_named(&name) else {
+            if !all {
+                response.topics.push(unknown(name));
+            }
+            continue;
+        };
+        let (described, next) = describe(topic, image, first, room);
+        room -= described.partitions.len();
+        response.topics.push(described);
+        if let Some(next) = next {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: next, ..Default::default() });
+            break;
+        }
+    }
+    parts.replies.answer(ticket, ResponseBody::DescribeTopicPartitions(response), out);
+}
+
+fn unknown(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
+    let error = match validate_topic_name(&name) {
+        Err(_) => ErrorCode::InvalidTopicException,
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+    };
+    let is_internal = is_internal_topic(&name);
+    DescribeTopicPartitionsResponseTopic {
+        error_code: error.code(),
+        name: Some(name),
+        is_internal,
+        topic_authorized_operations: TOPIC_OPERATIONS,
+        ..Default::default()
+    }
+}
+
+/// At most `room` partitions from `first` on, and the partition to go on with.
+fn describe(
+    topic: &Topic,
+    image: &Image,
+    first: i32,
+    room: usize,
+) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
+    let mut rest = topic.partitions.range(first..);
+    let partitions = rest
+        .by_ref()
+        .take(room)
+        .map(|(index, partition)| DescribeTopicPartitionsResponsePartition {
+            error_code: if partition.leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
+            partition_index: *index,
+            leader_id: partition.leader.map_or(-1, |leader| leader.0),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
+            isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
+            eligible_leader_replicas: Some(partition.eligible_leaders.iter().map(|node| node.0).collect()),
+            last_known_elr: Some(partition.last_known_eligible_leaders.iter().map(|node| node.0).collect()),
+            offline_replicas: offline_replicas(image, partition),
+            ..Default::default()
+        })
+        .collect();
+    let described = DescribeTopicPartitionsResponseTopic {
+        error_code: 0,
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        is_internal: is_internal_topic(&topic.name),
+        partitions,
+        topic_authorized_operations: TOPIC_OPERATIONS,
+        ..Default::default()
+    };
+    (described, rest.next().map(|(index, _)| *index))
+}

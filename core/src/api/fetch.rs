@@ -1,0 +1,263 @@
+//! Fetch: records of some partitions from given offsets on, at once or as soon as there are enough.
+//!
+//! A fetch makes *passes* over its partitions, in the order of the request, within one budget of bytes (KIP-74:
+//! the first batch is given even where it is larger than the budget, so that a consumer always moves on). A pass
+//! stops where a log must read its disk to find a position, and goes on when that read completes. After a pass
+//! the fetch is answered if there are `min_bytes`, an error, or no time left; else it waits for the high
+//! watermark of one of its partitions to move and makes another pass.
+
+use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
+use crate::api::{Parts, Pending, Ticket};
+use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
+use crate::io::Outbox;
+use crate::storage::ReadOutcome;
+use crate::time::{Mono, Now};
+use crate::wire::messages::fetch_request::FetchRequest;
+use crate::wire::messages::fetch_response::{EpochEndOffset, FetchResponse, FetchableTopicResponse, PartitionData};
+use crate::wire::{ErrorCode, Records, ResponseBody};
+use bytes::Bytes;
+use bytestring::ByteString;
+use rand::Rng;
+
+/// A fetch that waits: for a read of the disk, or for records to arrive.
+#[derive(Debug)]
+pub struct PendingFetch {
+    pub ticket: Ticket,
+    context: FetchContext,
+    targets: Vec<FetchTarget>,
+    min_bytes: u32,
+    max_bytes: u32,
+    deadline: Mono,
+    pass: Pass,
+    /// The partitions that wake this fetch when their high watermark moves.
+    watched: Vec<LogId>,
+    /// One of them moved while the pass waited for a read: the pass may have missed it.
+    moved: bool,
+}
+
+/// One walk over the partitions.
+#[derive(Debug, Default)]
+struct Pass {
+    answers: Vec<PartitionData>,
+    bytes: u32,
+    /// Something must be told at once: an error, or a log that diverges.
+    urgent: bool,
+    /// The log whose read the pass waits for.
+    reading: Option<LogId>,
+}
+
+pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest, out: &mut Outbox) {
+    let (context, targets) = match parts.sessions.begin(now.mono, ticket.api_version, &request) {
+        Ok(begun) => begun,
+        Err(error) => {
+            let response = FetchResponse { error_code: error.code(), ..Default::default() };
+            return parts.replies.answer(ticket, ResponseBody::Fetch(response), out);
+        }
+    };
+    let max_bytes = request.max_bytes.clamp(0, parts.config.fetch_max_bytes) as u32;
+    let fetch = PendingFetch {
+        ticket,
+        context,
+        targets,
+        min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
+        max_bytes,
+        deadline: now.mono.plus_ms(request.max_wait_ms.into()),
+        pass: Pass::default(),
+        watched: Vec::new(),
+        moved: false,
+    };
+    let id = parts.pending.name();
+    advance(parts, now, id, Box::new(fetch), out);
+}
+
+/// A log has found what the pass of this fetch waited for.
+pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcome, out: &mut Outbox) {
+    let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) else { return };
+    let log = fetch.pass.reading.take().expect("the pass waits for a read");
+    let place = fetch.pass.answers.len();
+    let mut answer = skeleton(parts, log, &fetch.targets[place]);
+    fetch.pass.settle(&mut answer, outcome);
+    fetch.pass.answers.push(answer);
+    advance(parts, now, id, fetch, out);
+}
+
+/// The high watermark of a watched partition moved, or its log failed.
+pub fn wake(parts: &mut Parts, now: Now, id: PendingId, out: &mut Outbox) {
+    let Some(Pending::Fetch(fetch)) = parts.pending.get_mut(id) else { return };
+    if fetch.pass.reading.is_some() {
+        fetch.moved = true;
+    } else if let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) {
+        fetch.pass = Pass::default();
+        advance(parts, now, id, fetch, out);
+    }
+}
+
+/// The time of the fetch ran out: it is answered with what the last pass found. A pass that waits for a read
+/// comes first.
+pub fn expire(parts: &mut Parts, now: Now, id: PendingId, fetch: Box<PendingFetch>, out: &mut Outbox) {
+    if fetch.pass.reading.is_some() {
+        parts.pending.put(id, Pending::Fetch(fetch), None);
+    } else {
+        answer(parts, now, id, fetch, out);
+    }
+}
+
+/// A fetch that nobody waits for any more.
+pub fn forget(parts: &mut Parts, id: PendingId, fetch: &PendingFetch) {
+    for log in &fetch.watched {
+        if let Some(partition) = parts.partitions.get_mut(*log) {
+            partition.unwatch(id);
+        }
+    }
+}
+
+/// Goes on with the pass; answers or waits at its end.
+fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
+    while fetch.pass.answers.len() < fetch.targets.len() {
+        let target = &fetch.targets[fetch.pass.answers.len()];
+        let found = locate(parts, target);
+        let log = match found {
+            Ok(log) => log,
+            Err(error) => {
+                let error = old_storage_error(fetch.ticket.api_version, error);
+                fetch.pass.answers.push(refusal(target.partition, error));
+                fetch.pass.urgent = true;
+                continue;
+            }
+        };
+        let mut answer = skeleton(parts, log, target);
+        let partition = parts.partitions.get_mut(log).expect("just found");
+        if let Some((epoch, end)) =
+            partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset))
+        {
+            answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
+            fetch.pass.urgent = true;
+            fetch.pass.answers.push(answer);
+            continue;
+        }
+        let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
+        let first = fetch.pass.bytes == 0;
+        match partition.read(Offset(target.fetch_offset), budget, first, id, out) {
+            ReadOutcome::Pending => {
+                fetch.pass.reading = Some(log);
+                watch(parts, id, &mut fetch);
+                parts.pending.put(id, Pending::Fetch(fetch), None);
+                return;
+            }
+            outcome => {
+                fetch.pass.settle(&mut answer, outcome);
+                fetch.pass.answers.push(answer);
+            }
+        }
+    }
+    let satisfied = fetch.pass.urgent || fetch.pass.bytes >= fetch.min_bytes || fetch.targets.is_empty();
+    if satisfied || now.mono >= fetch.deadline || parts.stopping {
+        return answer(parts, now, id, fetch, out);
+    }
+    if fetch.moved {
+        fetch.moved = false;
+        fetch.pass = Pass::default();
+        return advance(parts, now, id, fetch, out);
+    }
+    watch(parts, id, &mut fetch);
+    let deadline = fetch.deadline;
+    parts.pending.put(id, Pending::Fetch(fetch), Some(deadline));
+}
+
+/// From now on the fetch hears of every move of its partitions.
+fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
+    if !fetch.watched.is_empty() {
+        return;
+    }
+    for target in &fetch.targets {
+        if let Ok(log) = locate(parts, target) {
+            parts.partitions.get_mut(log).expect("just found").watch(id);
+            fetch.watched.push(log);
+        }
+    }
+}
+
+fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
+    forget(parts, id, &fetch);
+    let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
+    let rng = &mut parts.rng;
+    let (session_id, told) = parts.sessions.finish(now.mono, fetch.context, answers, || rng.next_u32() as i32);
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut current: Option<TopicKey> = None;
+    for (target, answer) in told {
+        if current.as_ref() != Some(&target.topic) {
+            let (topic, topic_id) = match &target.topic {
+                TopicKey::Name(name) => (name.clone(), Uuid::ZERO),
+                TopicKey::Id(id) => (ByteString::new(), *id),
+            };
+            responses.push(FetchableTopicResponse { topic, topic_id, ..Default::default() });
+            current = Some(target.topic);
+        }
+        responses.last_mut().expect("just pushed").partitions.push(answer);
+    }
+    let response = FetchResponse { session_id, responses, ..Default::default() };
+    parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
+}
+
+impl Pass {
+    fn settle(&mut self, answer: &mut PartitionData, outcome: ReadOutcome) {
+        match outcome {
+            ReadOutcome::Found(found) => {
+                self.bytes = self.bytes.saturating_add(found.slice.len);
+                answer.records = Some(Records::from(found.slice));
+            }
+            ReadOutcome::AtEnd | ReadOutcome::NoRoom => {}
+            ReadOutcome::OutOfRange => {
+                *answer = refusal(answer.partition_index, ErrorCode::OffsetOutOfRange);
+                self.urgent = true;
+            }
+            ReadOutcome::Pending => unreachable!("a read ends once"),
+            ReadOutcome::Failed(_) => {
+                *answer = refusal(answer.partition_index, ErrorCode::KafkaStorageError);
+                self.urgent = true;
+            }
+        }
+    }
+}
+
+/// The partition a target names, if this broker may serve it.
+fn locate(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
+    let topic_id = match &target.topic {
+        TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?.id,
+        TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?.id,
+    };
+    let log = parts.partitions.find(topic_id, target.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    parts.partitions.get(log).expect("just found").check_leader(LeaderEpoch(target.current_leader_epoch))?;
+    Ok(log)
+}
+
+/// An answer without records.
+fn skeleton(parts: &Parts, log: LogId, target: &FetchTarget) -> PartitionData {
+    let partition = parts.partitions.get(log);
+    let high_watermark = partition.map_or(-1, |partition| partition.high_watermark().0);
+    PartitionData {
+        partition_index: target.partition,
+        high_watermark,
+        last_stable_offset: high_watermark,
+        log_start_offset: partition.map_or(-1, |partition| partition.log().log_start_offset().0),
+        records: Some(Records::from(Bytes::new())),
+        ..Default::default()
+    }
+}
+
+fn refusal(partition: i32, error: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: partition,
+        error_code: error.code(),
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        records: Some(Records::from(Bytes::new())),
+        ..Default::default()
+    }
+}
+
+/// Clients up to v5 do not know `KAFKA_STORAGE_ERROR`, and would not retry.
+fn old_storage_error(version: i16, error: ErrorCode) -> ErrorCode {
+    if version <= 5 && error == ErrorCode::KafkaStorageError { ErrorCode::NotLeaderOrFollower } else { error }
+}

@@ -1,0 +1,63 @@
+//! InitProducerId: a number that no other producer has (KIP-98), without transactions for now.
+
+use crate::api::{AfterCommit, Parts, Ticket};
+use crate::controller;
+use crate::ids::ProducerId;
+use crate::io::Outbox;
+use crate::time::Now;
+use crate::wire::messages::init_producer_id_request::InitProducerIdRequest;
+use crate::wire::messages::init_producer_id_response::InitProducerIdResponse;
+use crate::wire::{ErrorCode, ResponseBody};
+use std::collections::VecDeque;
+
+/// What is left of the block of ids that this broker has taken from the cluster.
+#[derive(Debug, Default)]
+pub struct ProducerIds {
+    next: i64,
+    end: i64,
+    /// Requests that wait for the next block; not empty exactly while one is being taken.
+    waiting: VecDeque<Ticket>,
+}
+
+pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: InitProducerIdRequest, out: &mut Outbox) {
+    if request.transactional_id.is_some() {
+        // There is no transaction coordinator yet; clients learn that from ApiVersions (no FindCoordinator).
+        return answer(parts, ticket, Err(ErrorCode::CoordinatorNotAvailable), out);
+    }
+    let ids = &mut parts.producer_ids;
+    if !ids.waiting.is_empty() {
+        return ids.waiting.push_back(ticket);
+    }
+    if ids.next < ids.end {
+        let id = ProducerId(ids.next);
+        ids.next += 1;
+        return answer(parts, ticket, Ok(id), out);
+    }
+    let node = parts.config.node_id;
+    let decision = controller::allocate_producer_ids(&parts.proposed, node, parts.broker_epoch);
+    match decision.response {
+        Ok(block) => {
+            parts.producer_ids.waiting.push_back(ticket);
+            let end = block.first.0 + i64::from(block.len);
+            parts.commit(now, decision.records, AfterCommit::ProducerIds { first: block.first.0, end }, out);
+        }
+        Err(refusal) => answer(parts, ticket, Err(refusal.error), out),
+    }
+}
+
+/// The block is this broker's: serve everyone who waited for it.
+pub fn block_taken(parts: &mut Parts, now: Now, first: i64, end: i64, out: &mut Outbox) {
+    parts.producer_ids.next = first;
+    parts.producer_ids.end = end;
+    for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
+        handle(parts, now, ticket, InitProducerIdRequest::default(), out);
+    }
+}
+
+fn answer(parts: &mut Parts, ticket: Ticket, outcome: Result<ProducerId, ErrorCode>, out: &mut Outbox) {
+    let response = match outcome {
+        Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
+        Err(error) => InitProducerIdResponse { error_code: error.code(), producer_epoch: -1, ..Default::default() },
+    };
+    parts.replies.answer(ticket, ResponseBody::InitProducerId(response), out);
+}

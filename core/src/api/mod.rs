@@ -1,0 +1,173 @@
+//! One file a request kind: request → calls on the parts → response.
+//!
+//! A handler gets a [`Ticket`] and owes one answer for it: at once, or later through [`Pending`] (the disk, new
+//! records) or [`AfterCommit`] (the metadata log).
+
+mod api_versions;
+mod commit;
+mod configs;
+mod delete_records;
+mod describe_cluster;
+mod describe_producers;
+mod describe_topic_partitions;
+pub mod fetch;
+mod fetch_session;
+mod init_producer_id;
+pub mod list_offsets;
+pub mod log_dirs;
+mod metadata;
+mod offset_for_leader_epoch;
+mod parts;
+mod pending;
+mod prepare;
+pub mod produce;
+mod replies;
+mod topics;
+
+pub use commit::{AfterCommit, Commits};
+pub use fetch_session::FetchSessions;
+pub use init_producer_id::ProducerIds;
+pub use pending::{Pending, PendingRequests};
+pub use prepare::prepare;
+pub use replies::{Replies, Ticket};
+
+use crate::config::BrokerConfig;
+use crate::controller::{self, Image};
+use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
+use crate::io::{Outbox, Request};
+use crate::quorum::Quorum;
+use crate::replication::{Partition, Partitions, Refused};
+use crate::storage::LogDirs;
+use crate::time::Now;
+use crate::wire::messages::produce_request::TopicProduceData;
+use crate::wire::{ErrorCode, RequestBody};
+use bytestring::ByteString;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// What a client may do with a topic where there is no authorizer: a bit for each `AclOperation`.
+pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// The same for the cluster.
+pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+
+/// Everything a request may touch.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: BrokerConfig,
+    pub cluster_id: ByteString,
+    pub rng: ChaCha8Rng,
+    pub replies: Replies,
+    pub pending: PendingRequests,
+    pub sessions: FetchSessions,
+    pub producer_ids: ProducerIds,
+    pub dirs: LogDirs,
+    /// None until the directories are read.
+    pub quorum: Option<Quorum>,
+    /// The metadata with every proposal in it: what the next decision builds on.
+    pub proposed: Image,
+    /// The metadata up to `committed`: what clients see.
+    pub image: Image,
+    /// One past the last metadata record in `image`.
+    pub committed: Offset,
+    /// The offset of this broker's registration; -1 before it is committed (KIP-631).
+    pub broker_epoch: i64,
+    pub commits: Commits,
+    pub partitions: Partitions,
+    /// The broker is going down: nobody waits for records any more.
+    pub stopping: bool,
+}
+
+/// Answers a request, or sees to it that it will be answered.
+pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
+    let ticket = parts.replies.open(request.conn, request.listener, &request.header);
+    match request.body {
+        RequestBody::Produce(body) => produce::handle(parts, now, ticket, body, request.batches, out),
+        RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
+        RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
+        RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),
+        RequestBody::ApiVersions(body) => api_versions::handle(parts, ticket, body, out),
+        RequestBody::UnsupportedApiVersions => api_versions::unsupported(parts, ticket, out),
+        RequestBody::CreateTopics(body) => topics::create(parts, now, ticket, body, out),
+        RequestBody::DeleteTopics(body) => topics::delete(parts, now, ticket, body, out),
+        RequestBody::CreatePartitions(body) => topics::create_partitions(parts, now, ticket, body, out),
+        RequestBody::DeleteRecords(body) => delete_records::handle(parts, now, ticket, body, out),
+        RequestBody::InitProducerId(body) => init_producer_id::handle(parts, now, ticket, body, out),
+        RequestBody::OffsetForLeaderEpoch(body) => offset_for_leader_epoch::handle(parts, ticket, body, out),
+        RequestBody::DescribeConfigs(body) => configs::describe(parts, ticket, body, out),
+        RequestBody::AlterConfigs(body) => configs::alter(parts, now, ticket, body, out),
+        RequestBody::IncrementalAlterConfigs(body) => configs::alter_incrementally(parts, now, ticket, body, out),
+        RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
+        RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
+        RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
+        RequestBody::DescribeTopicPartitions(body) => describe_topic_partitions::handle(parts, ticket, body, out),
+        _ => parts.replies.close(ticket, "the request is of a kind that this broker does not serve", out),
+    }
+}
+
+/// A broker as clients of one listener reach it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub node: NodeId,
+    pub host: ByteString,
+    pub port: u16,
+    pub rack: Option<ByteString>,
+}
+
+impl Parts {
+    /// The partition that a Produce names.
+    fn partition_for_produce(
+        &mut self,
+        version: i16,
+        topic: &TopicProduceData,
+        index: i32,
+    ) -> Result<&mut Partition, Refused> {
+        let found = match version >= 13 {
+            true => self.image.topic(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?,
+            false => self.image.topic_named(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
+        };
+        let log = self.partitions.find(found.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = self.partitions.get_mut(log).expect("just found");
+        partition.check_leader(LeaderEpoch::UNKNOWN)?;
+        Ok(partition)
+    }
+
+    /// The partition that this broker leads, for a client that believes in leader epoch `current` (-1: any).
+    fn leader_of(&mut self, topic: &str, index: i32, current: i32) -> Result<&mut Partition, ErrorCode> {
+        let topic = self.image.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let log = self.partitions.find(topic.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = self.partitions.get_mut(log).expect("just found");
+        partition.check_leader(LeaderEpoch(current))?;
+        Ok(partition)
+    }
+
+    /// The brokers as clients of `listener` reach them.
+    fn endpoints(&self, listener: u16) -> Vec<Endpoint> {
+        let listener = &self.config.advertised_listeners[usize::from(listener)];
+        vec![Endpoint {
+            node: self.config.node_id,
+            host: listener.host.as_str().into(),
+            port: listener.port,
+            rack: self.config.rack.clone().map(ByteString::from),
+        }]
+    }
+}
+
+/// The replicas of a partition that are on brokers which are not there.
+fn offline_replicas(image: &Image, partition: &controller::Partition) -> Vec<i32> {
+    partition.replicas.iter().filter(|node| !image.is_active(**node)).map(|node| node.0).collect()
+}
+
+/// `__consumer_offsets`, `__transaction_state`, `__share_group_state`: only coordinators write there.
+pub fn is_internal_topic(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+fn draw_uuid(rng: &mut ChaCha8Rng) -> Uuid {
+    Uuid::random(|| draw_bytes(rng))
+}
+
+fn draw_bytes(rng: &mut ChaCha8Rng) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}

@@ -1,0 +1,246 @@
+//! What the parts do for more than one request kind, and what they are made from.
+
+use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, Replies};
+use crate::batch::{Codec, TopicBatchRules};
+use crate::config::{BrokerConfig, CompressionType, TimestampType, TopicConfig};
+use crate::controller::{self, Image};
+use crate::ids::{LogDirId, Offset, Uuid};
+use crate::io::Outbox;
+use crate::quorum::{Bootstrap, Quorum, QuorumConfig, SoleVoter};
+use crate::replication::{Partition, PartitionRules, Partitions};
+use crate::storage::checkpoints::Offsets;
+use crate::storage::names::METADATA_PARTITION_DIR;
+use crate::storage::{CheckpointKind, LoadHints, LogDirs, LogDirsConfig, LogSettings, TopicPartition};
+use crate::wire::messages::CreateTopicsRequest;
+use crate::wire::messages::create_topics_request::CreatableTopic;
+use crate::wire::{ErrorCode, MetadataRecord};
+use bytestring::ByteString;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+impl Parts {
+    pub fn new(config: BrokerConfig, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let dirs = LogDirsConfig {
+            paths: config.log_dirs.clone(),
+            node_id: config.node_id,
+            cluster_id: config.cluster_id.clone().map(ByteString::from),
+            metadata_dir: metadata_dir(&config),
+        };
+        let dirs = LogDirs::new(dirs, || crate::api::draw_bytes(&mut rng));
+        Self {
+            sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots.max(0) as usize),
+            config,
+            cluster_id: ByteString::new(),
+            rng,
+            replies: Replies::default(),
+            pending: PendingRequests::default(),
+            producer_ids: ProducerIds::default(),
+            dirs,
+            quorum: None,
+            proposed: Image::default(),
+            image: Image::default(),
+            committed: Offset::ZERO,
+            broker_epoch: -1,
+            commits: Commits::default(),
+            partitions: Partitions::default(),
+            stopping: false,
+        }
+    }
+
+    /// Begins to read the metadata; the directories are known by now.
+    pub fn start_quorum(&mut self, hints: LoadHints, out: &mut Outbox) {
+        let dir = metadata_dir(&self.config);
+        let endpoints = self.config.advertised_listeners.iter();
+        let endpoints = endpoints.filter(|listener| self.config.is_controller_listener(listener));
+        let config = QuorumConfig {
+            voter: SoleVoter {
+                node: self.config.node_id,
+                directory: self.dirs.directory_id(dir).expect("the metadata directory is online"),
+                endpoints: endpoints
+                    .map(|listener| (listener.name.as_str().into(), listener.host.as_str().into(), listener.port))
+                    .collect(),
+            },
+            dir,
+            dir_path: self.config.log_dirs[usize::from(dir.0)].clone(),
+            log: metadata_log_settings(&self.config),
+            plants: self.config.plants,
+            snapshot_bytes: self.config.metadata_log_max_record_bytes_between_snapshots.max(1) as u64,
+            snapshot_interval_ms: self.config.metadata_log_max_snapshot_interval_ms,
+        };
+        let records = controller::bootstrap_features();
+        let values = records.iter().map(|record| record.encode(record.newest_version())).collect();
+        let mut quorum = Quorum::new(config, Bootstrap { records, values });
+        quorum.boot(hints, out);
+        self.quorum = Some(quorum);
+    }
+
+    pub fn quorum(&mut self) -> &mut Quorum {
+        self.quorum.as_mut().expect("the directories are read before the metadata")
+    }
+
+    /// What a decision of the controller builds on, beside the proposed image.
+    pub fn controller_context(&self) -> controller::Context<'_> {
+        controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) }
+    }
+
+    /// This life, as it registers with the controller.
+    pub fn broker_start(&mut self) -> controller::BrokerStart {
+        let incarnation_id = self.draw_uuid();
+        let advertised = self.config.advertised_listeners.iter();
+        let controllers = advertised.filter(|listener| self.config.is_controller_listener(listener));
+        controller::BrokerStart {
+            node_id: self.config.node_id,
+            incarnation_id,
+            rack: self.config.rack.clone(),
+            listeners: self.config.client_listeners().cloned().collect(),
+            controller_listeners: controllers.cloned().collect(),
+            log_dirs: self.dirs.online().filter_map(|dir| self.dirs.directory_id(dir)).collect(),
+        }
+    }
+
+    pub fn draw_uuid(&mut self) -> Uuid {
+        crate::api::draw_uuid(&mut self.rng)
+    }
+
+    /// What a topic's configuration means for its logs and its batches.
+    pub fn settings_of(&self, topic: Uuid) -> Option<(LogSettings, PartitionRules)> {
+        let topic = self.image.topic(topic)?;
+        let layers = self.image.layers(&self.config);
+        let config = TopicConfig::resolve(self.image.topic_config(&topic.name), &layers);
+        let is_internal = crate::api::is_internal_topic(&topic.name);
+        Some((log_settings(&config, &self.config), partition_rules(&config, is_internal)))
+    }
+
+    /// The records that create topics which a Metadata request named, and what cannot be created.
+    pub fn auto_create(&mut self, names: Vec<ByteString>) -> (Vec<MetadataRecord>, Vec<(ByteString, ErrorCode)>) {
+        let context = controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) };
+        let topics = names.into_iter().map(|name| CreatableTopic {
+            name,
+            num_partitions: -1,
+            replication_factor: -1,
+            ..Default::default()
+        });
+        let request = CreateTopicsRequest { topics: topics.collect(), ..Default::default() };
+        let rng = &mut self.rng;
+        let decision = controller::create_topics(&self.proposed, &context, &request, || crate::api::draw_bytes(rng));
+        let refused = decision.response.topics.into_iter().filter_map(|topic| {
+            let error = ErrorCode::from_code(topic.error_code).filter(|error| error.is_error())?;
+            // Another request has proposed it and it is not committed yet: the client asks again.
+            let pending = error == ErrorCode::TopicAlreadyExists;
+            Some((topic.name, if pending { ErrorCode::LeaderNotAvailable } else { error }))
+        });
+        (decision.records, refused.collect())
+    }
+
+    pub fn checkpoint_high_watermarks(&mut self, out: &mut Outbox) {
+        self.checkpoint(CheckpointKind::HighWatermark, Partition::high_watermark, out);
+    }
+
+    pub fn checkpoint_recovery_points(&mut self, out: &mut Outbox) {
+        self.checkpoint(CheckpointKind::RecoveryPoint, |partition| partition.log().synced_offset(), out);
+    }
+
+    pub fn checkpoint_log_starts(&mut self, out: &mut Outbox) {
+        self.checkpoint(CheckpointKind::LogStart, |partition| partition.log().log_start_offset(), out);
+    }
+
+    /// Hands the offsets of all partitions to their directories.
+    fn checkpoint(&mut self, kind: CheckpointKind, offset: impl Fn(&Partition) -> Offset, out: &mut Outbox) {
+        let mut by_dir: BTreeMap<LogDirId, Offsets> = self.dirs.online().map(|dir| (dir, Offsets::default())).collect();
+        for partition in self.partitions.iter().filter(|partition| partition.is_loaded()) {
+            if let Some(offsets) = by_dir.get_mut(&partition.dir()) {
+                let name = TopicPartition::new(partition.topic().clone(), partition.index());
+                offsets.insert(name, offset(partition));
+            }
+        }
+        if let Some(log) = self.quorum.as_ref().and_then(Quorum::log)
+            && let Some(offsets) = by_dir.get_mut(&log.place().dir)
+        {
+            let name = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
+            let offset = match kind {
+                CheckpointKind::LogStart => log.log_start_offset(),
+                CheckpointKind::RecoveryPoint | CheckpointKind::HighWatermark => log.synced_offset(),
+            };
+            offsets.insert(name, offset);
+        }
+        for (dir, offsets) in by_dir {
+            self.dirs.write_checkpoint(dir, kind, &offsets, out);
+        }
+    }
+
+    /// Asserts the invariants of every part.
+    pub fn verify(&self) {
+        self.dirs.verify();
+        if let Some(quorum) = &self.quorum {
+            quorum.verify();
+        }
+        for partition in self.partitions.iter() {
+            partition.verify();
+        }
+    }
+}
+
+fn metadata_dir(config: &BrokerConfig) -> LogDirId {
+    LogDirId(u16::try_from(config.metadata_log_dir).expect("fewer than 65536 log.dirs"))
+}
+
+fn log_settings(config: &TopicConfig, broker: &BrokerConfig) -> LogSettings {
+    LogSettings {
+        segment_bytes: config.segment_bytes.max(1) as u32,
+        segment_ms: config.segment_ms,
+        segment_jitter_ms: config.segment_jitter_ms,
+        segment_index_bytes: config.segment_index_bytes.max(0) as u32,
+        index_interval_bytes: config.index_interval_bytes.max(0) as u32,
+        retention_ms: config.retention_ms,
+        retention_bytes: config.retention_bytes,
+        delete_retention: config.cleanup.delete,
+        file_delete_delay_ms: config.file_delete_delay_ms,
+        require_fsync: config.acks_require_fsync,
+        flush_messages: config.flush_messages,
+        flush_ms: config.flush_ms,
+        producer_id_expiration_ms: broker.producer_id_expiration_ms.into(),
+        log_append_time: config.message_timestamp_type == TimestampType::LogAppendTime,
+    }
+}
+
+/// The metadata log: always durable, and cut by snapshots alone.
+fn metadata_log_settings(config: &BrokerConfig) -> LogSettings {
+    LogSettings {
+        segment_bytes: config.metadata_log_segment_bytes.max(1) as u32,
+        segment_ms: config.metadata_log_segment_ms,
+        retention_ms: -1,
+        retention_bytes: -1,
+        delete_retention: false,
+        require_fsync: true,
+        ..LogSettings::default()
+    }
+}
+
+fn partition_rules(config: &TopicConfig, is_internal: bool) -> PartitionRules {
+    let log_append_time = config.message_timestamp_type == TimestampType::LogAppendTime;
+    PartitionRules {
+        batch: TopicBatchRules {
+            max_message_bytes: config.max_message_bytes.max(0) as u64,
+            compacted: config.cleanup.compact,
+            timestamp_type: match log_append_time {
+                true => crate::batch::TimestampType::LogAppendTime,
+                false => crate::batch::TimestampType::CreateTime,
+            },
+            timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+        },
+        compression: match config.compression_type {
+            CompressionType::Producer => None,
+            CompressionType::Uncompressed => Some((Codec::None, 0)),
+            CompressionType::Gzip => Some((Codec::Gzip, config.compression_gzip_level)),
+            CompressionType::Snappy => Some((Codec::Snappy, 0)),
+            CompressionType::Lz4 => Some((Codec::Lz4, config.compression_lz4_level)),
+            CompressionType::Zstd => Some((Codec::Zstd, config.compression_zstd_level)),
+        },
+        min_insync_replicas: config.min_insync_replicas,
+        allows_delete: config.cleanup.delete || !config.cleanup.compact,
+        is_internal,
+    }
+}

@@ -1,0 +1,205 @@
+//! The door: every input goes through [`Broker::handle`], to the part that owns it.
+//!
+//! A world calls, in this order: [`Broker::new`]; `handle` with [`Input::Boot`]; then `handle` for whatever
+//! happens, and with [`Input::Tick`] once [`Broker::deadline`] has passed. After every call it takes the outbox
+//! and carries out what is in it, in order. [`Output::Ready`](crate::io::Output::Ready) says that clients may come,
+//! `Stopped` and `Fatal` that the broker's life is over.
+
+mod boot;
+mod metadata;
+mod stop;
+mod timers;
+
+use crate::api::{self, Parts, Pending};
+use crate::config::BrokerConfig;
+use crate::ids::{ConnId, LogId, Uuid};
+use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
+use crate::quorum;
+use crate::storage::{DirEvent, TopicPartition};
+use crate::time::{Mono, Now};
+use boot::OnDisk;
+use std::collections::{BTreeMap, BTreeSet};
+pub use timers::Timer;
+use timers::Timers;
+
+/// What all randomness of a broker's life comes from.
+pub type Seed = [u8; 32];
+
+/// A Kafka broker and controller.
+#[derive(Debug)]
+pub struct Broker {
+    life: Life,
+    parts: Parts,
+    timers: Timers,
+    on_disk: OnDisk,
+    /// Directories of deleted partitions that have not been renamed yet: their names are not free.
+    vacating: BTreeMap<TopicPartition, LogId>,
+    /// Partitions of newer topics that wait for such a name.
+    blocked: BTreeMap<TopicPartition, Uuid>,
+}
+
+/// How far the broker has come up, or gone down.
+#[derive(Debug)]
+enum Life {
+    Created,
+    /// The directories are being read.
+    Directories,
+    /// The metadata log is being read, and this broker registered.
+    Metadata,
+    /// The partitions' logs are being loaded: these are still missing.
+    Logs(BTreeSet<LogId>),
+    Running,
+    /// The partitions' logs are being closed: these are still open.
+    ClosingLogs(BTreeSet<LogId>),
+    ClosingMetadata,
+    ClosingDirectories,
+    Ended,
+}
+
+impl Broker {
+    pub fn new(config: BrokerConfig, seed: Seed) -> Self {
+        Self {
+            life: Life::Created,
+            timers: Timers::new(&config),
+            parts: Parts::new(config, seed),
+            on_disk: OnDisk::default(),
+            vacating: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+        }
+    }
+
+    /// Handles one input to its end. Total: never blocks, never fails, and never panics on what a client or a
+    /// disk says.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
+        if matches!(self.life, Life::Ended) {
+            return;
+        }
+        match input {
+            Input::Boot => self.boot(out),
+            Input::Request(request) => self.request(now, *request, out),
+            Input::Disconnected(conn) => self.disconnected(conn),
+            Input::Io(completion) => self.io(now, completion, out),
+            Input::Tick => {}
+            Input::Stop => self.stop(now, out),
+        }
+        self.tick(now, out);
+    }
+
+    /// When `handle` is to be called with a tick, if nothing else comes before, and for whom.
+    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        let request = self.parts.pending.deadline().map(|deadline| (deadline, Timer::Request));
+        [request, self.timers.deadline()].into_iter().flatten().min()
+    }
+
+    /// Asserts every invariant of every part.
+    pub fn verify(&self) {
+        self.parts.verify();
+        for name in self.blocked.keys() {
+            assert!(self.vacating.contains_key(name), "{name} waits for a name that is free");
+        }
+    }
+
+    fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
+        if matches!(self.life, Life::Running | Life::ClosingLogs(_)) {
+            api::handle(&mut self.parts, now, request, out);
+        } else {
+            // A world accepts connections between `Ready` and `Stopped` alone; what slips through is turned away.
+            let ticket = self.parts.replies.open(request.conn, request.listener, &request.header);
+            self.parts.replies.close(ticket, "the broker is not up", out);
+        }
+    }
+
+    fn disconnected(&mut self, conn: ConnId) {
+        self.parts.replies.disconnected(conn);
+        for (id, pending) in self.parts.pending.disconnected(conn) {
+            if let Pending::Fetch(fetch) = pending {
+                api::fetch::forget(&mut self.parts, id, &fetch);
+            }
+        }
+    }
+
+    fn io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
+        match completion.id.owner {
+            IoOwner::Dir(_) => {
+                let events = self.parts.dirs.handle_io(completion, out);
+                self.dir_events(now, events, out);
+            }
+            IoOwner::Quorum | IoOwner::Log(quorum::LOG) => self.quorum_io(now, completion, out),
+            IoOwner::Log(log) => self.partition_io(now, log, completion, out),
+        }
+    }
+
+    fn dir_events(&mut self, now: Now, events: Vec<DirEvent>, out: &mut Outbox) {
+        for event in events {
+            match event {
+                DirEvent::Ready(booted) => self.directories_ready(booted, out),
+                DirEvent::Offline { dir, reason } => {
+                    for log in self.parts.partitions.log_ids() {
+                        let mut events = Vec::new();
+                        if let Some(partition) = self.parts.partitions.get_mut(log)
+                            && partition.dir() == dir
+                        {
+                            partition.take_offline(&reason, &mut events);
+                        }
+                        self.partition_events(now, log, events, out);
+                    }
+                }
+                DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
+                DirEvent::CheckpointWritten { .. } => {}
+                DirEvent::Stopped => self.stopped(out),
+            }
+        }
+    }
+
+    /// Does whatever is due.
+    fn tick(&mut self, now: Now, out: &mut Outbox) {
+        while let Some((id, pending)) = self.parts.pending.take_expired(now.mono) {
+            match pending {
+                Pending::Produce(pending) => api::produce::expire(&mut self.parts, id, pending, out),
+                Pending::Fetch(fetch) => api::fetch::expire(&mut self.parts, now, id, fetch, out),
+                other => panic!("{other:?} has no deadline"),
+            }
+        }
+        while let Some(timer) = self.timers.take_due(now.mono) {
+            self.timer(now, timer, out);
+        }
+        if matches!(self.life, Life::Running) {
+            let deadline = self.parts.quorum().deadline();
+            self.timers.set(Timer::Quorum, deadline);
+        }
+    }
+
+    fn timer(&mut self, now: Now, timer: Timer, out: &mut Outbox) {
+        match timer {
+            Timer::Request => panic!("requests keep their own deadlines"),
+            Timer::HighWatermarkCheckpoint => self.parts.checkpoint_high_watermarks(out),
+            Timer::RecoveryPointCheckpoint => self.parts.checkpoint_recovery_points(out),
+            Timer::LogStartCheckpoint => self.parts.checkpoint_log_starts(out),
+            Timer::Retention => self.each_log(now, out, crate::replication::Partition::enforce_retention),
+            Timer::Quorum => self.snapshot_if_due(now, out),
+            Timer::Log(log) => {
+                if let Some(partition) = self.parts.partitions.get_mut(log) {
+                    partition.tick(now, out);
+                    let deadline = partition.log().deadline();
+                    assert!(deadline.is_none_or(|at| at > now.mono), "a log that is ticked has done what was due");
+                    self.timers.set(timer, deadline);
+                }
+            }
+        }
+    }
+
+    fn each_log(
+        &mut self,
+        now: Now,
+        out: &mut Outbox,
+        mut work: impl FnMut(&mut crate::replication::Partition, Now, &mut Outbox),
+    ) {
+        for log in self.parts.partitions.log_ids() {
+            if let Some(partition) = self.parts.partitions.get_mut(log) {
+                work(partition, now, out);
+                let deadline = partition.log().deadline();
+                self.timers.set(Timer::Log(log), deadline);
+            }
+        }
+    }
+}

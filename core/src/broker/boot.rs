@@ -1,0 +1,146 @@
+//! Coming up: directories, then metadata, then the logs of every partition, then clients.
+
+use super::{Broker, Life};
+use crate::ids::{LogDirId, LogId, Uuid};
+use crate::io::{Level, Outbox, Output};
+use crate::replication::Partition;
+use crate::storage::names::METADATA_PARTITION_DIR;
+use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
+use crate::time::Now;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The partition directories that the start of this life found, each to be opened once.
+#[derive(Debug, Default)]
+pub struct OnDisk {
+    partitions: BTreeMap<TopicPartition, (LogDirId, LoadHints)>,
+}
+
+impl OnDisk {
+    pub fn new(booted: &Booted) -> Self {
+        let mut partitions = BTreeMap::new();
+        for dir in &booted.dirs {
+            for partition in &dir.partitions {
+                let hints = LoadHints {
+                    clean: dir.clean,
+                    recovery_point: dir.recovery_points.get(partition).copied(),
+                    log_start: dir.log_starts.get(partition).copied(),
+                };
+                partitions.insert(partition.clone(), (dir.dir, hints));
+            }
+        }
+        Self { partitions }
+    }
+
+    fn take(&mut self, partition: &TopicPartition) -> Option<(LogDirId, LoadHints)> {
+        self.partitions.remove(partition)
+    }
+}
+
+impl Broker {
+    pub(super) fn boot(&mut self, out: &mut Outbox) {
+        assert!(matches!(self.life, Life::Created), "booted twice");
+        self.life = Life::Directories;
+        self.parts.dirs.boot(out);
+    }
+
+    /// The directories are read, and are this broker's.
+    pub(super) fn directories_ready(&mut self, booted: Booted, out: &mut Outbox) {
+        self.life = Life::Metadata;
+        self.parts.cluster_id = booted.cluster_id.clone();
+        for dir in &booted.dirs {
+            for (name, _, reason) in &dir.aside {
+                let path = &self.parts.config.log_dirs[usize::from(dir.dir.0)];
+                out.event(Level::Warn, "broker", format!("{path}/{name} is left alone ({reason:?})"));
+            }
+        }
+        self.on_disk = OnDisk::new(&booted);
+        let metadata = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
+        let hints = self.on_disk.take(&metadata).map_or_else(LoadHints::default, |(_, hints)| hints);
+        self.parts.start_quorum(hints, out);
+    }
+
+    /// The metadata is read and this node leads: open what it says is here.
+    pub(super) fn open_partitions(&mut self, now: Now, out: &mut Outbox) {
+        let node = self.parts.config.node_id;
+        let mine: Vec<(Uuid, i32)> = self
+            .parts
+            .image
+            .topics()
+            .flat_map(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .filter(|(_, partition)| partition.replicas.contains(&node))
+                    .map(|(index, _)| (topic.id, *index))
+            })
+            .collect();
+        let mut loading = BTreeSet::new();
+        for (topic, index) in mine {
+            loading.extend(self.open_partition(now, topic, index, out));
+        }
+        for (partition, (dir, _)) in &self.on_disk.partitions {
+            let path = &self.parts.config.log_dirs[usize::from(dir.0)];
+            out.event(
+                Level::Warn,
+                "broker",
+                format!("{path}/{partition} belongs to no topic of this cluster; it is left alone"),
+            );
+        }
+        self.life = Life::Logs(loading);
+        self.logs_loaded(now, out);
+    }
+
+    /// Opens or creates the log of one partition; yields it while it loads.
+    pub(super) fn open_partition(&mut self, now: Now, topic: Uuid, index: i32, out: &mut Outbox) -> Option<LogId> {
+        let parts = &mut self.parts;
+        let image = parts.image.topic(topic)?;
+        let state = image.partitions.get(&index)?;
+        let name = TopicPartition::new(image.name.clone(), index);
+        if self.vacating.contains_key(&name) {
+            // The directory of an earlier topic of this name is still being moved away.
+            self.blocked.insert(name, topic);
+            return None;
+        }
+        let (settings, rules) = parts.settings_of(topic)?;
+        let id = parts.partitions.next_log_id();
+        let found = self.on_disk.take(&name);
+        let dir = match found {
+            Some((dir, _)) => Some(dir),
+            None => parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count()),
+        };
+        let Some(dir) = dir.filter(|dir| parts.dirs.is_online(*dir)) else {
+            out.event(Level::Error, "broker", format!("{name} has no log directory that is online"));
+            return None;
+        };
+        let place = LogPlace { dir, name: name.to_string(), topic_id: topic };
+        let plants = parts.config.plants;
+        let log = match found {
+            Some((_, hints)) => Log::load(id, place, settings, plants, hints, out),
+            None => Log::create(id, place, settings, plants, now, out),
+        };
+        let mut partition = Partition::new(image.name.clone(), topic, index, log, state.leader_epoch, rules, plants);
+        if found.is_none() {
+            partition.created(out);
+        }
+        parts.partitions.insert(id, partition);
+        found.is_some().then_some(id)
+    }
+
+    /// One of the logs that the start waits for has loaded, or has failed.
+    pub(super) fn log_loaded(&mut self, now: Now, log: LogId, out: &mut Outbox) {
+        if let Life::Logs(loading) = &mut self.life {
+            loading.remove(&log);
+            self.logs_loaded(now, out);
+        }
+    }
+
+    fn logs_loaded(&mut self, now: Now, out: &mut Outbox) {
+        if let Life::Logs(loading) = &self.life
+            && loading.is_empty()
+        {
+            self.life = Life::Running;
+            self.timers.start(now.mono);
+            out.outputs.push(Output::Ready);
+        }
+    }
+}

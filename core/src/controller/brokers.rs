@@ -1,0 +1,187 @@
+//! Brokers register, come up, and go (KIP-631); partitions find their leader again.
+
+use super::Context;
+use super::image::{ConfigResource, Image, Partition};
+use super::records::{self, FEATURES, KRAFT_VERSION_MAX};
+use crate::config::Listener;
+use crate::ids::{NodeId, Offset, Uuid};
+use crate::wire::MetadataRecord;
+use crate::wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
+use crate::wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
+use crate::wire::messages::{
+    BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord,
+    RegisterControllerRecord,
+};
+
+/// One start of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerStart {
+    pub node_id: NodeId,
+    /// Drawn at this start.
+    pub incarnation_id: Uuid,
+    pub rack: Option<String>,
+    /// Where clients reach it.
+    pub listeners: Vec<Listener>,
+    /// Where the quorum reaches it, if it is a controller with a listener of its own.
+    pub controller_listeners: Vec<Listener>,
+    /// The ids of its log directories that are online.
+    pub log_dirs: Vec<Uuid>,
+}
+
+/// The features of a newly formatted cluster.
+pub fn bootstrap_features() -> Vec<MetadataRecord> {
+    FEATURES
+        .iter()
+        .map(|feature| {
+            FeatureLevelRecord {
+                name: feature.name.into(),
+                feature_level: feature.initial,
+                ..FeatureLevelRecord::default()
+            }
+            .into()
+        })
+        .collect()
+}
+
+/// The first records of a new cluster: its features, and what the controller must know of the static configuration
+/// (KIP-966).
+pub fn bootstrap_records(context: &Context, features: Vec<MetadataRecord>) -> Vec<MetadataRecord> {
+    let elr = |record: &MetadataRecord| {
+        matches!(record, MetadataRecord::FeatureLevel(feature)
+        if feature.name == records::ELIGIBLE_LEADER_REPLICAS_VERSION && feature.feature_level > 0)
+    };
+    let mut bootstrap = features;
+    if bootstrap.iter().any(elr) {
+        let name = "min.insync.replicas";
+        let value = context.layers.set_value(name).map_or_else(|| "1".to_owned(), |value| value.canonical());
+        bootstrap.push(ConfigResource::all_brokers().record(name, Some(&value)));
+    }
+    bootstrap
+}
+
+/// The registration of a broker that starts, fenced. Its epoch is the offset the record will have.
+pub fn register_broker(start: &BrokerStart, offset: Offset) -> MetadataRecord {
+    let end_points = start.listeners.iter().map(|listener| BrokerEndpoint {
+        name: listener.name.as_str().into(),
+        host: listener.host.as_str().into(),
+        port: listener.port,
+        security_protocol: listener.protocol as i16,
+        ..BrokerEndpoint::default()
+    });
+    let features = supported_features().map(|(name, min, max)| BrokerFeature {
+        name: name.into(),
+        min_supported_version: min,
+        max_supported_version: max,
+        ..BrokerFeature::default()
+    });
+    RegisterBrokerRecord {
+        broker_id: start.node_id.0,
+        incarnation_id: start.incarnation_id,
+        broker_epoch: offset.0,
+        end_points: end_points.collect(),
+        features: features.collect(),
+        rack: start.rack.as_deref().map(Into::into),
+        fenced: true,
+        log_dirs: start.log_dirs.clone(),
+        ..RegisterBrokerRecord::default()
+    }
+    .into()
+}
+
+/// The registration of a controller (KIP-919).
+pub fn register_controller(start: &BrokerStart) -> MetadataRecord {
+    let end_points = start.controller_listeners.iter().map(|listener| ControllerEndpoint {
+        name: listener.name.as_str().into(),
+        host: listener.host.as_str().into(),
+        port: listener.port,
+        security_protocol: listener.protocol as i16,
+        ..ControllerEndpoint::default()
+    });
+    let features = supported_features().map(|(name, min, max)| ControllerFeature {
+        name: name.into(),
+        min_supported_version: min,
+        max_supported_version: max,
+        ..ControllerFeature::default()
+    });
+    RegisterControllerRecord {
+        controller_id: start.node_id.0,
+        incarnation_id: start.incarnation_id,
+        end_points: end_points.collect(),
+        features: features.collect(),
+        ..RegisterControllerRecord::default()
+    }
+    .into()
+}
+
+fn supported_features() -> impl Iterator<Item = (&'static str, i16, i16)> {
+    let kraft = ("kraft.version", 0, KRAFT_VERSION_MAX);
+    FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max)).chain([kraft])
+}
+
+/// The broker is up: it may be in sync and lead.
+pub fn unfence_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
+    BrokerRegistrationChangeRecord {
+        broker_id: node_id.0,
+        broker_epoch,
+        fenced: -1,
+        ..BrokerRegistrationChangeRecord::default()
+    }
+    .into()
+}
+
+/// The broker stops cleanly. Nobody takes its partitions over in a cluster of one, so it stays in their ISRs, and the
+/// next start claims them again.
+pub fn shut_down_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
+    BrokerRegistrationChangeRecord {
+        broker_id: node_id.0,
+        broker_epoch,
+        fenced: 1,
+        ..BrokerRegistrationChangeRecord::default()
+    }
+    .into()
+}
+
+/// The partitions that a broker which has come up leads from now on, each in a new leader epoch: those it led before
+/// its start, and those without a leader that it may lead (KIP-966): as the first in-sync replica that is up, as an
+/// eligible one, or as the last one known.
+///
+/// A new epoch for every start makes it known that what was in the page cache alone may be gone (KIP-101).
+pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
+    let mut records = Vec::new();
+    for topic in image.topics() {
+        for (&index, partition) in &topic.partitions {
+            let Some(isr) = claim(image, node_id, partition) else { continue };
+            let changed = isr != partition.isr;
+            let forget = |nodes: &[NodeId]| (!nodes.is_empty()).then(Vec::new);
+            let record = PartitionChangeRecord {
+                partition_id: index,
+                topic_id: topic.id,
+                isr: changed.then(|| isr.iter().map(|node| node.0).collect()),
+                leader: node_id.0,
+                leader_recovery_state: if partition.recovering { 0 } else { -1 },
+                eligible_leader_replicas: forget(&partition.eligible_leaders),
+                last_known_elr: forget(&partition.last_known_eligible_leaders),
+                ..PartitionChangeRecord::default()
+            };
+            records.push(record.into());
+        }
+    }
+    records
+}
+
+/// The ISR with which this broker would lead the partition, if it may.
+fn claim(image: &Image, node_id: NodeId, partition: &Partition) -> Option<Vec<NodeId>> {
+    if !partition.replicas.contains(&node_id) {
+        return None;
+    }
+    if partition.leader.is_some_and(|leader| leader != node_id && image.is_active(leader)) {
+        return None;
+    }
+    if partition.isr.contains(&node_id) {
+        // Replicas that are not up fall out of sync.
+        return Some(partition.isr.iter().copied().filter(|id| *id == node_id || image.is_active(*id)).collect());
+    }
+    let eligible = partition.eligible_leaders.contains(&node_id);
+    let last_known = partition.eligible_leaders.is_empty() && partition.last_known_eligible_leaders == [node_id];
+    (partition.isr.is_empty() && (eligible || last_known)).then(|| vec![node_id])
+}

@@ -1,0 +1,369 @@
+//! The configs of topics and brokers are changed, one by one (KIP-339) or all of a resource at once (KIP-133).
+
+use super::image::{ConfigResource, Image, ResourceKind};
+use super::topics::validate_topic_name;
+use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
+use crate::config::{Kind, TopicConfig, Update, table};
+use crate::wire::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, ClearElrRecord, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+};
+use crate::wire::{ErrorCode, MetadataRecord};
+use bytestring::ByteString;
+use std::collections::{BTreeMap, BTreeSet};
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// What a request does to one config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Set,
+    Delete,
+    Append,
+    Subtract,
+}
+
+impl Operation {
+    fn from_code(code: i8) -> Option<Self> {
+        [Self::Set, Self::Delete, Self::Append, Self::Subtract].get(usize::try_from(code).ok()?).copied()
+    }
+}
+
+/// Sets, deletes, extends and shortens single configs.
+pub fn incremental_alter_configs(
+    image: &Image,
+    context: &Context,
+    request: &IncrementalAlterConfigsRequest,
+) -> Decision<IncrementalAlterConfigsResponse> {
+    let named = request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name));
+    let mut changes = Changes::new(image, context, named);
+    for resource in &request.resources {
+        let named: Vec<_> = resource
+            .configs
+            .iter()
+            .map(|config| (&config.name, config.config_operation, config.value.as_ref()))
+            .collect();
+        changes.resource(resource.resource_type, &resource.resource_name, |changes, target| {
+            changes.incremental(target, &named)
+        });
+    }
+    let Decision { records, response } = changes.finish(request.validate_only);
+    let responses = response
+        .into_iter()
+        .map(|(resource_type, resource_name, error, message)| {
+            incremental_alter_configs_response::AlterConfigsResourceResponse {
+                error_code: error.code(),
+                error_message: message,
+                resource_type,
+                resource_name,
+                ..Default::default()
+            }
+        })
+        .collect();
+    let response = IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() };
+    Decision { records, response }
+}
+
+/// Puts the given configs of a resource in place of all it had.
+pub fn alter_configs(
+    image: &Image,
+    context: &Context,
+    request: &AlterConfigsRequest,
+) -> Decision<AlterConfigsResponse> {
+    let named = request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name));
+    let mut changes = Changes::new(image, context, named);
+    for resource in &request.resources {
+        let named: Vec<_> = resource.configs.iter().map(|config| (&config.name, config.value.as_ref())).collect();
+        changes.resource(resource.resource_type, &resource.resource_name, |changes, target| {
+            changes.replacing(target, &named)
+        });
+    }
+    let Decision { records, response } = changes.finish(request.validate_only);
+    let responses = response
+        .into_iter()
+        .map(|(resource_type, resource_name, error, message)| alter_configs_response::AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message: message,
+            resource_type,
+            resource_name,
+            ..Default::default()
+        })
+        .collect();
+    Decision { records, response: AlterConfigsResponse { responses, ..AlterConfigsResponse::default() } }
+}
+
+pub(super) fn value_too_long() -> Refusal {
+    let text = "The configuration value cannot be added because it exceeds the maximum value size of 32767 bytes.";
+    Refusal::new(ErrorCode::InvalidConfig, text)
+}
+
+/// One answer: the resource, and what came of it.
+type Answer = (i8, ByteString, ErrorCode, Option<ByteString>);
+
+/// A new value of a config, or none.
+type Change = (String, Option<String>);
+
+struct Changes<'a> {
+    image: &'a Image,
+    context: &'a Context<'a>,
+    /// Resources that stand in the request more than once.
+    repeated: BTreeSet<(i8, ByteString)>,
+    records: Vec<MetadataRecord>,
+    answers: Vec<Answer>,
+}
+
+impl<'a> Changes<'a> {
+    fn new<'r>(
+        image: &'a Image,
+        context: &'a Context<'a>,
+        resources: impl Iterator<Item = (i8, &'r ByteString)>,
+    ) -> Self {
+        let mut seen = BTreeSet::new();
+        let repeated = resources
+            .map(|(kind, name)| (kind, name.clone()))
+            .filter(|resource| !seen.insert(resource.clone()))
+            .collect();
+        Self { image, context, repeated, records: Vec::new(), answers: Vec::new() }
+    }
+
+    fn finish(mut self, validate_only: bool) -> Decision<Vec<Answer>> {
+        if validate_only {
+            self.records.clear();
+        }
+        Decision { records: self.records, response: self.answers }
+    }
+
+    /// Judges one resource, and takes its changes if there is nothing to say against any of them.
+    fn resource(
+        &mut self,
+        code: i8,
+        name: &ByteString,
+        changes: impl FnOnce(&Self, &ConfigResource) -> Result<Vec<Change>, Refusal>,
+    ) {
+        let outcome = self.check_resource(code, name).and_then(|target| {
+            let changes = changes(self, &target)?;
+            self.check_result(&target, &changes)?;
+            if self.records.len() + changes.len() > MAX_RECORDS_PER_REQUEST {
+                return Err(too_many_records());
+            }
+            Ok((target, changes))
+        });
+        let (error, message) = match outcome {
+            Ok((target, changes)) => {
+                self.record(&target, &changes);
+                (ErrorCode::None, None)
+            }
+            Err(refusal) => (refusal.error, refusal.message),
+        };
+        self.answers.push((code, name.clone(), error, message));
+    }
+
+    fn record(&mut self, target: &ConfigResource, changes: &[Change]) {
+        for (name, value) in changes {
+            self.records.push(target.record(name, value.as_deref()));
+            // Which replicas may lead depends on how many there had to be (KAFKA-16540).
+            if name == MIN_INSYNC_REPLICAS && self.image.has_eligible_leaders() {
+                let topic_name =
+                    if target.kind == ResourceKind::Topic { target.name.as_str().into() } else { ByteString::new() };
+                self.records.push(ClearElrRecord { topic_name, ..ClearElrRecord::default() }.into());
+            }
+        }
+    }
+
+    fn check_resource(&self, code: i8, name: &ByteString) -> Result<ConfigResource, Refusal> {
+        let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        if self.repeated.contains(&(code, name.clone())) {
+            return invalid("Each resource must appear at most once.".to_owned());
+        }
+        let target = ConfigResource::new(ResourceKind::from_code(code), name.to_string());
+        match target.kind {
+            ResourceKind::Topic if name.is_empty() => invalid("Default topic resources are not allowed.".to_owned()),
+            ResourceKind::Topic => {
+                validate_topic_name(name).map_err(|text| Refusal::new(ErrorCode::InvalidTopicException, text))?;
+                if self.image.topic_named(name).is_none() {
+                    let text = format!("The topic '{name}' does not exist.");
+                    return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text));
+                }
+                Ok(target)
+            }
+            ResourceKind::Broker if name.is_empty() => Ok(target),
+            ResourceKind::Broker => match name.parse::<i32>() {
+                Ok(id) if id == self.context.node_id.0 => Ok(target),
+                Ok(_) => {
+                    invalid(format!("Unexpected broker id, expected {}, but received {name}", self.context.node_id))
+                }
+                Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
+            },
+            ResourceKind::BrokerLogger => invalid("Log levels cannot be changed while the broker runs.".to_owned()),
+            ResourceKind::Group | ResourceKind::ClientMetrics => {
+                invalid(format!("Configs of the resource type {code} are not supported yet."))
+            }
+            ResourceKind::Other(_) => invalid(format!("Unknown resource type {code}")),
+        }
+    }
+
+    fn incremental(
+        &self,
+        target: &ConfigResource,
+        configs: &[(&ByteString, i8, Option<&ByteString>)],
+    ) -> Result<Vec<Change>, Refusal> {
+        check_names(configs.iter().map(|(name, _, _)| *name))?;
+        let delete = 1;
+        let values = configs.iter().filter(|(_, code, _)| *code != delete);
+        check_nulls(values.map(|(name, _, value)| (*name, *value)))?;
+        let current = self.image.config(target);
+        let mut changes = Vec::new();
+        for &(name, code, value) in configs {
+            let operation = Operation::from_code(code)
+                .ok_or_else(|| Refusal::new(ErrorCode::InvalidRequest, format!("Unknown operations type {code}")))?;
+            let before = current.get(&**name).cloned();
+            let given = value.map(|value| &**value).unwrap_or_default();
+            let after = match operation {
+                Operation::Set => Some(given.to_owned()),
+                Operation::Delete => None,
+                Operation::Append | Operation::Subtract => {
+                    Some(edit_list(target.kind, name, before.as_deref(), operation, given)?)
+                }
+            };
+            // A broker reloads what is set again even to the same value (KAFKA-14136).
+            if before != after || target.kind == ResourceKind::Broker {
+                changes.push((name.to_string(), after));
+            }
+        }
+        Ok(changes)
+    }
+
+    fn replacing(
+        &self,
+        target: &ConfigResource,
+        configs: &[(&ByteString, Option<&ByteString>)],
+    ) -> Result<Vec<Change>, Refusal> {
+        check_names(configs.iter().map(|(name, _)| *name))?;
+        check_nulls(configs.iter().copied())?;
+        let current = self.image.config(target);
+        let given: BTreeMap<&str, &str> =
+            configs.iter().map(|(name, value)| (&***name, value.map(|value| &**value).unwrap_or_default())).collect();
+        let mut changes = Vec::new();
+        for (&name, &value) in &given {
+            if current.get(name).map(String::as_str) != Some(value) || target.kind == ResourceKind::Broker {
+                changes.push((name.to_owned(), Some(value.to_owned())));
+            }
+        }
+        let gone = current.keys().filter(|name| !given.contains_key(name.as_str()));
+        changes.extend(gone.map(|name| (name.clone(), None)));
+        Ok(changes)
+    }
+
+    /// Whether the resource may have what it would have then.
+    fn check_result(&self, target: &ConfigResource, changes: &[Change]) -> Result<(), Refusal> {
+        let mut result = self.image.config(target).clone();
+        for (name, value) in changes {
+            if name == MIN_INSYNC_REPLICAS && target.kind == ResourceKind::Broker && self.image.has_eligible_leaders() {
+                // With eligible leader replicas (KIP-966) the controller must know it, so it is the cluster's alone.
+                let text = match value {
+                    _ if !target.name.is_empty() => {
+                        "Broker-level min.insync.replicas cannot be altered while ELR is enabled."
+                    }
+                    None => "Cluster-level min.insync.replicas cannot be removed while ELR is enabled.",
+                    Some(_) => "",
+                };
+                if !text.is_empty() {
+                    return Err(Refusal::new(ErrorCode::InvalidConfig, text));
+                }
+            }
+            match value {
+                Some(value) if value.encode_utf16().count() > i16::MAX as usize => return Err(value_too_long()),
+                Some(value) => result.insert(name.clone(), value.clone()),
+                None => result.remove(name),
+            };
+        }
+        match target.kind {
+            ResourceKind::Topic => TopicConfig::validate(&result, &self.context.layers)
+                .map_err(|text| Refusal::new(ErrorCode::InvalidConfig, text)),
+            ResourceKind::Broker => check_broker_configs(&result, !target.name.is_empty())
+                .map_err(|text| Refusal::new(ErrorCode::InvalidRequest, text)),
+            other => unreachable!("{other:?} was refused before"),
+        }
+    }
+}
+
+fn check_names<'a>(mut names: impl Iterator<Item = &'a ByteString>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    if names.all(|name| seen.insert(name)) {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"))
+}
+
+fn check_nulls<'a>(values: impl Iterator<Item = (&'a ByteString, Option<&'a ByteString>)>) -> Result<(), Refusal> {
+    let nulls: Vec<&str> = values.filter(|(_, value)| value.is_none()).map(|(name, _)| &**name).collect();
+    if nulls.is_empty() {
+        return Ok(());
+    }
+    let text = format!("Null value not supported for : {}", nulls.join(", "));
+    Err(Refusal::new(ErrorCode::InvalidRequest, text))
+}
+
+/// A list with items added or taken out. Where it is not set, it starts from the default.
+fn edit_list(
+    kind: ResourceKind,
+    name: &str,
+    before: Option<&str>,
+    operation: Operation,
+    given: &str,
+) -> Result<String, Refusal> {
+    let key = match kind {
+        ResourceKind::Topic => table::topic_key(name),
+        _ => table::broker_key(name),
+    };
+    let word = if operation == Operation::Append { "APPEND" } else { "SUBTRACT" };
+    let Some(key) = key.filter(|key| key.kind == Kind::List) else {
+        let text = format!("Can't {word} to key {name} because its type is not LIST.");
+        return Err(Refusal::new(ErrorCode::InvalidConfig, text));
+    };
+    let text = before.or(key.default_text()).unwrap_or_default();
+    let mut items: Vec<&str> = text.split(',').filter(|item| !item.is_empty()).collect();
+    for item in given.split(',') {
+        let place = items.iter().position(|known| *known == item);
+        match (operation, place) {
+            (Operation::Append, None) => items.push(item),
+            (Operation::Subtract, Some(place)) => {
+                items.remove(place);
+            }
+            _ => {}
+        }
+    }
+    Ok(items.join(","))
+}
+
+/// Whether these may all be a broker's dynamic configs (KIP-226).
+fn check_broker_configs(configs: &BTreeMap<String, String>, per_broker: bool) -> Result<(), String> {
+    let key =
+        |name: &str| table::broker_key(name).or_else(|| table::DYNAMIC_ONLY.iter().find(|known| known.name == name));
+    let those = |wanted: &dyn Fn(&str) -> bool| -> Option<String> {
+        let names: Vec<&str> = configs.keys().map(String::as_str).filter(|name| wanted(name)).collect();
+        (!names.is_empty()).then(|| format!("[{}]", names.join(", ")))
+    };
+    if let Some(names) = those(&|name| key(name).is_some_and(|key| key.update == Update::ReadOnly)) {
+        return Err(format!("Cannot update these configs dynamically: {names}"));
+    }
+    let of_listeners = |name: &str| name.starts_with("ssl.keystore.") || name.starts_with("ssl.truststore.");
+    if let Some(names) = those(&|name| of_listeners(name) || name == "ssl.key.password") {
+        return Err(format!(
+            "These security configs can be dynamically updated only per-listener using the listener prefix: {names}"
+        ));
+    }
+    for (name, value) in configs {
+        if let Some(key) = key(name) {
+            key.read(value)?;
+        }
+    }
+    // The throttles of replication may be set for all brokers, too.
+    let single = |name: &str| table::broker_key(name).is_some_and(|key| key.update == Update::PerBroker);
+    match those(&|name| !per_broker && (single(name) || name.starts_with("listener.name."))) {
+        Some(names) => {
+            Err(format!("Cannot update these configs at default cluster level, broker id must be specified: {names}"))
+        }
+        None => Ok(()),
+    }
+}

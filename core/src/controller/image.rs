@@ -1,0 +1,373 @@
+//! The state of the cluster's metadata: what the records of the metadata log add up to.
+//!
+//! Records that this broker has no use for yet (ACLs, SCRAM credentials, delegation tokens, quotas) are kept as they
+//! came, so that a snapshot of ours loses nothing that a real Kafka wrote.
+
+use super::records;
+use crate::ids::{LeaderEpoch, NodeId, Uuid};
+use crate::wire::MetadataRecord;
+use crate::wire::messages::{
+    ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
+    RegisterControllerRecord, TopicRecord,
+};
+use bytestring::ByteString;
+use std::collections::BTreeMap;
+
+/// The metadata of the cluster after some record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    pub(super) topics: BTreeMap<Uuid, Topic>,
+    pub(super) topic_ids: BTreeMap<ByteString, Uuid>,
+    pub(super) configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    pub(super) features: BTreeMap<ByteString, i16>,
+    /// As they registered, with the changes since.
+    pub(super) brokers: BTreeMap<NodeId, RegisterBrokerRecord>,
+    pub(super) controllers: BTreeMap<NodeId, RegisterControllerRecord>,
+    pub(super) producer_ids: Option<ProducerIdsRecord>,
+    /// What is only kept, by what a later record of the same kind would replace or remove.
+    pub(super) kept: BTreeMap<KeptKey, MetadataRecord>,
+    /// The records since a BeginTransaction (KIP-868): they count once its end is there.
+    pub(super) transaction: Option<Vec<MetadataRecord>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub id: Uuid,
+    pub name: ByteString,
+    /// Numbered from 0 without gaps.
+    pub partitions: BTreeMap<i32, Partition>,
+}
+
+/// The replicas of a partition and who leads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The preferred leader first.
+    pub replicas: Vec<NodeId>,
+    /// The log directory of each replica (KIP-858).
+    pub directories: Vec<Uuid>,
+    pub isr: Vec<NodeId>,
+    pub removing: Vec<NodeId>,
+    pub adding: Vec<NodeId>,
+    pub leader: Option<NodeId>,
+    /// The leader was elected although it was not in sync.
+    pub recovering: bool,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: i32,
+    /// Replicas that may lead although they left the ISR (KIP-966).
+    pub eligible_leaders: Vec<NodeId>,
+    pub last_known_eligible_leaders: Vec<NodeId>,
+}
+
+/// A replica that was placed before directories were recorded (KIP-858).
+pub const DIRECTORY_MIGRATING: Uuid = Uuid::ZERO;
+/// A replica whose directory its broker has not said yet (KIP-858).
+pub const DIRECTORY_UNASSIGNED: Uuid = Uuid(uuid::Uuid::from_u128(1));
+/// A replica whose directory is offline (KIP-858).
+pub const DIRECTORY_LOST: Uuid = Uuid(uuid::Uuid::from_u128(2));
+
+/// What has configs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigResource {
+    pub kind: ResourceKind,
+    /// Empty for the default of all brokers.
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceKind {
+    Topic,
+    Broker,
+    BrokerLogger,
+    ClientMetrics,
+    Group,
+    /// Of a later version of Kafka.
+    Other(i8),
+}
+
+impl ResourceKind {
+    pub fn from_code(code: i8) -> Self {
+        match code {
+            2 => Self::Topic,
+            4 => Self::Broker,
+            8 => Self::BrokerLogger,
+            16 => Self::ClientMetrics,
+            32 => Self::Group,
+            other => Self::Other(other),
+        }
+    }
+
+    pub fn code(self) -> i8 {
+        match self {
+            Self::Topic => 2,
+            Self::Broker => 4,
+            Self::BrokerLogger => 8,
+            Self::ClientMetrics => 16,
+            Self::Group => 32,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+impl ConfigResource {
+    pub fn new(kind: ResourceKind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+
+    pub fn topic(name: &str) -> Self {
+        Self::new(ResourceKind::Topic, name)
+    }
+
+    pub fn broker(id: NodeId) -> Self {
+        Self::new(ResourceKind::Broker, id.to_string())
+    }
+
+    pub fn all_brokers() -> Self {
+        Self::new(ResourceKind::Broker, "")
+    }
+}
+
+/// What makes two kept records the same thing. The order is the one in which Kafka writes them into a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeptKey {
+    Quota(Vec<(ByteString, Option<ByteString>)>, ByteString),
+    AccessControl(Uuid),
+    Scram(ByteString, i8),
+    DelegationToken(ByteString),
+    ZkMigrationState,
+}
+
+/// What a record has changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImageChange {
+    TopicCreated(Uuid),
+    /// With the topic as it was.
+    TopicDeleted(Topic),
+    /// With the partition as it was; `None` where it is new.
+    PartitionChanged(Uuid, i32, Option<Partition>),
+    ConfigChanged(ConfigResource),
+    BrokerChanged(NodeId),
+    FeatureChanged(ByteString),
+    ProducerIdsChanged,
+    /// Something that is only kept.
+    Other,
+}
+
+/// A record that does not fit what came before it: the log is not one that a controller wrote.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the metadata record {record} does not fit: {why}")]
+pub struct ImageError {
+    pub record: String,
+    pub why: String,
+}
+
+impl Image {
+    /// Nothing was ever recorded.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values()
+    }
+
+    /// All topics, sorted by name.
+    pub fn topics_by_name(&self) -> impl Iterator<Item = &Topic> {
+        self.topic_ids.values().map(|id| &self.topics[id])
+    }
+
+    pub fn topic(&self, id: Uuid) -> Option<&Topic> {
+        self.topics.get(&id)
+    }
+
+    pub fn topic_named(&self, name: &str) -> Option<&Topic> {
+        self.topic_ids.get(name).map(|id| &self.topics[id])
+    }
+
+    pub fn partition(&self, id: Uuid, partition: i32) -> Option<&Partition> {
+        self.topics.get(&id)?.partitions.get(&partition)
+    }
+
+    /// What is set for a resource; nothing where nothing is.
+    pub fn config(&self, resource: &ConfigResource) -> &BTreeMap<String, String> {
+        static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+        self.configs.get(resource).unwrap_or(&NOTHING)
+    }
+
+    pub fn topic_config(&self, name: &str) -> &BTreeMap<String, String> {
+        self.config(&ConfigResource::topic(name))
+    }
+
+    /// The static configuration of a node under what is set dynamically.
+    pub fn layers<'a>(&'a self, broker: &'a crate::config::BrokerConfig) -> crate::config::Layers<'a> {
+        crate::config::Layers {
+            broker,
+            dynamic_broker: self.config(&ConfigResource::broker(broker.node_id)),
+            dynamic_default: self.config(&ConfigResource::all_brokers()),
+        }
+    }
+
+    pub fn resources(&self) -> impl Iterator<Item = &ConfigResource> {
+        self.configs.keys()
+    }
+
+    pub fn features(&self) -> &BTreeMap<ByteString, i16> {
+        &self.features
+    }
+
+    /// The level of a feature; 0 where it is off.
+    pub fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
+    pub fn metadata_version(&self) -> i16 {
+        self.feature(records::METADATA_VERSION)
+    }
+
+    /// Whether replicas that left the ISR may be kept as eligible leaders (KIP-966).
+    pub fn has_eligible_leaders(&self) -> bool {
+        self.feature(records::ELIGIBLE_LEADER_REPLICAS_VERSION) > 0
+    }
+
+    pub fn brokers(&self) -> impl Iterator<Item = &RegisterBrokerRecord> {
+        self.brokers.values()
+    }
+
+    pub fn broker(&self, id: NodeId) -> Option<&RegisterBrokerRecord> {
+        self.brokers.get(&id)
+    }
+
+    /// Whether replicas may be in sync on this broker: it is neither fenced nor shutting down.
+    pub fn is_active(&self, id: NodeId) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| !broker.fenced && !broker.in_controlled_shutdown)
+    }
+
+    pub fn controller(&self, id: NodeId) -> Option<&RegisterControllerRecord> {
+        self.controllers.get(&id)
+    }
+
+    /// The first producer id that no block holds yet.
+    pub fn next_producer_id(&self) -> i64 {
+        self.producer_ids.as_ref().map_or(0, |record| record.next_producer_id)
+    }
+
+    /// Whether a transaction of records was begun and has no end yet.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// The records that make an empty image into this one, in the order of Kafka's snapshots. What is inside an
+    /// unfinished transaction is not among them.
+    pub fn to_records(&self) -> Vec<MetadataRecord> {
+        let mut records: Vec<MetadataRecord> = Vec::new();
+        // The metadata version comes first: a reader needs it to judge the others.
+        let feature = |name: &ByteString, level: i16| FeatureLevelRecord {
+            name: name.clone(),
+            feature_level: level,
+            ..FeatureLevelRecord::default()
+        };
+        let first = |name: &ByteString| *name == records::METADATA_VERSION;
+        for (name, &level) in self.features.iter().filter(|(name, _)| first(name)) {
+            records.push(feature(name, level).into());
+        }
+        for (name, &level) in self.features.iter().filter(|(name, _)| !first(name)) {
+            records.push(feature(name, level).into());
+        }
+        records.extend(self.brokers.values().cloned().map(MetadataRecord::from));
+        records.extend(self.controllers.values().cloned().map(MetadataRecord::from));
+        for topic in self.topics_by_name() {
+            let record = TopicRecord { name: topic.name.clone(), topic_id: topic.id, ..TopicRecord::default() };
+            records.push(record.into());
+            records.extend(topic.partitions.iter().map(|(&index, partition)| partition.record(topic.id, index)));
+        }
+        for (resource, configs) in &self.configs {
+            records.extend(configs.iter().map(|(name, value)| resource.record(name, Some(value))));
+        }
+        let quota = |key: &KeptKey| matches!(key, KeptKey::Quota(..));
+        records.extend(self.kept.iter().filter(|(key, _)| quota(key)).map(|(_, record)| record.clone()));
+        records.extend(self.producer_ids.iter().cloned().map(MetadataRecord::from));
+        records.extend(self.kept.iter().filter(|(key, _)| !quota(key)).map(|(_, record)| record.clone()));
+        records
+    }
+
+    /// Everything that must hold between the parts of an image.
+    pub fn verify(&self) {
+        assert_eq!(self.topics.len(), self.topic_ids.len(), "a name for each topic");
+        for (name, id) in &self.topic_ids {
+            assert_eq!(self.topics[id].name, *name, "a topic is found by its name");
+        }
+        for (id, topic) in &self.topics {
+            assert_eq!(topic.id, *id);
+            for (place, (&index, partition)) in topic.partitions.iter().enumerate() {
+                assert_eq!(index as usize, place, "partitions of {} are numbered without gaps", topic.name);
+                partition.verify();
+            }
+        }
+        for resource in self.configs.keys() {
+            assert!(!self.configs[resource].is_empty(), "a resource without configs is not kept");
+            if resource.kind == ResourceKind::Topic {
+                assert!(self.topic_ids.contains_key(resource.name.as_str()), "configs of a topic that is not there");
+            }
+        }
+        for (id, broker) in &self.brokers {
+            assert_eq!(broker.broker_id, id.0);
+        }
+    }
+}
+
+impl Partition {
+    /// The log directory of the replica on `broker`.
+    pub fn directory(&self, broker: NodeId) -> Option<Uuid> {
+        let place = self.replicas.iter().position(|replica| *replica == broker)?;
+        self.directories.get(place).copied()
+    }
+
+    pub fn record(&self, topic_id: Uuid, index: i32) -> MetadataRecord {
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<i32>>();
+        let optional = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| ids(nodes));
+        PartitionRecord {
+            partition_id: index,
+            topic_id,
+            replicas: ids(&self.replicas),
+            isr: ids(&self.isr),
+            removing_replicas: ids(&self.removing),
+            adding_replicas: ids(&self.adding),
+            leader: self.leader.map_or(-1, |leader| leader.0),
+            leader_recovery_state: self.recovering.into(),
+            leader_epoch: self.leader_epoch.0,
+            partition_epoch: self.partition_epoch,
+            directories: self.directories.clone(),
+            eligible_leader_replicas: optional(&self.eligible_leaders),
+            last_known_elr: optional(&self.last_known_eligible_leaders),
+            ..PartitionRecord::default()
+        }
+        .into()
+    }
+
+    fn verify(&self) {
+        let all_of = |part: &[NodeId], what: &str| {
+            for node in part {
+                assert!(self.replicas.contains(node), "{what} {node} is a replica: {self:?}");
+            }
+        };
+        all_of(&self.isr, "in-sync");
+        all_of(&self.eligible_leaders, "eligible");
+        assert_eq!(self.directories.len(), self.replicas.len(), "a directory for each replica");
+        if let Some(leader) = self.leader {
+            assert!(self.isr.contains(&leader), "the leader {leader} is in sync: {self:?}");
+        }
+        assert!(!self.isr.iter().any(|node| self.eligible_leaders.contains(node)), "in sync or eligible, not both");
+    }
+}
+
+impl ConfigResource {
+    pub fn record(&self, name: &str, value: Option<&str>) -> MetadataRecord {
+        ConfigRecord {
+            resource_type: self.kind.code(),
+            resource_name: self.name.as_str().into(),
+            name: name.into(),
+            value: value.map(ByteString::from),
+            ..ConfigRecord::default()
+        }
+        .into()
+    }
+}

@@ -1,0 +1,260 @@
+//! Partitions are placed on brokers and their log directories, and added to topics (KIP-195).
+
+use super::image::{DIRECTORY_UNASSIGNED, Image};
+use super::topics::new_partition;
+use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
+use crate::ids::{NodeId, Uuid};
+use crate::wire::messages::create_partitions_request::CreatePartitionsTopic;
+use crate::wire::messages::create_partitions_response::CreatePartitionsTopicResult;
+use crate::wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse, RegisterBrokerRecord};
+use crate::wire::{ErrorCode, MetadataRecord};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The replicas of a partition, with the directory of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub replicas: Vec<NodeId>,
+    pub directories: Vec<Uuid>,
+}
+
+/// How many replicas lie in each log directory.
+pub(super) struct Load {
+    by_directory: BTreeMap<Uuid, usize>,
+}
+
+impl Load {
+    pub fn of(image: &Image) -> Self {
+        let mut by_directory = BTreeMap::new();
+        for partition in image.topics().flat_map(|topic| topic.partitions.values()) {
+            for directory in &partition.directories {
+                *by_directory.entry(*directory).or_default() += 1;
+            }
+        }
+        Self { by_directory }
+    }
+
+    pub fn add(&mut self, assignments: &[Assignment]) {
+        for directory in assignments.iter().flat_map(|assignment| &assignment.directories) {
+            *self.by_directory.entry(*directory).or_default() += 1;
+        }
+    }
+
+    /// Gives each replica the emptiest directory of its broker. Kafka leaves that to the broker where it has several
+    /// and is told later (KIP-858); here controller and broker are one process.
+    pub fn directories(&mut self, image: &Image, replicas: Vec<NodeId>) -> Assignment {
+        let directories = replicas.iter().map(|id| self.emptiest(image.broker(*id))).collect();
+        Assignment { replicas, directories }
+    }
+
+    fn emptiest(&mut self, broker: Option<&RegisterBrokerRecord>) -> Uuid {
+        let usable = broker.map(usable_directories).unwrap_or_default();
+        let load = |directory: &Uuid| self.by_directory.get(directory).copied().unwrap_or(0);
+        usable.into_iter().min_by_key(|directory| (load(directory), *directory)).unwrap_or(DIRECTORY_UNASSIGNED)
+    }
+}
+
+/// The log directories of a broker that take new replicas.
+fn usable_directories(broker: &RegisterBrokerRecord) -> Vec<Uuid> {
+    let cordoned = broker.cordoned_log_dirs.as_deref().unwrap_or_default();
+    broker.log_dirs.iter().copied().filter(|directory| !cordoned.contains(directory)).collect()
+}
+
+fn takes_replicas(broker: &RegisterBrokerRecord) -> bool {
+    // A broker of before KIP-858 names no directories, and takes replicas all the same.
+    broker.log_dirs.is_empty() || !usable_directories(broker).is_empty()
+}
+
+/// Places `count` partitions with `factor` replicas each, the first of them on a broker that is up. Brokers take
+/// turns, from a place drawn at random.
+pub(super) fn place(
+    image: &Image,
+    first_index: i32,
+    count: i32,
+    factor: i16,
+    load: &mut Load,
+    draw: &mut impl FnMut() -> [u8; 16],
+) -> Result<Vec<Assignment>, String> {
+    if factor <= 0 {
+        return Err(format!("Invalid replication factor {factor}: the replication factor must be positive."));
+    }
+    let all: Vec<&RegisterBrokerRecord> = image.brokers().filter(|broker| takes_replicas(broker)).collect();
+    let (up, fenced): (Vec<&RegisterBrokerRecord>, Vec<_>) = all.iter().partition(|broker| !broker.fenced);
+    if up.is_empty() {
+        return Err("All brokers are currently fenced, or have all their log directories cordoned.".to_owned());
+    }
+    if factor as usize > all.len() {
+        return Err(format!(
+            "The target replication factor of {factor} cannot be reached because only {} broker(s) are registered or \
+             some brokers have all their log directories cordoned.",
+            all.len()
+        ));
+    }
+    if !up.iter().any(|broker| image.is_active(NodeId(broker.broker_id))) {
+        return Err("All brokers are currently fenced or in controlled shutdown.".to_owned());
+    }
+    let start = u64::from_le_bytes(draw()[..8].try_into().expect("8 of 16 bytes")) as usize;
+    let mut made = Vec::new();
+    for index in first_index..first_index + count {
+        let turn = start.wrapping_add(index as usize);
+        let turned = |brokers: &[&RegisterBrokerRecord]| -> Vec<NodeId> {
+            let len = brokers.len().max(1);
+            (0..brokers.len()).map(|step| NodeId(brokers[(turn % len + step) % len].broker_id)).collect()
+        };
+        // Whoever is up goes first, and among them whoever is not shutting down.
+        let mut order = turned(&up);
+        order.sort_by_key(|id| !image.is_active(*id));
+        order.extend(turned(&fenced));
+        order.truncate(factor as usize);
+        let assignment = load.directories(image, order);
+        load.add(std::slice::from_ref(&assignment));
+        made.push(assignment);
+    }
+    // The caller counts them once they are recorded.
+    for directory in made.iter().flat_map(|assignment| &assignment.directories) {
+        *load.by_directory.get_mut(directory).expect("counted above") -= 1;
+    }
+    Ok(made)
+}
+
+/// Whether a request may put a partition onto exactly these brokers.
+pub(super) fn check_manual_assignment(
+    image: &Image,
+    broker_ids: &[i32],
+    factor: Option<usize>,
+) -> Result<Vec<NodeId>, Refusal> {
+    let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+    if broker_ids.is_empty() {
+        return invalid("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    let mut sorted = broker_ids.to_vec();
+    sorted.sort_unstable();
+    let mut before = None;
+    for id in sorted {
+        let Some(broker) = image.broker(NodeId(id)) else {
+            return invalid(format!(
+                "The manual partition assignment includes broker {id}, but no such broker is registered."
+            ));
+        };
+        if !takes_replicas(broker) {
+            return invalid(format!(
+                "The manual partition assignment includes broker {id}, but all its log directories are cordoned."
+            ));
+        }
+        if before == Some(id) {
+            return invalid(format!("The manual partition assignment includes the broker {id} more than once."));
+        }
+        before = Some(id);
+    }
+    match factor {
+        Some(factor) if factor != broker_ids.len() => invalid(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with \
+             previous partitions, which have {factor} replica(s).",
+            broker_ids.len()
+        )),
+        _ => Ok(broker_ids.iter().copied().map(NodeId).collect()),
+    }
+}
+
+/// Adds partitions to topics, each topic for itself.
+pub fn create_partitions(
+    image: &Image,
+    request: &CreatePartitionsRequest,
+    mut draw: impl FnMut() -> [u8; 16],
+) -> Decision<CreatePartitionsResponse> {
+    let mut seen = BTreeSet::new();
+    let duplicates: BTreeSet<_> =
+        request.topics.iter().map(|topic| &topic.name).filter(|name| !seen.insert(*name)).collect();
+    let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
+    let mut records = Vec::new();
+    let mut load = Load::of(image);
+    for name in &duplicates {
+        let refusal = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
+        results.push(result(name, Err(refusal)));
+    }
+    for topic in request.topics.iter().filter(|topic| !duplicates.contains(&topic.name)) {
+        let outcome = add_partitions(image, topic, &mut load, &mut draw).and_then(|new| {
+            if records.len() + new.len() > MAX_RECORDS_PER_REQUEST {
+                return Err(too_many_records());
+            }
+            records.extend(new);
+            Ok(())
+        });
+        results.push(result(&topic.name, outcome));
+    }
+    if request.validate_only {
+        records.clear();
+    }
+    Decision { records, response: CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() } }
+}
+
+fn result(name: &bytestring::ByteString, outcome: Result<(), Refusal>) -> CreatePartitionsTopicResult {
+    let (error, error_message) = match outcome {
+        Ok(()) => (ErrorCode::None, None),
+        Err(refusal) => (refusal.error, refusal.message),
+    };
+    CreatePartitionsTopicResult {
+        name: name.clone(),
+        error_code: error.code(),
+        error_message,
+        ..CreatePartitionsTopicResult::default()
+    }
+}
+
+fn add_partitions(
+    image: &Image,
+    request: &CreatePartitionsTopic,
+    load: &mut Load,
+    draw: &mut impl FnMut() -> [u8; 16],
+) -> Result<Vec<MetadataRecord>, Refusal> {
+    let topic = image.topic_named(&request.name).ok_or_else(|| Refusal::silent(ErrorCode::UnknownTopicOrPartition))?;
+    let (name, count, existing) = (&request.name, request.count, topic.partitions.len() as i32);
+    let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+    if count == existing {
+        return invalid(format!("Topic already has {existing} partition(s)."));
+    }
+    if count < existing {
+        return invalid(format!(
+            "The topic {name} currently has {existing} partition(s); {count} would not be an increase."
+        ));
+    }
+    let additional = count - existing;
+    if let Some(assignments) = &request.assignments
+        && assignments.len() != additional as usize
+    {
+        let text = format!(
+            "Attempted to add {additional} additional partition(s), but only {} assignment(s) were specified.",
+            assignments.len()
+        );
+        return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+    }
+    if additional as usize > MAX_RECORDS_PER_REQUEST {
+        return Err(too_many_records());
+    }
+    let Some(first) = topic.partitions.values().next() else {
+        let text = format!("Invalid state: topic {name} appears to have no partitions.");
+        return Err(Refusal::new(ErrorCode::UnknownServerError, text));
+    };
+    let factor = first.replicas.len();
+    let made = match &request.assignments {
+        None => place(image, existing, additional, factor as i16, load, draw)
+            .map_err(|text| Refusal::new(ErrorCode::InvalidReplicationFactor, text))?,
+        Some(assignments) => {
+            let mut made = Vec::new();
+            for (index, assignment) in (existing..).zip(assignments) {
+                let replicas = check_manual_assignment(image, &assignment.broker_ids, Some(factor))?;
+                if !replicas.iter().any(|id| image.is_active(*id)) {
+                    let text = format!(
+                        "All brokers specified in the manual partition assignment for partition {index} are fenced or \
+                         in controlled shutdown."
+                    );
+                    return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+                }
+                made.push(load.directories(image, replicas));
+            }
+            made
+        }
+    };
+    load.add(&made);
+    let records = (existing..).zip(&made);
+    Ok(records.map(|(index, assignment)| new_partition(image, assignment).record(topic.id, index)).collect())
+}

@@ -1,0 +1,46 @@
+//! Producer ids are handed out in blocks (KIP-730).
+
+use super::image::Image;
+use super::{Decision, Refusal};
+use crate::ids::{NodeId, ProducerId};
+use crate::wire::ErrorCode;
+use crate::wire::messages::ProducerIdsRecord;
+
+/// How many producer ids a broker gets at once.
+pub const PRODUCER_ID_BLOCK: i32 = 1000;
+
+/// Producer ids that one broker alone gives to producers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdBlock {
+    pub first: ProducerId,
+    pub len: i32,
+}
+
+/// The next block. Ids of a block that was never used up are lost, which is why there are 64 bits of them.
+pub fn allocate_producer_ids(
+    image: &Image,
+    broker_id: NodeId,
+    broker_epoch: i64,
+) -> Decision<Result<ProducerIdBlock, Refusal>> {
+    let refuse = |refusal| Decision { records: Vec::new(), response: Err(refusal) };
+    match image.broker(broker_id) {
+        None => {
+            let text = format!("No broker registration found for broker id {broker_id}");
+            return refuse(Refusal::new(ErrorCode::StaleBrokerEpoch, text));
+        }
+        Some(broker) if broker.broker_epoch != broker_epoch => {
+            let text = format!("Expected broker epoch {broker_epoch}, but found broker epoch {}", broker.broker_epoch);
+            return refuse(Refusal::new(ErrorCode::StaleBrokerEpoch, text));
+        }
+        Some(_) => {}
+    }
+    let first = image.next_producer_id();
+    let Some(next_producer_id) = first.checked_add(i64::from(PRODUCER_ID_BLOCK)) else {
+        let text = format!("Exhausted all producerIds as the next block's end producerId is beyond {}", i64::MAX);
+        return refuse(Refusal::new(ErrorCode::UnknownServerError, text));
+    };
+    let record =
+        ProducerIdsRecord { broker_id: broker_id.0, broker_epoch, next_producer_id, ..ProducerIdsRecord::default() };
+    let block = ProducerIdBlock { first: ProducerId(first), len: PRODUCER_ID_BLOCK };
+    Decision { records: vec![record.into()], response: Ok(block) }
+}

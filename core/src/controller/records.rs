@@ -1,0 +1,123 @@
+//! The versions in which records are written, and the features that decide them.
+
+use crate::ids::Uuid;
+use crate::wire::MetadataRecord;
+
+pub const METADATA_VERSION: &str = "metadata.version";
+pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";
+
+/// The oldest level of `metadata.version` that Kafka 4 reads: 3.3-IV3.
+pub const METADATA_VERSION_MIN: i16 = 7;
+/// The level this broker formats with, the newest it reads: 4.3-IV0.
+pub const METADATA_VERSION_MAX: i16 = 30;
+
+/// The features of Kafka 4.3: the highest level, and that of a newly formatted cluster. `metadata.version` comes
+/// first.
+pub const FEATURES: &[Feature] = &[
+    Feature { name: METADATA_VERSION, min: METADATA_VERSION_MIN, max: METADATA_VERSION_MAX, initial: 30 },
+    Feature { name: ELIGIBLE_LEADER_REPLICAS_VERSION, min: 0, max: 1, initial: 1 },
+    Feature { name: "group.version", min: 0, max: 1, initial: 1 },
+    Feature { name: "share.version", min: 0, max: 1, initial: 1 },
+    Feature { name: "streams.version", min: 0, max: 1, initial: 1 },
+    Feature { name: "transaction.version", min: 0, max: 2, initial: 2 },
+];
+
+/// The level of `kraft.version`, which the quorum keeps in control records: 1 is KIP-853's dynamic voters.
+pub const KRAFT_VERSION_MAX: i16 = 1;
+
+/// A feature of the cluster (KIP-584) with the levels this broker supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    pub name: &'static str,
+    pub min: i16,
+    pub max: i16,
+    /// In a newly formatted cluster.
+    pub initial: i16,
+}
+
+/// The first levels of `metadata.version` that know something.
+const WITH_CONTROLLED_SHUTDOWN: i16 = 7;
+const WITH_ZK_MIGRATION: i16 = 8;
+const WITH_DIRECTORIES: i16 = 17;
+const WITH_ELIGIBLE_LEADERS: i16 = 23;
+const WITH_CORDONED_DIRECTORIES: i16 = 30;
+
+/// The bytes of a record in the version that `metadata_version` asks for. What that version cannot say is left out,
+/// as Kafka does.
+pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
+    let level = metadata_version;
+    let partition = if level >= WITH_ELIGIBLE_LEADERS { 2 } else { i16::from(level >= WITH_DIRECTORIES) };
+    match record {
+        MetadataRecord::Partition(full) if partition < 2 => {
+            let mut part = full.clone();
+            (part.eligible_leader_replicas, part.last_known_elr) = (None, None);
+            if partition < 1 {
+                part.directories.clear();
+            }
+            MetadataRecord::from(part).encode(partition)
+        }
+        MetadataRecord::PartitionChange(full) if partition < 2 => {
+            let mut part = full.clone();
+            (part.eligible_leader_replicas, part.last_known_elr) = (None, None);
+            if partition < 1 {
+                part.directories = None;
+            }
+            MetadataRecord::from(part).encode(partition)
+        }
+        MetadataRecord::RegisterBroker(full) if level < WITH_CORDONED_DIRECTORIES => {
+            let version = match level {
+                WITH_DIRECTORIES.. => 3,
+                WITH_ZK_MIGRATION.. => 2,
+                WITH_CONTROLLED_SHUTDOWN.. => 1,
+                _ => 0,
+            };
+            let mut part = full.clone();
+            part.cordoned_log_dirs = None;
+            if version < 3 {
+                part.log_dirs.clear();
+            }
+            if version < 2 {
+                part.is_migrating_zk_broker = false;
+            }
+            if version < 1 {
+                part.in_controlled_shutdown = false;
+            }
+            MetadataRecord::from(part).encode(version)
+        }
+        MetadataRecord::BrokerRegistrationChange(full) => {
+            // Kafka writes the oldest version that can say it.
+            let mut part = full.clone();
+            if level < WITH_CORDONED_DIRECTORIES {
+                part.cordoned_log_dirs = None;
+            }
+            if level < WITH_DIRECTORIES {
+                part.log_dirs.clear();
+            }
+            let version = if part.cordoned_log_dirs.is_some() {
+                3
+            } else if !part.log_dirs.is_empty() {
+                2
+            } else {
+                i16::from(part.in_controlled_shutdown != 0)
+            };
+            MetadataRecord::from(part).encode(version)
+        }
+        record => record.encode(record.newest_version()),
+    }
+}
+
+/// Whether this broker can read a cluster at this level of `metadata.version`.
+pub fn check_metadata_version(level: i16) -> Result<(), String> {
+    if (METADATA_VERSION_MIN..=METADATA_VERSION_MAX).contains(&level) {
+        return Ok(());
+    }
+    Err(format!(
+        "the cluster's metadata.version is {level}; allowed is {METADATA_VERSION_MIN} (3.3-IV3) to \
+         {METADATA_VERSION_MAX} (4.3-IV0)"
+    ))
+}
+
+/// Whether a directory id stands for a state instead of a directory (KIP-858).
+pub fn is_reserved_directory(id: Uuid) -> bool {
+    id.0.as_u128() < 100
+}

@@ -1,0 +1,99 @@
+//! `quorum-state`: the epoch this node has promised, and whom it has seen lead (KIP-595, KIP-853).
+//!
+//! One line of JSON. It must be stable before anything of its epoch leaves the node: a node that forgets its
+//! promise could make another in the same epoch.
+
+use crate::ids::{LeaderEpoch, NodeId, Uuid};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumState {
+    pub leader_id: Option<NodeId>,
+    pub leader_epoch: LeaderEpoch,
+    pub voted: Option<(NodeId, Uuid)>,
+}
+
+impl QuorumState {
+    pub const NONE: Self = Self { leader_id: None, leader_epoch: LeaderEpoch(0), voted: None };
+
+    /// `data_version` 1, which `kraft.version` 1 brought.
+    pub fn encode(&self) -> Bytes {
+        let (voted_id, voted_directory_id) = self.voted.unwrap_or((NodeId(-1), Uuid::ZERO));
+        // Written out by hand: Kafka's own order of fields, and no other.
+        let text = format!(
+            r#"{{"leaderId":{},"leaderEpoch":{},"votedId":{voted_id},"votedDirectoryId":"{voted_directory_id}","data_version":1}}"#,
+            self.leader_id.unwrap_or(NodeId(-1)),
+            self.leader_epoch,
+        );
+        Bytes::from(text)
+    }
+
+    /// Reads either version of the file; the text of an error says what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
+        let version = number(&value, "data_version")?;
+        if !(0..=1).contains(&version) {
+            return Err(format!("data_version is {version}, and 0 and 1 are known"));
+        }
+        let leader_epoch = number(&value, "leaderEpoch")?;
+        if leader_epoch < 0 {
+            return Err(format!("leaderEpoch is {leader_epoch}, and must not be negative"));
+        }
+        let node = |id: i32| (id >= 0).then_some(NodeId(id));
+        let directory = match value.get("votedDirectoryId") {
+            None => Uuid::ZERO,
+            Some(id) => id
+                .as_str()
+                .and_then(Uuid::parse)
+                .ok_or_else(|| format!("votedDirectoryId is {id}, and must be an id of 22 characters"))?,
+        };
+        Ok(Self {
+            leader_id: node(number(&value, "leaderId")?),
+            leader_epoch: LeaderEpoch(leader_epoch),
+            voted: node(number(&value, "votedId")?).map(|id| (id, directory)),
+        })
+    }
+}
+
+fn number(value: &Value, field: &str) -> Result<i32, String> {
+    let found = value.get(field).unwrap_or(&json!(null)).clone();
+    found
+        .as_i64()
+        .and_then(|number| i32::try_from(number).ok())
+        .ok_or_else(|| format!("{field} is {found}, and must be a number of 32 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_reads_as_kafka_writes_it() {
+        let kafka = br#"{"leaderId":1,"leaderEpoch":7,"votedId":-1,"votedDirectoryId":"AAAAAAAAAAAAAAAAAAAAAA","data_version":1}"#;
+        let state = QuorumState::decode(kafka).unwrap();
+        assert_eq!(state, QuorumState { leader_id: Some(NodeId(1)), leader_epoch: LeaderEpoch(7), voted: None });
+        assert_eq!(state.encode(), &kafka[..]);
+    }
+
+    #[test]
+    fn the_older_version_is_read_too() {
+        let old = br#"{"clusterId":"x","leaderId":-1,"leaderEpoch":3,"votedId":2,"appliedOffset":0,"currentVoters":[{"voterId":2}],"data_version":0}"#;
+        let state = QuorumState::decode(old).unwrap();
+        assert_eq!(state.voted, Some((NodeId(2), Uuid::ZERO)));
+        assert_eq!(state.leader_id, None);
+    }
+
+    #[test]
+    fn what_is_broken_is_said() {
+        for (text, expected) in [
+            ("", "not JSON: EOF while parsing a value at line 1 column 0"),
+            ("{}", "data_version is null, and must be a number of 32 bits"),
+            (r#"{"data_version":2}"#, "data_version is 2, and 0 and 1 are known"),
+            (r#"{"data_version":1,"leaderEpoch":-4}"#, "leaderEpoch is -4, and must not be negative"),
+        ] {
+            assert_eq!(QuorumState::decode(text.as_bytes()).unwrap_err(), expected);
+        }
+    }
+}
