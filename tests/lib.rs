@@ -1,1 +1,17 @@
-//! What the tests of the real binary share.
+//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]) and Kafka's
+//! own tools ([`kafka`]).
+//!
+//! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
+//! there too asks for Kafka's behaviour and not for ours.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
+
+pub mod broker;
+pub mod client;
+pub mod kafka;
+
+use std::io::Write;
+
+/// Says on the terminal, past the test runner's capture, that a test could not run here and why.
+pub fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}

@@ -1,0 +1,311 @@
+//! A broker process: started with its own data directory, found by the port it prints, and never left behind.
+
+use crate::kafka;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long a start or a clean stop may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which broker the tests run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tidelog,
+    Kafka,
+}
+
+impl Kind {
+    /// Tidelog, unless `TIDELOG_TEST_BROKER=kafka`.
+    pub fn under_test() -> Self {
+        match std::env::var("TIDELOG_TEST_BROKER").as_deref() {
+            Ok("kafka") => Self::Kafka,
+            Ok("tidelog") | Err(_) => Self::Tidelog,
+            Ok(other) => panic!("TIDELOG_TEST_BROKER={other}: `tidelog` or `kafka`"),
+        }
+    }
+}
+
+/// What a broker is started with. It can be started again and again on the same directory.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub kind: Kind,
+    home: PathBuf,
+    properties: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// A broker under test that keeps everything below `home`.
+    pub fn new(home: &Path) -> Self {
+        Self::of(Kind::under_test(), home)
+    }
+
+    pub fn of(kind: Kind, home: &Path) -> Self {
+        Self { kind, home: home.to_owned(), properties: BTreeMap::new() }
+    }
+
+    /// Sets a name of `server.properties`.
+    pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.properties.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// The same directory under the other kind of broker.
+    pub fn turned_into(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Where the broker keeps its log directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.properties.get("log.dirs").map_or_else(|| self.home.join("data"), PathBuf::from)
+    }
+
+    /// The directory of one partition's files.
+    pub fn partition_dir(&self, topic: &str, partition: i32) -> PathBuf {
+        self.data_dir().join(format!("{topic}-{partition}"))
+    }
+
+    /// Starts the broker and waits until it serves.
+    pub fn start(&self) -> Broker {
+        self.try_start().unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// Starts the broker; an error says how it ended instead of serving.
+    pub fn try_start(&self) -> Result<Broker, StartFailure> {
+        fs::create_dir_all(&self.home).expect("the directory of the test");
+        let (mut command, port) = match self.kind {
+            Kind::Tidelog => (self.tidelog(), None),
+            Kind::Kafka => {
+                let (command, port) = self.kafka();
+                (command, Some(port))
+            }
+        };
+        let log = self.home.join("broker.log");
+        let output = File::create(&log).expect("the broker's log file");
+        let child = command
+            .current_dir(&self.home)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut broker = Broker { child, address: String::new(), log };
+        let begin = Instant::now();
+        loop {
+            let text = broker.log_text();
+            let ready = match port {
+                None => listening_on(&text),
+                Some(port) => text.contains("Kafka Server started").then(|| format!("127.0.0.1:{port}")),
+            };
+            if let Some(address) = ready {
+                broker.address = address;
+                return Ok(broker);
+            }
+            if let Some(status) = broker.child.try_wait().expect("the child's state") {
+                return Err(StartFailure { status: Some(status), log: broker.log_text() });
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(StartFailure { status: None, log: broker.log_text() });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn tidelog(&self) -> Command {
+        let mut command = Command::new(tidelog_binary());
+        command.arg("start");
+        let mut properties = self.properties.clone();
+        properties.entry("listeners".to_owned()).or_insert_with(|| "PLAINTEXT://127.0.0.1:0".to_owned());
+        properties.insert("log.dirs".to_owned(), self.data_dir().display().to_string());
+        for (name, value) in properties {
+            command.arg("--override").arg(format!("{name}={value}"));
+        }
+        command
+    }
+
+    fn kafka(&self) -> (Command, u16) {
+        let jars = kafka::jars().expect("TIDELOG_TEST_BROKER=kafka needs a JVM and Maven");
+        let (port, controller_port) = (free_port(), free_port());
+        let mut properties: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in [
+            ("process.roles", "broker,controller"),
+            ("node.id", "1"),
+            ("controller.listener.names", "CONTROLLER"),
+            ("inter.broker.listener.name", "PLAINTEXT"),
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"),
+            ("offsets.topic.replication.factor", "1"),
+            ("offsets.topic.num.partitions", "1"),
+            ("transaction.state.log.replication.factor", "1"),
+            ("transaction.state.log.min.isr", "1"),
+            ("log.cleaner.dedupe.buffer.size", "2097152"),
+            ("num.network.threads", "1"),
+            ("num.io.threads", "2"),
+        ] {
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+        properties.insert("listeners".to_owned(), listeners.clone());
+        properties.insert("advertised.listeners".to_owned(), listeners);
+        properties.insert("controller.quorum.bootstrap.servers".to_owned(), format!("127.0.0.1:{controller_port}"));
+        properties.insert("log.dirs".to_owned(), self.data_dir().display().to_string());
+        // Names that Kafka does not have are ours alone.
+        properties.extend(self.properties.clone().into_iter().filter(|(name, _)| name != "acks.require.fsync"));
+        let text: String = properties.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let file = self.home.join("server.properties");
+        fs::write(&file, text).expect("server.properties");
+        if !self.data_dir().join("meta.properties").exists() {
+            let output = kafka::tool(&jars, "kafka.tools.StorageTool")
+                .args(["format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
+                .arg(&file)
+                .output()
+                .expect("kafka-storage");
+            assert!(output.status.success(), "kafka-storage: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let mut command = kafka::tool(&jars, "kafka.Kafka");
+        command.arg(&file);
+        (command, port)
+    }
+}
+
+/// How a broker ended that should have started.
+#[derive(Debug)]
+pub struct StartFailure {
+    /// `None`: it neither served nor ended.
+    pub status: Option<ExitStatus>,
+    pub log: String,
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "the broker did not start ({status}):\n{}", tail(&self.log)),
+            None => write!(f, "the broker does not serve after {PATIENCE:?}:\n{}", tail(&self.log)),
+        }
+    }
+}
+
+/// A serving broker. Dropped without [`stop`](Self::stop), it is killed.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Broker {
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has printed so far.
+    pub fn log_text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// SIGTERM, and the end it leads to; returns what the broker printed.
+    pub fn stop(mut self) -> String {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("SIGTERM");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child's state") {
+                // A JVM that was asked to end says 128 + SIGTERM.
+                assert!(
+                    status.success() || status.code() == Some(143),
+                    "a clean stop ends with {status}:\n{}",
+                    tail(&self.log_text())
+                );
+                return self.log_text();
+            }
+            assert!(begin.elapsed() < PATIENCE, "no end {PATIENCE:?} after SIGTERM:\n{}", tail(&self.log_text()));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// SIGKILL: what a power cut leaves of the process, and a kind cut of the disk.
+    pub fn kill(mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("the end of a killed child");
+    }
+
+    /// Panics when the process has ended by itself.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("the child's state") {
+            panic!("the broker ended by itself ({status}):\n{}", tail(&self.log_text()));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the broker's last words:\n{}", tail(&self.log_text()));
+        }
+    }
+}
+
+/// The binary under test: `TIDELOG_BIN`, or the one of this build's profile, built now so that it is never stale.
+pub fn tidelog_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Ok(path) = std::env::var("TIDELOG_BIN") {
+            return fs::canonicalize(&path).unwrap_or_else(|error| panic!("TIDELOG_BIN={path}: {error}"));
+        }
+        // target/<profile>/deps/<test> or target/<profile>/<binary>
+        let this = std::env::current_exe().expect("the path of this program");
+        let profile_dir =
+            this.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).expect("a directory of the profile").to_owned();
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut build = Command::new(cargo);
+        build
+            .args(["build", "--quiet", "--package", "tidelog", "--bin", "tidelog", "--target-dir"])
+            .arg(profile_dir.parent().expect("the target directory"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile_dir.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().unwrap_or_else(|error| panic!("{build:?}: {error}"));
+        assert!(status.success(), "{build:?}: {status}");
+        profile_dir.join("tidelog")
+    })
+}
+
+/// The address after `listening on PLAINTEXT://` in what a broker printed, once its line is complete.
+fn listening_on(text: &str) -> Option<String> {
+    let rest = &text[text.find("listening on PLAINTEXT://")? + "listening on PLAINTEXT://".len()..];
+    let end = rest.find(|c: char| c.is_whitespace() || c == ',' || c == '\u{1b}')?;
+    Some(rest[..end].to_owned())
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+fn tail(text: &str) -> &str {
+    let start = text.char_indices().rev().nth(4000).map_or(0, |(place, _)| place);
+    &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_only_from_a_complete_line() {
+        assert_eq!(listening_on("listening on PLAINTEXT://127.0.0.1:40"), None);
+        assert_eq!(listening_on("x: listening on PLAINTEXT://127.0.0.1:4031\n").as_deref(), Some("127.0.0.1:4031"));
+    }
+}

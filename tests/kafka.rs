@@ -1,0 +1,72 @@
+//! Apache Kafka's own programs, from Maven, where a JVM is at hand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The release that is the anchor of everything Tidelog is compared with.
+pub const VERSION: &str = "4.3.1";
+
+/// The directory with Kafka's jars: `TIDELOG_KAFKA_JARS`, or `target/kafka-jars`, filled through Maven at the first
+/// use. The error says what is not at hand.
+pub fn jars() -> Result<PathBuf, String> {
+    static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    JARS.get_or_init(|| {
+        if !runs("java", "-version") {
+            return Err("no JVM is at hand (`java`)".to_owned());
+        }
+        if let Ok(dir) = std::env::var("TIDELOG_KAFKA_JARS") {
+            return Ok(PathBuf::from(dir));
+        }
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka-jars").join(VERSION);
+        if dir.exists() {
+            return Ok(dir);
+        }
+        if !runs("mvn", "-version") {
+            return Err("no Maven is at hand (`mvn`) to bring Kafka's jars".to_owned());
+        }
+        download(&dir)
+    })
+    .clone()
+}
+
+/// A Java program with Kafka's jars on its class path and a small heap.
+pub fn tool(jars: &Path, class: &str) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        .arg(format!("{}/*", jars.display()))
+        .arg(class);
+    command
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+}
+
+/// Fills `dir` beside it and renames it, so that two test programs never see half of it.
+fn download(dir: &Path) -> Result<PathBuf, String> {
+    let parent = dir.parent().expect("a parent");
+    fs::create_dir_all(parent).map_err(|error| error.to_string())?;
+    let work = tempfile::Builder::new().prefix("download").tempdir_in(parent).map_err(|error| error.to_string())?;
+    let pom = work.path().join("pom.xml");
+    fs::write(&pom, include_str!("clients/java/pom.xml")).map_err(|error| error.to_string())?;
+    let output = Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(&pom)
+        .arg("dependency:copy-dependencies")
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", work.path().join("libs").display()))
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("Maven does not bring Kafka's jars: {}", String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    if let Err(error) = fs::rename(work.path().join("libs"), dir)
+        && !dir.exists()
+    {
+        return Err(error.to_string());
+    }
+    Ok(dir.to_owned())
+}
