@@ -33,9 +33,20 @@ pub fn jars() -> Result<PathBuf, String> {
 
 /// A Java program with Kafka's jars on its class path and a small heap.
 pub fn tool(jars: &Path, class: &str) -> Command {
+    java(jars, class, "info")
+}
+
+/// The same, with nothing on stderr but what the tool itself has to say.
+pub fn quiet_tool(jars: &Path, class: &str) -> Command {
+    java(jars, class, "off")
+}
+
+fn java(jars: &Path, class: &str, log_level: &str) -> Command {
     let mut command = Command::new("java");
     command
-        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .arg(format!("-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"))
+        .arg("-cp")
         .arg(format!("{}/*", jars.display()))
         .arg(class);
     command

@@ -1,5 +1,5 @@
-//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]) and Kafka's
-//! own tools ([`kafka`]).
+//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]) Kafka's own
+//! programs ([`kafka`]) and its judge of files ([`dump`]).
 //!
 //! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
 //! there too asks for Kafka's behaviour and not for ours.
@@ -7,6 +7,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod dump;
 pub mod kafka;
 
 use std::io::Write;

@@ -1,0 +1,105 @@
+//! Kafka's `DumpLogSegments` as a judge of a log directory.
+//!
+//! The tool never ends with a failure: what it finds stands in its text, and this module knows that text.
+
+use crate::kafka;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the dump of a whole log directory told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Dumped {
+    /// The records of the topics, decoded one by one. Those of the cluster's metadata do not count.
+    pub records: usize,
+    /// The files of topics: segments, indexes, producer snapshots.
+    pub files: usize,
+}
+
+/// Dumps every file of a log directory that no broker has open, and panics at the first fault.
+pub fn assert_faultless(jars: &Path, data_dir: &Path) -> Dumped {
+    let (mut files, mut indexes, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
+    for partition in directories(data_dir) {
+        let is_metadata = partition.ends_with("__cluster_metadata-0");
+        for file in entries(&partition).into_iter().filter(|path| path.is_file()) {
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("log" | "checkpoint") if is_metadata => metadata.push(file),
+                Some("index" | "timeindex") => {
+                    indexes.push(file.clone());
+                    files.push(file);
+                }
+                Some("log" | "snapshot") => files.push(file),
+                _ => {}
+            }
+        }
+    }
+    assert!(!files.is_empty() && !metadata.is_empty(), "nothing to dump in {}", data_dir.display());
+
+    let text = dump(jars, &["--deep-iteration"], &files);
+    let records = text.lines().filter(|line| line.starts_with("| offset: ")).count();
+    let text = dump(jars, &["--index-sanity-check"], &indexes);
+    for index in &indexes {
+        let name = index.display();
+        assert!(
+            text.contains(&format!("{name} passed sanity check.")) || text.contains(&format!("{name} is empty.")),
+            "no word on {name}:\n{text}"
+        );
+    }
+    let text = dump(jars, &["--cluster-metadata-decoder"], &metadata);
+    assert!(text.contains(r#""type":"REGISTER_BROKER_RECORD""#), "the broker is not registered:\n{text}");
+    Dumped { records, files: files.len() }
+}
+
+/// Runs the tool over files, judges what it says and returns its standard output.
+pub fn dump(jars: &Path, options: &[&str], files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let output = kafka::quiet_tool(jars, "org.apache.kafka.tools.DumpLogSegments")
+        .args(options)
+        .arg("--files")
+        .arg(names.join(","))
+        .output()
+        .expect("DumpLogSegments");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "DumpLogSegments: {complaints}");
+    let fault = first_fault(&text, &complaints);
+    assert_eq!(fault, None, "DumpLogSegments {options:?} finds a fault; all it complains of:\n{complaints}");
+    text
+}
+
+fn first_fault<'a>(text: &'a str, complaints: &'a str) -> Option<&'a str> {
+    let in_text = ["isvalid: false", "isValid: false", "invalid bytes", "Error at", "orrupt"];
+    text.lines().find(|line| in_text.iter().any(|fault| line.contains(fault))).or_else(|| {
+        // In 4.3 every file that does not begin at offset 0 has one such pair with -1, which says nothing.
+        complaints.lines().find(|line| {
+            !line.trim().is_empty()
+                && !line.starts_with("Non-consecutive offsets in ")
+                && !line.trim_start().starts_with("-1 is followed by ")
+        })
+    })
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    entries(dir).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_fault;
+
+    #[test]
+    fn each_complaint_of_the_tool_is_a_fault_but_the_one_that_every_later_segment_gets() {
+        assert_eq!(first_fault("baseOffset: 0 crc: 1 isvalid: true", ""), None);
+        assert_eq!(first_fault("", "Non-consecutive offsets in 5.log\n  -1 is followed by 5\n"), None);
+        assert!(first_fault("", "Non-consecutive offsets in 5.log\n  7 is followed by 9\n").is_some());
+        assert!(first_fault("baseOffset: 0 crc: 1 isvalid: false", "").is_some());
+        assert!(first_fault("Found 7 invalid bytes at the end of 0.log", "").is_some());
+        assert!(first_fault("", "Mismatches in :0.index\n  Index offset: 1, log offset: 2").is_some());
+    }
+}
