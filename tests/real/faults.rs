@@ -182,7 +182,7 @@ fn hints_that_are_lost_or_lie_are_rebuilt_from_the_log() {
         ("removed", |path| fs::remove_file(path).expect("removed")),
         ("cut to an odd length", |path| {
             let len = fs::metadata(path).expect("its length").len();
-            OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(len / 2 | 1)).expect("cut");
+            OpenOptions::new().write(true).open(path).and_then(|file| file.set_len((len / 2) | 1)).expect("cut");
         }),
         ("filled with nonsense", |path| {
             let len = fs::metadata(path).expect("its length").len().max(48);
