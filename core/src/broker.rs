@@ -51,6 +51,8 @@ enum Life {
     Running,
     /// The partitions' logs are being closed: these are still open.
     ClosingLogs(BTreeSet<LogId>),
+    /// The last record of this life is being committed: that the broker leaves.
+    LeavingCluster,
     ClosingMetadata,
     ClosingDirectories,
     Ended,

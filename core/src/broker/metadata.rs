@@ -100,7 +100,7 @@ impl Broker {
                 self.open_partitions(now, out);
             }
         }
-        self.logs_closed(out);
+        self.logs_closed(now, out);
     }
 
     fn partition_changed(&mut self, topic: Uuid, index: i32, out: &mut Outbox) {
@@ -179,13 +179,13 @@ impl Broker {
                     let offline = self.parts.dirs.mark_offline(dir, reason, out);
                     self.dir_events(now, offline, out);
                     self.log_loaded(now, log, out);
-                    self.log_closed(log, out);
+                    self.log_closed(now, log, out);
                 }
                 PartitionEvent::Stray(reason) => {
                     out.event(Level::Error, "broker", reason);
                     self.log_loaded(now, log, out);
                 }
-                PartitionEvent::Closed => self.log_closed(log, out),
+                PartitionEvent::Closed => self.log_closed(now, log, out),
                 PartitionEvent::Vacated => self.vacated(now, log, out),
                 PartitionEvent::Deleted => {
                     self.timers.set(super::Timer::Log(log), None);

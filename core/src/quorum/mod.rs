@@ -282,7 +282,9 @@ impl Quorum {
             completion.result.map_err(|error| error.text)?;
             self.writing = None;
             self.snapshots.push((end, epoch));
-            self.clean(now, out);
+            if self.is_leading() {
+                self.clean(now, out);
+            }
             return Ok(());
         }
         if self.idle.remove(&completion.id.seq) {
