@@ -1,0 +1,128 @@
+//! The files the broker has open, by the id it gave them, and where on the real disk its paths lie.
+//!
+//! A response may name a slice of a file that the broker closes a moment later: whoever sends it holds the
+//! [`OpenFile`] by reference count, so the descriptor lives until the last slice of it has left.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use tidelog_core::ids::{FileId, LogDirId};
+use tidelog_core::io::DiskPath;
+
+/// The roots of the log directories, in the order of `log.dirs`.
+pub struct Roots(Vec<PathBuf>);
+
+impl Roots {
+    pub fn new(roots: Vec<PathBuf>) -> Self {
+        Self(roots)
+    }
+
+    pub fn of(&self, dir: LogDirId) -> &PathBuf {
+        self.0.get(usize::from(dir.0)).expect("the core names only directories of its configuration")
+    }
+
+    /// Where `path` lies. The core makes paths from names it has checked; that none leaves its directory is
+    /// asserted all the same, since a topic's name comes from a client.
+    pub fn resolve(&self, path: &DiskPath) -> PathBuf {
+        let mut real = self.of(path.dir).clone();
+        for part in path.path.split('/').filter(|part| !part.is_empty()) {
+            assert!(part != ".." && part != "." && !part.contains('\0'), "a path leaves its directory: {:?}", path.path);
+            real.push(part);
+        }
+        real
+    }
+}
+
+/// One open file.
+pub struct OpenFile {
+    pub file: File,
+}
+
+#[derive(Default)]
+pub struct FileTable {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    files: HashMap<FileId, (Arc<OpenFile>, DiskPath)>,
+    /// The same files by path, so that a rename finds those below it without looking at all.
+    by_path: BTreeSet<(DiskPath, FileId)>,
+}
+
+impl FileTable {
+    pub fn insert(&self, id: FileId, file: File, path: DiskPath) {
+        let mut inner = self.inner.write().expect("no panic holds this lock");
+        inner.by_path.insert((path.clone(), id));
+        let before = inner.files.insert(id, (Arc::new(OpenFile { file }), path));
+        assert!(before.is_none(), "the core used {id:?} twice");
+    }
+
+    pub fn find(&self, id: FileId) -> Option<Arc<OpenFile>> {
+        self.inner.read().expect("no panic holds this lock").files.get(&id).map(|(file, _)| file.clone())
+    }
+
+    /// Where the file lies now, for messages.
+    pub fn path(&self, id: FileId) -> Option<DiskPath> {
+        self.inner.read().expect("no panic holds this lock").files.get(&id).map(|(_, path)| path.clone())
+    }
+
+    pub fn remove(&self, id: FileId) -> Option<Arc<OpenFile>> {
+        let mut inner = self.inner.write().expect("no panic holds this lock");
+        let (file, path) = inner.files.remove(&id)?;
+        inner.by_path.remove(&(path, id));
+        Some(file)
+    }
+
+    /// `from` is now `to`, and with it everything below.
+    pub fn renamed(&self, from: &DiskPath, to: &DiskPath) {
+        let mut inner = self.inner.write().expect("no panic holds this lock");
+        let start = Bound::Included((from.clone(), FileId(0)));
+        let moved: Vec<(DiskPath, FileId)> = inner
+            .by_path
+            .range((start, Bound::Unbounded))
+            .take_while(|(path, _)| path.dir == from.dir && path.path.starts_with(&from.path))
+            .filter(|(path, _)| matches!(path.path.as_bytes().get(from.path.len()), None | Some(b'/')))
+            .cloned()
+            .collect();
+        for (path, id) in moved {
+            let new = DiskPath { dir: to.dir, path: format!("{}{}", to.path, &path.path[from.path.len()..]) };
+            inner.files.get_mut(&id).expect("both maps hold the same files").1 = new.clone();
+            inner.by_path.remove(&(path, id));
+            inner.by_path.insert((new, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> DiskPath {
+        DiskPath { dir: LogDirId(0), path: text.into() }
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_its_open_files_along_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = FileTable::default();
+        for (id, name) in [(1, "a-0/x.log"), (2, "a-0/y.log"), (3, "a-00/x.log"), (4, "a-0.log"), (5, "b-0/x.log")] {
+            table.insert(FileId(id), File::create(dir.path().join(id.to_string())).unwrap(), path(name));
+        }
+        table.renamed(&path("a-0"), &path("a-0.deleted"));
+        let now: Vec<_> = (1..=5).map(|id| table.path(FileId(id)).unwrap().path).collect();
+        assert_eq!(now, ["a-0.deleted/x.log", "a-0.deleted/y.log", "a-00/x.log", "a-0.log", "b-0/x.log"]);
+        table.renamed(&path("a-0.deleted/y.log"), &path("a-0.deleted/y.log.deleted"));
+        assert_eq!(table.path(FileId(2)).unwrap().path, "a-0.deleted/y.log.deleted");
+        assert!(table.remove(FileId(2)).is_some());
+        assert!(table.find(FileId(2)).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves its directory")]
+    fn a_path_never_leaves_its_directory() {
+        Roots::new(vec![PathBuf::from("/data")]).resolve(&path("a/../../etc/passwd"));
+    }
+}

@@ -1,0 +1,319 @@
+//! The real disk: carries out the core's I/O commands.
+//!
+//! The commands of one owner form a *lane*: they run one after the other, in order, on one thread at a time.
+//! Lanes run beside each other. Reads stand outside the lanes, as the vocabulary allows.
+//!
+//! What only touches the page cache (a write, a read of what is cached) may be carried out by the very thread
+//! that ran the core, so that a produce that needs no sync never waits for another thread. What may wait for the
+//! device (a sync, a rename, a cold read) goes to the pool, whose threads are started when they are first needed.
+//!
+//! The order of completions: a lane stays taken until the completions of what ran are in the inbox, so a
+//! thread that takes it over cannot overtake them.
+
+mod files;
+mod operations;
+
+pub use files::{FileTable, OpenFile, Roots};
+
+use operations::{Context, len_of};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use tidelog_core::io::{IoCommand, IoCompletion, IoDone, IoOp, IoOwner};
+
+/// A pool thread runs system calls and small decisions of the core; the core's own depth is modest.
+const STACK_BYTES: usize = 512 * 1024;
+/// The most bytes that one call writes: a lane that has piled up more is written in several.
+const COALESCED_BYTES_MAX: u64 = 8 << 20;
+/// Idle lanes are kept for reuse up to this many.
+const IDLE_LANES_MAX: usize = 4096;
+
+/// Who takes the completions: the inbox of the core.
+pub trait Completions: Send + Sync + 'static {
+    /// Puts them where the core will find them, in this order. Never blocks.
+    fn deliver(&self, completions: &mut Vec<IoCompletion>);
+    /// Runs the core on what was delivered, unless another thread is at it.
+    fn run(&self);
+}
+
+/// Something that can be run now.
+pub enum Task {
+    /// Of this lane, which the holder of the task has taken.
+    Lane(IoOwner),
+    /// A [`IoOp::Read`].
+    Read(IoCommand),
+}
+
+pub struct Disk {
+    context: Context,
+    lanes: Mutex<HashMap<IoOwner, Lane>>,
+    pool: Mutex<Pool>,
+    work: Condvar,
+    threads_max: usize,
+    /// How many more threads outside the pool may be inside the disk at once: some must stay free for sockets
+    /// when a device hangs.
+    inline_free: AtomicUsize,
+    queued_bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<IoCommand>,
+    /// Some thread runs it, or a task for it is on the way to one.
+    taken: bool,
+}
+
+#[derive(Default)]
+struct Pool {
+    tasks: VecDeque<Task>,
+    threads: usize,
+    idle: usize,
+    stopping: bool,
+    handles: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Disk {
+    /// `threads_max`: how many threads the pool may have. `inline_max`: how many threads outside it may run
+    /// tasks with [`run_inline`](Self::run_inline) at once.
+    pub fn new(roots: Roots, threads_max: usize, inline_max: usize) -> Self {
+        assert!(threads_max > 0);
+        Self {
+            context: Context { roots, files: FileTable::default() },
+            lanes: Mutex::default(),
+            pool: Mutex::default(),
+            work: Condvar::new(),
+            threads_max,
+            inline_free: AtomicUsize::new(inline_max),
+            queued_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn files(&self) -> &FileTable {
+        &self.context.files
+    }
+
+    /// The bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Queues `commands` in their lanes, and puts what can be run now into `runnable`: whoever calls must run it,
+    /// here or in the pool. Calls must be made in the order in which the core gave the commands.
+    pub fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>) {
+        if commands.is_empty() {
+            return;
+        }
+        let mut lanes = lock(&self.lanes);
+        for command in commands.drain(..) {
+            if let IoOp::Read { .. } = command.op {
+                runnable.push_back(Task::Read(command));
+                continue;
+            }
+            if let IoOp::Write { chunks, .. } = &command.op {
+                self.queued_bytes.fetch_add(len_of(chunks) as usize, Ordering::Relaxed);
+            }
+            let owner = command.id.owner;
+            let lane = lanes.entry(owner).or_default();
+            lane.queue.push_back(command);
+            if !lane.taken {
+                lane.taken = true;
+                runnable.push_back(Task::Lane(owner));
+            }
+        }
+    }
+
+    /// Runs as much of `task` as needs the page cache alone, on the calling thread, and leaves the rest to the
+    /// pool. Follow-up work on the same lane, if any came meanwhile, is put into `runnable`.
+    pub fn run_inline(
+        self: &Arc<Self>,
+        task: Task,
+        sink: &Arc<dyn Completions>,
+        runnable: &mut VecDeque<Task>,
+        completions: &mut Vec<IoCompletion>,
+    ) {
+        let Ok(_) = self.inline_free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1)) else {
+            return self.run_in_pool(task, sink);
+        };
+        match task {
+            Task::Read(command) => {
+                let IoOp::Read { file, position, len } = command.op else { unreachable!("a read") };
+                match self.context.read_cached(file, position, len) {
+                    Some(result) => {
+                        completions.push(IoCompletion { id: command.id, result });
+                        sink.deliver(completions);
+                    }
+                    None => self.run_in_pool(Task::Read(command), sink),
+                }
+            }
+            Task::Lane(owner) => {
+                let mut batch = self.take(owner);
+                let cheap = batch.iter().take_while(|command| matches!(command.op, IoOp::Write { .. })).count();
+                let slow = batch.split_off(cheap);
+                self.perform(batch, completions);
+                if !completions.is_empty() {
+                    sink.deliver(completions);
+                }
+                if slow.is_empty() {
+                    if self.release(owner) {
+                        runnable.push_back(Task::Lane(owner));
+                    }
+                } else {
+                    self.put_back(owner, slow);
+                    self.run_in_pool(Task::Lane(owner), sink);
+                }
+            }
+        }
+        self.inline_free.fetch_add(1, Ordering::Release);
+    }
+
+    /// Hands `task` to the pool.
+    pub fn run_in_pool(self: &Arc<Self>, task: Task, sink: &Arc<dyn Completions>) {
+        let mut pool = lock(&self.pool);
+        pool.tasks.push_back(task);
+        if pool.idle >= pool.tasks.len() {
+            self.work.notify_one();
+        } else if pool.threads < self.threads_max && !pool.stopping {
+            pool.threads += 1;
+            let (disk, sink) = (self.clone(), sink.clone());
+            let thread = std::thread::Builder::new().name(format!("disk-{}", pool.threads)).stack_size(STACK_BYTES);
+            match thread.spawn(move || disk.serve(&sink)) {
+                Ok(handle) => pool.handles.push(handle),
+                Err(error) if pool.threads > 1 => {
+                    pool.threads -= 1;
+                    tracing::warn!("cannot start another disk thread: {error}");
+                }
+                Err(error) => panic!("cannot start a disk thread: {error}"),
+            }
+        }
+    }
+
+    /// Ends the pool's threads once they have run what is queued, and waits for them.
+    pub fn stop(&self) {
+        let handles = {
+            let mut pool = lock(&self.pool);
+            pool.stopping = true;
+            std::mem::take(&mut pool.handles)
+        };
+        self.work.notify_all();
+        for handle in handles {
+            // The last reference to the world may be dropped by one of these very threads.
+            if handle.thread().id() != std::thread::current().id() {
+                let _ = handle.join();
+            }
+        }
+    }
+
+    /// The life of a pool thread.
+    fn serve(&self, sink: &Arc<dyn Completions>) {
+        let mut completions = Vec::new();
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::Read(command) => {
+                    completions.push(IoCompletion { id: command.id, result: self.context.perform(command.op) });
+                    sink.deliver(&mut completions);
+                    sink.run();
+                }
+                Task::Lane(owner) => loop {
+                    let batch = self.take(owner);
+                    self.perform(batch, &mut completions);
+                    sink.deliver(&mut completions);
+                    // Before the lane is let go: what the core adds to it now, this thread carries out next.
+                    sink.run();
+                    if !self.release(owner) {
+                        break;
+                    }
+                },
+            }
+        }
+    }
+
+    fn next_task(&self) -> Option<Task> {
+        let mut pool = lock(&self.pool);
+        loop {
+            if let Some(task) = pool.tasks.pop_front() {
+                return Some(task);
+            }
+            if pool.stopping {
+                return None;
+            }
+            pool.idle += 1;
+            pool = self.work.wait(pool).expect("no panic holds this lock");
+            pool.idle -= 1;
+        }
+    }
+
+    fn take(&self, owner: IoOwner) -> VecDeque<IoCommand> {
+        let mut lanes = lock(&self.lanes);
+        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        assert!(lane.taken);
+        std::mem::take(&mut lane.queue)
+    }
+
+    fn put_back(&self, owner: IoOwner, mut first: VecDeque<IoCommand>) {
+        let mut lanes = lock(&self.lanes);
+        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        assert!(lane.taken);
+        first.append(&mut lane.queue);
+        lane.queue = first;
+    }
+
+    /// Lets the lane go, or answers true: it has more, and stays taken.
+    fn release(&self, owner: IoOwner) -> bool {
+        let mut lanes = lock(&self.lanes);
+        let many = lanes.len() > IDLE_LANES_MAX;
+        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        assert!(lane.taken);
+        if !lane.queue.is_empty() {
+            return true;
+        }
+        lane.taken = false;
+        if many {
+            lanes.remove(&owner);
+        }
+        false
+    }
+
+    /// Carries out a lane's commands in order; writes that continue one another go out in one call.
+    fn perform(&self, mut batch: VecDeque<IoCommand>, completions: &mut Vec<IoCompletion>) {
+        while let Some(command) = batch.pop_front() {
+            let IoOp::Write { file, position, chunks } = &command.op else {
+                completions.push(IoCompletion { id: command.id, result: self.context.perform(command.op) });
+                continue;
+            };
+            let mut bytes = len_of(chunks);
+            let mut joined = 0;
+            for next in &batch {
+                match &next.op {
+                    IoOp::Write { file: same, position: then, chunks: more }
+                        if same == file && *then == position + bytes && bytes < COALESCED_BYTES_MAX =>
+                    {
+                        bytes += len_of(more);
+                        joined += 1;
+                    }
+                    _ => break,
+                }
+            }
+            let (file, position) = (*file, *position);
+            let group: Vec<IoCommand> = std::iter::once(command).chain(batch.drain(..joined)).collect();
+            let pieces: Vec<&[u8]> = group
+                .iter()
+                .flat_map(|command| match &command.op {
+                    IoOp::Write { chunks, .. } => chunks.iter().map(|chunk| &chunk[..]),
+                    _ => unreachable!("only writes are joined"),
+                })
+                .collect();
+            let result = self.context.write(file, position, &pieces);
+            // Where the call failed, how much of it reached the file is unknown: all of it has failed.
+            completions.extend(group.iter().map(|command| IoCompletion { id: command.id, result: result.clone() }));
+            self.queued_bytes.fetch_sub(bytes as usize, Ordering::Relaxed);
+            debug_assert!(matches!(result, Ok(IoDone::Unit) | Err(_)));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic holds this lock")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use super::*;
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::mpsc;
+use tidelog_core::ids::{FileId, LogDirId, LogId};
+use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoError, IoErrorKind, IoId};
+
+/// Passes completions on to the test in the order of delivery.
+struct Sink(Mutex<mpsc::Sender<IoCompletion>>);
+
+impl Completions for Sink {
+    fn deliver(&self, completions: &mut Vec<IoCompletion>) {
+        let sender = lock(&self.0);
+        for completion in completions.drain(..) {
+            let _ = sender.send(completion);
+        }
+    }
+
+    fn run(&self) {}
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    disk: Arc<Disk>,
+    sink: Arc<dyn Completions>,
+    completed: mpsc::Receiver<IoCompletion>,
+    seq: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, completed) = mpsc::channel();
+        let disk = Arc::new(Disk::new(Roots::new(vec![dir.path().to_owned()]), 4, 1));
+        Self { dir, disk, sink: Arc::new(Sink(Mutex::new(sender))), completed, seq: 0 }
+    }
+
+    fn command(&mut self, lane: u32, op: IoOp) -> IoCommand {
+        self.seq += 1;
+        IoCommand { id: IoId { owner: IoOwner::Log(LogId(lane)), seq: self.seq }, op }
+    }
+
+    fn start(&self, mut commands: Vec<IoCommand>, inline: bool) {
+        let mut runnable = VecDeque::new();
+        self.disk.enqueue(&mut commands, &mut runnable);
+        while let Some(task) = runnable.pop_front() {
+            if inline {
+                self.disk.run_inline(task, &self.sink, &mut runnable, &mut Vec::new());
+            } else {
+                self.disk.run_in_pool(task, &self.sink);
+            }
+        }
+    }
+
+    /// Runs one command to its end.
+    fn run(&mut self, op: IoOp) -> Result<IoDone, IoError> {
+        let command = self.command(0, op);
+        let id = command.id;
+        self.start(vec![command], true);
+        let completion = self.completed.recv().unwrap();
+        assert_eq!(completion.id, id);
+        completion.result
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.disk.stop();
+    }
+}
+
+fn path(text: &str) -> DiskPath {
+    DiskPath { dir: LogDirId(0), path: text.into() }
+}
+
+fn write(file: u64, position: u64, text: &str) -> IoOp {
+    let chunks = Chunks::from_vec(vec![Bytes::copy_from_slice(text.as_bytes()), Bytes::new()]);
+    IoOp::Write { file: FileId(file), position, chunks }
+}
+
+#[test]
+fn the_commands_of_a_lane_run_and_complete_in_order_whoever_runs_them() {
+    for inline in [true, false] {
+        let mut bench = Bench::new();
+        let mut ids = Vec::new();
+        for lane in 0..8 {
+            let file = FileId(u64::from(lane));
+            let open = bench.command(lane, IoOp::Open { file, path: path(&format!("{lane}.log")), create: true });
+            let mut commands = vec![open];
+            for place in 0..40 {
+                commands.push(bench.command(lane, write(file.0, place * 3, "abc")));
+                if place % 7 == 0 {
+                    commands.push(bench.command(lane, IoOp::Sync { file }));
+                }
+            }
+            ids.extend(commands.iter().map(|command| command.id));
+            // In two halves, so that the second meets the lane taken, idle or in the pool.
+            let second = commands.split_off(20);
+            bench.start(commands, inline);
+            bench.start(second, inline);
+        }
+        let mut last = [0; 8];
+        for _ in &ids {
+            let completion = bench.completed.recv().unwrap();
+            let IoOwner::Log(LogId(lane)) = completion.id.owner else { panic!() };
+            assert!(completion.id.seq > last[lane as usize], "in order within the lane");
+            last[lane as usize] = completion.id.seq;
+            assert!(completion.result.is_ok(), "{:?}", completion.result);
+        }
+        assert_eq!(bench.disk.queued_bytes(), 0);
+        for lane in 0..8 {
+            let content = std::fs::read_to_string(bench.path().join(format!("{lane}.log"))).unwrap();
+            assert_eq!(content, "abc".repeat(40));
+        }
+    }
+}
+
+#[test]
+fn writes_that_continue_one_another_are_joined_and_others_keep_their_place() {
+    let mut bench = Bench::new();
+    let open = bench.command(0, IoOp::Open { file: FileId(1), path: path("a"), create: true });
+    let other = bench.command(0, IoOp::Open { file: FileId(2), path: path("b"), create: true });
+    let mut commands = vec![open, other];
+    for op in [write(1, 0, "one"), write(1, 3, "two"), write(2, 0, "b"), write(1, 6, "three"), write(1, 0, "ONE")] {
+        commands.push(bench.command(0, op));
+    }
+    let wanted: Vec<_> = commands.iter().map(|command| command.id.seq).collect();
+    bench.start(commands, false);
+    let got: Vec<_> = wanted.iter().map(|_| bench.completed.recv().unwrap().id.seq).collect();
+    assert_eq!(got, wanted);
+    assert_eq!(std::fs::read_to_string(bench.path().join("a")).unwrap(), "ONEtwothree");
+    assert_eq!(std::fs::read_to_string(bench.path().join("b")).unwrap(), "b");
+}
+
+#[test]
+fn reads_answer_what_is_there_and_no_more_from_cache_or_disk() {
+    let mut bench = Bench::new();
+    bench.run(IoOp::Open { file: FileId(1), path: path("a"), create: true }).unwrap();
+    bench.run(write(1, 0, "hello")).unwrap();
+    let read = |position, len| IoOp::Read { file: FileId(1), position, len };
+    assert_eq!(bench.run(read(1, 3)), Ok(IoDone::Bytes(Bytes::from_static(b"ell"))));
+    assert_eq!(bench.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo"))));
+    assert_eq!(bench.run(read(9, 1)), Ok(IoDone::Bytes(Bytes::new())));
+    bench.run(IoOp::SetLen { file: FileId(1), len: 7 }).unwrap();
+    assert_eq!(bench.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo\0\0"))));
+}
+
+#[test]
+fn directories_files_and_names_do_what_the_vocabulary_says() {
+    let mut bench = Bench::new();
+    bench.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
+    bench.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
+    bench.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"first") }).unwrap();
+    bench.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"0\n0\n") }).unwrap();
+    assert_eq!(
+        bench.run(IoOp::Open { file: FileId(1), path: path("t-0/0.log"), create: true }).unwrap(),
+        IoDone::Len(0)
+    );
+    bench.run(write(1, 0, "data")).unwrap();
+    bench.run(IoOp::SyncDir { path: path("t-0") }).unwrap();
+    let entry = |name: &str, is_dir, len| DirEntry { name: name.into(), is_dir, len };
+    assert_eq!(
+        bench.run(IoOp::List { path: path("t-0") }).unwrap(),
+        IoDone::Entries(vec![entry("0.log", false, 4), entry("leader-epoch", false, 4)])
+    );
+    bench.run(IoOp::Rename { from: path("t-0"), to: path("t-0.deleted") }).unwrap();
+    bench.run(write(1, 4, "!")).unwrap();
+    assert_eq!(std::fs::read_to_string(bench.path().join("t-0.deleted/0.log")).unwrap(), "data!");
+    let held = bench.disk.files().find(FileId(1)).unwrap();
+    bench.run(IoOp::Close { file: FileId(1) }).unwrap();
+    bench.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
+    bench.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
+    bench.run(IoOp::Remove { path: path("nothing") }).unwrap();
+    assert_eq!(held.file.metadata().unwrap().len(), 5, "a slice of a removed file can still be sent");
+    let IoDone::Volume { total_bytes, usable_bytes } = bench.run(IoOp::Volume { dir: LogDirId(0) }).unwrap() else {
+        panic!()
+    };
+    assert!(total_bytes >= usable_bytes && usable_bytes > 0);
+}
+
+#[test]
+fn a_failure_says_what_was_tried_on_which_path() {
+    let mut bench = Bench::new();
+    let root = bench.path().display().to_string();
+    let mut fails = |op| {
+        let error = bench.run(op).unwrap_err();
+        (error.kind, error.text.replace(&root, "ROOT"))
+    };
+    assert_eq!(
+        fails(IoOp::Load { path: path("meta.properties"), limit_bytes: 10 }),
+        (IoErrorKind::NotFound, "cannot read ROOT/meta.properties: No such file or directory (os error 2)".into())
+    );
+    assert_eq!(
+        fails(IoOp::Open { file: FileId(3), path: path("t-0/0.log"), create: true }),
+        (IoErrorKind::NotFound, "cannot open ROOT/t-0/0.log: No such file or directory (os error 2)".into())
+    );
+    assert_eq!(
+        fails(write(3, 0, "x")),
+        (IoErrorKind::NotFound, "cannot write to a file that could not be opened".into())
+    );
+    std::fs::write(bench.path().join("large"), b"12345678901").unwrap();
+    let text = bench.run(IoOp::Load { path: path("large"), limit_bytes: 10 }).unwrap_err();
+    assert_eq!(text.kind, IoErrorKind::TooLarge);
+    assert_eq!(bench.run(IoOp::Load { path: path("large"), limit_bytes: 11 }).unwrap(), IoDone::Bytes("12345678901".into()));
+}

@@ -1,0 +1,2 @@
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod disk;
