@@ -1,0 +1,368 @@
+//! The core behind its door: who runs it, and where what it wants done goes.
+//!
+//! No thread owns the broker. Whoever brings an input (a connection with a request, a disk thread with a completion,
+//! the ticker) puts it into the inbox and, unless somebody is at it already, runs the core on all that is there,
+//! on the spot. So an uncontended request is handled, written to the page cache and answered on the thread that
+//! read it, without a single wake-up, and under load one thread handles what the others bring in batches. The
+//! core itself still sees one input after the other.
+//!
+//! Nothing here grows without bound: a connection has a limited number of requests in the inbox or unanswered, all
+//! of them together are bounded by the [`Budget`](crate::budget::Budget), and completions only follow commands.
+
+use crate::clock::Clock;
+use crate::disk::{Completions, Disk, FileTable, OpenFile, Task};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tidelog_core::broker::Broker;
+use tidelog_core::ids::{ConnId, FileId};
+use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Request, Response};
+use tidelog_core::time::{Mono, Now};
+use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
+use tokio::sync::{Notify, watch};
+
+/// After so many batches in a row the thread that runs the core gives the disk work it has gathered to the pool.
+const BATCHES_MAX: usize = 4;
+
+/// The state machine behind the door. There is one, [`Broker`]; tests of the world put a scripted one here.
+pub trait Machine: Send + 'static {
+    fn handle(&mut self, now: Now, input: Input, out: &mut Outbox);
+    fn deadline(&self) -> Option<Mono>;
+}
+
+impl Machine for Broker {
+    fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
+        Broker::handle(self, now, input, out);
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        Broker::deadline(self)
+    }
+}
+
+/// How far a broker's life has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    Starting,
+    Ready,
+    Stopped,
+    Fatal(String),
+}
+
+/// What happens to the core, or to the world's knowledge of connections, in order.
+pub enum Message {
+    Input(Input),
+    Connected(Arc<Link>),
+    Disconnected(ConnId),
+}
+
+pub struct Door {
+    inbox: Mutex<Inbox>,
+    /// Never contended: whoever set `Inbox::busy` has it.
+    core: Mutex<Core>,
+    disk: Arc<Disk>,
+    clock: Clock,
+    life: watch::Sender<Life>,
+    /// The moment for which the ticker is armed; `u64::MAX`: none.
+    armed: AtomicU64,
+    rearmed: Notify,
+}
+
+#[derive(Default)]
+struct Inbox {
+    messages: Vec<Message>,
+    /// A thread is running the core, and will look here again before it leaves.
+    busy: bool,
+}
+
+struct Core {
+    machine: Box<dyn Machine>,
+    links: HashMap<ConnId, Arc<Link>>,
+    outbox: Outbox,
+    commands: Vec<IoCommand>,
+    /// An empty buffer, changed for the inbox's full one.
+    batch: Vec<Message>,
+}
+
+impl Door {
+    pub fn new(machine: Box<dyn Machine>, disk: Arc<Disk>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            inbox: Mutex::default(),
+            core: Mutex::new(Core {
+                machine,
+                links: HashMap::new(),
+                outbox: Outbox::default(),
+                commands: Vec::new(),
+                batch: Vec::new(),
+            }),
+            disk,
+            clock,
+            life: watch::Sender::new(Life::Starting),
+            armed: AtomicU64::new(u64::MAX),
+            rearmed: Notify::new(),
+        })
+    }
+
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    pub fn submit(self: &Arc<Self>, message: Message) {
+        lock(&self.inbox).messages.push(message);
+        self.drive();
+    }
+
+    /// The same for several, which are handled without others between them.
+    pub fn submit_all(self: &Arc<Self>, messages: &mut Vec<Message>) {
+        lock(&self.inbox).messages.append(messages);
+        self.drive();
+    }
+
+    /// Ticks the core when it asked for it, until the door is dropped or its task aborted.
+    pub async fn tick(self: Arc<Self>) {
+        loop {
+            let armed = self.armed.load(Ordering::Acquire);
+            let due = self.clock.instant(Mono(armed));
+            tokio::select! {
+                () = self.rearmed.notified() => {}
+                () = tokio::time::sleep_until(due.into()), if armed != u64::MAX => {
+                    self.armed.store(u64::MAX, Ordering::Release);
+                    self.submit(Message::Input(Input::Tick));
+                }
+            }
+        }
+    }
+
+    /// Runs the core on what is in the inbox, unless another thread is doing so, then the disk work that came out
+    /// of it, until there is nothing of either left for this thread.
+    fn drive(self: &Arc<Self>) {
+        let mut runnable = VecDeque::new();
+        let mut completions = Vec::new();
+        loop {
+            self.run_core(&mut runnable);
+            if runnable.is_empty() {
+                return;
+            }
+            let sink: Arc<dyn Completions> = self.clone();
+            while let Some(task) = runnable.pop_front() {
+                self.disk.run_inline(task, &sink, &mut runnable, &mut completions);
+            }
+        }
+    }
+
+    fn run_core(self: &Arc<Self>, runnable: &mut VecDeque<Task>) {
+        let mut inbox = lock(&self.inbox);
+        if inbox.busy || inbox.messages.is_empty() {
+            return;
+        }
+        inbox.busy = true;
+        let guard = AbortOnPanic;
+        let mut core = self.core.try_lock().expect("only the thread that set `busy` comes here");
+        let mut batches = 0;
+        while !inbox.messages.is_empty() {
+            std::mem::swap(&mut inbox.messages, &mut core.batch);
+            drop(inbox);
+            self.handle_batch(&mut core, runnable);
+            batches += 1;
+            if batches >= BATCHES_MAX {
+                let sink: Arc<dyn Completions> = self.clone();
+                runnable.drain(..).for_each(|task| self.disk.run_in_pool(task, &sink));
+            }
+            inbox = lock(&self.inbox);
+        }
+        drop(core);
+        inbox.busy = false;
+        drop(guard);
+    }
+
+    fn handle_batch(&self, core: &mut Core, runnable: &mut VecDeque<Task>) {
+        let now = self.clock.now();
+        let mut batch = std::mem::take(&mut core.batch);
+        for message in batch.drain(..) {
+            let input = match message {
+                Message::Input(input) => input,
+                Message::Connected(link) => {
+                    core.links.insert(link.conn, link);
+                    continue;
+                }
+                Message::Disconnected(conn) => {
+                    core.links.remove(&conn);
+                    Input::Disconnected(conn)
+                }
+            };
+            let silent = unanswered(&input);
+            core.machine.handle(now, input, &mut core.outbox);
+            self.dispatch(core);
+            if let Some(link) = silent.and_then(|conn| core.links.get(&conn)) {
+                link.put(Outgoing::Nothing);
+            }
+        }
+        core.batch = batch;
+        self.disk.enqueue(&mut core.commands, runnable);
+        self.arm(core.machine.deadline());
+    }
+
+    /// Takes up what the core wants done, in its order.
+    fn dispatch(&self, core: &mut Core) {
+        for output in core.outbox.outputs.drain(..) {
+            match output {
+                Output::Respond(conn, response) => {
+                    if let Some(link) = core.links.get(&conn) {
+                        // Now, before a `Close` that the core gives next is carried out.
+                        let files = files_of(&response.body, self.disk.files());
+                        link.put(Outgoing::Response { response, files });
+                    }
+                }
+                Output::Close(conn, why) => {
+                    if let Some(link) = core.links.get(&conn) {
+                        link.put(Outgoing::Close(why));
+                    }
+                }
+                Output::Io(command) => core.commands.push(command),
+                Output::Ready => self.live(Life::Ready),
+                Output::Stopped => self.live(Life::Stopped),
+                Output::Fatal(text) => self.live(Life::Fatal(text)),
+                Output::Event(event) => log(&event),
+            }
+        }
+    }
+
+    fn live(&self, life: Life) {
+        self.life.send_replace(life);
+    }
+
+    fn arm(&self, deadline: Option<Mono>) {
+        let wanted = deadline.map_or(u64::MAX, |due| due.0);
+        // A later deadline needs no wake-up: the ticker finds it when it comes round for the earlier one.
+        if wanted < self.armed.load(Ordering::Acquire) {
+            self.armed.store(wanted, Ordering::Release);
+            self.rearmed.notify_one();
+        }
+    }
+}
+
+impl Completions for Door {
+    fn deliver(&self, completions: &mut Vec<IoCompletion>) {
+        let arrived = completions.drain(..).map(|completion| Message::Input(Input::Io(completion)));
+        lock(&self.inbox).messages.extend(arrived);
+    }
+
+    fn run(self: Arc<Self>) {
+        self.drive();
+    }
+}
+
+/// The way from the core to a connection: what it has to send, in order.
+///
+/// Bounded by the requests that the connection has submitted.
+pub struct Link {
+    pub conn: ConnId,
+    queue: Mutex<LinkQueue>,
+    woken: Notify,
+}
+
+#[derive(Default)]
+struct LinkQueue {
+    outgoing: VecDeque<Outgoing>,
+    /// The connection's task found nothing and sleeps: it wants to be woken.
+    waiting: bool,
+}
+
+pub enum Outgoing {
+    /// With the open files that the body names slices of.
+    Response { response: Box<Response>, files: Vec<(FileId, Arc<OpenFile>)> },
+    /// A request that gets no answer (a Produce with acks=0) was handled.
+    Nothing,
+    Close(&'static str),
+}
+
+impl Link {
+    pub fn new(conn: ConnId) -> Arc<Self> {
+        Arc::new(Self { conn, queue: Mutex::default(), woken: Notify::new() })
+    }
+
+    fn put(&self, outgoing: Outgoing) {
+        let mut queue = lock(&self.queue);
+        queue.outgoing.push_back(outgoing);
+        if std::mem::take(&mut queue.waiting) {
+            self.woken.notify_one();
+        }
+    }
+
+    /// Takes all there is.
+    pub fn take(&self, into: &mut VecDeque<Outgoing>) {
+        into.append(&mut lock(&self.queue).outgoing);
+    }
+
+    /// Completes once there is something to take.
+    pub async fn filled(&self) {
+        {
+            let mut queue = lock(&self.queue);
+            if !queue.outgoing.is_empty() {
+                return;
+            }
+            queue.waiting = true;
+        }
+        self.woken.notified().await;
+    }
+}
+
+/// The connection of a request that the core will not answer (acks=0).
+fn unanswered(input: &Input) -> Option<ConnId> {
+    match input {
+        Input::Request(request) if !is_answered(request) => Some(request.conn),
+        _ => None,
+    }
+}
+
+/// Whether the core answers this request: all but a Produce with acks=0.
+pub fn is_answered(request: &Request) -> bool {
+    !matches!(&request.body, RequestBody::Produce(produce) if produce.acks == 0)
+}
+
+/// The open files of which a response carries slices. Only a Fetch does.
+fn files_of(body: &ResponseBody, table: &FileTable) -> Vec<(FileId, Arc<OpenFile>)> {
+    let ResponseBody::Fetch(fetch) = body else { return Vec::new() };
+    let mut files: Vec<(FileId, Arc<OpenFile>)> = Vec::new();
+    let records = fetch.responses.iter().flat_map(|topic| &topic.partitions).filter_map(|found| found.records.as_ref());
+    for chunk in records.flat_map(|records| &records.chunks) {
+        if let RecordsChunk::File(slice) = chunk
+            && files.iter().rev().all(|(id, _)| *id != slice.file)
+        {
+            let open = table.find(slice.file).expect("the core names files that it has open");
+            files.push((slice.file, open));
+        }
+    }
+    files
+}
+
+fn log(event: &Event) {
+    let Event { level, part, text } = event;
+    match level {
+        Level::Debug => tracing::debug!(part, "{text}"),
+        Level::Info => tracing::info!(part, "{text}"),
+        Level::Warn => tracing::warn!(part, "{text}"),
+        Level::Error => tracing::error!(part, "{text}"),
+    }
+}
+
+/// A core that has panicked must not serve anybody: its state may be half changed. (In release builds every panic
+/// ends the process; this sees to it in the others.)
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("tidelog: the core has panicked, which is a bug; the process ends so that nothing is lost");
+            std::process::abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic holds this lock")
+}
