@@ -54,6 +54,10 @@ pub enum Message {
     Input(Input),
     Connected(Arc<Link>),
     Disconnected(ConnId),
+    /// Connections shall take no more requests.
+    Drain,
+    /// Connections shall send what they have, and close.
+    Close(&'static str),
 }
 
 pub struct Door {
@@ -193,6 +197,14 @@ impl Door {
                     core.links.remove(&conn);
                     Input::Disconnected(conn)
                 }
+                Message::Drain => {
+                    core.links.values().for_each(|link| link.put(Outgoing::Drain));
+                    continue;
+                }
+                Message::Close(why) => {
+                    core.links.values().for_each(|link| link.put(Outgoing::Close(why)));
+                    continue;
+                }
             };
             let silent = unanswered(&input);
             core.machine.handle(now, input, &mut core.outbox);
@@ -277,6 +289,9 @@ pub enum Outgoing {
     Response { response: Box<Response>, files: Vec<(FileId, Arc<OpenFile>)> },
     /// A request that gets no answer (a Produce with acks=0) was handled.
     Nothing,
+    /// Take no more requests.
+    Drain,
+    /// Send what was given before, then close.
     Close(&'static str),
 }
 

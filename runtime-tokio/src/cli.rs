@@ -1,0 +1,217 @@
+//! The command line.
+//!
+//! Exit codes: 0 after a clean stop, 1 where the broker could not start or go on, 2 where the command line or the
+//! configuration is wrong.
+
+use crate::logging;
+use crate::server::Server;
+use clap::{Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tidelog_core::config::{BrokerConfig, ConfigError, WITHOUT_A_FILE, Warning};
+
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+/// A Kafka-compatible broker: durable by default, one binary.
+///
+/// Without a command: a broker on 127.0.0.1:9092 with its data in ./tidelog-data.
+#[derive(Debug, Parser)]
+#[command(name = "tidelog", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What is logged: error, warn, info, debug, trace, or a list such as info,tidelog::connection=debug.
+    /// Otherwise RUST_LOG says it, otherwise it is info.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a broker.
+    Start {
+        /// Kafka's server.properties. Without it: 127.0.0.1:9092, data in ./tidelog-data.
+        properties: Option<PathBuf>,
+        /// A property over those of the file. May be given many times.
+        #[arg(long = "override", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+}
+
+/// What is wrong with what the user gave us.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("cannot read {}: {source}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: {source}", .path.display())]
+    Syntax { path: PathBuf, source: java_properties::PropertiesError },
+    #[error("--override {0}: allowed is KEY=VALUE, such as num.partitions=3")]
+    Override(String),
+    #[error("{}", lines(.0))]
+    Config(Vec<ConfigError>),
+    #[error(transparent)]
+    LogLevel(#[from] logging::LogLevelError),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // `--help` and `--version` come here too, and are no errors.
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            eprintln!("tidelog: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), (u8, String)> {
+    let usage = |error: UsageError| (EXIT_USAGE, error.to_string());
+    let environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    logging::start(arguments.log_level.as_deref(), environment.as_deref()).map_err(|error| usage(error.into()))?;
+    let (properties, overrides) = match arguments.command {
+        None => (None, Vec::new()),
+        Some(Command::Start { properties, overrides }) => (properties, overrides),
+    };
+    let (config, warnings) = configuration(properties.as_deref(), &overrides).map_err(usage)?;
+    for Warning { text, .. } in warnings {
+        tracing::warn!("{text}");
+    }
+    let data = config.log_dirs.join(",");
+    let failure = |error: crate::ServerError| (EXIT_FAILURE, error.to_string());
+    let server = Server::start(config).map_err(failure)?;
+    let mut out = io::stdout().lock();
+    // Nobody may be reading; the broker serves all the same.
+    let _ = out.write_all(greeting(server.listeners(), &data).as_bytes()).and_then(|()| out.flush());
+    drop(out);
+    server.serve_until_signal().map_err(failure)
+}
+
+/// The properties of the file, or those that stand in for one, with the overrides over them.
+fn configuration(file: Option<&Path>, overrides: &[String]) -> Result<(BrokerConfig, Vec<Warning>), UsageError> {
+    let mut properties = BTreeMap::new();
+    match file {
+        Some(path) => {
+            let open = File::open(path).map_err(|source| UsageError::File { path: path.to_owned(), source })?;
+            let read = java_properties::read(io::BufReader::new(open))
+                .map_err(|source| UsageError::Syntax { path: path.to_owned(), source })?;
+            properties.extend(read);
+        }
+        None => properties.extend(WITHOUT_A_FILE.iter().map(|(key, value)| (key.to_string(), value.to_string()))),
+    }
+    for text in overrides {
+        let (key, value) = text.split_once('=').ok_or_else(|| UsageError::Override(text.clone()))?;
+        if key.trim().is_empty() {
+            return Err(UsageError::Override(text.clone()));
+        }
+        properties.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    BrokerConfig::from_properties(&properties).map_err(UsageError::Config)
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    let mut text = String::from("the configuration cannot be used:");
+    for error in errors {
+        let _ = write!(text, "\n  {error}");
+    }
+    text
+}
+
+/// What is printed when the broker is ready. The first line is for programs: `READY`, then each listener as
+/// `NAME://host:port` with the port it got, in the order of the configuration.
+fn greeting(listeners: &[(String, SocketAddr)], data: &str) -> String {
+    let mut text = String::from("READY");
+    for (name, address) in listeners {
+        let _ = write!(text, " {name}://{address}");
+    }
+    let mut first = listeners[0].1;
+    if first.ip().is_unspecified() {
+        first.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let _ = write!(
+        text,
+        "
+Tidelog {version} serves Kafka clients; its data is in {data}. Ctrl-C stops it.
+
+With kcat (the topic is made by the first message):
+  echo hello | kcat -b {first} -t greetings -P
+  kcat -b {first} -t greetings -C -o beginning -e
+
+With Kafka's own tools:
+  kafka-topics.sh --bootstrap-server {first} --create --topic greetings --partitions 3
+  kafka-console-producer.sh --bootstrap-server {first} --topic greetings
+  kafka-console-consumer.sh --bootstrap-server {first} --topic greetings --partition 0 --offset earliest
+",
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(file: Option<&Path>, overrides: &[&str]) -> String {
+        let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+        configuration(file, &overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        insta::assert_snapshot!(refused(Some(Path::new("no-such.properties")), &[]), @"cannot read no-such.properties: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn an_override_without_a_value_is_named() {
+        insta::assert_snapshot!(refused(None, &["num.partitions"]), @"--override num.partitions: allowed is KEY=VALUE, such as num.partitions=3");
+        insta::assert_snapshot!(refused(None, &["=3"]), @"--override =3: allowed is KEY=VALUE, such as num.partitions=3");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_named_with_what_is_allowed() {
+        insta::assert_snapshot!(refused(None, &["num.partitions=many", "log.segment.bytes=-5"]), @"");
+    }
+
+    #[test]
+    fn a_file_is_read_as_java_reads_it_and_overrides_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.properties");
+        std::fs::write(&path, "# a comment\nnode.id : 7\nlog.dirs=/a,\\\n  /b\nnum.partitions=2\nno.such.config=1\n").unwrap();
+        let (config, warnings) = configuration(Some(&path), &["num.partitions=5".into()]).unwrap();
+        assert_eq!((config.node_id.0, config.num_partitions), (7, 5));
+        assert_eq!(config.log_dirs, ["/a", "/b"]);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].text.starts_with("no.such.config"), "{}", warnings[0].text);
+    }
+
+    #[test]
+    fn no_argument_at_all_is_a_broker_for_this_machine() {
+        let arguments = Arguments::try_parse_from(["tidelog"]).unwrap();
+        assert!(arguments.command.is_none());
+        let (config, warnings) = configuration(None, &[]).unwrap();
+        assert!(warnings.is_empty());
+        assert_eq!((config.listeners[0].host.as_str(), config.listeners[0].port), ("127.0.0.1", 9092));
+        assert_eq!(config.log_dirs, ["./tidelog-data"]);
+    }
+
+    #[test]
+    fn the_greeting_begins_with_a_line_for_programs() {
+        let listeners = [("PLAINTEXT".to_string(), "0.0.0.0:9092".parse().unwrap()), ("V6".to_string(), "[::1]:9093".parse().unwrap())];
+        let text = greeting(&listeners, "./tidelog-data");
+        assert_eq!(text.lines().next(), Some("READY PLAINTEXT://0.0.0.0:9092 V6://[::1]:9093"));
+        assert!(text.contains("kcat -b 127.0.0.1:9092 -t greetings -P"));
+    }
+}

@@ -1,0 +1,363 @@
+//! One client's connection, from accept to close, in one task.
+//!
+//! The task reads frames, does the per-byte work on them (`api::prepare`), submits them to the core and sends the
+//! answers, in the order in which the core gives them. Requests may be pipelined: a connection goes on reading while
+//! it has fewer than [`IN_FLIGHT_MAX`] requests that are unanswered or whose answers are not out yet. So a client
+//! that does not read its answers stops being read, and costs what these answers hold, which for records is the
+//! name of a slice of a file.
+
+use crate::budget::{Budget, Overdraft};
+use crate::door::{Door, Link, Message, Outgoing, is_answered};
+use crate::frames::FrameReader;
+use crate::sender::Sender;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidelog_core::api::prepare;
+use tidelog_core::batch::BatchLimits;
+use tidelog_core::io::Input;
+use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// Requests of a connection that are not answered, or whose answers are not out.
+pub const IN_FLIGHT_MAX: usize = 128;
+/// Checking a larger frame takes long enough that the thread's other connections should go elsewhere meanwhile.
+const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
+/// How long a connection that will be closed may take to send what it still has, and how long a client that sends
+/// no more may wait for its last answers.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Longer than any patience here.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// How long one frame may be read on at the expense of everybody else while the budget is spent.
+const OVERDRAFT_MAX: Duration = Duration::from_secs(30);
+
+/// What all connections share.
+pub struct Shared {
+    pub door: Arc<Door>,
+    pub budget: Budget,
+    pub limits: BatchLimits,
+    /// `socket.request.max.bytes`
+    pub request_bytes_max: i32,
+    /// `connections.max.idle.ms`; `None`: for ever.
+    pub idle_max: Option<Duration>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("the client closed it")]
+    Client,
+    #[error("it was idle for longer than connections.max.idle.ms")]
+    Idle,
+    #[error("the client did not take its last answers in time")]
+    Stalled,
+    #[error("a request took longer than {} s to arrive while memory was short", OVERDRAFT_MAX.as_secs())]
+    Overdrawn,
+    #[error("{0}")]
+    Core(&'static str),
+    #[error("{0}")]
+    Frame(#[from] FrameLengthError),
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+}
+
+impl End {
+    /// Whether an operator may want to know: the client broke the protocol, or our answer could not be given.
+    fn is_remarkable(&self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Request(_) | Self::Overdrawn | Self::Core(_))
+    }
+}
+
+/// Serves a connection until its end. `link` is known to the door already.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: u16, link: Arc<Link>, shared: Arc<Shared>) {
+    let mut connection = Connection {
+        stream,
+        listener,
+        reader: FrameReader::new(shared.request_bytes_max),
+        sender: Sender::default(),
+        outgoing: VecDeque::new(),
+        in_flight: VecDeque::new(),
+        messages: Vec::new(),
+        held: 0,
+        overdraft: None,
+        phase: Phase::Open,
+        active: Instant::now(),
+        timed_for: Instant::now(),
+        link: link.clone(),
+        shared: shared.clone(),
+    };
+    let end = connection.run().await;
+    drop(connection);
+    shared.door.submit(Message::Disconnected(link.conn));
+    match end.is_remarkable() {
+        true => tracing::info!(%peer, conn = link.conn.0, "connection closed: {end}"),
+        false => tracing::debug!(%peer, conn = link.conn.0, "connection closed: {end}"),
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    listener: u16,
+    reader: FrameReader,
+    sender: Sender,
+    /// Taken from the link, about to be encoded.
+    outgoing: VecDeque<Outgoing>,
+    /// The sizes of the frames that are unanswered, oldest first.
+    in_flight: VecDeque<usize>,
+    messages: Vec<Message>,
+    /// What this connection holds of the budget.
+    held: usize,
+    overdraft: Option<(Overdraft, Instant)>,
+    phase: Phase,
+    /// When bytes last moved, in either direction.
+    active: Instant,
+    /// What the timer is set to.
+    timed_for: Instant,
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+}
+
+enum Phase {
+    Open,
+    /// The client sends no more; its requests are answered, but not for ever.
+    Ended { since: Instant },
+    /// The broker takes no more requests, and will say when to close.
+    Draining,
+    /// What is there is sent, then the connection closes.
+    Closing { why: &'static str, since: Instant },
+}
+
+/// What a socket has done.
+enum Moved {
+    Read(usize),
+    /// It takes bytes again.
+    Writable,
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        let mut timer = pin!(tokio::time::sleep_until(self.timed_for.into()));
+        loop {
+            match self.step(timer.as_mut()).await {
+                Ok(None) => {}
+                Ok(Some(end)) | Err(end) => return end,
+            }
+        }
+    }
+
+    /// Does all that can be done now, then waits for more.
+    async fn step(&mut self, timer: Pin<&mut Sleep>) -> Result<Option<End>, End> {
+        self.submit_frames()?;
+        self.encode_answers()?;
+        let blocked = self.send()?;
+        let end = self.finished();
+        if end.is_none() && !self.has_frame_to_submit() {
+            self.wait(blocked, timer).await?;
+        }
+        Ok(end)
+    }
+
+    /// Waits until something can be done, and reads if that is it.
+    async fn wait(&mut self, blocked: bool, mut timer: Pin<&mut Sleep>) -> Result<(), End> {
+        let wants = matches!(self.phase, Phase::Open) && self.has_room();
+        let read = wants && self.may_hold_more();
+        let expiry = self.expiry();
+        if expiry < self.timed_for {
+            self.set(timer.as_mut(), expiry);
+        }
+        tokio::select! {
+            biased;
+            moved = poll_fn(|cx| poll_socket(&mut self.stream, &mut self.reader, read, blocked, cx)) => {
+                if let Moved::Read(bytes) = moved? {
+                    self.received(bytes);
+                }
+            }
+            () = self.link.filled() => {}
+            () = self.shared.budget.changed(), if wants && !read => {}
+            () = timer.as_mut() => {
+                // Bytes that moved since it was set did not move it: a timer is touched seldom that way.
+                let expiry = self.expiry();
+                if expiry <= Instant::now() {
+                    return Err(self.expired());
+                }
+                self.set(timer, expiry);
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, timer: Pin<&mut Sleep>, expiry: Instant) {
+        self.timed_for = expiry;
+        timer.reset(expiry.into());
+    }
+
+    fn received(&mut self, bytes: usize) {
+        self.active = Instant::now();
+        self.held += bytes;
+        self.shared.budget.hold(bytes);
+        if bytes == 0 {
+            self.phase = Phase::Ended { since: self.active };
+        }
+    }
+
+    /// Submits the whole frames that have been read, together.
+    fn submit_frames(&mut self) -> Result<(), End> {
+        while self.has_frame_to_submit() {
+            let frame = self.reader.next_frame()?.expect("there is one");
+            let (conn, bytes) = (self.link.conn, FRAME_LENGTH_BYTES + frame.len());
+            let limits = &self.shared.limits;
+            let request = match bytes <= INLINE_FRAME_BYTES_MAX {
+                true => prepare(conn, self.listener, frame, limits),
+                false => tokio::task::block_in_place(|| prepare(conn, self.listener, frame, limits)),
+            }?;
+            self.in_flight.push_back(bytes);
+            self.overdraft = None;
+            tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
+            self.messages.push(Message::Input(Input::Request(Box::new(request))));
+        }
+        if !self.messages.is_empty() {
+            let shared = self.shared.clone();
+            shared.door.submit_all(&mut self.messages);
+        }
+        Ok(())
+    }
+
+    /// Takes what the core has for this connection.
+    fn encode_answers(&mut self) -> Result<(), End> {
+        self.link.take(&mut self.outgoing);
+        while let Some(outgoing) = self.outgoing.pop_front() {
+            match outgoing {
+                Outgoing::Response { response, files } => {
+                    let frame = encode_response(
+                        response.api_key,
+                        response.api_version,
+                        response.correlation_id,
+                        &response.body,
+                    );
+                    self.sender.push(frame, &files)?;
+                    self.free_one();
+                }
+                Outgoing::Nothing => self.free_one(),
+                Outgoing::Drain if matches!(self.phase, Phase::Open) => self.phase = Phase::Draining,
+                Outgoing::Drain => {}
+                Outgoing::Close(why) => self.phase = Phase::Closing { why, since: Instant::now() },
+            }
+        }
+        Ok(())
+    }
+
+    fn free_one(&mut self) {
+        let bytes = self.in_flight.pop_front().expect("the core answers what it was asked");
+        self.held -= bytes;
+        self.shared.budget.free(bytes);
+    }
+
+    /// Sends until all is out or the socket takes no more; true for the latter.
+    fn send(&mut self) -> io::Result<bool> {
+        let socket = &self.stream;
+        while self.sender.unsent() > 0 {
+            match socket.try_io(Interest::WRITABLE, || self.sender.send_some(socket)) {
+                Ok(()) => self.active = Instant::now(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether this connection's life is over.
+    fn finished(&self) -> Option<End> {
+        if self.sender.unsent() > 0 {
+            return None;
+        }
+        match self.phase {
+            Phase::Ended { .. } if self.in_flight.is_empty() => Some(End::Client),
+            Phase::Closing { why, .. } => Some(End::Core(why)),
+            _ => None,
+        }
+    }
+
+    /// Whether one more request may be taken up.
+    fn has_room(&self) -> bool {
+        self.in_flight.len() + self.sender.unsent() < IN_FLIGHT_MAX
+    }
+
+    fn has_frame_to_submit(&self) -> bool {
+        let open = matches!(self.phase, Phase::Open | Phase::Ended { .. });
+        open && self.has_room() && self.reader.has_frame()
+    }
+
+    /// Whether the budget lets this connection read on.
+    fn may_hold_more(&mut self) -> bool {
+        if self.overdraft.is_some() || !self.shared.budget.is_spent(self.shared.door.disk().queued_bytes()) {
+            return true;
+        }
+        if self.reader.held_bytes() > 0 {
+            self.overdraft = self.shared.budget.overdraw().map(|right| (right, Instant::now()));
+        }
+        self.overdraft.is_some()
+    }
+
+    /// When this connection's patience ends if nothing happens.
+    fn expiry(&self) -> Instant {
+        let idle = self.active + self.shared.idle_max.unwrap_or(FOREVER).min(FOREVER);
+        let phase = match self.phase {
+            Phase::Ended { since } | Phase::Closing { since, .. } => since + LAST_WORDS,
+            // Who waits for the core is not idle.
+            Phase::Open | Phase::Draining if !self.in_flight.is_empty() => Instant::now() + FOREVER,
+            Phase::Open | Phase::Draining => idle,
+        };
+        match &self.overdraft {
+            Some((_, since)) => phase.min(*since + OVERDRAFT_MAX),
+            None => phase,
+        }
+    }
+
+    fn expired(&self) -> End {
+        match self.phase {
+            _ if self.overdraft.is_some() => End::Overdrawn,
+            Phase::Ended { .. } => End::Client,
+            Phase::Closing { .. } => End::Stalled,
+            Phase::Open | Phase::Draining if self.sender.unsent() > 0 => End::Stalled,
+            Phase::Open | Phase::Draining => End::Idle,
+        }
+    }
+}
+
+/// Reads what has come, or says that the socket takes bytes again, whichever of the two is asked for. Room to read
+/// into is made only when there is something to read.
+fn poll_socket(
+    stream: &mut TcpStream,
+    reader: &mut FrameReader,
+    read: bool,
+    writable: bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Moved>> {
+    if read {
+        if stream.poll_read_ready(cx)?.is_ready()
+            && let Poll::Ready(bytes) = pin!(stream.read_buf(reader.room())).poll(cx)?
+        {
+            return Poll::Ready(Ok(Moved::Read(bytes)));
+        }
+        reader.rest();
+    }
+    if writable && stream.poll_write_ready(cx)?.is_ready() {
+        return Poll::Ready(Ok(Moved::Writable));
+    }
+    Poll::Pending
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.budget.free(self.held);
+    }
+}

@@ -1,0 +1,186 @@
+//! Sockets that clients connect to.
+//!
+//! Addresses are taken first and listened on last: a port in use is found before anything is touched on the disk,
+//! and a client that comes before the broker is ready is refused at once, where it would otherwise hang.
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use tidelog_core::config::{BrokerConfig, Listener};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A listener's sockets: one, or one for each address that its host name stands for.
+#[derive(Debug)]
+pub struct Bound {
+    pub name: String,
+    pub port: u16,
+    sockets: Vec<(Socket, SocketAddr)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(
+        "listener {name}: {address} is in use by another process: stop that one, or listen elsewhere (--override \
+         listeners={name}://{host}:PORT, with port 0 for any free one)"
+    )]
+    InUse { name: String, host: String, address: SocketAddr },
+    #[error("listener {name}: the host {host:?} cannot be resolved: {source}")]
+    Unresolved { name: String, host: String, source: io::Error },
+    #[error("listener {name}: cannot listen on {address}: {source}")]
+    Other { name: String, address: SocketAddr, source: io::Error },
+}
+
+impl Bound {
+    /// Takes the addresses of a listener.
+    pub fn bind(listener: &Listener) -> Result<Self, ListenError> {
+        let mut addresses = resolve(listener)?;
+        let (mut sockets, mut port, mut absent) = (Vec::new(), listener.port, None);
+        // With any host: IPv6 with IPv4 in it, or IPv4 alone where there is no IPv6.
+        let enough = if listener.host.is_empty() { 1 } else { usize::MAX };
+        addresses.dedup();
+        for mut address in addresses {
+            if sockets.len() >= enough {
+                break;
+            }
+            address.set_port(port);
+            match bind(address) {
+                Ok((socket, bound)) => {
+                    port = bound.port();
+                    sockets.push((socket, bound));
+                }
+                Err(error) if is_absent(&error) => absent = Some((address, error)),
+                Err(error) => return Err(failure(listener, address, error)),
+            }
+        }
+        match absent {
+            Some((address, error)) if sockets.is_empty() => Err(failure(listener, address, error)),
+            _ => Ok(Self { name: listener.name.clone(), port, sockets }),
+        }
+    }
+
+    /// Where it can be reached: the first of its addresses.
+    pub fn address(&self) -> SocketAddr {
+        self.sockets[0].1
+    }
+
+    /// Begins to listen, inside tokio's runtime.
+    pub fn listen(self, listener: &Listener, backlog: i32) -> Result<Vec<TcpListener>, ListenError> {
+        let mut listening = Vec::new();
+        for (socket, address) in self.sockets {
+            let started = socket.listen(backlog).and_then(|()| TcpListener::from_std(socket.into()));
+            listening.push(started.map_err(|error| failure(listener, address, error))?);
+        }
+        Ok(listening)
+    }
+}
+
+fn resolve(listener: &Listener) -> Result<Vec<SocketAddr>, ListenError> {
+    let Listener { host, port, name, .. } = listener;
+    if host.is_empty() {
+        return Ok([IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+            .map(|any| SocketAddr::new(any, *port))
+            .to_vec());
+    }
+    let unresolved = |source| ListenError::Unresolved { name: name.clone(), host: host.clone(), source };
+    let found: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs().map_err(unresolved)?.collect();
+    match found.is_empty() {
+        true => Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
+        false => Ok(found),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Only "all addresses" includes those of IPv4.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A restart must not wait until the kernel has forgotten the last life's connections.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().expect("an internet address");
+    Ok((socket, bound))
+}
+
+/// This machine does not have the address (`localhost` without IPv6).
+fn is_absent(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+fn failure(listener: &Listener, address: SocketAddr, source: io::Error) -> ListenError {
+    let name = listener.name.clone();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { name, host: listener.host.clone(), address },
+        _ => ListenError::Other { name, address, source },
+    }
+}
+
+/// What the sockets of clients are set to. The kernel sizes their buffers by itself, which is faster than any fixed
+/// size, unless the configuration names one.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    send_buffer_bytes: Option<usize>,
+    receive_buffer_bytes: Option<usize>,
+}
+
+impl SocketOptions {
+    pub fn of(config: &BrokerConfig) -> Self {
+        let set = |name: &str, bytes: i32| {
+            let is_set = config.properties.contains_key(name);
+            usize::try_from(bytes).ok().filter(|_| is_set)
+        };
+        Self {
+            send_buffer_bytes: set("socket.send.buffer.bytes", config.socket_send_buffer_bytes),
+            receive_buffer_bytes: set("socket.receive.buffer.bytes", config.socket_receive_buffer_bytes),
+        }
+    }
+
+    pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new())?;
+        if let Some(bytes) = self.send_buffer_bytes {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.receive_buffer_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidelog_core::config::SecurityProtocol;
+
+    fn listener(host: &str, port: u16) -> Listener {
+        Listener { name: "PLAINTEXT".into(), protocol: SecurityProtocol::Plaintext, host: host.into(), port }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_what_to_do() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = Bound::bind(&listener("127.0.0.1", port)).unwrap_err().to_string();
+        insta::assert_snapshot!(error.replace(&port.to_string(), "9092"), @"listener PLAINTEXT: 127.0.0.1:9092 is in use by another process: stop that one, or listen elsewhere (--override listeners=PLAINTEXT://127.0.0.1:PORT, with port 0 for any free one)");
+    }
+
+    #[test]
+    fn port_0_gets_a_free_port_and_the_name_localhost_all_its_addresses() {
+        let bound = Bound::bind(&listener("127.0.0.1", 0)).unwrap();
+        assert_ne!(bound.port, 0);
+        let bound = Bound::bind(&listener("localhost", 0)).unwrap();
+        assert!(bound.sockets.iter().all(|(_, address)| address.port() == bound.port && address.ip().is_loopback()));
+        let any = Bound::bind(&listener("", 0)).unwrap();
+        assert!(any.address().ip().is_unspecified());
+    }
+
+    #[test]
+    fn a_host_without_an_address_is_named() {
+        let error = Bound::bind(&listener("no-such-host.invalid", 9092)).unwrap_err().to_string();
+        assert!(error.starts_with("listener PLAINTEXT: the host \"no-such-host.invalid\" cannot be resolved: "), "{error}");
+    }
+}

@@ -1,0 +1,51 @@
+//! The operator's log: one line an event, on standard error, coloured only where a person reads it.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged where neither `--log-level` nor `RUST_LOG` says otherwise.
+pub const DEFAULT: &str = "info";
+
+#[derive(Debug, thiserror::Error)]
+#[error("{source_name}={text}: {why}; allowed is error, warn, info, debug or trace, or a list such as info,tidelog::connection=debug")]
+pub struct LogLevelError {
+    source_name: &'static str,
+    text: String,
+    why: String,
+}
+
+/// Starts logging for the whole process. `level` is what the command line says, `environment` the value of
+/// `RUST_LOG`; the former wins. A second start in one process has no effect.
+pub fn start(level: Option<&str>, environment: Option<&str>) -> Result<(), LogLevelError> {
+    let (source_name, text) = match (level, environment) {
+        (Some(text), _) => ("--log-level", text),
+        (None, Some(text)) => ("RUST_LOG", text),
+        (None, None) => ("", DEFAULT),
+    };
+    let filter = parse(text).map_err(|why| LogLevelError { source_name, text: text.to_owned(), why })?;
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let _ = subscriber.try_init();
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    // The filter takes a lone unknown word for a module's name, and would then log nothing at all.
+    let known = ["off", "error", "warn", "info", "debug", "trace"];
+    if let Some(word) = text.split(',').find(|word| !word.contains(['=', ':', '[', '_']) && !known.contains(word)) {
+        return Err(format!("{word:?} is not a level"));
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_does_not_exist_is_refused_with_those_that_do() {
+        insta::assert_snapshot!(start(Some("loud"), None).unwrap_err(), @r#"--log-level=loud: "loud" is not a level; allowed is error, warn, info, debug or trace, or a list such as info,tidelog::connection=debug"#);
+        assert!(parse("info,tidelog::connection=debug").is_ok());
+        assert!(parse("tidelog=notalevel").is_err());
+    }
+}

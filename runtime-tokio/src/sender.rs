@@ -1,0 +1,209 @@
+//! What a connection has to send: bytes in memory and slices of files, as pieces of one stream.
+//!
+//! Bytes go out by `sendmsg`, many pieces a call; slices of files by `sendfile`, from the page cache to the socket
+//! without passing through this process. Nothing blocks: what the socket does not take now stays for later.
+
+use crate::disk::OpenFile;
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use tidelog_core::ids::FileId;
+use tidelog_core::wire::{Frame, RecordsChunk};
+
+/// How many pieces of memory one call takes.
+const SLICES_MAX: usize = 64;
+/// The most bytes of a file that one call sends, so that one connection does not keep a thread from the others.
+const SENDFILE_BYTES_MAX: usize = 1 << 20;
+/// A slice of a file up to this size is read and sent with its neighbours: cheaper than a call of its own.
+const COPIED_SLICE_BYTES_MAX: usize = 8 << 10;
+
+#[derive(Default)]
+pub struct Sender {
+    pieces: VecDeque<Piece>,
+    /// For each frame that is not out yet, the bytes that must have been sent for it, counted from the beginning.
+    ends: VecDeque<u64>,
+    queued: u64,
+    sent: u64,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    File { open: Arc<OpenFile>, position: u64, len: usize },
+}
+
+impl Sender {
+    /// Appends a frame. `files` are the open files that it names.
+    pub fn push(&mut self, frame: Frame, files: &[(FileId, Arc<OpenFile>)]) -> io::Result<()> {
+        self.queued += frame.len as u64;
+        self.ends.push_back(self.queued);
+        for chunk in frame.chunks {
+            match chunk {
+                RecordsChunk::Bytes(bytes) => self.pieces.push_back(Piece::Bytes(bytes)),
+                RecordsChunk::File(slice) => {
+                    let found = files.iter().find(|(id, _)| *id == slice.file);
+                    let open = &found.expect("every file of a response was looked up").1;
+                    let len = slice.len as usize;
+                    if len <= COPIED_SLICE_BYTES_MAX {
+                        let mut content = vec![0; len];
+                        open.file.read_exact_at(&mut content, slice.position)?;
+                        self.pieces.push_back(Piece::Bytes(Bytes::from(content)));
+                    } else {
+                        self.pieces.push_back(Piece::File { open: open.clone(), position: slice.position, len });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many frames are not out yet.
+    pub fn unsent(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Sends what `socket` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
+    pub fn send_some(&mut self, socket: impl AsFd) -> io::Result<()> {
+        let sent = match self.pieces.front_mut() {
+            None => 0,
+            Some(Piece::File { open, position, len }) => {
+                let most = (*len).min(SENDFILE_BYTES_MAX);
+                let sent = retry(|| rustix::fs::sendfile(&socket, &open.file, Some(position), most))?;
+                if sent == 0 {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than the slice of it"));
+                }
+                *len -= sent;
+                if *len == 0 {
+                    self.pieces.pop_front();
+                }
+                sent
+            }
+            Some(Piece::Bytes(_)) => {
+                let sent = self.send_bytes(&socket)?;
+                self.advance(sent);
+                sent
+            }
+        };
+        self.sent += sent as u64;
+        while self.ends.front().is_some_and(|end| *end <= self.sent) {
+            self.ends.pop_front();
+        }
+        Ok(())
+    }
+
+    fn send_bytes(&self, socket: &impl AsFd) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut filled = 0;
+        for (piece, slice) in self.pieces.iter().zip(&mut slices) {
+            let Piece::Bytes(bytes) = piece else { break };
+            *slice = IoSlice::new(bytes);
+            filled += 1;
+        }
+        // Without it the header of a response would travel, and wake the client, before the records that follow.
+        let more = if self.pieces.len() > filled { SendFlags::MORE } else { SendFlags::empty() };
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
+        retry(|| rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), flags))
+    }
+
+    /// `sent` bytes of the pieces of memory at the front are out.
+    fn advance(&mut self, mut sent: usize) {
+        while let Some(Piece::Bytes(bytes)) = self.pieces.front_mut() {
+            if bytes.len() > sent {
+                bytes::Buf::advance(bytes, sent);
+                return;
+            }
+            sent -= bytes.len();
+            self.pieces.pop_front();
+        }
+        assert_eq!(sent, 0, "no more was sent than there was");
+    }
+}
+
+fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(sent) => return Ok(sent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+    use tidelog_core::wire::FileSlice;
+
+    #[test]
+    fn memory_and_slices_of_files_leave_as_one_stream_however_little_the_socket_takes() {
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        file.write_all(&content).unwrap();
+        file.rewind().unwrap();
+        let files = [(FileId(1), Arc::new(OpenFile { file }))];
+        let slice = |position: usize, len: usize| {
+            RecordsChunk::File(FileSlice { file: FileId(1), position: position as u64, len: len as u32 })
+        };
+        let text = |text: &'static str| RecordsChunk::Bytes(Bytes::from_static(text.as_bytes()));
+        let mut sender = Sender::default();
+        let (mut wanted, mut count) = (Vec::new(), 0);
+        for chunks in [
+            vec![text("head"), slice(5, 2_500_000), text("between"), slice(0, 100), slice(7, 9000), text("end")],
+            vec![text("a"), text("b")],
+            (0..200).map(|_| text("many")).collect(),
+        ] {
+            let before = wanted.len();
+            for chunk in &chunks {
+                match chunk {
+                    RecordsChunk::Bytes(bytes) => wanted.extend_from_slice(bytes),
+                    RecordsChunk::File(at) => {
+                        wanted.extend_from_slice(&content[at.position as usize..][..at.len as usize]);
+                    }
+                }
+            }
+            sender.push(Frame { chunks, len: wanted.len() - before }, &files).unwrap();
+            count += 1;
+            assert_eq!(sender.unsent(), count);
+        }
+
+        let (out, mut into) = UnixStream::pair().unwrap();
+        out.set_nonblocking(true).unwrap();
+        into.set_nonblocking(true).unwrap();
+        let (mut got, mut blocked, mut buffer) = (Vec::new(), false, vec![0; 50_000]);
+        while got.len() < wanted.len() {
+            match sender.send_some(&out) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
+                other => other.unwrap(),
+            }
+            match into.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => got.extend_from_slice(&buffer[..other.unwrap()]),
+            }
+        }
+        assert!(got == wanted && blocked);
+        assert_eq!(sender.unsent(), 0);
+    }
+
+    #[test]
+    fn a_slice_beyond_the_end_of_its_file_is_an_error_and_not_a_wrong_answer() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 20_000]).unwrap();
+        let files = [(FileId(1), Arc::new(OpenFile { file }))];
+        let slice = |len| Frame {
+            chunks: vec![RecordsChunk::File(FileSlice { file: FileId(1), position: 15_000, len })],
+            len: len as usize,
+        };
+        let (out, _into) = UnixStream::pair().unwrap();
+        assert!(Sender::default().push(slice(6000), &files).is_err());
+        let mut sender = Sender::default();
+        sender.push(slice(9000), &files).unwrap();
+        sender.send_some(&out).unwrap();
+        assert_eq!(sender.send_some(&out).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
