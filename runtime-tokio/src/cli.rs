@@ -182,14 +182,19 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_used_is_named_with_what_is_allowed() {
-        insta::assert_snapshot!(refused(None, &["num.partitions=many", "log.segment.bytes=-5"]), @"");
+        insta::assert_snapshot!(refused(None, &["num.partitions=many", "log.segment.bytes=-5"]), @r"
+        the configuration cannot be used:
+          log.segment.bytes=-5: allowed is a number of at least 1048576
+          num.partitions=many: allowed is a number of at least 1
+        ");
     }
 
     #[test]
     fn a_file_is_read_as_java_reads_it_and_overrides_win() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server.properties");
-        std::fs::write(&path, "# a comment\nnode.id : 7\nlog.dirs=/a,\\\n  /b\nnum.partitions=2\nno.such.config=1\n").unwrap();
+        std::fs::write(&path, "# a comment\nnode.id : 7\nlog.dirs=/a,\\\n  /b\nnum.partitions=2\nno.such.config=1\n")
+            .unwrap();
         let (config, warnings) = configuration(Some(&path), &["num.partitions=5".into()]).unwrap();
         assert_eq!((config.node_id.0, config.num_partitions), (7, 5));
         assert_eq!(config.log_dirs, ["/a", "/b"]);
@@ -209,7 +214,10 @@ mod tests {
 
     #[test]
     fn the_greeting_begins_with_a_line_for_programs() {
-        let listeners = [("PLAINTEXT".to_string(), "0.0.0.0:9092".parse().unwrap()), ("V6".to_string(), "[::1]:9093".parse().unwrap())];
+        let listeners = [
+            ("PLAINTEXT".to_string(), "0.0.0.0:9092".parse().unwrap()),
+            ("V6".to_string(), "[::1]:9093".parse().unwrap()),
+        ];
         let text = greeting(&listeners, "./tidelog-data");
         assert_eq!(text.lines().next(), Some("READY PLAINTEXT://0.0.0.0:9092 V6://[::1]:9093"));
         assert!(text.contains("kcat -b 127.0.0.1:9092 -t greetings -P"));

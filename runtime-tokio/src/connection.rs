@@ -11,17 +11,17 @@ use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
 use crate::sender::Sender;
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
 use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -129,11 +129,16 @@ struct Connection {
 enum Phase {
     Open,
     /// The client sends no more; its requests are answered, but not for ever.
-    Ended { since: Instant },
+    Ended {
+        since: Instant,
+    },
     /// The broker takes no more requests, and will say when to close.
     Draining,
     /// What is there is sent, then the connection closes.
-    Closing { why: &'static str, since: Instant },
+    Closing {
+        why: &'static str,
+        since: Instant,
+    },
 }
 
 /// What a socket has done.

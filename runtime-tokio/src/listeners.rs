@@ -181,6 +181,9 @@ mod tests {
     #[test]
     fn a_host_without_an_address_is_named() {
         let error = Bound::bind(&listener("no-such-host.invalid", 9092)).unwrap_err().to_string();
-        assert!(error.starts_with("listener PLAINTEXT: the host \"no-such-host.invalid\" cannot be resolved: "), "{error}");
+        assert!(
+            error.starts_with("listener PLAINTEXT: the host \"no-such-host.invalid\" cannot be resolved: "),
+            "{error}"
+        );
     }
 }

@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 pub const DEFAULT: &str = "info";
 
 #[derive(Debug, thiserror::Error)]
-#[error("{source_name}={text}: {why}; allowed is error, warn, info, debug or trace, or a list such as info,tidelog::connection=debug")]
+#[error(
+    "{source_name}={text}: {why}; allowed is error, warn, info, debug or trace, or a list such as info,tidelog::connection=debug"
+)]
 pub struct LogLevelError {
     source_name: &'static str,
     text: String,

@@ -23,7 +23,7 @@ use tidelog_core::ids::ConnId;
 use tidelog_core::io::Input;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Worker threads run no deep recursion; what they do not touch of it is never given to them.
@@ -122,7 +122,7 @@ impl Server {
         }
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops cleanly. A second signal ends the process at once.
+    /// Serves until SIGTERM, SIGINT or SIGHUP, then stops cleanly. A second signal ends the process at once.
     pub fn serve_until_signal(self) -> Result<(), ServerError> {
         let runtime = self.runtime.as_ref().expect("it runs");
         let (mut terminate, mut interrupt) = {
@@ -130,14 +130,15 @@ impl Server {
             let listen = |kind| signal(kind).map_err(ServerError::Signal);
             (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?)
         };
-        runtime.block_on(async {
-            tokio::select! {
-                error = self.failed() => Err(error),
-                _ = terminate.recv() => Ok("SIGTERM"),
-                _ = interrupt.recv() => Ok("SIGINT"),
-            }
-        })
-        .map(|name| tracing::info!("{name}: stopping; a second signal ends the process at once"))?;
+        runtime
+            .block_on(async {
+                tokio::select! {
+                    error = self.failed() => Err(error),
+                    _ = terminate.recv() => Ok("SIGTERM"),
+                    _ = interrupt.recv() => Ok("SIGINT"),
+                }
+            })
+            .map(|name| tracing::info!("{name}: stopping; a second signal ends the process at once"))?;
         runtime.spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -209,6 +210,31 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             self.end(runtime);
+        }
+    }
+}
+
+/// What asks a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
         }
     }
 }
@@ -355,3 +381,6 @@ fn seed() -> io::Result<[u8; 32]> {
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,11 @@ impl Roots {
     pub fn resolve(&self, path: &DiskPath) -> PathBuf {
         let mut real = self.of(path.dir).clone();
         for part in path.path.split('/').filter(|part| !part.is_empty()) {
-            assert!(part != ".." && part != "." && !part.contains('\0'), "a path leaves its directory: {:?}", path.path);
+            assert!(
+                part != ".." && part != "." && !part.contains('\0'),
+                "a path leaves its directory: {:?}",
+                path.path
+            );
             real.push(part);
         }
         real

@@ -33,7 +33,7 @@ pub trait Completions: Send + Sync + 'static {
     /// Puts them where the core will find them, in this order. Never blocks.
     fn deliver(&self, completions: &mut Vec<IoCompletion>);
     /// Runs the core on what was delivered, unless another thread is at it.
-    fn run(&self);
+    fn run(self: Arc<Self>);
 }
 
 /// Something that can be run now.
@@ -131,7 +131,8 @@ impl Disk {
         runnable: &mut VecDeque<Task>,
         completions: &mut Vec<IoCompletion>,
     ) {
-        let Ok(_) = self.inline_free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1)) else {
+        let Ok(_) = self.inline_free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1))
+        else {
             return self.run_in_pool(task, sink);
         };
         match task {
@@ -211,14 +212,14 @@ impl Disk {
                 Task::Read(command) => {
                     completions.push(IoCompletion { id: command.id, result: self.context.perform(command.op) });
                     sink.deliver(&mut completions);
-                    sink.run();
+                    sink.clone().run();
                 }
                 Task::Lane(owner) => loop {
                     let batch = self.take(owner);
                     self.perform(batch, &mut completions);
                     sink.deliver(&mut completions);
                     // Before the lane is let go: what the core adds to it now, this thread carries out next.
-                    sink.run();
+                    sink.clone().run();
                     if !self.release(owner) {
                         break;
                     }

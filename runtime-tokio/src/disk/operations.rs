@@ -100,7 +100,8 @@ impl Context {
             Ok(content)
         })?;
         if content.len() as u64 > limit_bytes {
-            let text = format!("cannot read {}: it is larger than {limit_bytes} bytes", self.roots.resolve(path).display());
+            let text =
+                format!("cannot read {}: it is larger than {limit_bytes} bytes", self.roots.resolve(path).display());
             return Err(IoError { kind: IoErrorKind::TooLarge, text });
         }
         Ok(IoDone::Bytes(Bytes::from(content)))

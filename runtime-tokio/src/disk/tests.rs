@@ -16,7 +16,7 @@ impl Completions for Sink {
         }
     }
 
-    fn run(&self) {}
+    fn run(self: Arc<Self>) {}
 }
 
 struct Bench {
@@ -205,5 +205,8 @@ fn a_failure_says_what_was_tried_on_which_path() {
     std::fs::write(bench.path().join("large"), b"12345678901").unwrap();
     let text = bench.run(IoOp::Load { path: path("large"), limit_bytes: 10 }).unwrap_err();
     assert_eq!(text.kind, IoErrorKind::TooLarge);
-    assert_eq!(bench.run(IoOp::Load { path: path("large"), limit_bytes: 11 }).unwrap(), IoDone::Bytes("12345678901".into()));
+    assert_eq!(
+        bench.run(IoOp::Load { path: path("large"), limit_bytes: 11 }).unwrap(),
+        IoDone::Bytes("12345678901".into())
+    );
 }

@@ -1,0 +1,332 @@
+//! The world around a scripted machine, over loopback sockets.
+
+use super::*;
+use crate::connection::IN_FLIGHT_MAX;
+use bytes::Bytes;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream as Client};
+use std::sync::mpsc;
+use tidelog_core::ids::{FileId, LogDirId, LogId};
+use tidelog_core::io::{Chunks, DiskPath, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
+use tidelog_core::time::{Mono, Now};
+use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use tidelog_core::wire::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, MetadataRequest, MetadataResponse,
+    ProduceRequest,
+};
+use tidelog_core::wire::{
+    ApiKey, FileSlice, RequestBody, RequestHeader, ResponseBody, decode_response, encode_request,
+};
+
+const CONTENT_LEN: usize = 3_000_000;
+
+/// Answers ApiVersions at once, Metadata when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
+/// slice of a file that it has just written and closes at once. Tells the test what it sees.
+struct Script {
+    seen: mpsc::Sender<String>,
+    waiting: Vec<Request>,
+    fetch: Option<Request>,
+    ready: Output,
+}
+
+impl Script {
+    fn answer(request: &Request, body: ResponseBody, out: &mut Outbox) {
+        let RequestHeader { api_key, api_version, correlation_id, .. } = request.header;
+        let response = Response { api_key, api_version, correlation_id, body };
+        out.outputs.push(Output::Respond(request.conn, Box::new(response)));
+    }
+
+    fn answer_waiting(&mut self, out: &mut Outbox) {
+        for request in self.waiting.drain(..) {
+            Self::answer(&request, ResponseBody::Metadata(MetadataResponse::default()), out);
+        }
+    }
+
+    fn request(&mut self, request: Request, out: &mut Outbox) {
+        match &request.body {
+            RequestBody::ApiVersions(_) => {
+                Self::answer(&request, ResponseBody::ApiVersions(ApiVersionsResponse::default()), out);
+            }
+            RequestBody::Metadata(_) => {
+                self.waiting.push(request);
+                assert!(self.waiting.len() <= IN_FLIGHT_MAX, "more in flight than a connection may have");
+                if self.waiting.len() == IN_FLIGHT_MAX {
+                    self.answer_waiting(out);
+                }
+            }
+            RequestBody::Produce(produce) => assert_eq!(produce.acks, 0),
+            RequestBody::Fetch(_) => {
+                self.fetch = Some(request);
+                let path = DiskPath { dir: LogDirId(0), path: "content".into() };
+                let content: Bytes = (0..CONTENT_LEN).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+                out.io(io_id(0), IoOp::Open { file: FileId(1), path, create: true });
+                let chunks = Chunks::from_vec(vec![content]);
+                out.io(io_id(1), IoOp::Write { file: FileId(1), position: 0, chunks });
+            }
+            other => panic!("the tests send no {other:?}"),
+        }
+    }
+
+    fn written(&mut self, out: &mut Outbox) {
+        let slice = FileSlice { file: FileId(1), position: 10, len: CONTENT_LEN as u32 - 10 };
+        let partition = PartitionData { records: Some(slice.into()), ..Default::default() };
+        let topic = FetchableTopicResponse { partitions: vec![partition], ..Default::default() };
+        let body = ResponseBody::Fetch(FetchResponse { responses: vec![topic], ..Default::default() });
+        Self::answer(&self.fetch.take().unwrap(), body, out);
+        out.io(io_id(2), IoOp::Close { file: FileId(1) });
+    }
+}
+
+impl Machine for Script {
+    fn handle(&mut self, _: Now, input: Input, out: &mut Outbox) {
+        let seen = match input {
+            Input::Boot => {
+                out.outputs.push(std::mem::replace(&mut self.ready, Output::Ready));
+                "boot"
+            }
+            Input::Request(request) => {
+                self.request(*request, out);
+                return;
+            }
+            Input::Io(completion) => {
+                assert!(completion.result.is_ok(), "{:?}", completion.result);
+                if completion.id.seq == 1 {
+                    assert_eq!(completion.result, Ok(IoDone::Unit));
+                    self.written(out);
+                }
+                return;
+            }
+            Input::Stop => {
+                self.answer_waiting(out);
+                out.outputs.push(Output::Stopped);
+                "stop"
+            }
+            Input::Disconnected(_) => "disconnected",
+            Input::Tick => "tick",
+        };
+        let _ = self.seen.send(seen.to_string());
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        None
+    }
+}
+
+fn io_id(seq: u64) -> IoId {
+    IoId { owner: IoOwner::Log(LogId(0)), seq }
+}
+
+struct Bench {
+    server: Server,
+    seen: mpsc::Receiver<String>,
+    _dir: tempfile::TempDir,
+}
+
+fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Bench, ServerError> {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let mut properties = vec![("listeners", "PLAINTEXT://127.0.0.1:0"), ("log.dirs", data.as_str())];
+    properties.extend(extra);
+    let (config, warnings) = BrokerConfig::from_properties(properties).unwrap();
+    assert!(warnings.is_empty());
+    let (sender, seen) = mpsc::channel();
+    let script = Script { seen: sender, waiting: Vec::new(), fetch: None, ready };
+    let server = Server::start_machine(config, |_| Box::new(script))?;
+    Ok(Bench { server, seen, _dir: dir })
+}
+
+fn start() -> Bench {
+    start_with(&[], Output::Ready).unwrap()
+}
+
+impl Bench {
+    fn connect(&self) -> Client {
+        Client::connect(self.server.listeners()[0].1).unwrap()
+    }
+
+    fn expect(&self, wanted: &str) {
+        while self.seen.recv().expect("the machine lives") != wanted {}
+    }
+}
+
+fn frame(api_key: ApiKey, api_version: i16, correlation_id: i32, body: RequestBody) -> Vec<u8> {
+    let header = RequestHeader { api_key, api_version, correlation_id, client_id: Some("test".into()) };
+    encode_request(&header, &body).to_bytes().to_vec()
+}
+
+fn api_versions(correlation_id: i32) -> Vec<u8> {
+    frame(ApiKey::ApiVersions, 3, correlation_id, RequestBody::ApiVersions(ApiVersionsRequest::default()))
+}
+
+fn metadata(correlation_id: i32) -> Vec<u8> {
+    frame(ApiKey::Metadata, 9, correlation_id, RequestBody::Metadata(MetadataRequest::default()))
+}
+
+fn read_frame(client: &mut Client) -> io::Result<Bytes> {
+    let mut len = [0; 4];
+    client.read_exact(&mut len)?;
+    let mut frame = vec![0; u32::from_be_bytes(len) as usize];
+    client.read_exact(&mut frame)?;
+    Ok(frame.into())
+}
+
+fn correlation_of(key: ApiKey, version: i16, client: &mut Client) -> i32 {
+    decode_response(key, version, read_frame(client).unwrap()).unwrap().0
+}
+
+fn assert_closed(client: &mut Client) {
+    match client.read(&mut [0]) {
+        Ok(read) => assert_eq!(read, 0, "no answer was to come"),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_wherever_the_stream_is_cut() {
+    let bench = start();
+    let mut client = bench.connect();
+    let stream: Vec<u8> = (0..50).flat_map(api_versions).collect();
+    for piece in stream.chunks(7) {
+        client.write_all(piece).unwrap();
+    }
+    for correlation in 0..50 {
+        assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), correlation);
+    }
+    bench.server.stop().unwrap();
+    assert_closed(&mut client);
+}
+
+#[test]
+fn a_connection_has_no_more_than_its_share_in_flight_and_what_wants_no_answer_does_not_count() {
+    let bench = start();
+    let mut client = bench.connect();
+    let produce =
+        |n| frame(ApiKey::Produce, 9, n, RequestBody::Produce(ProduceRequest { acks: 0, ..Default::default() }));
+    let mut sender = client.try_clone().unwrap();
+    let count = 3 * IN_FLIGHT_MAX as i32;
+    let writer = std::thread::spawn(move || {
+        for n in 0..count {
+            sender.write_all(&produce(n)).unwrap();
+            sender.write_all(&metadata(n)).unwrap();
+        }
+    });
+    for correlation in 0..count {
+        assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), correlation);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn an_oversized_or_unreadable_request_closes_its_connection_and_no_other() {
+    let bench = start_with(&[("socket.request.max.bytes", "1000")], Output::Ready).unwrap();
+    let mut good = bench.connect();
+    for bytes in [&1001u32.to_be_bytes()[..], &[0xff; 4], &[0, 0, 0, 4, 0x7f, 0xff, 0, 0], b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut bad = bench.connect();
+        bad.write_all(bytes).unwrap();
+        assert_closed(&mut bad);
+        bench.expect("disconnected");
+    }
+    good.write_all(&api_versions(7)).unwrap();
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut good), 7);
+}
+
+#[test]
+fn records_come_out_of_a_file_that_was_closed_behind_the_answer() {
+    let bench = start();
+    let mut client = bench.connect();
+    client.write_all(&frame(ApiKey::Fetch, 12, 5, RequestBody::Fetch(FetchRequest::default()))).unwrap();
+    let (correlation, body) = decode_response(ApiKey::Fetch, 12, read_frame(&mut client).unwrap()).unwrap();
+    let ResponseBody::Fetch(fetch) = body else { panic!() };
+    let records = fetch.responses[0].partitions[0].records.as_ref().unwrap().bytes().unwrap();
+    assert_eq!((correlation, records.len()), (5, CONTENT_LEN - 10));
+    assert!(records.iter().enumerate().all(|(n, byte)| *byte == ((n + 10) % 251) as u8));
+}
+
+#[test]
+fn a_client_that_sends_no_more_still_gets_its_answers() {
+    let bench = start();
+    let mut client = bench.connect();
+    let stream: Vec<u8> = (0..IN_FLIGHT_MAX as i32).flat_map(metadata).collect();
+    client.write_all(&stream).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    for correlation in 0..IN_FLIGHT_MAX as i32 {
+        assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), correlation);
+    }
+    assert_closed(&mut client);
+    bench.expect("disconnected");
+}
+
+#[test]
+fn a_stop_answers_what_waits_then_frees_the_port_and_the_directory() {
+    let bench = start();
+    let mut client = bench.connect();
+    client.write_all(&[api_versions(1), metadata(2)].concat()).unwrap();
+    // Handled together: when the first is answered, the second waits.
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), 1);
+    let address = bench.server.listeners()[0].1;
+    let Bench { server, seen, _dir: dir } = bench;
+    server.stop().unwrap();
+    assert_eq!(seen.iter().collect::<Vec<_>>().first().map(String::as_str), Some("boot"));
+    assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), 2);
+    assert_closed(&mut client);
+    std::net::TcpListener::bind(address).unwrap();
+    DataDirs::open(vec![dir.path().join("data")]).unwrap();
+}
+
+#[test]
+fn what_a_machine_dies_of_at_start_is_what_the_caller_is_told() {
+    let Err(error) = start_with(&[], Output::Fatal("meta.properties is of another cluster".into())) else { panic!() };
+    assert_eq!(error.to_string(), "meta.properties is of another cluster");
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
+    let bench = start_with(
+        &[("connections.max.idle.ms", "50"), ("connection.failed.authentication.delay.ms", "0")],
+        Output::Ready,
+    )
+    .unwrap();
+    let (mut idle, mut waiting) = (bench.connect(), bench.connect());
+    waiting.write_all(&metadata(1)).unwrap();
+    assert_closed(&mut idle);
+    bench.expect("disconnected");
+    let mut other = bench.connect();
+    other.write_all(&(2..=IN_FLIGHT_MAX as i32).flat_map(metadata).collect::<Vec<_>>()).unwrap();
+    assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut waiting), 1);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused_until_one_goes() {
+    let bench = start_with(&[("max.connections", "1")], Output::Ready).unwrap();
+    let mut first = bench.connect();
+    first.write_all(&api_versions(1)).unwrap();
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 1);
+    assert_closed(&mut bench.connect());
+    drop(first);
+    bench.server.runtime.as_ref().unwrap().block_on(bench.server.connections.none());
+    let mut next = bench.connect();
+    next.write_all(&api_versions(2)).unwrap();
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut next), 2);
+}
+
+#[test]
+fn requests_go_on_through_a_budget_that_holds_little_more_than_one() {
+    let limits = [("queued.max.request.bytes", "210000"), ("socket.request.max.bytes", "210000")];
+    let bench = start_with(&limits, Output::Ready).unwrap();
+    let clients: Vec<_> = (0..4).map(|_| bench.connect()).collect();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                // An ApiVersions request with something behind it: read whole, decoded as Kafka does.
+                let mut large = api_versions(3);
+                large.resize(200_000, 0);
+                let len = large.len() as u32 - 4;
+                large[..4].copy_from_slice(&len.to_be_bytes());
+                for _ in 0..5 {
+                    client.write_all(&large).unwrap();
+                    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), 3);
+                }
+            });
+        }
+    });
+}
