@@ -125,25 +125,19 @@ impl Server {
     /// Serves until SIGTERM, SIGINT or SIGHUP, then stops cleanly. A second signal ends the process at once.
     pub fn serve_until_signal(self) -> Result<(), ServerError> {
         let runtime = self.runtime.as_ref().expect("it runs");
-        let (mut terminate, mut interrupt) = {
+        let mut signals = {
             let _inside = runtime.enter();
-            let listen = |kind| signal(kind).map_err(ServerError::Signal);
-            (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?)
+            Signals::listen().map_err(ServerError::Signal)?
         };
-        runtime
-            .block_on(async {
-                tokio::select! {
-                    error = self.failed() => Err(error),
-                    _ = terminate.recv() => Ok("SIGTERM"),
-                    _ = interrupt.recv() => Ok("SIGINT"),
-                }
-            })
-            .map(|name| tracing::info!("{name}: stopping; a second signal ends the process at once"))?;
-        runtime.spawn(async move {
+        let name = runtime.block_on(async {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                error = self.failed() => Err(error),
+                name = signals.next() => Ok(name),
             }
+        })?;
+        tracing::info!("{name}: stopping; a second signal ends the process at once");
+        runtime.spawn(async move {
+            signals.next().await;
             tracing::warn!("a second signal: ending without a clean stop; the next start will recover");
             std::process::exit(1);
         });
