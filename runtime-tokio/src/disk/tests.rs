@@ -210,3 +210,20 @@ fn a_failure_says_what_was_tried_on_which_path() {
         IoDone::Bytes("12345678901".into())
     );
 }
+
+#[test]
+fn a_full_disk_fails_the_writes_and_the_lane_goes_on() {
+    let mut bench = Bench::new();
+    bench.disk = Arc::new(Disk::new(Roots::new(vec!["/dev".into()]), 1, 1));
+    bench.run(IoOp::Open { file: FileId(1), path: path("full"), create: false }).unwrap();
+    let mut commands = vec![bench.command(0, write(1, 0, "a")), bench.command(0, write(1, 1, "b"))];
+    commands.push(bench.command(0, IoOp::Close { file: FileId(1) }));
+    bench.start(commands, false);
+    for _ in 0..2 {
+        let error = bench.completed.recv().unwrap().result.unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::NoSpace);
+        assert_eq!(error.text, "cannot write to /dev/full: No space left on device (os error 28)");
+    }
+    assert_eq!(bench.completed.recv().unwrap().result, Ok(IoDone::Unit));
+    assert_eq!(bench.disk.queued_bytes(), 0);
+}
