@@ -36,7 +36,7 @@ impl Machine for Broker {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        Broker::deadline(self)
+        Broker::deadline(self).map(|(due, _)| due)
     }
 }
 
