@@ -72,7 +72,9 @@ impl Log {
             }
         }
         used.sort_unstable();
-        for (_, slot) in &used[..used.len().saturating_sub(SEGMENTS_KEPT)] {
+        // A question may go from one segment to the next: what it needs must not be dropped under it.
+        let kept = SEGMENTS_KEPT + 2 * self.jobs.len();
+        for (_, slot) in &used[..used.len().saturating_sub(kept)] {
             self.segments[*slot].indexes = None;
         }
     }
@@ -99,14 +101,14 @@ impl Log {
         let slot = self.slot_of(segment).expect("an index is loaded for a segment of the log");
         match self.decode_indexes(slot, offsets, content) {
             Ok(indexes) => {
-                self.segments[slot].adopt(indexes);
+                self.index_uses += 1;
+                let used = self.index_uses;
+                self.segments[slot].adopt(Box::new(Indexes { used, ..*indexes }));
                 self.index_loads.remove(load);
             }
             Err(why) => {
-                let name = &self.place.name;
-                out.event(Level::Warn, PART, format!("{name}: the index of segment {segment} is rebuilt: {why}"));
-                self.segments[slot].reset(self.settings.segment_index_bytes);
-                self.scan_for_indexes(slot, 0, out);
+                self.index_loads.remove(load);
+                self.rebuild_indexes(slot, &why, out);
             }
         }
         Ok(())
@@ -130,7 +132,30 @@ impl Log {
         if segment.len > 0 && next_base.is_some() && times.is_empty() && !offsets.is_empty() {
             return Err("the time index is empty, and the offset index is not".into());
         }
-        Ok(Box::new(Indexes { offsets, times, used: 0 }))
+        Ok(Box::new(Indexes { offsets, times, used: 0, proven: false }))
+    }
+
+    /// Makes a segment's indexes anew from its batches.
+    pub(super) fn rebuild_indexes(&mut self, slot: usize, why: &str, out: &mut Outbox) {
+        if self.indexes_loading(slot) {
+            return;
+        }
+        let segment = self.segments[slot].base;
+        let name = &self.place.name;
+        out.event(Level::Warn, PART, format!("{name}: the index of segment {segment} is rebuilt: {why}"));
+        self.segments[slot].reset(self.settings.segment_index_bytes);
+        self.index_loads.push(IndexLoad { segment, offsets: None });
+        self.scan_for_indexes(slot, 0, out);
+    }
+
+    /// Whether the index has an entry for `position`, where `region` begins, and no such batch is there.
+    pub(super) fn index_lies(&self, slot: usize, position: u32, region: &[u8]) -> bool {
+        let Some(indexes) = self.segments[slot].indexes.as_ref().filter(|indexes| !indexes.proven) else {
+            return false;
+        };
+        let entry = indexes.offsets.entry_at(position);
+        let header = BatchHeader::parse(region);
+        entry.is_some_and(|entry| !header.is_ok_and(|header| header.last_offset() == entry.offset))
     }
 
     fn scan_for_indexes(&mut self, slot: usize, position: u64, out: &mut Outbox) {

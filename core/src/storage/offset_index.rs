@@ -136,6 +136,12 @@ impl OffsetIndex {
         after.checked_sub(1).map(|slot| self.entries[slot].position)
     }
 
+    /// The entry of the batch that begins at `position`, if it has one.
+    pub fn entry_at(&self, position: u32) -> Option<OffsetPosition> {
+        let slot = self.entries.binary_search_by_key(&position, |entry| entry.position).ok()?;
+        Some(self.absolute(self.entries[slot]))
+    }
+
     /// Drops all entries at or above `offset`. The file is to be cut to [`len_bytes`](Self::len_bytes).
     pub fn truncate_to(&mut self, offset: Offset) {
         let keep = self.entries.partition_point(|entry| self.absolute(*entry).offset < offset);

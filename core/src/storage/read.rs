@@ -97,6 +97,8 @@ pub(super) enum Step {
     Read(ReadOutcome),
     Lookup(Result<Option<super::timestamps::TimestampedOffset>, String>),
     Index(usize),
+    /// The index of this segment names what is no batch.
+    Rebuild(usize),
     Region(At),
 }
 
@@ -176,6 +178,10 @@ impl Log {
             Step::Index(slot) => {
                 self.jobs[place].at = At::Index;
                 self.load_indexes(slot, out);
+            }
+            Step::Rebuild(slot) => {
+                self.jobs[place].at = At::Index;
+                self.rebuild_indexes(slot, "an entry names what is no batch", out);
             }
             Step::Region(at) => {
                 let (segment, position, wanted) = match at {
@@ -314,6 +320,9 @@ impl Log {
         let Some(slot) = self.slot_of(segment).filter(|_| ask.offset >= self.log_start) else {
             return Step::Read(ReadOutcome::OutOfRange);
         };
+        if self.index_lies(slot, position, bytes) {
+            return Step::Rebuild(slot);
+        }
         let (at, header) = match walk(bytes, position, |header| header.last_offset() >= ask.offset) {
             Walked::Found { position, header } => (position, header),
             Walked::Further(next) if next > position => return self.first_region(slot, segment, next, ask.offset),
@@ -361,6 +370,9 @@ impl Log {
         let Some(slot) = self.slot_of(segment).filter(|_| ask.offset >= self.log_start) else {
             return Step::Read(ReadOutcome::OutOfRange);
         };
+        if self.index_lies(slot, at, bytes) {
+            return Step::Rebuild(slot);
+        }
         let upper = ask.upper.min(self.written);
         match walk(bytes, at, |header| header.last_offset() >= upper) {
             Walked::Found { position, .. } => self.slice(ask, slot, first, position),

@@ -35,12 +35,15 @@ pub(super) struct Indexes {
     pub times: TimeIndex,
     /// Grows with each use: the least recently used are forgotten first.
     pub used: u64,
+    /// Whether they were made from the batches in this life. Those read from a file are believed until one of their
+    /// entries does not name a batch.
+    pub proven: bool,
 }
 
 impl Indexes {
     pub fn new(base: Offset, bytes_max: u32) -> Box<Self> {
         let (offsets, times) = (OffsetIndex::new(base, bytes_max), TimeIndex::new(base, bytes_max));
-        Box::new(Self { offsets, times, used: 0 })
+        Box::new(Self { offsets, times, used: 0, proven: true })
     }
 }
 

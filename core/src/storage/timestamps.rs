@@ -117,6 +117,9 @@ impl Log {
 
     pub(super) fn headers_read(&mut self, target: LookupTarget, segment: Offset, position: u32, bytes: &[u8]) -> Step {
         let Some(slot) = self.slot_of(segment) else { return self.begin_lookup(target) };
+        if self.index_lies(slot, position, bytes) {
+            return Step::Rebuild(slot);
+        }
         let log_start = self.log_start;
         let walked = walk(bytes, position, |header| {
             header.last_offset() >= log_start && self.reaches(target, slot, header.max_timestamp)
