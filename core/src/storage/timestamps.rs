@@ -57,7 +57,8 @@ impl Log {
     }
 
     pub(super) fn begin_lookup(&mut self, target: LookupTarget) -> Step {
-        self.lookup_from(target, 0)
+        // Segments below the log's start wait for retention.
+        self.lookup_from(target, self.segment_slot(self.log_start))
     }
 
     /// Goes on with the segments from `slot` on.
