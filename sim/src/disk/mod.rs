@@ -1,0 +1,666 @@
+//! A node's disks: what [`IoCommand`]s do, when they complete, how they fail, and what a crash leaves.
+//!
+//! The disk is assertive. What the door's contract (`tidelog_core::io`) forbids is a bug of the core, and panics
+//! with a text that says so: a write behind the end of a file, two writes under way over the same bytes, a read of
+//! bytes whose write has not completed, a use of a file that is not open, an [`IoId`] used twice.
+//!
+//! A command takes effect when it completes. A crash lets some of what was queued take effect too, the last of it
+//! in part: nobody learns of it.
+
+mod content;
+mod tree;
+
+use crate::random::{Ratio, Stream, stream};
+use crate::trace::Digest;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use tidelog_core::ids::FileId;
+use tidelog_core::io::{
+    DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner,
+};
+use tidelog_core::wire::FileSlice;
+use tree::{Inode, PathError, Tree};
+
+/// How a node's disks behave in one scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskOptions {
+    /// Log directories of the node.
+    pub directories: u16,
+    /// The longest that a command ordinarily takes; most take much less.
+    pub latency_ns_max: u64,
+    /// A sync takes this much longer than anything else, at most.
+    pub sync_ns_max: u64,
+    pub stall: Ratio,
+    pub stall_ns_max: u64,
+    pub read_error: Ratio,
+    pub write_error: Ratio,
+    pub sync_error: Ratio,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            directories: 1,
+            latency_ns_max: 100_000,
+            sync_ns_max: 2_000_000,
+            stall: Ratio::NEVER,
+            stall_ns_max: 1_000_000_000,
+            read_error: Ratio::NEVER,
+            write_error: Ratio::NEVER,
+            sync_error: Ratio::NEVER,
+        }
+    }
+}
+
+/// What ends with a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// The process dies and the page cache lives on.
+    Process,
+    /// The machine loses its power: what was not synced is kept, lost, torn or reordered.
+    Power,
+}
+
+/// A command that is under way; the world hands it back to [`Disk::complete`] when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// A slice of a file that a response names. It stays readable when the file is closed or removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    inode: Inode,
+    position: u64,
+    len: u32,
+}
+
+#[derive(Debug)]
+struct Open {
+    inode: Inode,
+    owner: IoOwner,
+    path: DiskPath,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Ticket>,
+    /// When the last command of the lane completes.
+    busy_until: u64,
+    last_seq: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    id: IoId,
+    op: IoOp,
+    /// For a read: what it reads, whatever happens to the handle meanwhile.
+    source: Option<Inode>,
+}
+
+/// All disks of one node. They outlive its processes.
+#[derive(Debug)]
+pub struct Disk {
+    options: DiskOptions,
+    seed: u64,
+    node: u64,
+    tree: Tree,
+    open: BTreeMap<FileId, Open>,
+    lanes: BTreeMap<IoOwner, Lane>,
+    pending: BTreeMap<Ticket, Pending>,
+    next_ticket: u64,
+    commands: u64,
+    crashes: u64,
+    /// Faults other than crashes are dealt.
+    faulty: bool,
+    /// The volume is full.
+    pub full: bool,
+    /// Errors that this disk has dealt since the process started.
+    pub errors_dealt: u32,
+}
+
+macro_rules! contract {
+    ($holds:expr, $($text:tt)*) => {
+        assert!($holds, "the core broke the disk's contract: {}", format_args!($($text)*))
+    };
+}
+
+impl Disk {
+    pub fn new(seed: u64, node: u64, options: DiskOptions) -> Self {
+        let tree = Tree::new(options.directories);
+        Self {
+            options,
+            seed,
+            node,
+            tree,
+            open: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            next_ticket: 0,
+            commands: 0,
+            crashes: 0,
+            faulty: true,
+            full: false,
+            errors_dealt: 0,
+        }
+    }
+
+    /// From now on nothing fails and nothing stalls.
+    pub fn heal(&mut self) {
+        self.faulty = false;
+        self.full = false;
+    }
+
+    /// Takes a command up; it completes at the time that is returned.
+    pub fn submit(&mut self, now: u64, command: IoCommand) -> (u64, Ticket) {
+        self.commands += 1;
+        let mut stream = stream(self.seed, "disk.latency", &[self.node, self.commands]);
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let source = self.check(&command);
+        let mut takes = 1_000 + stream.skewed(self.options.latency_ns_max);
+        if matches!(command.op, IoOp::Sync { .. } | IoOp::SyncDir { .. } | IoOp::Replace { .. }) {
+            takes += stream.skewed(self.options.sync_ns_max);
+        }
+        if self.faulty && stream.chance(self.options.stall) {
+            takes += stream.skewed(self.options.stall_ns_max);
+        }
+        let lane = self.lanes.entry(command.id.owner).or_default();
+        contract!(
+            lane.last_seq.is_none_or(|last| last < command.id.seq),
+            "{:?} does not count up from {:?}",
+            command.id,
+            lane.last_seq
+        );
+        lane.last_seq = Some(command.id.seq);
+        let at = if source.is_some() {
+            now + takes
+        } else {
+            lane.queue.push_back(ticket);
+            lane.busy_until = lane.busy_until.max(now) + takes;
+            lane.busy_until
+        };
+        self.pending.insert(ticket, Pending { id: command.id, op: command.op, source });
+        (at, ticket)
+    }
+
+    /// The command takes effect, or fails.
+    pub fn complete(&mut self, ticket: Ticket) -> IoCompletion {
+        let pending = self.pending.remove(&ticket).expect("a ticket is used once, in the life it was given in");
+        if pending.source.is_none() {
+            let lane = self.lanes.get_mut(&pending.id.owner).expect("a command has a lane");
+            assert_eq!(lane.queue.pop_front(), Some(ticket), "a lane completes in order");
+        }
+        let mut stream = stream(self.seed, "disk.fault", &[self.node, ticket.0]);
+        let result = match self.fault(&pending.op, &mut stream) {
+            Some(error) => {
+                self.errors_dealt += 1;
+                Err(error)
+            }
+            None => self.execute(&pending),
+        };
+        IoCompletion { id: pending.id, result }
+    }
+
+    /// The process ends. What was queued may have happened, the last of it in part.
+    pub fn crash(&mut self, loss: Loss) {
+        self.crashes += 1;
+        let mut stream = stream(self.seed, "disk.crash", &[self.node, self.crashes]);
+        for lane in std::mem::take(&mut self.lanes).into_values() {
+            let happened = stream.between(0, lane.queue.len() as u64) as usize;
+            for (place, ticket) in lane.queue.iter().enumerate() {
+                let pending = self.pending.remove(ticket).expect("what is queued is pending");
+                match place.cmp(&happened) {
+                    std::cmp::Ordering::Less => {
+                        // Whether it worked is of no account any more.
+                        let _ = self.execute(&pending);
+                    }
+                    std::cmp::Ordering::Equal => self.execute_in_part(&pending.op, &mut stream),
+                    std::cmp::Ordering::Greater => break,
+                }
+            }
+        }
+        self.pending.clear();
+        self.open.clear();
+        self.errors_dealt = 0;
+        match loss {
+            Loss::Process => self.tree.lose_process(&mut stream),
+            Loss::Power => self.tree.lose_power(&mut stream),
+        }
+    }
+
+    /// Holds on to a slice that a response names.
+    pub fn pin(&self, slice: FileSlice) -> Pinned {
+        let Some(open) = self.open.get(&slice.file) else {
+            panic!("the core broke the disk's contract: a response names {:?}, which is not open", slice.file);
+        };
+        let end = slice.position + u64::from(slice.len);
+        let len = self.tree.file(open.inode).len();
+        contract!(end <= len, "a response names bytes up to {end} of {:?}, which ends at {len}", open.path);
+        self.check_no_write_under_way(slice.file, slice.position, end, "a response names");
+        Pinned { inode: open.inode, position: slice.position, len: slice.len }
+    }
+
+    pub fn read_pinned(&self, pinned: Pinned) -> Bytes {
+        let bytes = self.tree.file(pinned.inode).read(pinned.position, u64::from(pinned.len));
+        contract!(
+            bytes.len() == pinned.len as usize,
+            "a response names {} bytes, of which {} are left",
+            pinned.len,
+            bytes.len()
+        );
+        bytes
+    }
+
+    /// Commands under way, for the liveness check.
+    pub fn under_way(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Every path with its length, for people who look at a failure.
+    pub fn listing(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for dir in 0..self.options.directories {
+            if let Ok(root) = self.tree.find(dir, "") {
+                self.list_into(root, &format!("{dir}:"), &mut lines);
+            }
+        }
+        lines
+    }
+
+    fn list_into(&self, directory: Inode, prefix: &str, lines: &mut Vec<String>) {
+        for (name, inode) in self.tree.entries(directory).into_iter().flatten() {
+            let path = format!("{prefix}/{name}");
+            if self.tree.is_directory(inode) {
+                self.list_into(inode, &path, lines);
+            } else {
+                lines.push(format!("{path} {}", self.tree.file(inode).len()));
+            }
+        }
+    }
+
+    /// Checks a command against the contract when it is given. For a read: the inode it reads.
+    fn check(&self, command: &IoCommand) -> Option<Inode> {
+        match &command.op {
+            IoOp::Read { file, position, len } => {
+                let open = self.open.get(file);
+                contract!(open.is_some(), "a read of {file:?}, which is not open");
+                let open = open?;
+                contract!(open.owner == command.id.owner, "{:?} reads a file of {:?}", command.id, open.owner);
+                let end = self.tree.file(open.inode).len();
+                contract!(*position <= end, "a read of {:?} from {position}, which ends at {end}", open.path);
+                self.check_no_write_under_way(*file, *position, position.saturating_add(u64::from(*len)), "a read of");
+                Some(open.inode)
+            }
+            IoOp::Write { file, position, chunks } => {
+                let end = position + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                self.check_no_write_under_way(*file, *position, end, "a write to");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn check_no_write_under_way(&self, file: FileId, start: u64, end: u64, who: &str) {
+        for pending in self.pending.values() {
+            if let IoOp::Write { file: other, position, chunks } = &pending.op
+                && *other == file
+            {
+                let write_end = position + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                contract!(
+                    end <= *position || write_end <= start,
+                    "{who} {file:?} {start}..{end} while {:?} writes {position}..{write_end}",
+                    pending.id
+                );
+            }
+        }
+    }
+
+    fn fault(&mut self, op: &IoOp, stream: &mut Stream) -> Option<IoError> {
+        if self.full && op_grows(op) {
+            if let IoOp::Write { file, position, chunks } = op {
+                let some = stream.between(0, chunks.len() as u64) as usize;
+                let inode = self.handle(*file).inode;
+                self.tree.file_mut(inode).write(*position, &chunks[..some]);
+            }
+            return Some(error(IoErrorKind::NoSpace, format!("{}: no space left on device", self.describe(op))));
+        }
+        if !self.faulty {
+            return None;
+        }
+        let ratio = match op {
+            IoOp::Read { .. } | IoOp::Load { .. } | IoOp::List { .. } => self.options.read_error,
+            IoOp::Write { .. } | IoOp::SetLen { .. } | IoOp::Replace { .. } => self.options.write_error,
+            IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::CreateDir { .. } => self.options.write_error,
+            IoOp::Sync { .. } | IoOp::SyncDir { .. } => self.options.sync_error,
+            _ => Ratio::NEVER,
+        };
+        if !stream.chance(ratio) {
+            return None;
+        }
+        match op {
+            IoOp::Sync { file } => {
+                let inode = self.handle(*file).inode;
+                self.tree.file_mut(inode).fail_sync(stream);
+            }
+            other => self.execute_in_part(other, stream),
+        }
+        Some(error(IoErrorKind::Other, format!("{}: input/output error", self.describe(op))))
+    }
+
+    fn execute(&mut self, pending: &Pending) -> Result<IoDone, IoError> {
+        match &pending.op {
+            IoOp::List { path } => {
+                let directory = self.find(path)?;
+                let Some(entries) = self.tree.entries(directory) else {
+                    return Err(error(IoErrorKind::Other, format!("{}: not a directory", show(path))));
+                };
+                let entry = |(name, inode): (&String, Inode)| {
+                    let is_dir = self.tree.is_directory(inode);
+                    let len = if is_dir { 0 } else { self.tree.file(inode).len() };
+                    DirEntry { name: name.clone(), is_dir, len }
+                };
+                Ok(IoDone::Entries(entries.map(entry).collect()))
+            }
+            IoOp::CreateDir { path } => {
+                let (parent, name) = self.parent(path)?;
+                match self.tree.entry(parent, name) {
+                    None => {
+                        self.tree.create_directory(parent, name);
+                        Ok(IoDone::Unit)
+                    }
+                    Some(inode) if self.tree.is_directory(inode) => Ok(IoDone::Unit),
+                    Some(_) => Err(error(IoErrorKind::Other, format!("{}: is a file", show(path)))),
+                }
+            }
+            IoOp::SyncDir { path } => {
+                let directory = self.find(path)?;
+                self.tree.sync_directory(directory);
+                Ok(IoDone::Unit)
+            }
+            IoOp::Rename { from, to } => {
+                contract!(from.dir == to.dir, "{} is renamed into another log directory", show(from));
+                let (from_parent, from_name) = self.parent(from)?;
+                let (to_parent, to_name) = self.parent(to)?;
+                if self.tree.entry(from_parent, from_name).is_none() {
+                    return Err(error(IoErrorKind::NotFound, format!("{}: not found", show(from))));
+                }
+                if let Some(target) = self.tree.entry(to_parent, to_name)
+                    && self.tree.is_directory(target)
+                    && self.tree.entries(target).is_some_and(|mut entries| entries.next().is_some())
+                {
+                    return Err(error(IoErrorKind::Other, format!("{}: directory not empty", show(to))));
+                }
+                self.tree.rename((from_parent, from_name), (to_parent, to_name));
+                Ok(IoDone::Unit)
+            }
+            IoOp::Remove { path } => match self.tree.parent(path.dir.0, &path.path) {
+                Ok((parent, name)) => {
+                    let is_dir = self.tree.entry(parent, name).is_some_and(|inode| self.tree.is_directory(inode));
+                    if is_dir {
+                        return Err(error(IoErrorKind::Other, format!("{}: is a directory", show(path))));
+                    }
+                    self.tree.remove(parent, name);
+                    Ok(IoDone::Unit)
+                }
+                Err(_) => Ok(IoDone::Unit),
+            },
+            IoOp::RemoveDir { path } => {
+                contract!(!path.path.is_empty(), "the root of {:?} is removed", path.dir);
+                if let Ok((parent, name)) = self.tree.parent(path.dir.0, &path.path) {
+                    self.tree.remove(parent, name);
+                }
+                Ok(IoDone::Unit)
+            }
+            IoOp::Load { path, limit_bytes } => {
+                let inode = self.find_file(path)?;
+                let file = self.tree.file(inode);
+                if file.len() > *limit_bytes {
+                    let text = format!("{}: {} bytes, more than {limit_bytes}", show(path), file.len());
+                    return Err(error(IoErrorKind::TooLarge, text));
+                }
+                Ok(IoDone::Bytes(file.read(0, file.len())))
+            }
+            IoOp::Replace { path, content } => {
+                let (parent, name) = self.parent(path)?;
+                self.tree.replace(parent, name, content);
+                Ok(IoDone::Unit)
+            }
+            IoOp::Open { file, path, create } => {
+                contract!(!self.open.contains_key(file), "{file:?} is opened twice");
+                let (parent, name) = self.parent(path)?;
+                let inode = match self.tree.entry(parent, name) {
+                    Some(inode) if self.tree.is_directory(inode) => {
+                        return Err(error(IoErrorKind::Other, format!("{}: is a directory", show(path))));
+                    }
+                    Some(inode) => inode,
+                    None if *create => self.tree.create_file(parent, name),
+                    None => return Err(error(IoErrorKind::NotFound, format!("{}: not found", show(path)))),
+                };
+                self.open.insert(*file, Open { inode, owner: pending.id.owner, path: path.clone() });
+                Ok(IoDone::Len(self.tree.file(inode).len()))
+            }
+            IoOp::Write { file, position, chunks } => {
+                let inode = self.own_handle(*file, pending.id).inode;
+                let end = self.tree.file(inode).len();
+                contract!(
+                    *position <= end,
+                    "a write to {:?} at {position}, which ends at {end}",
+                    self.handle(*file).path
+                );
+                self.tree.file_mut(inode).write(*position, chunks);
+                Ok(IoDone::Unit)
+            }
+            IoOp::Read { position, len, .. } => {
+                let inode = pending.source.expect("a read has a source");
+                Ok(IoDone::Bytes(self.tree.file(inode).read(*position, u64::from(*len))))
+            }
+            IoOp::SetLen { file, len } => {
+                let inode = self.own_handle(*file, pending.id).inode;
+                self.tree.file_mut(inode).set_len(*len);
+                Ok(IoDone::Unit)
+            }
+            IoOp::Sync { file } => {
+                let inode = self.own_handle(*file, pending.id).inode;
+                self.tree.file_mut(inode).sync();
+                Ok(IoDone::Unit)
+            }
+            IoOp::Close { file } => {
+                self.own_handle(*file, pending.id);
+                self.open.remove(file);
+                Ok(IoDone::Unit)
+            }
+            IoOp::Volume { .. } => {
+                let usable_bytes = if self.full { 0 } else { 1 << 39 };
+                Ok(IoDone::Volume { total_bytes: 1 << 40, usable_bytes })
+            }
+        }
+    }
+
+    /// What a command may leave that was interrupted or failed.
+    fn execute_in_part(&mut self, op: &IoOp, stream: &mut Stream) {
+        match op {
+            IoOp::Write { file, position, chunks } => {
+                let Some(inode) = self.open.get(file).map(|open| open.inode) else { return };
+                let mut some = Vec::new();
+                for chunk in chunks {
+                    let len = stream.between(0, chunk.len() as u64) as usize;
+                    some.push(chunk.slice(..len));
+                    if len < chunk.len() {
+                        break;
+                    }
+                }
+                self.tree.file_mut(inode).write(*position, &some);
+            }
+            IoOp::Replace { path, content } => {
+                if let Ok((parent, name)) = self.tree.parent(path.dir.0, &path.path)
+                    && stream.one_in(2)
+                {
+                    let some = stream.between(0, content.len() as u64) as usize;
+                    self.tree.replace(parent, &format!("{name}.tmp"), &content[..some]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle(&self, file: FileId) -> &Open {
+        match self.open.get(&file) {
+            Some(open) => open,
+            None => panic!("the core broke the disk's contract: {file:?} is used and is not open"),
+        }
+    }
+
+    fn own_handle(&self, file: FileId, id: IoId) -> &Open {
+        let open = self.handle(file);
+        contract!(open.owner == id.owner, "{id:?} uses {:?} of {:?}", open.path, open.owner);
+        open
+    }
+
+    fn find(&self, path: &DiskPath) -> Result<Inode, IoError> {
+        self.tree.find(path.dir.0, &path.path).map_err(|why| path_error(path, why))
+    }
+
+    fn find_file(&self, path: &DiskPath) -> Result<Inode, IoError> {
+        self.tree.find_file(path.dir.0, &path.path).map_err(|why| path_error(path, why))
+    }
+
+    fn parent<'a>(&self, path: &'a DiskPath) -> Result<(Inode, &'a str), IoError> {
+        self.tree.parent(path.dir.0, &path.path).map_err(|why| path_error(path, why))
+    }
+
+    fn describe(&self, op: &IoOp) -> String {
+        match op {
+            IoOp::List { path }
+            | IoOp::CreateDir { path }
+            | IoOp::SyncDir { path }
+            | IoOp::Remove { path }
+            | IoOp::RemoveDir { path }
+            | IoOp::Load { path, .. }
+            | IoOp::Replace { path, .. }
+            | IoOp::Rename { from: path, .. }
+            | IoOp::Open { path, .. } => show(path),
+            IoOp::Write { file, .. }
+            | IoOp::Read { file, .. }
+            | IoOp::SetLen { file, .. }
+            | IoOp::Sync { file }
+            | IoOp::Close { file } => self.open.get(file).map_or("a closed file".into(), |open| show(&open.path)),
+            IoOp::Volume { dir } => format!("volume of {dir}"),
+        }
+    }
+}
+
+fn op_grows(op: &IoOp) -> bool {
+    matches!(
+        op,
+        IoOp::Write { .. }
+            | IoOp::SetLen { .. }
+            | IoOp::Replace { .. }
+            | IoOp::CreateDir { .. }
+            | IoOp::Open { create: true, .. }
+    )
+}
+
+fn show(path: &DiskPath) -> String {
+    format!("dir {}: /{}", path.dir, path.path)
+}
+
+fn path_error(path: &DiskPath, why: PathError) -> IoError {
+    match why {
+        PathError::NotFound => error(IoErrorKind::NotFound, format!("{}: not found", show(path))),
+        PathError::NotADirectory => error(IoErrorKind::Other, format!("{}: not a directory", show(path))),
+        PathError::IsADirectory => error(IoErrorKind::Other, format!("{}: is a directory", show(path))),
+    }
+}
+
+fn error(kind: IoErrorKind, text: String) -> IoError {
+    IoError { kind, text }
+}
+
+/// Feeds a command to a digest: its name, its place and its bytes.
+pub fn digest_command(command: &IoCommand, digest: &mut Digest) {
+    digest_id(command.id, digest);
+    let mut path = |kind: u64, path: &DiskPath| {
+        digest.number(kind);
+        digest.number(u64::from(path.dir.0));
+        digest.text(&path.path);
+    };
+    match &command.op {
+        IoOp::List { path: of } => path(1, of),
+        IoOp::CreateDir { path: of } => path(2, of),
+        IoOp::SyncDir { path: of } => path(3, of),
+        IoOp::Rename { from, to } => {
+            path(4, from);
+            path(4, to);
+        }
+        IoOp::Remove { path: of } => path(5, of),
+        IoOp::RemoveDir { path: of } => path(6, of),
+        IoOp::Load { path: of, .. } => path(7, of),
+        IoOp::Replace { path: of, content } => {
+            path(8, of);
+            digest.bytes(content);
+        }
+        IoOp::Open { file, path: of, create } => {
+            path(9 + u64::from(*create), of);
+            digest.number(file.0);
+        }
+        IoOp::Write { file, position, chunks } => {
+            digest.number(11);
+            digest.number(file.0);
+            digest.number(*position);
+            digest.chunks(chunks);
+        }
+        IoOp::Read { file, position, len } => {
+            digest.number(12);
+            digest.number(file.0);
+            digest.number(*position);
+            digest.number(u64::from(*len));
+        }
+        IoOp::SetLen { file, len } => {
+            digest.number(13);
+            digest.number(file.0);
+            digest.number(*len);
+        }
+        IoOp::Sync { file } => {
+            digest.number(14);
+            digest.number(file.0);
+        }
+        IoOp::Close { file } => {
+            digest.number(15);
+            digest.number(file.0);
+        }
+        IoOp::Volume { dir } => {
+            digest.number(16);
+            digest.number(u64::from(dir.0));
+        }
+    }
+}
+
+/// Feeds a completion to a digest.
+pub fn digest_completion(completion: &IoCompletion, digest: &mut Digest) {
+    digest_id(completion.id, digest);
+    match &completion.result {
+        Ok(IoDone::Unit) => digest.number(1),
+        Ok(IoDone::Len(len)) => digest.number(2 + len),
+        Ok(IoDone::Bytes(bytes)) => digest.bytes(bytes),
+        Ok(IoDone::Entries(entries)) => {
+            for entry in entries {
+                digest.text(&entry.name);
+                digest.number(entry.len);
+            }
+        }
+        Ok(IoDone::Volume { usable_bytes, .. }) => digest.number(*usable_bytes),
+        Err(error) => digest.text(&error.text),
+    }
+}
+
+fn digest_id(id: IoId, digest: &mut Digest) {
+    digest.number(match id.owner {
+        IoOwner::Dir(dir) => 1 << 32 | u64::from(dir.0),
+        IoOwner::Log(log) => 2 << 32 | u64::from(log.0),
+        IoOwner::Quorum => 3 << 32,
+    });
+    digest.number(id.seq);
+}
+
+#[cfg(test)]
+mod tests;

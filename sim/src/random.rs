@@ -1,0 +1,159 @@
+//! Randomness by name.
+//!
+//! There is no generator that everything shares. Each decision draws from its own stream, named by what it is
+//! about: `stream(seed, "net", &[from, to, n])`. Taking one message out of a run, or adding one, then changes what
+//! happens to that message and to nothing else, which is what makes a failing scenario shrink.
+//!
+//! The sampling is our own and uses [`next_u64`](rand_chacha::rand_core::Rng::next_u64) alone, with integer
+//! ratios for probabilities: no version of a library and no rounding can change what a seed means.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+/// A probability as a fraction of whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ratio {
+    pub of: u32,
+    pub among: u32,
+}
+
+impl Ratio {
+    pub const NEVER: Self = Self { of: 0, among: 1 };
+
+    pub const fn new(of: u32, among: u32) -> Self {
+        Self { of, among }
+    }
+
+    pub fn is_never(self) -> bool {
+        self.of == 0
+    }
+}
+
+/// A generator for one named decision, or for one series of them.
+pub struct Stream(ChaCha8Rng);
+
+/// The stream of `name` and `numbers` in the run of `seed`. The same arguments give the same stream, always.
+pub fn stream(seed: u64, name: &str, numbers: &[u64]) -> Stream {
+    let mut state = mix(seed ^ 0x7469_6465_6c6f_6721);
+    for byte in name.bytes() {
+        state = mix(state ^ u64::from(byte));
+    }
+    // The name's length separates ("a", [98]) from ("ab", []).
+    state = mix(state ^ (name.len() as u64) << 32);
+    for number in numbers {
+        state = mix(state.wrapping_add(*number));
+    }
+    let mut key = [0; 32];
+    for lane in key.chunks_exact_mut(8) {
+        state = mix(state);
+        lane.copy_from_slice(&state.to_le_bytes());
+    }
+    Stream(ChaCha8Rng::from_seed(key))
+}
+
+/// SplitMix64's finaliser: every bit of the input changes about half of the output's.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+impl Stream {
+    pub fn next(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number in `0..bound`, each as likely as any other (Lemire's multiplication with rejection).
+    pub fn below(&mut self, bound: u64) -> u64 {
+        assert!(bound > 0, "nothing is below zero");
+        loop {
+            let product = u128::from(self.next()) * u128::from(bound);
+            let low = product as u64;
+            if low >= bound || low >= bound.wrapping_neg() % bound {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// A number in `low..=high`.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        assert!(low <= high, "the range {low}..={high} is empty");
+        match (high - low).checked_add(1) {
+            Some(count) => low + self.below(count),
+            None => self.next(),
+        }
+    }
+
+    pub fn chance(&mut self, ratio: Ratio) -> bool {
+        ratio.of > 0 && self.below(u64::from(ratio.among)) < u64::from(ratio.of)
+    }
+
+    pub fn one_in(&mut self, among: u32) -> bool {
+        self.chance(Ratio::new(1, among))
+    }
+
+    /// A number in `0..=max` whose magnitude is drawn first: mostly small, now and then near `max`. Stands in for
+    /// an exponential distribution, without floats.
+    pub fn skewed(&mut self, max: u64) -> u64 {
+        let bits = self.below(u64::from(64 - max.leading_zeros()) + 1) as u32;
+        let ceiling = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
+        let value = self.between(0, ceiling);
+        value.min(max)
+    }
+
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len() as u64) as usize]
+    }
+
+    pub fn bytes_16(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.next().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.next().to_le_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_gives_the_same_stream_always_and_other_names_give_others() {
+        let first = |seed, name: &str, numbers: &[u64]| stream(seed, name, numbers).next();
+        assert_eq!(first(7, "net", &[1, 2]), first(7, "net", &[1, 2]));
+        let others =
+            [first(7, "net", &[2, 1]), first(7, "disk", &[1, 2]), first(8, "net", &[1, 2]), first(7, "net", &[1])];
+        for other in others {
+            assert_ne!(first(7, "net", &[1, 2]), other);
+        }
+    }
+
+    /// What a seed means must not change with a library's version: these are fixed for good.
+    #[test]
+    fn a_streams_first_numbers_are_these() {
+        let mut stream = stream(1, "net", &[2, 3]);
+        let drawn = [stream.next(), stream.below(100), stream.between(5, 9), stream.skewed(1_000)];
+        assert_eq!(drawn, [1_225_054_179_087_537_756, 89, 8, 5]);
+    }
+
+    #[test]
+    fn numbers_stay_in_their_range_and_reach_both_ends() {
+        let mut stream = stream(3, "range", &[]);
+        let mut seen = [0u32; 5];
+        for _ in 0..500 {
+            seen[(stream.between(10, 14) - 10) as usize] += 1;
+            assert!(stream.skewed(9) <= 9);
+        }
+        assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
+    }
+
+    #[test]
+    fn a_ratio_holds_over_many_draws() {
+        let mut stream = stream(4, "ratio", &[]);
+        let hits = (0..3_000).filter(|_| stream.chance(Ratio::new(1, 3))).count();
+        assert!((900..1_100).contains(&hits), "{hits} of 3000");
+        assert!((0..100).all(|_| !stream.chance(Ratio::NEVER)));
+    }
+}
