@@ -1,6 +1,8 @@
 //! The simulated world.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod disk;
+pub mod history;
 pub mod random;
 pub mod trace;

@@ -31,6 +31,7 @@ impl Ratio {
 }
 
 /// A generator for one named decision, or for one series of them.
+#[derive(Clone, Debug)]
 pub struct Stream(ChaCha8Rng);
 
 /// The stream of `name` and `numbers` in the run of `seed`. The same arguments give the same stream, always.

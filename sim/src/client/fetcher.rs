@@ -1,0 +1,330 @@
+//! A consumer of fixed partitions: long polls from offset 0 on, with or without a fetch session (KIP-227).
+
+use super::session::{Answer, Session, SessionEvent};
+use super::topics::{TOPICS_TAG, Topics, topic_name};
+use super::{Client, ClientInput, ClientOutbox, Setting};
+use crate::history::{Fact, PartitionKey, ReadRecord};
+use crate::random::{Stream, stream};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetcherPlan {
+    pub with_session: bool,
+    pub max_wait_ms: i32,
+    pub min_bytes: i32,
+    pub max_bytes: i32,
+    pub partition_max_bytes: i32,
+    /// The longest pause between two fetches.
+    pub gap_ns_max: u64,
+    /// The last read of the run: from offset 0 to the end, and done.
+    pub last: bool,
+}
+
+#[derive(Debug)]
+struct Position {
+    key: PartitionKey,
+    offset: i64,
+    high_watermark: Option<i64>,
+    /// What the broker's session holds of this partition; none where it does not hold it.
+    in_session: Option<i64>,
+    /// Left out of the session for now.
+    paused: bool,
+    /// Caught up since the finish was asked for.
+    finished: bool,
+}
+
+#[derive(Debug)]
+pub struct Fetcher {
+    plan: FetcherPlan,
+    setting: Setting,
+    session: Session,
+    topics: Topics,
+    stream: Stream,
+    positions: Vec<Position>,
+    /// The broker's id and the epoch of the next request; an epoch of 0 asks for a new session.
+    fetch_session: (i32, i32),
+    waiting: bool,
+    next_at: u64,
+    /// Since when the reader is to end.
+    finish_since: Option<u64>,
+    fetches: u64,
+}
+
+const RETRY_NS: u64 = 30_000_000;
+
+impl Fetcher {
+    pub fn new(plan: FetcherPlan, setting: Setting) -> Self {
+        let mut positions = Vec::new();
+        for (topic, topic_plan) in setting.topics.iter().enumerate() {
+            for index in 0..topic_plan.partitions {
+                positions.push(Position {
+                    key: PartitionKey { node: setting.node, topic: topic as u16, index },
+                    offset: 0,
+                    high_watermark: None,
+                    in_session: None,
+                    paused: false,
+                    finished: false,
+                });
+            }
+        }
+        Self {
+            session: Session::new(setting.seed, setting.client),
+            topics: Topics::new(setting.topics.len()),
+            stream: stream(setting.seed, "fetcher", &[setting.client.into()]),
+            positions,
+            fetch_session: (0, 0),
+            waiting: false,
+            next_at: 0,
+            finish_since: plan.last.then_some(0),
+            fetches: 0,
+            plan,
+            setting,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.finish_since.is_some() && self.positions.iter().all(|position| position.finished)
+    }
+
+    fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
+        if !self.session.is_ready() {
+            return;
+        }
+        self.topics.pump(now, &self.setting, &mut self.session, out);
+        if self.waiting || self.is_done() || !self.topics.is_ready() || now < self.next_at {
+            return;
+        }
+        let Some(version) = self.session.version::<FetchRequest>() else {
+            return out.misbehaved("no version of Fetch is served".into());
+        };
+        self.fetches += 1;
+        let request = self.request(version);
+        self.waiting = true;
+        self.session.send(now, &request, self.fetches, out);
+    }
+
+    fn request(&mut self, version: i16) -> FetchRequest {
+        let sessions = self.plan.with_session && version >= 7;
+        if self.fetch_session.1 == 0 {
+            self.positions.iter_mut().for_each(|position| position.in_session = None);
+        }
+        let finishing = self.finish_since.is_some();
+        let mut asked: BTreeMap<u16, Vec<FetchPartition>> = BTreeMap::new();
+        let mut forgotten: BTreeMap<u16, Vec<i32>> = BTreeMap::new();
+        for position in &mut self.positions {
+            // Now and then a partition is left out for a while.
+            position.paused = !finishing && sessions && self.stream.one_in(8);
+            if position.paused {
+                if position.in_session.take().is_some() {
+                    forgotten.entry(position.key.topic).or_default().push(position.key.index);
+                }
+                continue;
+            }
+            if sessions && position.in_session == Some(position.offset) {
+                continue;
+            }
+            position.in_session = Some(position.offset);
+            let partition = FetchPartition::default()
+                .with_partition(position.key.index)
+                .with_current_leader_epoch(-1)
+                .with_fetch_offset(position.offset)
+                .with_last_fetched_epoch(-1)
+                .with_log_start_offset(-1)
+                .with_partition_max_bytes(self.plan.partition_max_bytes);
+            asked.entry(position.key.topic).or_default().push(partition);
+        }
+        let by_id = version >= 13;
+        let topic = |(topic, partitions): (u16, Vec<FetchPartition>)| {
+            let named = FetchTopic::default().with_partitions(partitions);
+            if by_id {
+                named.with_topic_id(self.topics.id(topic.into()).expect("the topics are known"))
+            } else {
+                named.with_topic(topic_name(&self.setting.topics[usize::from(topic)].name))
+            }
+        };
+        let forgotten_topic = |(topic, partitions): (u16, Vec<i32>)| {
+            let named = ForgottenTopic::default().with_partitions(partitions);
+            if by_id {
+                named.with_topic_id(self.topics.id(topic.into()).expect("the topics are known"))
+            } else {
+                named.with_topic(topic_name(&self.setting.topics[usize::from(topic)].name))
+            }
+        };
+        let mut request = FetchRequest::default()
+            .with_max_wait_ms(if finishing { self.plan.max_wait_ms.min(20) } else { self.plan.max_wait_ms })
+            .with_min_bytes(self.plan.min_bytes)
+            .with_max_bytes(self.plan.max_bytes)
+            .with_topics(asked.into_iter().map(topic).collect());
+        if version < 15 {
+            request = request.with_replica_id(BrokerId(-1));
+        }
+        if version >= 7 {
+            let (id, epoch) = if sessions { self.fetch_session } else { (0, -1) };
+            request = request.with_session_id(id).with_session_epoch(epoch);
+            if sessions && epoch > 0 {
+                request = request.with_forgotten_topics_data(forgotten.into_iter().map(forgotten_topic).collect());
+            }
+        }
+        request
+    }
+
+    fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        if answer.tag == TOPICS_TAG {
+            return self.topics.handle(now, &self.setting, answer, out);
+        }
+        self.waiting = false;
+        self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
+        let (version, asked_at) = (answer.version, answer.sent_at);
+        let Some(response) = answer.decode::<FetchResponse>(out) else { return };
+        if response.error_code != 0 {
+            self.fetch_session = (0, 0);
+            self.next_at = now + RETRY_NS;
+            // FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR, and what has
+            // no better place than the top: storage, unknown.
+            if ![70, 71, 106, 56, -1].contains(&response.error_code) {
+                out.misbehaved(format!("Fetch was answered with {}", response.error_code));
+            }
+            return;
+        }
+        if self.plan.with_session && version >= 7 {
+            let (asked_id, epoch) = self.fetch_session;
+            if epoch > 0 && response.session_id != asked_id {
+                out.misbehaved(format!("session {asked_id} was answered as {}", response.session_id));
+            }
+            // No session was to be had: ask anew, whole.
+            let next_epoch = if response.session_id == 0 { 0 } else { epoch % i32::MAX + 1 };
+            self.fetch_session = (response.session_id, next_epoch);
+        }
+        let mut told = Vec::new();
+        for topic in response.responses {
+            let place = if version >= 13 {
+                self.topics.place_of_id(topic.topic_id)
+            } else {
+                self.setting.topics.iter().position(|plan| plan.name == topic.topic.0.as_str())
+            };
+            for partition in topic.partitions {
+                let found = self.positions.iter().position(|position| {
+                    Some(usize::from(position.key.topic)) == place && position.key.index == partition.partition_index
+                });
+                match found {
+                    Some(found) if self.positions[found].in_session.is_some() => {
+                        told.push(found);
+                        self.handle_partition(now, found, asked_at, partition, out);
+                    }
+                    _ => out.misbehaved(format!("a Fetch response tells of partition {}", partition.partition_index)),
+                }
+            }
+        }
+        let sessionless = !(self.plan.with_session && version >= 7);
+        for (place, position) in self.positions.iter_mut().enumerate() {
+            let is_told = told.contains(&place);
+            if !is_told && sessionless && self.topics.is_ready() {
+                out.misbehaved(format!("a full Fetch says nothing of {}", position.key));
+            }
+            // In a session, silence means that nothing has changed.
+            let caught_up = position.high_watermark.is_some_and(|watermark| watermark <= position.offset);
+            if self.finish_since.is_some_and(|since| asked_at >= since) && caught_up && position.in_session.is_some() {
+                position.finished = true;
+            }
+        }
+    }
+
+    fn handle_partition(
+        &mut self,
+        now: u64,
+        place: usize,
+        asked_at: u64,
+        mut answer: PartitionData,
+        out: &mut ClientOutbox,
+    ) {
+        let position = &mut self.positions[place];
+        let (partition, from) = (position.key, position.offset);
+        match answer.error_code {
+            0 => {}
+            1 => {
+                out.fact(Fact::OutOfRange { partition, position: from });
+                position.offset = 0;
+                position.high_watermark = None;
+                return;
+            }
+            error => {
+                let known = ResponseError::try_from_code(error);
+                if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
+                    out.misbehaved(format!("Fetch of {partition} was answered with {error}"));
+                }
+                if [3, 100, 103].contains(&error) {
+                    self.topics.forget(partition.topic.into(), now);
+                    self.fetch_session.1 = 0;
+                }
+                self.next_at = now + RETRY_NS;
+                return;
+            }
+        }
+        let seen = match self.setting.payloads.decode(answer.records.take().unwrap_or_default()) {
+            Ok(seen) => seen,
+            Err(text) => return out.misbehaved(format!("{partition} from {from}: {text}")),
+        };
+        // A batch comes whole, though it was asked for from its middle.
+        let records: Vec<ReadRecord> = seen
+            .into_iter()
+            .filter(|seen| seen.offset >= from)
+            .map(|seen| ReadRecord { offset: seen.offset, value: seen.value, timestamp: seen.timestamp })
+            .collect();
+        if let Some(last) = records.last() {
+            position.offset = last.offset + 1;
+        }
+        position.high_watermark = Some(answer.high_watermark);
+        out.fact(Fact::Fetched {
+            partition,
+            asked_at,
+            from,
+            high_watermark: answer.high_watermark,
+            log_start: answer.log_start_offset,
+            records,
+            last: self.plan.last,
+        });
+    }
+}
+
+impl Client for Fetcher {
+    fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
+        if matches!(input, ClientInput::Finish) {
+            self.finish_since = Some(now);
+        }
+        match self.session.handle(now, input, out) {
+            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
+            Some(SessionEvent::Lost) => {
+                self.topics.lost(now);
+                self.waiting = false;
+                self.fetch_session = (0, 0);
+            }
+            Some(SessionEvent::Ready) | None => {}
+        }
+        self.pump(now, out);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        if self.is_done() {
+            return None;
+        }
+        let next = (self.session.is_ready() && !self.waiting && self.topics.is_ready()).then_some(self.next_at);
+        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
+        [self.session.deadline(), next, topics].into_iter().flatten().min()
+    }
+
+    fn pending(&self) -> Option<String> {
+        self.finish_since?;
+        let open = self.positions.iter().find(|position| !position.finished)?;
+        let watermark = open.high_watermark;
+        Some(format!("{} is read up to {} of {watermark:?}", open.key, open.offset))
+    }
+
+    fn role(&self) -> &'static str {
+        if self.plan.last { "last" } else { "fetcher" }
+    }
+}

@@ -1,0 +1,99 @@
+//! Clients as state machines: input in, actions out, like the broker itself. They speak through `kafka-protocol`,
+//! a codec that is not the broker's own.
+
+mod fetcher;
+mod lister;
+mod producer;
+pub mod records;
+mod session;
+mod topics;
+
+pub use fetcher::{Fetcher, FetcherPlan};
+pub use lister::{Lister, ListerPlan};
+pub use producer::{Producer, ProducerPlan};
+
+use crate::history::Fact;
+use bytes::Bytes;
+use records::Payloads;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A topic that a scenario works with, on every node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicPlan {
+    pub name: String,
+    pub partitions: i32,
+    /// Created by a Metadata request, with the broker's defaults, instead of by CreateTopics.
+    pub auto_created: bool,
+    pub configs: BTreeMap<String, String>,
+}
+
+impl TopicPlan {
+    /// An acknowledgement may come before the record is on stable storage.
+    pub fn is_relaxed(&self) -> bool {
+        self.configs.get("acks.require.fsync").is_some_and(|value| value == "false")
+    }
+
+    pub fn is_log_append_time(&self) -> bool {
+        self.configs.get("message.timestamp.type").is_some_and(|value| value == "LogAppendTime")
+    }
+}
+
+/// What every client of a scenario knows.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub seed: u64,
+    pub client: u32,
+    pub node: u32,
+    pub topics: Vec<TopicPlan>,
+    pub payloads: Payloads,
+    /// The client's wall clock at time 0, in milliseconds.
+    pub wall_ms: i64,
+}
+
+impl Setting {
+    pub fn wall(&self, now: u64) -> i64 {
+        self.wall_ms + (now / 1_000_000) as i64
+    }
+}
+
+/// What happens to a client.
+#[derive(Clone, Debug)]
+pub enum ClientInput {
+    Connected,
+    Refused,
+    /// The connection is gone.
+    Cut,
+    /// A response, without its length.
+    Frame(Bytes),
+    /// A deadline has come.
+    Wake,
+    /// Nothing fails from now on.
+    Healed,
+    /// Catch up with what is there, and end.
+    Finish,
+}
+
+/// What a client wants done.
+#[derive(Debug)]
+pub enum ClientAction {
+    Connect,
+    Close,
+    /// A request, without its length.
+    Send(Bytes),
+    Fact(Fact),
+}
+
+#[derive(Debug, Default)]
+pub struct ClientOutbox {
+    pub actions: Vec<ClientAction>,
+}
+
+pub trait Client {
+    fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox);
+    /// When to wake it next.
+    fn deadline(&self) -> Option<u64>;
+    /// What it still has to do before it is done: what the liveness check names.
+    fn pending(&self) -> Option<String>;
+    fn role(&self) -> &'static str;
+}

@@ -1,0 +1,420 @@
+//! A producer: batches of unique values, several requests in flight, retries that keep their sequence.
+
+use super::records::{Codec, Identity};
+use super::session::{Answer, Session, SessionEvent};
+use super::topics::{TOPICS_TAG, Topics, topic_name};
+use super::{Client, ClientInput, ClientOutbox, Setting};
+use crate::history::{Fact, OpId, PartitionKey, ValueId};
+use crate::random::{Stream, stream};
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
+};
+use kafka_protocol::protocol::Request;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerPlan {
+    pub idempotent: bool,
+    /// 0, 1 or -1 (all).
+    pub acks: i16,
+    pub batches: u32,
+    pub batch_records_max: u32,
+    /// The longest pause between two batches.
+    pub gap_ns_max: u64,
+    pub requests_in_flight_max: u32,
+    /// Partitions that one request bundles, at most.
+    pub partitions_per_request_max: u32,
+    pub codec: Codec,
+}
+
+#[derive(Debug)]
+struct Batch {
+    op: OpId,
+    values: Vec<ValueId>,
+    timestamps: Vec<i64>,
+    /// Made when it first goes out: from then on it keeps its sequence.
+    encoded: Option<Bytes>,
+}
+
+/// One partition's batches, in the order of their sequences: failed, then waiting.
+#[derive(Debug)]
+struct Queue {
+    key: PartitionKey,
+    waiting: VecDeque<Batch>,
+    failed: Vec<Batch>,
+    in_flight: BTreeSet<OpId>,
+    next_sequence: i32,
+}
+
+#[derive(Debug)]
+pub struct Producer {
+    plan: ProducerPlan,
+    setting: Setting,
+    session: Session,
+    topics: Topics,
+    stream: Stream,
+    queues: Vec<Queue>,
+    identity: Option<Identity>,
+    identity_asked: bool,
+    /// The identity is given up; a new one is asked for when nothing is in flight any more.
+    resetting: bool,
+    in_flight: BTreeMap<u64, Vec<(usize, Batch)>>,
+    next_tag: u64,
+    next_batch_at: u64,
+    retry_at: u64,
+    now: u64,
+    batches_made: u32,
+    values_made: u32,
+}
+
+/// Batches that may wait while there is no connection.
+const BACKLOG_MAX: usize = 20;
+const RETRY_NS: u64 = 30_000_000;
+const IDENTITY_TAG: u64 = u64::MAX - 1;
+
+impl Producer {
+    pub fn new(plan: ProducerPlan, setting: Setting) -> Self {
+        let mut queues = Vec::new();
+        for (topic, topic_plan) in setting.topics.iter().enumerate() {
+            for index in 0..topic_plan.partitions {
+                let key = PartitionKey { node: setting.node, topic: topic as u16, index };
+                queues.push(Queue {
+                    key,
+                    waiting: VecDeque::new(),
+                    failed: Vec::new(),
+                    in_flight: BTreeSet::new(),
+                    next_sequence: 0,
+                });
+            }
+        }
+        Self {
+            session: Session::new(setting.seed, setting.client),
+            topics: Topics::new(setting.topics.len()),
+            stream: stream(setting.seed, "producer", &[setting.client.into()]),
+            queues,
+            identity: None,
+            identity_asked: false,
+            resetting: false,
+            in_flight: BTreeMap::new(),
+            next_tag: 0,
+            next_batch_at: 0,
+            retry_at: 0,
+            now: 0,
+            batches_made: 0,
+            values_made: 0,
+            plan,
+            setting,
+        }
+    }
+
+    fn backlog(&self) -> usize {
+        self.queues.iter().map(|queue| queue.waiting.len() + queue.failed.len()).sum()
+    }
+
+    fn make_batches(&mut self, now: u64, out: &mut ClientOutbox) {
+        while self.batches_made < self.plan.batches && self.next_batch_at <= now && self.backlog() < BACKLOG_MAX {
+            let place = self.stream.below(self.queues.len() as u64) as usize;
+            let records = 1 + self.stream.skewed(u64::from(self.plan.batch_records_max) - 1) as u32;
+            let values: Vec<ValueId> =
+                (0..records).map(|n| ValueId::new(self.setting.client, self.values_made + n)).collect();
+            self.values_made += records;
+            let wall = self.setting.wall(now);
+            // Clients' clocks, and the events they tell of, are not in order.
+            let timestamps: Vec<i64> = values.iter().map(|_| wall - self.stream.skewed(5_000) as i64).collect();
+            let op = OpId(u64::from(self.setting.client) << 32 | u64::from(self.batches_made));
+            self.batches_made += 1;
+            self.next_batch_at = now + self.stream.skewed(self.plan.gap_ns_max);
+            out.fact(Fact::Sent {
+                op,
+                partition: self.queues[place].key,
+                values: values.clone(),
+                timestamps: timestamps.clone(),
+                acks: self.plan.acks,
+                idempotent: self.plan.idempotent,
+            });
+            self.queues[place].waiting.push_back(Batch { op, values, timestamps, encoded: None });
+        }
+    }
+
+    fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
+        self.make_batches(now, out);
+        if !self.session.is_ready() {
+            return;
+        }
+        self.topics.pump(now, &self.setting, &mut self.session, out);
+        if !self.topics.is_ready() || now < self.retry_at {
+            return;
+        }
+        if self.plan.idempotent && self.identity.is_none() {
+            if !self.identity_asked && self.in_flight.is_empty() {
+                self.identity_asked = true;
+                let request = InitProducerIdRequest::default()
+                    .with_transaction_timeout_ms(60_000)
+                    .with_producer_id(ProducerId(-1))
+                    .with_producer_epoch(-1);
+                self.session.send(now, &request, IDENTITY_TAG, out);
+            }
+            return;
+        }
+        while !self.resetting && self.in_flight.len() < self.plan.requests_in_flight_max as usize {
+            if !self.send_one(now, out) {
+                break;
+            }
+        }
+    }
+
+    /// Sends the next request, if any partition has something for it.
+    fn send_one(&mut self, now: u64, out: &mut ClientOutbox) -> bool {
+        let most = 1 + self.stream.below(u64::from(self.plan.partitions_per_request_max)) as usize;
+        let first = self.stream.below(self.queues.len() as u64) as usize;
+        let mut batches = Vec::new();
+        let count = self.queues.len();
+        for place in (0..count).map(|n| (first + n) % count) {
+            let queue = &mut self.queues[place];
+            if batches.len() == most || !queue.failed.is_empty() {
+                continue;
+            }
+            let Some(mut batch) = queue.waiting.pop_front() else { continue };
+            if batch.encoded.is_none() {
+                let identity = self.identity.map(|identity| (identity, queue.next_sequence));
+                queue.next_sequence = queue.next_sequence.wrapping_add(batch.values.len() as i32);
+                let payloads = self.setting.payloads;
+                batch.encoded = Some(payloads.encode(&batch.values, &batch.timestamps, self.plan.codec, identity));
+            }
+            queue.in_flight.insert(batch.op);
+            batches.push((place, batch));
+        }
+        if batches.is_empty() {
+            return false;
+        }
+        let request = self.request(&batches);
+        if self.plan.acks == 0 {
+            self.session.send_without_answer(now, &request, out);
+            for (place, batch) in batches {
+                self.queues[place].in_flight.remove(&batch.op);
+                out.fact(Fact::Unknown { op: batch.op });
+            }
+        } else {
+            self.next_tag += 1;
+            self.session.send(now, &request, self.next_tag, out);
+            self.in_flight.insert(self.next_tag, batches);
+        }
+        true
+    }
+
+    fn request(&self, batches: &[(usize, Batch)]) -> ProduceRequest {
+        let by_id = self.session.version::<ProduceRequest>().is_some_and(|version| version >= 13);
+        let mut topics: BTreeMap<u16, Vec<PartitionProduceData>> = BTreeMap::new();
+        for (place, batch) in batches {
+            let key = self.queues[*place].key;
+            let data = PartitionProduceData::default().with_index(key.index).with_records(batch.encoded.clone());
+            topics.entry(key.topic).or_default().push(data);
+        }
+        let topic = |(topic, partitions): (u16, Vec<PartitionProduceData>)| {
+            let data = TopicProduceData::default().with_partition_data(partitions);
+            if by_id {
+                data.with_topic_id(self.topics.id(topic.into()).expect("the topics are known"))
+            } else {
+                data.with_name(topic_name(&self.setting.topics[usize::from(topic)].name))
+            }
+        };
+        ProduceRequest::default()
+            .with_acks(self.plan.acks)
+            .with_timeout_ms(5_000)
+            .with_topic_data(topics.into_iter().map(topic).collect())
+    }
+
+    fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        match (answer.tag, answer.key) {
+            (TOPICS_TAG, _) => self.topics.handle(now, &self.setting, answer, out),
+            (_, InitProducerIdRequest::KEY) => self.handle_identity(now, answer, out),
+            (_, ProduceRequest::KEY) => self.handle_produced(now, answer, out),
+            (_, key) => unreachable!("a producer sends no request of key {key}"),
+        }
+    }
+
+    fn handle_identity(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        self.identity_asked = false;
+        let Some(response) = answer.decode::<InitProducerIdResponse>(out) else { return };
+        if response.error_code == 0 {
+            let identity = Identity { producer_id: response.producer_id.0, epoch: response.producer_epoch };
+            if identity.producer_id < 0 || identity.epoch < 0 {
+                out.misbehaved(format!("InitProducerId gave {identity:?}"));
+            }
+            self.identity = Some(identity);
+            return;
+        }
+        self.retry_at = now + RETRY_NS;
+        // 14, 15, 16, 41: no coordinator, or none that is ready. 7, 51, 56: as good as no answer.
+        if ![14, 15, 16, 41, 7, 51, 56, -1].contains(&response.error_code) {
+            out.misbehaved(format!("InitProducerId was answered with {}", response.error_code));
+        }
+    }
+
+    fn handle_produced(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        let by_id = answer.version >= 13;
+        let mut batches = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
+        // In the order of the request, so that the first of a partition is judged first.
+        let response = answer.decode::<ProduceResponse>(out).unwrap_or_default();
+        for topic in response.responses {
+            let place = if by_id {
+                self.topics.place_of_id(topic.topic_id)
+            } else {
+                self.setting.topics.iter().position(|plan| plan.name == topic.name.0.as_str())
+            };
+            for partition in topic.partition_responses {
+                let found = batches.iter().position(|(queue, _)| {
+                    let key = self.queues[*queue].key;
+                    Some(usize::from(key.topic)) == place && key.index == partition.index
+                });
+                match found {
+                    Some(found) => {
+                        let (queue, batch) = batches.swap_remove(found);
+                        self.settle(now, queue, batch, &partition, out);
+                    }
+                    None => out.misbehaved(format!("a Produce response tells of partition {}", partition.index)),
+                }
+            }
+        }
+        for (place, batch) in batches {
+            // A topic id that is not known any more comes back without its partitions' place in our table.
+            if self.topics.is_ready() {
+                out.misbehaved(format!("a Produce response says nothing of {}", self.queues[place].key));
+            }
+            self.fail(place, batch);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        now: u64,
+        place: usize,
+        batch: Batch,
+        answer: &PartitionProduceResponse,
+        out: &mut ClientOutbox,
+    ) {
+        let op = batch.op;
+        let key = self.queues[place].key;
+        let earlier_unsettled = {
+            let queue = &self.queues[place];
+            !queue.failed.is_empty() || queue.in_flight.first().is_some_and(|first| *first < op)
+        };
+        match answer.error_code {
+            0 => {
+                self.queues[place].in_flight.remove(&op);
+                out.fact(Fact::Acknowledged { op, base_offset: Some(answer.base_offset) });
+            }
+            // DUPLICATE_SEQUENCE_NUMBER: it is in the log, and the broker has forgotten where.
+            46 => {
+                self.queues[place].in_flight.remove(&op);
+                out.fact(Fact::Acknowledged { op, base_offset: None });
+            }
+            // OUT_OF_ORDER_SEQUENCE_NUMBER behind one that failed: it has to wait for that one.
+            45 if earlier_unsettled => self.fail(place, batch),
+            // INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID.
+            error @ (45 | 47 | 59) => {
+                out.fact(Fact::SequenceRefused { partition: key, error });
+                self.fail(place, batch);
+                self.resetting = true;
+            }
+            error => {
+                let retriable = ResponseError::try_from_code(error).is_some_and(|error| error.is_retriable());
+                // 2 would say that a batch was damaged on its way, which nothing here does.
+                if !retriable && error != -1 || error == 2 {
+                    let text = answer.error_message.clone().unwrap_or_default();
+                    out.misbehaved(format!("Produce to {key} was answered with {error}: {text}"));
+                }
+                if [3, 100].contains(&error) {
+                    self.topics.forget(key.topic.into(), now);
+                }
+                self.retry_at = now + RETRY_NS;
+                self.fail(place, batch);
+            }
+        }
+    }
+
+    fn fail(&mut self, place: usize, batch: Batch) {
+        let queue = &mut self.queues[place];
+        queue.in_flight.remove(&batch.op);
+        queue.failed.push(batch);
+    }
+
+    /// Puts failed batches back to the head of their queues once nothing of their partition is in flight.
+    fn requeue(&mut self, out: &mut ClientOutbox) {
+        if self.resetting && self.in_flight.values().all(Vec::is_empty) {
+            self.reset(out);
+        }
+        for queue in &mut self.queues {
+            if queue.in_flight.is_empty() && !queue.failed.is_empty() {
+                queue.failed.sort_by_key(|batch| batch.op);
+                for batch in queue.failed.drain(..).rev() {
+                    queue.waiting.push_front(batch);
+                }
+            }
+        }
+    }
+
+    /// Takes a new identity: what went out under the old one stays unknown.
+    fn reset(&mut self, out: &mut ClientOutbox) {
+        self.resetting = false;
+        self.identity = None;
+        for queue in &mut self.queues {
+            let gone_out = |batch: &Batch| batch.encoded.is_some();
+            for batch in queue.failed.drain(..) {
+                out.fact(Fact::Unknown { op: batch.op });
+            }
+            for batch in queue.waiting.iter().filter(|batch| gone_out(batch)) {
+                out.fact(Fact::Unknown { op: batch.op });
+            }
+            queue.waiting.retain(|batch| !gone_out(batch));
+            queue.next_sequence = 0;
+        }
+    }
+
+    fn lose(&mut self, now: u64, out: &mut ClientOutbox) {
+        self.topics.lost(now);
+        self.identity_asked = false;
+        for (place, batch) in std::mem::take(&mut self.in_flight).into_values().flatten() {
+            self.fail(place, batch);
+        }
+        self.requeue(out);
+    }
+}
+
+impl Client for Producer {
+    fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
+        match self.session.handle(now, input, out) {
+            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
+            Some(SessionEvent::Lost) => self.lose(now, out),
+            Some(SessionEvent::Ready) | None => {}
+        }
+        self.requeue(out);
+        self.now = now;
+        self.pump(now, out);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let next_batch =
+            (self.batches_made < self.plan.batches && self.backlog() < BACKLOG_MAX).then_some(self.next_batch_at);
+        let retry = (self.session.is_ready() && self.retry_at > self.now).then_some(self.retry_at);
+        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
+        [self.session.deadline(), next_batch, retry, topics].into_iter().flatten().min()
+    }
+
+    fn pending(&self) -> Option<String> {
+        let (made, all) = (self.batches_made, self.plan.batches);
+        let in_flight: usize = self.in_flight.values().map(Vec::len).sum();
+        let waits = self.backlog();
+        (made < all || in_flight > 0 || waits > 0)
+            .then(|| format!("{made} of {all} batches made, {waits} wait, {in_flight} in flight"))
+    }
+
+    fn role(&self) -> &'static str {
+        "producer"
+    }
+}

@@ -1,0 +1,278 @@
+//! A client's connection to its node: connecting and connecting again, the versions both know, correlation.
+
+use super::{ClientAction, ClientInput, ClientOutbox};
+use crate::history::Fact;
+use crate::random::stream;
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, MetadataRequest, ProduceRequest, RequestHeader,
+    ResponseHeader,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How long a client waits for an answer before it closes the connection.
+pub const REQUEST_TIMEOUT_NS: u64 = 10_000_000_000;
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Tries again at this time.
+    Idle(u64),
+    Connecting,
+    Negotiating,
+    Ready,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    correlation_id: i32,
+    key: i16,
+    version: i16,
+    response_header_version: i16,
+    tag: u64,
+    sent_at: u64,
+}
+
+/// What a session tells the client that owns it.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// Requests can be sent.
+    Ready,
+    Response(Answer),
+    /// The connection is gone, and with it the answers to all that is in flight.
+    Lost,
+}
+
+/// A response without its header.
+#[derive(Debug)]
+pub struct Answer {
+    pub key: i16,
+    pub version: i16,
+    /// As the request was tagged.
+    pub tag: u64,
+    pub sent_at: u64,
+    body: Bytes,
+}
+
+impl Answer {
+    /// Decodes the body. A body that does not decode, or has bytes left over, is told as a fact.
+    pub fn decode<R: Decodable>(mut self, out: &mut ClientOutbox) -> Option<R> {
+        let decoded = R::decode(&mut self.body, self.version);
+        match decoded {
+            Ok(response) if self.body.is_empty() => Some(response),
+            Ok(_) => {
+                out.misbehaved(format!("{} bytes are left of a response to {}", self.body.len(), self.name()));
+                None
+            }
+            Err(error) => {
+                out.misbehaved(format!("a response to {} does not decode: {error}", self.name()));
+                None
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("key {} version {}", self.key, self.version)
+    }
+}
+
+#[derive(Debug)]
+pub struct Session {
+    seed: u64,
+    client: u32,
+    state: State,
+    next_correlation_id: i32,
+    in_flight: VecDeque<InFlight>,
+    versions: BTreeMap<i16, (i16, i16)>,
+    attempts: u64,
+    /// Set with [`Fact::Healed`]: a timeout from now on is the broker's fault.
+    healed_at: Option<u64>,
+}
+
+impl Session {
+    pub fn new(seed: u64, client: u32) -> Self {
+        Self {
+            seed,
+            client,
+            state: State::Idle(0),
+            next_correlation_id: 0,
+            in_flight: VecDeque::new(),
+            versions: BTreeMap::new(),
+            attempts: 0,
+            healed_at: None,
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        match self.state {
+            State::Idle(until) => Some(until),
+            _ => self.in_flight.front().map(|request| request.sent_at + REQUEST_TIMEOUT_NS),
+        }
+    }
+
+    pub fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) -> Option<SessionEvent> {
+        match input {
+            ClientInput::Connected => {
+                assert_eq!(self.state, State::Connecting, "a client connects once at a time");
+                self.state = State::Negotiating;
+                let request = ApiVersionsRequest::default()
+                    .with_client_software_name(StrBytes::from_static_str("tidelog-sim"))
+                    .with_client_software_version(StrBytes::from_static_str("1"));
+                let version =
+                    stream(self.seed, "client.versions", &[self.client.into(), self.attempts]).below(4) as i16;
+                self.send_as(now, version, &request, 0, out);
+                None
+            }
+            ClientInput::Refused => {
+                self.back_off(now);
+                None
+            }
+            ClientInput::Cut => Some(self.lose(now)),
+            ClientInput::Frame(frame) => self.handle_frame(now, frame, out),
+            ClientInput::Healed => {
+                self.healed_at = Some(now);
+                None
+            }
+            ClientInput::Wake | ClientInput::Finish => self.handle_wake(now, out),
+        }
+    }
+
+    fn handle_wake(&mut self, now: u64, out: &mut ClientOutbox) -> Option<SessionEvent> {
+        if matches!(self.state, State::Idle(until) if until <= now) {
+            self.state = State::Connecting;
+            self.attempts += 1;
+            out.actions.push(ClientAction::Connect);
+        }
+        let late = self.in_flight.front().filter(|request| request.sent_at + REQUEST_TIMEOUT_NS <= now)?;
+        if self.healed_at.is_some_and(|healed| healed + REQUEST_TIMEOUT_NS < late.sent_at) {
+            out.misbehaved(format!("no answer to key {} version {} in ten seconds", late.key, late.version));
+        }
+        out.actions.push(ClientAction::Close);
+        Some(self.lose(now))
+    }
+
+    fn handle_frame(&mut self, now: u64, mut frame: Bytes, out: &mut ClientOutbox) -> Option<SessionEvent> {
+        let Some(request) = self.in_flight.pop_front() else {
+            out.misbehaved("a response to nothing".into());
+            return None;
+        };
+        let header = match ResponseHeader::decode(&mut frame, request.response_header_version) {
+            Ok(header) => header,
+            Err(error) => {
+                out.misbehaved(format!("a response header does not decode: {error}"));
+                return None;
+            }
+        };
+        if header.correlation_id != request.correlation_id {
+            let (got, want) = (header.correlation_id, request.correlation_id);
+            out.misbehaved(format!("a response with correlation id {got} where {want} was due"));
+            return None;
+        }
+        let InFlight { key, version, tag, sent_at, .. } = request;
+        let answer = Answer { key, version, tag, sent_at, body: frame };
+        if self.state != State::Negotiating {
+            return Some(SessionEvent::Response(answer));
+        }
+        let response: ApiVersionsResponse = answer.decode(out)?;
+        if response.error_code != 0 {
+            out.misbehaved(format!("ApiVersions was answered with error {}", response.error_code));
+            out.actions.push(ClientAction::Close);
+            return Some(self.lose(now));
+        }
+        let range = |key: &kafka_protocol::messages::api_versions_response::ApiVersion| {
+            (key.api_key, (key.min_version, key.max_version))
+        };
+        self.versions = response.api_keys.iter().map(range).collect();
+        self.attempts = 0;
+        self.state = State::Ready;
+        Some(SessionEvent::Ready)
+    }
+
+    /// The version that this client speaks of a request: any that both sides know, the newest more often.
+    pub fn version<R: Request>(&self) -> Option<i16> {
+        let (min, max) = *self.versions.get(&R::KEY)?;
+        let (mut min, mut max) = (min.max(R::VERSIONS.min), max.min(R::VERSIONS.max));
+        if R::KEY == MetadataRequest::KEY {
+            // Older ones create whatever they name, with the wrong number of partitions.
+            min = min.max(4);
+        } else if [ProduceRequest::KEY, FetchRequest::KEY].contains(&R::KEY) && !self.learns_topic_ids() {
+            max = max.min(12);
+        }
+        if min > max {
+            return None;
+        }
+        let mut stream = stream(self.seed, "client.version", &[self.client.into(), R::KEY as u64]);
+        Some(if stream.one_in(2) { max } else { stream.between(min as u64, max as u64) as i16 })
+    }
+
+    /// Whether this client's Metadata tells it topic ids (KIP-516).
+    fn learns_topic_ids(&self) -> bool {
+        self.version::<MetadataRequest>().is_some_and(|version| version >= 10)
+    }
+
+    /// Sends a request in [`Self::version`]. `tag` comes back with the answer.
+    pub fn send<R: Request>(&mut self, now: u64, request: &R, tag: u64, out: &mut ClientOutbox) {
+        let Some(version) = self.version::<R>() else {
+            out.misbehaved(format!("no version of key {} is served", R::KEY));
+            return;
+        };
+        self.send_as(now, version, request, tag, out);
+    }
+
+    /// Sends a request to which no answer comes (Produce with acks=0).
+    pub fn send_without_answer<R: Request>(&mut self, now: u64, request: &R, out: &mut ClientOutbox) {
+        let before = self.in_flight.len();
+        self.send(now, request, 0, out);
+        self.in_flight.truncate(before);
+    }
+
+    fn send_as<R: Request>(&mut self, now: u64, version: i16, request: &R, tag: u64, out: &mut ClientOutbox) {
+        self.next_correlation_id += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next_correlation_id)
+            .with_client_id(Some(StrBytes::from_string(format!("client-{}", self.client))));
+        let mut frame = BytesMut::new();
+        header.encode(&mut frame, R::header_version(version)).expect("a header encodes");
+        request.encode(&mut frame, version).unwrap_or_else(|error| panic!("key {} version {version}: {error}", R::KEY));
+        self.in_flight.push_back(InFlight {
+            correlation_id: self.next_correlation_id,
+            key: R::KEY,
+            version,
+            response_header_version: R::Response::header_version(version),
+            tag,
+            sent_at: now,
+        });
+        out.actions.push(ClientAction::Send(frame.freeze()));
+    }
+
+    fn lose(&mut self, now: u64) -> SessionEvent {
+        self.in_flight.clear();
+        self.back_off(now);
+        SessionEvent::Lost
+    }
+
+    fn back_off(&mut self, now: u64) {
+        let mut stream = stream(self.seed, "client.backoff", &[self.client.into(), now]);
+        self.state = State::Idle(now + 1_000_000 + stream.skewed(200_000_000));
+    }
+}
+
+impl ClientOutbox {
+    pub fn misbehaved(&mut self, text: String) {
+        self.actions.push(ClientAction::Fact(Fact::Misbehaved { text }));
+    }
+
+    pub fn fact(&mut self, fact: Fact) {
+        self.actions.push(ClientAction::Fact(fact));
+    }
+}

@@ -1,0 +1,151 @@
+//! How a client comes to know its topics: Metadata, and CreateTopics where there is nothing yet.
+
+use super::session::{Answer, Session};
+use super::{ClientOutbox, Setting};
+use crate::history::Fact;
+use bytes::Bytes;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::{Request, StrBytes};
+
+/// The tag of this module's requests.
+pub const TOPICS_TAG: u64 = u64::MAX;
+
+const RETRY_NS: u64 = 50_000_000;
+
+type TopicId = [u8; 16];
+
+#[derive(Debug)]
+pub struct Topics {
+    /// In the order of the scenario; none where it is to be learned.
+    known: Vec<Option<TopicId>>,
+    waiting: bool,
+    create_next: bool,
+    retry_at: u64,
+}
+
+impl Topics {
+    pub fn new(topics: usize) -> Self {
+        Self { known: vec![None; topics], waiting: false, create_next: false, retry_at: 0 }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.known.iter().all(Option::is_some)
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        (!self.is_ready() && !self.waiting).then_some(self.retry_at)
+    }
+
+    pub fn id(&self, topic: usize) -> Option<uuid::Uuid> {
+        self.known[topic].map(uuid::Uuid::from_bytes)
+    }
+
+    pub fn place_of_id(&self, id: uuid::Uuid) -> Option<usize> {
+        self.known.iter().position(|known| *known == Some(*id.as_bytes()))
+    }
+
+    /// The topic may have moved or gone: ask again.
+    pub fn forget(&mut self, topic: usize, now: u64) {
+        self.known[topic] = None;
+        self.retry_at = now + RETRY_NS;
+    }
+
+    pub fn lost(&mut self, now: u64) {
+        self.waiting = false;
+        self.create_next = false;
+        self.retry_at = now;
+    }
+
+    /// Asks for the next topic that is not known, if it is time.
+    pub fn pump(&mut self, now: u64, setting: &Setting, session: &mut Session, out: &mut ClientOutbox) {
+        let Some(topic) = self.known.iter().position(Option::is_none) else { return };
+        if self.waiting || now < self.retry_at || !session.is_ready() {
+            return;
+        }
+        self.waiting = true;
+        let plan = &setting.topics[topic];
+        let name = TopicName(StrBytes::from_string(plan.name.clone()));
+        if std::mem::take(&mut self.create_next) {
+            let config = |(name, value): (&String, &String)| {
+                CreatableTopicConfig::default()
+                    .with_name(StrBytes::from_string(name.clone()))
+                    .with_value(Some(StrBytes::from_string(value.clone())))
+            };
+            let topic = CreatableTopic::default()
+                .with_name(name)
+                .with_num_partitions(plan.partitions)
+                .with_replication_factor(1)
+                .with_configs(plan.configs.iter().map(config).collect());
+            let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
+            session.send(now, &request, TOPICS_TAG, out);
+        } else {
+            let topic = MetadataRequestTopic::default().with_name(Some(name));
+            let request = MetadataRequest::default()
+                .with_topics(Some(vec![topic]))
+                .with_allow_auto_topic_creation(plan.auto_created);
+            session.send(now, &request, TOPICS_TAG, out);
+        }
+    }
+
+    pub fn handle(&mut self, now: u64, setting: &Setting, answer: Answer, out: &mut ClientOutbox) {
+        self.waiting = false;
+        self.retry_at = now + RETRY_NS;
+        if answer.key == CreateTopicsRequest::KEY {
+            let Some(response) = answer.decode::<CreateTopicsResponse>(out) else { return };
+            self.retry_at = now;
+            for topic in response.topics {
+                // 36: somebody else has created it. 7, 41, 56, -1: as good as no answer.
+                if ![0, 36, 7, 41, 56, -1].contains(&topic.error_code) {
+                    let text = topic.error_message.unwrap_or_default();
+                    out.misbehaved(format!("CreateTopics was answered with {}: {text}", topic.error_code));
+                }
+            }
+            return;
+        }
+        let Some(response) = answer.decode::<MetadataResponse>(out) else { return };
+        for topic in response.topics {
+            let name = topic.name.clone().unwrap_or_default();
+            let Some(place) = setting.topics.iter().position(|plan| plan.name == name.0.as_str()) else {
+                out.misbehaved(format!("Metadata tells of {name:?}, which nobody asked for"));
+                continue;
+            };
+            let plan = &setting.topics[place];
+            match topic.error_code {
+                0 if topic.partitions.len() == plan.partitions as usize => {
+                    let leaderless = topic.partitions.iter().any(|partition| partition.error_code != 0);
+                    if !leaderless {
+                        self.learn(place, *topic.topic_id.as_bytes(), setting, out);
+                    }
+                }
+                0 => {
+                    let (has, wants) = (topic.partitions.len(), plan.partitions);
+                    out.misbehaved(format!("{} has {has} partitions, not {wants}", plan.name));
+                }
+                3 if !plan.auto_created => {
+                    self.create_next = true;
+                    self.retry_at = now;
+                }
+                // 3, 5: being created. 7, 41, 56: the metadata log is slow or its disk has failed.
+                3 | 5 | 7 | 41 | 56 | -1 => {}
+                error => out.misbehaved(format!("Metadata says {error} for {}", plan.name)),
+            }
+        }
+    }
+
+    fn learn(&mut self, place: usize, id: TopicId, setting: &Setting, out: &mut ClientOutbox) {
+        // Before version 10 there is no id; those clients send none either.
+        if id != [0; 16] {
+            out.fact(Fact::Topic { node: setting.node, topic: place as u16, id });
+        }
+        self.known[place] = Some(id);
+    }
+}
+
+/// The name of a topic as the wire has it.
+pub fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_utf8(Bytes::copy_from_slice(name.as_bytes())).expect("a name is text"))
+}

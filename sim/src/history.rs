@@ -1,0 +1,138 @@
+//! What the clients saw, in the order in which it happened: the only thing that checkers judge.
+//!
+//! Every value that is produced is unique, so that a value names its one `Sent`. An operation whose answer never
+//! came ([`Fact::Unknown`], or nothing more about it) may have happened or not.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A partition of a topic on one node (each node is a cluster of its own, for now).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PartitionKey {
+    pub node: u32,
+    /// The place of the topic in the scenario.
+    pub topic: u16,
+    pub index: i32,
+}
+
+impl fmt::Display for PartitionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node{}/t{}-{}", self.node, self.topic, self.index)
+    }
+}
+
+/// A value that a producer sends once: its client in the upper half, its count in the lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValueId(pub u64);
+
+impl ValueId {
+    pub fn new(client: u32, count: u32) -> Self {
+        Self(u64::from(client) << 32 | u64::from(count))
+    }
+
+    pub fn client(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl fmt::Display for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}v{}", self.client(), self.0 as u32)
+    }
+}
+
+/// Names one produced batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpId(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRecord {
+    pub offset: i64,
+    pub value: ValueId,
+    pub timestamp: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Earliest,
+    Latest,
+    MaxTimestamp,
+    Timestamp(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A batch goes out for the first time.
+    Sent {
+        op: OpId,
+        partition: PartitionKey,
+        values: Vec<ValueId>,
+        timestamps: Vec<i64>,
+        acks: i16,
+        idempotent: bool,
+    },
+    /// The broker said yes. Without an offset it said "a duplicate, I do not know of which".
+    Acknowledged {
+        op: OpId,
+        base_offset: Option<i64>,
+    },
+    /// Given up: nobody will learn whether it happened.
+    Unknown {
+        op: OpId,
+    },
+    /// A producer's sequence was refused though it sent what comes next.
+    SequenceRefused {
+        partition: PartitionKey,
+        error: i16,
+    },
+    Fetched {
+        partition: PartitionKey,
+        /// When the request was sent.
+        asked_at: u64,
+        from: i64,
+        high_watermark: i64,
+        log_start: i64,
+        records: Vec<ReadRecord>,
+        /// The last read of the run, after everything has been healed and every producer is done.
+        last: bool,
+    },
+    OutOfRange {
+        partition: PartitionKey,
+        position: i64,
+    },
+    Listed {
+        partition: PartitionKey,
+        asked_at: u64,
+        asked: Asked,
+        offset: i64,
+        timestamp: i64,
+    },
+    /// A topic has this id.
+    Topic {
+        node: u32,
+        topic: u16,
+        id: [u8; 16],
+    },
+    /// The node's machine lost its power.
+    PowerLost {
+        node: u32,
+    },
+    /// From now on nothing fails any more.
+    Healed,
+    /// Against the protocol, whatever the history.
+    Misbehaved {
+        text: String,
+    },
+}
+
+/// What each partition holds in the end, from offset 0 on.
+pub type FinalLogs = BTreeMap<PartitionKey, Vec<ReadRecord>>;
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub at: u64,
+    /// The client that saw it; none where the world did.
+    pub client: Option<u32>,
+    pub fact: Fact,
+}
