@@ -1,6 +1,7 @@
 //! The simulated world.
 #![forbid(unsafe_code)]
 
+pub mod checkers;
 pub mod client;
 pub mod disk;
 pub mod history;

@@ -1,0 +1,128 @@
+//! Nothing that was acknowledged is lost, and nothing that was read is lost afterwards.
+//!
+//! (Rows 3, 4 and 19 of the contract: lost-write, unseen, durability.) The one excuse: a topic with
+//! `acks.require.fsync=false` may lose with the page cache what was acknowledged or read before.
+
+use super::{Checker, Rules, Violation, violation};
+use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub struct Durability {
+    rules: Rules,
+    sent: BTreeMap<OpId, (PartitionKey, Vec<ValueId>)>,
+    /// What must be there in the end, and since when; with the offset where it is known.
+    owed: BTreeMap<PartitionKey, BTreeMap<ValueId, Owed>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    why: &'static str,
+    at: u64,
+    offset: Option<i64>,
+}
+
+impl Durability {
+    pub fn new(rules: &Rules) -> Self {
+        Self { rules: rules.clone(), ..Self::default() }
+    }
+
+    fn owe(&mut self, partition: PartitionKey, value: ValueId, why: &'static str, at: u64, offset: Option<i64>) {
+        self.owed.entry(partition).or_default().entry(value).or_insert(Owed { why, at, offset });
+    }
+}
+
+impl Checker for Durability {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Sent { op, partition, values, .. } => {
+                self.sent.insert(*op, (*partition, values.clone()));
+            }
+            Fact::Acknowledged { op, base_offset } => {
+                let Some((partition, values)) = self.sent.remove(op) else { return Ok(()) };
+                for (value, delta) in values.into_iter().zip(0..) {
+                    let offset = base_offset.map(|base| base + delta);
+                    self.owe(partition, value, "acknowledged", entry.at, offset);
+                }
+            }
+            Fact::Fetched { partition, records, .. } => {
+                for record in records {
+                    self.owe(*partition, record.value, "read", entry.at, Some(record.offset));
+                }
+            }
+            Fact::PowerLost { node } => {
+                let rules = &self.rules;
+                self.owed.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
+        for (partition, owed) in &self.owed {
+            let log = finals.get(partition).map_or(&[][..], Vec::as_slice);
+            let there: BTreeSet<ValueId> = log.iter().map(|record| record.value).collect();
+            let lost: Vec<_> = owed.iter().filter(|(value, _)| !there.contains(value)).collect();
+            if let Some((value, Owed { why, at, offset })) = lost.first() {
+                let place = offset.map_or("an unknown offset".into(), |offset| format!("offset {offset}"));
+                let ms = at / 1_000_000;
+                let text = format!(
+                    "{value} was {why} at {ms} ms with {place} and is lost, and {} more; the log ends at {}",
+                    lost.len() - 1,
+                    log.len()
+                );
+                return violation("durability", *partition, text);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::*;
+    use super::*;
+
+    fn checker() -> Durability {
+        Durability::new(&rules())
+    }
+
+    #[test]
+    fn a_history_that_kept_everything_passes() {
+        let facts = vec![sent(1, P, 0..2), acknowledged(1, 0), fetched(P, 2, &[record(0, 0), record(1, 1)])];
+        assert_eq!(judge(checker(), facts, &[(P, &[record(0, 0), record(1, 1)])]), Ok(()));
+    }
+
+    #[test]
+    fn an_acknowledged_record_that_is_not_there_in_the_end_is_found() {
+        let facts = vec![sent(1, P, 0..2), acknowledged(1, 0)];
+        let verdict = judge(checker(), facts, &[(P, &[record(0, 0)])]).unwrap_err();
+        assert!(verdict.contains("c1v1 was acknowledged"), "{verdict}");
+        let facts = vec![sent(1, P, 0..1), acknowledged(1, 0)];
+        assert!(judge(checker(), facts, &[]).is_err(), "a whole partition is missing");
+    }
+
+    #[test]
+    fn a_read_record_that_is_not_there_in_the_end_is_found() {
+        let facts = vec![sent(1, P, 0..1), fetched(P, 1, &[record(0, 0)])];
+        let verdict = judge(checker(), facts, &[(P, &[])]).unwrap_err();
+        assert!(verdict.contains("c1v0 was read"), "{verdict}");
+    }
+
+    #[test]
+    fn what_was_never_acknowledged_may_be_lost() {
+        let facts = vec![sent(1, P, 0..1), Fact::Unknown { op: OpId(1) }];
+        assert_eq!(judge(checker(), facts, &[(P, &[])]), Ok(()));
+    }
+
+    #[test]
+    fn a_power_cut_excuses_only_topics_that_do_not_require_a_sync() {
+        for (partition, verdict) in [(RELAXED, true), (P, false)] {
+            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0), Fact::PowerLost { node: 0 }];
+            assert_eq!(judge(checker(), facts, &[(partition, &[])]).is_ok(), verdict, "{partition}");
+            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0)];
+            assert!(judge(checker(), facts, &[(partition, &[])]).is_err(), "and only a power cut does");
+        }
+    }
+}

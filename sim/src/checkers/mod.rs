@@ -1,0 +1,140 @@
+//! Judges of a history, one a file. A checker sees every fact as it happens and the logs as they are in the end; it
+//! knows nothing of the world but the scenario's topics.
+//!
+//! To add one: a file with a [`Checker`], a test with a planted bad history, a line in [`all`].
+
+mod durability;
+mod offsets;
+mod order;
+mod protocol;
+mod timestamps;
+mod watermark;
+
+use crate::client::TopicPlan;
+use crate::history::{Entry, FinalLogs, PartitionKey};
+use std::fmt;
+
+/// What is wrong. The checker and the place are the failure's fingerprint: a shrunk scenario must keep them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub checker: &'static str,
+    pub place: Option<PartitionKey>,
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some(place) => write!(f, "{}: {place}: {}", self.checker, self.text),
+            None => write!(f, "{}: {}", self.checker, self.text),
+        }
+    }
+}
+
+/// What a checker may know of the scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub topics: Vec<TopicPlan>,
+}
+
+impl Rules {
+    /// The partition's topic may lose acknowledged records with the page cache (`acks.require.fsync=false`).
+    pub fn is_relaxed(&self, partition: PartitionKey) -> bool {
+        self.topics.get(usize::from(partition.topic)).is_some_and(TopicPlan::is_relaxed)
+    }
+
+    fn is_log_append_time(&self, partition: PartitionKey) -> bool {
+        self.topics.get(usize::from(partition.topic)).is_some_and(TopicPlan::is_log_append_time)
+    }
+}
+
+pub trait Checker {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation>;
+
+    /// Everything is healed and read once more.
+    fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation>;
+}
+
+pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::new(durability::Durability::new(rules)),
+        Box::new(offsets::Offsets::new(rules)),
+        Box::new(watermark::Watermark::new(rules)),
+        Box::new(order::Order::new(rules)),
+        Box::new(timestamps::Timestamps::new(rules)),
+        Box::new(protocol::Protocol::new(rules)),
+    ]
+}
+
+fn violation(checker: &'static str, place: PartitionKey, text: String) -> Result<(), Violation> {
+    Err(Violation { checker, place: Some(place), text })
+}
+
+/// Short histories for the checkers' own tests.
+#[cfg(test)]
+mod bench {
+    use super::*;
+    use crate::history::{Fact, OpId, ReadRecord, ValueId};
+    use std::collections::BTreeMap;
+
+    pub const P: PartitionKey = PartitionKey { node: 0, topic: 0, index: 0 };
+    /// A partition whose topic has `acks.require.fsync=false`.
+    pub const RELAXED: PartitionKey = PartitionKey { node: 0, topic: 1, index: 0 };
+
+    pub fn rules() -> Rules {
+        let topic = |configs: &[(&str, &str)]| TopicPlan {
+            name: "t".into(),
+            partitions: 1,
+            auto_created: false,
+            configs: configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        };
+        Rules { topics: vec![topic(&[]), topic(&[("acks.require.fsync", "false")])] }
+    }
+
+    pub fn value(count: u32) -> ValueId {
+        ValueId::new(1, count)
+    }
+
+    pub fn record(offset: i64, count: u32) -> ReadRecord {
+        ReadRecord { offset, value: value(count), timestamp: 1_000 + i64::from(count) }
+    }
+
+    /// The batch `op` with the values of these numbers, sent to `partition`.
+    pub fn sent(op: u64, partition: PartitionKey, counts: std::ops::Range<u32>) -> Fact {
+        Fact::Sent {
+            op: OpId(op),
+            partition,
+            values: counts.clone().map(value).collect(),
+            timestamps: counts.map(|count| 1_000 + i64::from(count)).collect(),
+            acks: -1,
+            idempotent: true,
+        }
+    }
+
+    pub fn acknowledged(op: u64, base_offset: i64) -> Fact {
+        Fact::Acknowledged { op: OpId(op), base_offset: Some(base_offset) }
+    }
+
+    pub fn fetched(partition: PartitionKey, high_watermark: i64, records: &[ReadRecord]) -> Fact {
+        let from = records.first().map_or(high_watermark, |record| record.offset);
+        let records = records.to_vec();
+        Fact::Fetched { partition, asked_at: 0, from, high_watermark, log_start: 0, records, last: false }
+    }
+
+    /// Runs a history whose facts are a millisecond apart; each request was asked when the fact before it happened.
+    pub fn judge(
+        mut checker: impl Checker,
+        facts: Vec<Fact>,
+        finals: &[(PartitionKey, &[ReadRecord])],
+    ) -> Result<(), String> {
+        for (place, mut fact) in facts.into_iter().enumerate() {
+            let now = place as u64 + 1;
+            if let Fact::Fetched { asked_at, .. } | Fact::Listed { asked_at, .. } = &mut fact {
+                *asked_at = now - 1;
+            }
+            checker.observe(&Entry { at: now, client: Some(1), fact }).map_err(|violation| violation.to_string())?;
+        }
+        let finals: BTreeMap<_, _> = finals.iter().map(|(partition, log)| (*partition, log.to_vec())).collect();
+        checker.finish(&finals).map_err(|violation| violation.to_string())
+    }
+}

@@ -1,0 +1,92 @@
+//! An idempotent producer's values stand in the order in which it sent them, and its sequences are never refused.
+//!
+//! (Rows 8, 11 and 16 of the contract: no reordering per producer, nonmonotonic-send, sequences.)
+
+use super::{Checker, Rules, Violation, violation};
+use crate::history::{Entry, Fact, FinalLogs, PartitionKey, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub struct Order {
+    rules: Rules,
+    idempotent: BTreeSet<u32>,
+    /// Nodes whose power was lost: their relaxed topics may have lost producers' state.
+    dark: BTreeSet<u32>,
+}
+
+const NAME: &str = "order";
+
+impl Order {
+    pub fn new(rules: &Rules) -> Self {
+        Self { rules: rules.clone(), ..Self::default() }
+    }
+
+    fn is_excused(&self, partition: PartitionKey) -> bool {
+        self.dark.contains(&partition.node) && self.rules.is_relaxed(partition)
+    }
+}
+
+impl Checker for Order {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Sent { idempotent: true, values, .. } => {
+                self.idempotent.extend(values.first().map(|value| value.client()));
+                Ok(())
+            }
+            Fact::PowerLost { node } => {
+                self.dark.insert(*node);
+                Ok(())
+            }
+            Fact::SequenceRefused { partition, error } if !self.is_excused(*partition) => {
+                violation(NAME, *partition, format!("the next sequence was refused with error {error}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
+        for (partition, log) in finals {
+            if self.is_excused(*partition) {
+                continue;
+            }
+            let mut last: BTreeMap<u32, (ValueId, i64)> = BTreeMap::new();
+            for record in log.iter().filter(|record| self.idempotent.contains(&record.value.client())) {
+                let before = last.insert(record.value.client(), (record.value, record.offset));
+                if let Some((value, offset)) = before
+                    && value > record.value
+                {
+                    let text = format!("{value} at {offset} stands before {} at {}", record.value, record.offset);
+                    return violation(NAME, *partition, text);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::*;
+    use super::*;
+
+    #[test]
+    fn values_in_the_order_of_their_sending_pass() {
+        let finals: &[_] = &[record(0, 0), record(1, 1)];
+        assert_eq!(judge(Order::new(&rules()), vec![sent(1, P, 0..2)], &[(P, finals)]), Ok(()));
+    }
+
+    #[test]
+    fn values_that_overtook_each_other_are_found() {
+        let finals: &[_] = &[record(0, 1), record(1, 0)];
+        let verdict = judge(Order::new(&rules()), vec![sent(1, P, 0..2)], &[(P, finals)]).unwrap_err();
+        assert!(verdict.contains("c1v1 at 0 stands before c1v0 at 1"), "{verdict}");
+    }
+
+    #[test]
+    fn a_refused_sequence_is_found_unless_the_page_cache_is_gone() {
+        let refused = |partition| Fact::SequenceRefused { partition, error: 45 };
+        assert!(judge(Order::new(&rules()), vec![refused(P)], &[]).is_err());
+        assert!(judge(Order::new(&rules()), vec![Fact::PowerLost { node: 0 }, refused(P)], &[]).is_err());
+        assert!(judge(Order::new(&rules()), vec![Fact::PowerLost { node: 0 }, refused(RELAXED)], &[]).is_ok());
+    }
+}

@@ -1,0 +1,149 @@
+//! ListOffsets by time: the answer is the first record that is not older, and the newest is the newest.
+//!
+//! Records are only ever added, so an answer is judged against the log as it is in the end: the first record of that
+//! age cannot come to stand further ahead, and "none" was true when the log was as short as it was known to be.
+
+use super::{Checker, Rules, Violation, violation};
+use crate::history::{Asked, Entry, Fact, FinalLogs, PartitionKey};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub struct Timestamps {
+    rules: Rules,
+    answers: Vec<Answer>,
+    /// How far a partition was known to be readable, and since when.
+    known: BTreeMap<PartitionKey, Vec<(u64, i64)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    partition: PartitionKey,
+    asked: Asked,
+    asked_at: u64,
+    offset: i64,
+    timestamp: i64,
+}
+
+const NAME: &str = "timestamps";
+
+impl Timestamps {
+    pub fn new(rules: &Rules) -> Self {
+        Self { rules: rules.clone(), ..Self::default() }
+    }
+
+    /// The end that was known when the question was asked: the answer must have looked that far.
+    fn known_end(&self, answer: &Answer) -> usize {
+        let known = self.known.get(&answer.partition).map_or(&[][..], Vec::as_slice);
+        known.iter().rev().find(|(at, _)| *at < answer.asked_at).map_or(0, |(_, end)| *end as usize)
+    }
+}
+
+impl Checker for Timestamps {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Fetched { partition, high_watermark, .. } => {
+                let known = self.known.entry(*partition).or_default();
+                if known.last().is_none_or(|(_, end)| end < high_watermark) {
+                    known.push((entry.at, *high_watermark));
+                }
+            }
+            Fact::Listed { partition, asked_at, asked, offset, timestamp }
+                if matches!(asked, Asked::Timestamp(_) | Asked::MaxTimestamp) =>
+            {
+                let (partition, asked, asked_at) = (*partition, *asked, *asked_at);
+                self.answers.push(Answer { partition, asked, asked_at, offset: *offset, timestamp: *timestamp });
+            }
+            Fact::PowerLost { node } => {
+                let rules = &self.rules;
+                let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
+                self.known.retain(|partition, _| !lost(partition));
+                self.answers.retain(|answer| !lost(&answer.partition));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
+        for answer in &self.answers {
+            let Answer { partition, asked, offset, timestamp, .. } = *answer;
+            let log = finals.get(&partition).map_or(&[][..], Vec::as_slice);
+            let readable = &log[..self.known_end(answer).min(log.len())];
+            let at_offset = usize::try_from(offset).ok().and_then(|offset| log.get(offset));
+            let wrong = match (asked, at_offset) {
+                (Asked::Timestamp(wanted), None) => readable
+                    .iter()
+                    .find(|record| record.timestamp >= wanted)
+                    .map(|record| format!("none was found from {wanted} on, and {} is", record.offset)),
+                (Asked::Timestamp(wanted), Some(record)) => {
+                    let earlier = log[..offset as usize].iter().find(|record| record.timestamp >= wanted);
+                    if record.timestamp != timestamp || timestamp < wanted {
+                        let has = record.timestamp;
+                        Some(format!("from {wanted} on: {offset} with {timestamp}, and it has {has}"))
+                    } else {
+                        earlier.map(|record| format!("from {wanted} on: {offset}, and {} is before", record.offset))
+                    }
+                }
+                (Asked::MaxTimestamp, None) => {
+                    (!readable.is_empty()).then(|| "no newest record, and there are some".into())
+                }
+                (Asked::MaxTimestamp, Some(record)) => {
+                    let newest = readable.iter().map(|record| record.timestamp).max().unwrap_or(i64::MIN);
+                    (record.timestamp != timestamp || timestamp < newest)
+                        .then(|| format!("the newest is {offset} with {timestamp}, and one has {newest}"))
+                }
+                _ => None,
+            };
+            if let Some(text) = wrong {
+                return violation(NAME, partition, text);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::*;
+    use super::*;
+
+    fn listed(asked: Asked, offset: i64, timestamp: i64) -> Fact {
+        Fact::Listed { partition: P, asked_at: 0, asked, offset, timestamp }
+    }
+
+    /// Three records of the times 1005, 1001 and 1003 are readable when the question is asked.
+    fn run(asked: Asked, offset: i64, timestamp: i64) -> Result<(), String> {
+        let log = [record(0, 5), record(1, 1), record(2, 3)];
+        let facts = vec![fetched(P, 3, &log), sent(9, P, 8..9), listed(asked, offset, timestamp)];
+        judge(Timestamps::new(&rules()), facts, &[(P, &log)])
+    }
+
+    #[test]
+    fn true_answers_pass() {
+        assert_eq!(run(Asked::Timestamp(1_002), 0, 1_005), Ok(()));
+        assert_eq!(run(Asked::Timestamp(1_006), -1, -1), Ok(()));
+        assert_eq!(run(Asked::MaxTimestamp, 0, 1_005), Ok(()));
+    }
+
+    #[test]
+    fn a_later_record_than_the_first_is_found() {
+        assert!(run(Asked::Timestamp(1_002), 2, 1_003).unwrap_err().contains("and 0 is before"));
+    }
+
+    #[test]
+    fn an_older_record_and_a_wrong_time_are_found() {
+        assert!(run(Asked::Timestamp(1_002), 1, 1_001).is_err());
+        assert!(run(Asked::Timestamp(1_002), 0, 1_004).is_err());
+    }
+
+    #[test]
+    fn none_where_there_is_one_is_found() {
+        assert!(run(Asked::Timestamp(1_003), -1, -1).unwrap_err().contains("and 0 is"));
+        assert!(run(Asked::MaxTimestamp, -1, -1).is_err());
+    }
+
+    #[test]
+    fn a_newest_that_is_not_is_found() {
+        assert!(run(Asked::MaxTimestamp, 2, 1_003).unwrap_err().contains("one has 1005"));
+    }
+}
