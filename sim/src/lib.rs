@@ -5,5 +5,7 @@ pub mod checkers;
 pub mod client;
 pub mod disk;
 pub mod history;
+pub mod network;
 pub mod random;
+pub mod scenario;
 pub mod trace;

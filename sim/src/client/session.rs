@@ -107,10 +107,6 @@ impl Session {
         self.state == State::Ready
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     pub fn deadline(&self) -> Option<u64> {
         match self.state {
             State::Idle(until) => Some(until),

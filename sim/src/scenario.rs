@@ -1,0 +1,340 @@
+//! A scenario is data: what a seed draws is written down before anything runs, and runs the same when it is read
+//! back from a file, or after somebody has taken things out of it.
+//!
+//! A seed draws a subset of the faults (the swarm), then how wild each of them is.
+
+use crate::client::records::Codec;
+use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::disk::{DiskOptions, Loss};
+use crate::network::NetworkOptions;
+use crate::random::{Ratio, Stream, stream};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenario {
+    pub seed: u64,
+    pub nodes: u32,
+    /// How long faults are dealt, in virtual time.
+    pub fault_ns: u64,
+    pub disk: DiskOptions,
+    pub network: NetworkOptions,
+    pub clock: ClockOptions,
+    pub topics: Vec<TopicPlan>,
+    /// Every node's configuration beside its own name and directories.
+    pub properties: BTreeMap<String, String>,
+    pub value_bytes_max: u32,
+    pub clients: Vec<ClientPlan>,
+    pub faults: Vec<TimedFault>,
+    /// All nodes lose their power before the last read.
+    pub last_power_loss: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOptions {
+    /// How late a tick may come.
+    pub tick_late_ns_max: u64,
+    /// How far apart the nodes' wall clocks are.
+    pub wall_apart_ms_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientPlan {
+    pub node: u32,
+    pub role: Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    Producer(ProducerPlan),
+    Fetcher(FetcherPlan),
+    Lister(ListerPlan),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedFault {
+    pub at_ns: u64,
+    pub node: u32,
+    pub fault: Fault,
+}
+
+/// What the nemesis does to a node. The disk's and the network's own faults are ratios in their options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    Crash {
+        loss: Loss,
+        down_ns: u64,
+        /// After the restart, crash again after this many steps each: recoveries that never come to their end.
+        again_after_steps: Vec<u32>,
+    },
+    /// A stop by the operator, with the page cache lost or not once it has stopped.
+    Stop {
+        loss: Loss,
+        down_ns: u64,
+    },
+    /// All connections break.
+    CutAll,
+    DiskFull {
+        for_ns: u64,
+    },
+    WallJump {
+        ms: i64,
+    },
+    /// The process stands still; its clocks run on.
+    Pause {
+        for_ns: u64,
+    },
+}
+
+impl Scenario {
+    pub fn draw(seed: u64) -> Self {
+        let mut swarm = stream(seed, "scenario", &[]);
+        let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
+        let fault_ns = swarm.between(1, 6) * SECOND;
+        let topics = draw_topics(&mut stream(seed, "scenario.topics", &[]));
+        let clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns);
+        Self {
+            seed,
+            nodes,
+            fault_ns,
+            disk: draw_disk(&mut stream(seed, "scenario.disk", &[])),
+            network: draw_network(&mut stream(seed, "scenario.network", &[])),
+            clock: draw_clock(&mut stream(seed, "scenario.clock", &[])),
+            properties: draw_properties(&mut stream(seed, "scenario.properties", &[]), &topics),
+            topics,
+            value_bytes_max: [16, 100, 1_000, 3_000][swarm.below(4) as usize],
+            clients,
+            faults: draw_faults(seed, nodes, fault_ns),
+            last_power_loss: swarm.one_in(2),
+        }
+    }
+}
+
+fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
+    let draw = |place: u64, stream: &mut Stream| {
+        let auto_created = stream.one_in(4);
+        let mut configs = BTreeMap::new();
+        let mut set = |name: &str, value: String| {
+            if !auto_created {
+                configs.insert(name.to_string(), value);
+            }
+        };
+        if !stream.one_in(4) {
+            set("internal.segment.bytes", (1 << (10 + stream.below(6))).to_string());
+        }
+        if stream.one_in(2) {
+            set("index.interval.bytes", [0, 1, 100, 1_000][stream.below(4) as usize].to_string());
+        }
+        if stream.one_in(4) {
+            set("segment.index.bytes", [24, 120, 1_000][stream.below(3) as usize].to_string());
+        }
+        if stream.one_in(4) {
+            set("message.timestamp.type", "LogAppendTime".into());
+        }
+        if stream.one_in(5) {
+            set("compression.type", ["gzip", "snappy", "lz4", "zstd", "uncompressed"][stream.below(5) as usize].into());
+        }
+        if stream.one_in(6) {
+            set("acks.require.fsync", "false".into());
+        }
+        let partitions = stream.between(1, 4) as i32;
+        TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs }
+    };
+    let count = if stream.one_in(3) { 2 } else { 1 };
+    let mut topics: Vec<TopicPlan> = (0..count).map(|place| draw(place, stream)).collect();
+    // All that are created by the way have as many partitions as the broker's one default says.
+    let default = topics[0].partitions;
+    topics.iter_mut().filter(|topic| topic.auto_created).for_each(|topic| topic.partitions = default);
+    topics
+}
+
+fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    let mut set = |name: &str, value: &str| properties.insert(name.to_string(), value.to_string());
+    set("num.partitions", &topics[0].partitions.to_string());
+    set("auto.create.topics.enable", "true");
+    if stream.one_in(3) {
+        set("max.incremental.fetch.session.cache.slots", ["0", "1", "2"][stream.below(3) as usize]);
+    }
+    if stream.one_in(3) {
+        set("metadata.log.max.record.bytes.between.snapshots", ["1", "500", "2000"][stream.below(3) as usize]);
+    }
+    if stream.one_in(3) {
+        set("internal.metadata.log.segment.bytes", ["1024", "4096"][stream.below(2) as usize]);
+    }
+    if stream.one_in(3) {
+        set("log.flush.offset.checkpoint.interval.ms", ["100", "1000"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
+        set("log.index.interval.bytes", ["0", "64", "512"][stream.below(3) as usize]);
+    }
+    properties
+}
+
+fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64) -> Vec<ClientPlan> {
+    let mut clients = Vec::new();
+    for node in 0..nodes {
+        for _ in 0..stream.between(1, 3) {
+            let idempotent = !stream.one_in(3);
+            let acks = match stream.below(6) {
+                0 if !idempotent => 0,
+                1 => 1,
+                _ => -1,
+            };
+            let batches = stream.between(5, 60) as u32;
+            let role = Role::Producer(ProducerPlan {
+                idempotent,
+                acks: if idempotent { -1 } else { acks },
+                batches,
+                batch_records_max: stream.between(1, 12) as u32,
+                gap_ns_max: 4 * fault_ns / u64::from(batches),
+                requests_in_flight_max: stream.between(1, 5) as u32,
+                partitions_per_request_max: stream.between(1, 3) as u32,
+                codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
+            });
+            clients.push(ClientPlan { node, role });
+        }
+        for _ in 0..stream.between(1, 2) {
+            let role = Role::Fetcher(FetcherPlan {
+                with_session: stream.one_in(2),
+                max_wait_ms: [0, 10, 100, 500][stream.below(4) as usize],
+                min_bytes: [0, 1, 100, 5_000][stream.below(4) as usize],
+                max_bytes: [1, 1_000, 50_000_000][stream.below(3) as usize],
+                partition_max_bytes: [1, 500, 1_000_000][stream.below(3) as usize],
+                gap_ns_max: stream.between(1, 200) * MS,
+                last: false,
+            });
+            clients.push(ClientPlan { node, role });
+        }
+        if stream.one_in(2) {
+            let gap_ns_max = stream.between(10, 500) * MS;
+            clients.push(ClientPlan { node, role: Role::Lister(ListerPlan { gap_ns_max }) });
+        }
+    }
+    clients
+}
+
+fn draw_disk(stream: &mut Stream) -> DiskOptions {
+    let mut rare = |on: u32, low: u64, high: u64| {
+        let among = stream.between(low, high) as u32;
+        if stream.one_in(on) { Ratio::new(1, among) } else { Ratio::NEVER }
+    };
+    DiskOptions {
+        read_error: rare(8, 50, 2_000),
+        write_error: rare(8, 100, 2_000),
+        sync_error: rare(5, 20, 500),
+        stall: rare(3, 20, 500),
+        stall_ns_max: stream.between(10, 3_000) * MS,
+        latency_ns_max: [10_000, 200_000, 5 * MS][stream.below(3) as usize],
+        sync_ns_max: [100_000, 2 * MS, 30 * MS][stream.below(3) as usize],
+        directories: if stream.one_in(4) { 2 } else { 1 },
+    }
+}
+
+fn draw_network(stream: &mut Stream) -> NetworkOptions {
+    NetworkOptions {
+        delay_ns_max: [100_000, 2 * MS, 50 * MS][stream.below(3) as usize],
+        clog: if stream.one_in(3) { Ratio::new(1, stream.between(20, 500) as u32) } else { Ratio::NEVER },
+        clog_ns_max: stream.between(1, 5_000) * MS,
+        cut: if stream.one_in(2) { Ratio::new(1, stream.between(10, 500) as u32) } else { Ratio::NEVER },
+        half_open_ns_max: if stream.one_in(2) { stream.between(1, 3_000) * MS } else { 0 },
+    }
+}
+
+fn draw_clock(stream: &mut Stream) -> ClockOptions {
+    ClockOptions {
+        tick_late_ns_max: [0, MS, 100 * MS, 3 * SECOND][stream.below(4) as usize],
+        wall_apart_ms_max: if stream.one_in(2) { 3_600_000 } else { 0 },
+    }
+}
+
+fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
+    let mut swarm = stream(seed, "scenario.faults", &[]);
+    let kinds = [
+        (!swarm.one_in(5)).then_some(0),
+        swarm.one_in(3).then_some(1),
+        swarm.one_in(4).then_some(2),
+        swarm.one_in(8).then_some(3),
+        swarm.one_in(4).then_some(4),
+        swarm.one_in(5).then_some(5),
+    ];
+    let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let count = swarm.between(1, 6);
+    (0..count)
+        .map(|place| {
+            let mut stream = stream(seed, "scenario.fault", &[place]);
+            let loss = if stream.one_in(5) { Loss::Process } else { Loss::Power };
+            let down_ns = stream.skewed(SECOND);
+            let fault = match stream.pick(&kinds) {
+                0 => {
+                    let again = if stream.one_in(3) { stream.between(1, 3) } else { 0 };
+                    let again_after_steps = (0..again).map(|_| stream.skewed(60) as u32).collect();
+                    Fault::Crash { loss, down_ns, again_after_steps }
+                }
+                1 => Fault::Stop { loss, down_ns },
+                2 => Fault::CutAll,
+                3 => Fault::DiskFull { for_ns: stream.skewed(SECOND) },
+                4 => {
+                    let ms = stream.skewed(3_600_000) as i64;
+                    Fault::WallJump { ms: if stream.one_in(2) { ms } else { -ms } }
+                }
+                _ => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },
+            };
+            let at_ns = stream.between(0, fault_ns);
+            TimedFault { at_ns, node: stream.below(nodes.into()) as u32, fault }
+        })
+        .collect()
+}
+
+/// The options of a run, as they stand at the top of a trace: one to a line.
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        for (name, value) in whole.as_object().into_iter().flatten() {
+            match value.as_array() {
+                Some(list) if !list.is_empty() => {
+                    for (place, entry) in list.iter().enumerate() {
+                        writeln!(f, "{name}[{place}] {entry}")?;
+                    }
+                }
+                _ => writeln!(f, "{name} {value}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_the_same_each_time_and_after_a_file() {
+        for seed in 0..50 {
+            let scenario = Scenario::draw(seed);
+            assert_eq!(scenario, Scenario::draw(seed));
+            let text = serde_json::to_string(&scenario).unwrap();
+            assert_eq!(scenario, serde_json::from_str(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn seeds_differ_in_what_they_draw() {
+        let scenarios: Vec<Scenario> = (0..200).map(Scenario::draw).collect();
+        let share = |what: &dyn Fn(&Scenario) -> bool| scenarios.iter().filter(|scenario| what(scenario)).count();
+        assert!(share(&|scenario| scenario.nodes > 1) > 10);
+        assert!(share(&|scenario| !scenario.disk.sync_error.is_never()) > 10);
+        assert!(share(&|scenario| !scenario.network.cut.is_never()) > 50);
+        assert!(share(&|scenario| scenario.topics.iter().any(TopicPlan::is_relaxed)) > 10);
+        let crashes = |fault: &TimedFault| matches!(fault.fault, Fault::Crash { .. });
+        assert!(share(&|scenario| scenario.faults.iter().any(crashes)) > 80);
+        assert!(share(&|scenario| scenario.faults.is_empty()) > 5);
+    }
+}
