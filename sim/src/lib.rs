@@ -6,6 +6,8 @@ pub mod client;
 pub mod disk;
 pub mod history;
 pub mod network;
+pub mod node;
 pub mod random;
 pub mod scenario;
 pub mod trace;
+pub mod world;

@@ -73,7 +73,7 @@ impl Fetcher {
             }
         }
         Self {
-            session: Session::new(setting.seed, setting.client),
+            session: Session::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "fetcher", &[setting.client.into()]),
             positions,

@@ -42,7 +42,7 @@ const RETRY_NS: u64 = 30_000_000;
 impl Lister {
     pub fn new(plan: ListerPlan, setting: Setting) -> Self {
         Self {
-            session: Session::new(setting.seed, setting.client),
+            session: Session::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "lister", &[setting.client.into()]),
             asked: None,

@@ -49,6 +49,8 @@ pub struct Setting {
     pub payloads: Payloads,
     /// The client's wall clock at time 0, in milliseconds.
     pub wall_ms: i64,
+    /// Some batches may be compressed with zstd.
+    pub zstd: bool,
 }
 
 impl Setting {

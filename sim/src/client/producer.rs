@@ -93,7 +93,7 @@ impl Producer {
             }
         }
         Self {
-            session: Session::new(setting.seed, setting.client),
+            session: Session::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "producer", &[setting.client.into()]),
             queues,

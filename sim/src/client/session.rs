@@ -1,6 +1,6 @@
 //! A client's connection to its node: connecting and connecting again, the versions both know, correlation.
 
-use super::{ClientAction, ClientInput, ClientOutbox};
+use super::{ClientAction, ClientInput, ClientOutbox, Setting};
 use crate::history::Fact;
 use crate::random::stream;
 use bytes::{Bytes, BytesMut};
@@ -80,6 +80,8 @@ impl Answer {
 pub struct Session {
     seed: u64,
     client: u32,
+    /// Batches may be compressed with zstd, which old versions do not know.
+    zstd: bool,
     state: State,
     next_correlation_id: i32,
     in_flight: VecDeque<InFlight>,
@@ -90,10 +92,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(seed: u64, client: u32) -> Self {
+    pub fn new(setting: &Setting) -> Self {
         Self {
-            seed,
-            client,
+            seed: setting.seed,
+            client: setting.client,
+            zstd: setting.zstd,
             state: State::Idle(0),
             next_correlation_id: 0,
             in_flight: VecDeque::new(),
@@ -196,6 +199,12 @@ impl Session {
     pub fn version<R: Request>(&self) -> Option<i16> {
         let (min, max) = *self.versions.get(&R::KEY)?;
         let (mut min, mut max) = (min.max(R::VERSIONS.min), max.min(R::VERSIONS.max));
+        if self.zstd && R::KEY == ProduceRequest::KEY {
+            // KIP-110
+            min = min.max(7);
+        } else if self.zstd && R::KEY == FetchRequest::KEY {
+            min = min.max(10);
+        }
         if R::KEY == MetadataRequest::KEY {
             // Older ones create whatever they name, with the wrong number of partitions.
             min = min.max(4);

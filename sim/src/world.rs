@@ -1,0 +1,411 @@
+//! The world: a heap of events keyed by (virtual time, sequence), and the loop that takes the first of them, hands
+//! it to one node or one client, and puts what comes out back on the heap. Time jumps from event to event.
+//!
+//! A run has phases. First faults are dealt. Then everything is healed for good, the producers come to their end,
+//! the readers catch up, and a last reader takes every log from its first offset to its end, perhaps after one more
+//! power cut. Whoever is not done within [`LIVENESS_NS`] of virtual time is stuck, and named.
+
+mod events;
+mod nemesis;
+mod nodes;
+
+use crate::checkers::{self, Checker, Rules, Violation};
+use crate::client::records::{Codec, Payloads};
+use crate::client::{Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Lister, Producer, Setting};
+use crate::disk::Loss;
+use crate::history::{Entry, Fact, FinalLogs};
+use crate::network::{Fate, Network, Way};
+use crate::node::{Node, WALL_START_MS};
+use crate::random::stream;
+use crate::scenario::{Role, Scenario};
+use crate::trace::{Digest, Trace};
+use events::{Event, Events};
+use std::collections::BTreeMap;
+use tidelog_core::ids::ConnId;
+use tidelog_core::io::Outbox;
+use tidelog_core::plant::Plants;
+
+/// The virtual time in which everything must come to its end once all is healed.
+pub const LIVENESS_NS: u64 = 120_000_000_000;
+
+/// More events than any honest run has: something goes in circles.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub violation: Option<Violation>,
+    pub events: u64,
+    pub virtual_ns: u64,
+    /// The rolling hash over everything that happened.
+    pub hash: u64,
+    /// The same, after each 1,024 events.
+    pub kept: Vec<u64>,
+    /// How much was going on, by name: what the scenario reached.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs a scenario to its end.
+pub fn run(scenario: &Scenario, plants: Plants, trace: Trace) -> Outcome {
+    World::new(scenario, plants, trace).run()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Faults are dealt.
+    Faults,
+    /// All is healed; the producers come to their end.
+    Settle,
+    /// The readers catch up.
+    Finish,
+    /// Every log is read once more.
+    Last,
+    Over,
+}
+
+struct ClientSlot {
+    client: Box<dyn Client>,
+    node: usize,
+    /// The connection that the client believes in.
+    conn: Option<ConnId>,
+    wake_at: Option<u64>,
+}
+
+struct World {
+    scenario: Scenario,
+    now: u64,
+    events: Events,
+    nodes: Vec<Node>,
+    /// What waits for a paused process.
+    deferred: Vec<Vec<Event>>,
+    network: Network,
+    clients: Vec<ClientSlot>,
+    checkers: Vec<Box<dyn Checker>>,
+    finals: FinalLogs,
+    trace: Trace,
+    phase: Phase,
+    healed_at: Option<u64>,
+    violation: Option<Violation>,
+    counts: BTreeMap<&'static str, u64>,
+    /// Reused from step to step.
+    outbox: Outbox,
+}
+
+impl World {
+    fn new(scenario: &Scenario, plants: Plants, trace: Trace) -> Self {
+        let rules = Rules { topics: scenario.topics.clone() };
+        let nodes: Vec<Node> = (0..scenario.nodes).map(|index| Node::new(scenario, index, plants)).collect();
+        let mut world = Self {
+            now: 0,
+            events: Events::default(),
+            deferred: nodes.iter().map(|_| Vec::new()).collect(),
+            nodes,
+            network: Network::new(scenario.seed, scenario.network.clone()),
+            clients: Vec::new(),
+            checkers: checkers::all(&rules),
+            finals: FinalLogs::new(),
+            trace,
+            phase: Phase::Faults,
+            healed_at: None,
+            violation: None,
+            counts: BTreeMap::new(),
+            outbox: Outbox::default(),
+            scenario: scenario.clone(),
+        };
+        world.trace.say_raw(format_args!("{scenario}"));
+        for node in 0..world.nodes.len() {
+            world.events.push(0, Event::NodeStart { node, life: 0 });
+        }
+        for (place, fault) in scenario.faults.iter().enumerate() {
+            world.events.push(fault.at_ns, Event::Fault(place));
+        }
+        world.events.push(scenario.fault_ns, Event::Heal);
+        for plan in scenario.clients.clone() {
+            world.add_client(plan.node, plan.role);
+        }
+        world
+    }
+
+    fn run(mut self) -> Outcome {
+        while self.violation.is_none() && self.phase != Phase::Over {
+            let Some((time, event)) = self.events.pop() else {
+                self.stuck("nothing will ever happen again");
+                break;
+            };
+            assert!(time >= self.now, "time does not go back");
+            self.now = time;
+            if self.healed_at.is_some_and(|healed| time > healed + LIVENESS_NS) {
+                self.stuck("time is up");
+            } else if self.trace.events() > EVENTS_MAX {
+                self.stuck("events without end");
+            } else {
+                self.handle(event);
+            }
+        }
+        if let Some(violation) = &self.violation {
+            self.trace.say_raw(format_args!("violation of {violation}"));
+            for node in &self.nodes {
+                for line in node.disk.listing() {
+                    self.trace.say_raw(format_args!("node{} disk {line}", node.index));
+                }
+            }
+        }
+        Outcome {
+            violation: self.violation,
+            events: self.trace.events(),
+            virtual_ns: self.now,
+            hash: self.trace.hash(),
+            kept: self.trace.kept().to_vec(),
+            counts: self.counts,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Some(node) = event.node()
+            && self.nodes[node].paused
+        {
+            self.deferred[node].push(event);
+            return;
+        }
+        match event {
+            Event::NodeStart { node, life } => self.start_node(node, life),
+            Event::NodeIo { node, life, ticket } => self.complete_io(node, life, ticket),
+            Event::NodeTick { node, life, at } => self.tick(node, life, at),
+            Event::NodeAccept { conn, .. } => self.accept(conn),
+            Event::NodeRequest { conn, frame, .. } => self.request(conn, frame),
+            Event::NodeDisconnected { node, life, conn } => self.disconnected(node, life, conn),
+            Event::Departure { conn, .. } => self.depart(conn),
+            Event::StopDeadline { node, life } => self.kill_the_unstoppable(node, life),
+            Event::Doctor { node, life } => self.restart_the_ill(node, life),
+            Event::Client { client, conn, input } => self.client_input(client, conn, input),
+            Event::ClientWake { client, at } => self.wake_client(client, at),
+            Event::Fault(place) => self.deal_fault(place),
+            Event::Resume { node, life } => self.resume(node, life),
+            Event::DiskHasSpace { node } => {
+                self.nodes[node].disk.full = false;
+            }
+            Event::Heal => self.heal(),
+        }
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    fn violate(&mut self, checker: &'static str, text: String) {
+        self.violation.get_or_insert(Violation { checker, place: None, text });
+    }
+
+    fn fact(&mut self, client: Option<u32>, fact: Fact) {
+        match &fact {
+            Fact::Acknowledged { .. } => self.count("batches acknowledged"),
+            Fact::Fetched { records, .. } if !records.is_empty() => self.count("fetches with records"),
+            Fact::Listed { .. } => self.count("offsets listed"),
+            Fact::PowerLost { .. } => self.count("power cuts"),
+            Fact::SequenceRefused { .. } => self.count("sequences refused"),
+            _ => {}
+        }
+        if let Fact::Fetched { partition, records, last: true, .. } = &fact {
+            self.finals.entry(*partition).or_default().extend(records);
+        }
+        if self.trace.is_text() {
+            let who = client.map_or("world".into(), |client| format!("client{client}"));
+            self.trace.say(self.now, who, format_args!("* {fact:?}"));
+        }
+        let entry = Entry { at: self.now, client, fact };
+        for checker in &mut self.checkers {
+            if let Err(violation) = checker.observe(&entry) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+    }
+
+    fn add_client(&mut self, node: u32, role: Role) {
+        let place = self.clients.len();
+        let client = place as u32;
+        let seed = self.scenario.seed;
+        let zstd_topic = |topic: &crate::client::TopicPlan| {
+            topic.configs.get("compression.type").is_some_and(|codec| codec == "zstd")
+        };
+        let zstd_client = |plan: &crate::scenario::ClientPlan| matches!(&plan.role, Role::Producer(plan) if plan.codec == Codec::Zstd);
+        let setting = Setting {
+            seed,
+            client,
+            node,
+            topics: self.scenario.topics.clone(),
+            payloads: Payloads { seed, value_bytes_max: self.scenario.value_bytes_max },
+            wall_ms: WALL_START_MS + stream(seed, "client.wall", &[client.into()]).below(1_000) as i64,
+            zstd: self.scenario.topics.iter().any(zstd_topic) || self.scenario.clients.iter().any(zstd_client),
+        };
+        let client: Box<dyn Client> = match role {
+            Role::Producer(plan) => Box::new(Producer::new(plan, setting)),
+            Role::Fetcher(plan) => Box::new(Fetcher::new(plan, setting)),
+            Role::Lister(plan) => Box::new(Lister::new(plan, setting)),
+        };
+        self.clients.push(ClientSlot { client, node: node as usize, conn: None, wake_at: Some(self.now) });
+        self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
+    }
+
+    fn wake_client(&mut self, client: usize, at: u64) {
+        if self.clients[client].wake_at == Some(at) {
+            self.clients[client].wake_at = None;
+            self.step_client(client, ClientInput::Wake);
+        }
+    }
+
+    /// Something arrives at a client, if it still is on that connection.
+    fn client_input(&mut self, client: usize, conn: ConnId, input: ClientInput) {
+        let believes = self.clients[client].conn == Some(conn);
+        let is_open = self.network.get(conn).is_some();
+        let ends = matches!(input, ClientInput::Cut | ClientInput::Refused);
+        if !believes || (!is_open && !ends) {
+            return;
+        }
+        if ends {
+            self.clients[client].conn = None;
+        }
+        self.step_client(client, input);
+    }
+
+    fn step_client(&mut self, client: usize, input: ClientInput) {
+        let mut digest = Digest::default();
+        match &input {
+            ClientInput::Frame(frame) => digest.bytes(frame),
+            other => digest.number(match other {
+                ClientInput::Connected => 1,
+                ClientInput::Refused => 2,
+                ClientInput::Cut => 3,
+                ClientInput::Wake => 4,
+                ClientInput::Healed => 5,
+                _ => 6,
+            }),
+        }
+        let mut out = ClientOutbox::default();
+        self.clients[client].client.handle(self.now, input, &mut out);
+        let mut outputs = Digest::default();
+        for action in &out.actions {
+            match action {
+                ClientAction::Connect => outputs.number(1),
+                ClientAction::Close => outputs.number(2),
+                ClientAction::Send(frame) => outputs.bytes(frame),
+                ClientAction::Fact(_) => outputs.number(3),
+            }
+        }
+        self.trace.step(self.now, 1_000 + client as u64, digest, outputs);
+        for action in out.actions {
+            self.client_action(client, action);
+        }
+        self.schedule_wake(client);
+        self.advance_phase();
+    }
+
+    fn client_action(&mut self, client: usize, action: ClientAction) {
+        match action {
+            ClientAction::Connect => {
+                let node = self.clients[client].node;
+                let (conn, at) = self.network.open(self.now, client, node);
+                self.clients[client].conn = Some(conn);
+                self.events.push(at, Event::NodeAccept { node, conn });
+            }
+            ClientAction::Close => {
+                if let Some(conn) = self.clients[client].conn.take() {
+                    self.break_connection(conn);
+                }
+            }
+            ClientAction::Send(frame) => {
+                let Some(conn) = self.clients[client].conn else { return };
+                let Some(connection) = self.network.get(conn) else { return };
+                let node = connection.node;
+                match self.network.send(self.now, conn, Way::ToNode, true) {
+                    Fate::Arrives(at) => self.events.push(at, Event::NodeRequest { node, conn, frame }),
+                    Fate::Cut => self.break_connection(conn),
+                }
+            }
+            ClientAction::Fact(fact) => self.fact(Some(client as u32), fact),
+        }
+    }
+
+    fn schedule_wake(&mut self, client: usize) {
+        let slot = &mut self.clients[client];
+        let Some(deadline) = slot.client.deadline() else { return };
+        let at = deadline.max(self.now + 1_000);
+        if slot.wake_at.is_none_or(|wake_at| at < wake_at) {
+            slot.wake_at = Some(at);
+            self.events.push(at, Event::ClientWake { client, at });
+        }
+    }
+
+    /// Both ends learn that the connection is gone, each when it does.
+    fn break_connection(&mut self, conn: ConnId) {
+        let Some((connection, node_learns_at)) = self.network.cut(self.now, conn) else { return };
+        self.count("connections broken");
+        let (client, node) = (connection.client, connection.node);
+        let input = ClientInput::Cut;
+        self.events.push(self.now + 5_000, Event::Client { client, conn, input });
+        let life = self.nodes[node].life;
+        self.events.push(node_learns_at, Event::NodeDisconnected { node, life, conn });
+    }
+
+    /// What somebody still has to do in this phase.
+    fn pending(&self) -> Option<String> {
+        self.clients.iter().enumerate().find_map(|(place, slot)| {
+            let what = slot.client.pending()?;
+            Some(format!("{} {place} of node {}: {what}", slot.client.role(), slot.node))
+        })
+    }
+
+    fn stuck(&mut self, why: &str) {
+        let pending = self.pending().unwrap_or_else(|| format!("the phase {:?}", self.phase));
+        self.violate("liveness", format!("{why}, and this is not done: {pending}"));
+    }
+
+    /// Goes to the next phase once everything of this one is done.
+    fn advance_phase(&mut self) {
+        if self.phase == Phase::Faults || self.violation.is_some() || self.pending().is_some() {
+            return;
+        }
+        self.phase = match self.phase {
+            Phase::Settle => Phase::Finish,
+            Phase::Finish => Phase::Last,
+            _ => Phase::Over,
+        };
+        self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
+        match self.phase {
+            Phase::Finish => {
+                // All at once, before any of them can be done.
+                for client in 0..self.clients.len() {
+                    self.step_client(client, ClientInput::Finish);
+                }
+            }
+            Phase::Last => self.begin_last_read(),
+            Phase::Over => self.judge(),
+            Phase::Faults | Phase::Settle => unreachable!("phases go forward"),
+        }
+    }
+
+    fn begin_last_read(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.scenario.last_power_loss {
+                self.end_process(node, Loss::Power, 1_000_000);
+            }
+            let plan = FetcherPlan {
+                with_session: false,
+                max_wait_ms: 100,
+                min_bytes: 1,
+                max_bytes: 50_000_000,
+                partition_max_bytes: 1_000_000,
+                gap_ns_max: 1_000,
+                last: true,
+            };
+            self.add_client(node as u32, Role::Fetcher(plan));
+        }
+    }
+
+    fn judge(&mut self) {
+        for checker in &mut self.checkers {
+            if let Err(violation) = checker.finish(&self.finals) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+    }
+}

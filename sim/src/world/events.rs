@@ -1,0 +1,142 @@
+//! What may happen, and when.
+
+use crate::client::ClientInput;
+use crate::disk::Ticket;
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use tidelog_core::ids::ConnId;
+
+#[derive(Debug)]
+pub enum Event {
+    NodeStart {
+        node: usize,
+        life: u64,
+    },
+    NodeIo {
+        node: usize,
+        life: u64,
+        ticket: Ticket,
+    },
+    NodeTick {
+        node: usize,
+        life: u64,
+        at: u64,
+    },
+    NodeAccept {
+        node: usize,
+        conn: ConnId,
+    },
+    NodeRequest {
+        node: usize,
+        conn: ConnId,
+        frame: Bytes,
+    },
+    NodeDisconnected {
+        node: usize,
+        life: u64,
+        conn: ConnId,
+    },
+    /// The next response of the connection leaves.
+    Departure {
+        node: usize,
+        conn: ConnId,
+    },
+    /// A stop has taken too long.
+    StopDeadline {
+        node: usize,
+        life: u64,
+    },
+    /// A process whose disk has failed is restarted.
+    Doctor {
+        node: usize,
+        life: u64,
+    },
+    Client {
+        client: usize,
+        conn: ConnId,
+        input: ClientInput,
+    },
+    ClientWake {
+        client: usize,
+        at: u64,
+    },
+    /// The place in the scenario's faults.
+    Fault(usize),
+    Resume {
+        node: usize,
+        life: u64,
+    },
+    DiskHasSpace {
+        node: usize,
+    },
+    Heal,
+}
+
+impl Event {
+    /// The node whose process this is for: a pause holds it up.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Event::NodeIo { node, .. }
+            | Event::NodeTick { node, .. }
+            | Event::NodeAccept { node, .. }
+            | Event::NodeRequest { node, .. }
+            | Event::NodeDisconnected { node, .. }
+            | Event::Departure { node, .. } => Some(*node),
+            Event::NodeStart { .. }
+            | Event::StopDeadline { .. }
+            | Event::Doctor { .. }
+            | Event::Client { .. }
+            | Event::ClientWake { .. }
+            | Event::Fault(_)
+            | Event::Resume { .. }
+            | Event::DiskHasSpace { .. }
+            | Event::Heal => None,
+        }
+    }
+}
+
+/// The heap of events. Of two at the same time the one that was put there first comes first.
+#[derive(Debug, Default)]
+pub struct Events {
+    order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    slots: Vec<Option<Event>>,
+    free: Vec<usize>,
+    sequence: u64,
+}
+
+impl Events {
+    pub fn push(&mut self, time: u64, event: Event) {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(event);
+        self.order.push(Reverse((time, self.sequence, slot)));
+        self.sequence += 1;
+    }
+
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((time, _, slot)) = self.order.pop()?;
+        self.free.push(slot);
+        Some((time, self.slots[slot].take().expect("a slot in the heap is taken")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_then_in_the_order_of_their_scheduling() {
+        let mut events = Events::default();
+        for (time, place) in [(5, 0), (3, 1), (5, 2), (3, 3), (4, 4)] {
+            events.push(time, Event::Fault(place));
+        }
+        let mut order = Vec::new();
+        while let Some((_, Event::Fault(place))) = events.pop() {
+            order.push(place);
+        }
+        assert_eq!(order, [1, 3, 4, 0, 2]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Faults as the scenario tells them, and their end.
+
+use super::events::Event;
+use super::{Phase, World};
+use crate::client::ClientInput;
+use crate::disk::Loss;
+use crate::history::Fact;
+use crate::random::stream;
+use crate::scenario::Fault;
+use crate::trace::Digest;
+use tidelog_core::io::Input;
+
+/// How long a clean stop may take before the process is killed.
+const STOP_NS_MAX: u64 = 20_000_000_000;
+
+impl World {
+    pub(super) fn deal_fault(&mut self, place: usize) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        let timed = self.scenario.faults[place].clone();
+        let node = timed.node as usize;
+        self.trace.say(self.now, format_args!("node{node}"), format_args!("! {:?}", timed.fault));
+        let life = self.nodes[node].life;
+        match timed.fault {
+            Fault::Crash { loss, down_ns, again_after_steps } => {
+                self.count("crashes");
+                self.nodes[node].crash_again = again_after_steps.into();
+                self.end_process(node, loss, down_ns);
+            }
+            Fault::Stop { loss, down_ns } => {
+                let Some(process) = self.nodes[node].process.as_mut() else { return };
+                if process.stopping.is_some() {
+                    return;
+                }
+                process.accepts = false;
+                process.stopping = Some((loss, down_ns));
+                self.events.push(self.now + STOP_NS_MAX, Event::StopDeadline { node, life });
+                if !self.nodes[node].paused {
+                    self.step_node(node, Input::Stop, Digest::default());
+                }
+            }
+            Fault::CutAll => {
+                for conn in self.network.of_node(node) {
+                    self.break_connection(conn);
+                }
+            }
+            Fault::DiskFull { for_ns } => {
+                self.nodes[node].disk.full = true;
+                self.events.push(self.now + for_ns, Event::DiskHasSpace { node });
+            }
+            Fault::WallJump { ms } => self.nodes[node].jump_wall(ms),
+            Fault::Pause { for_ns } => {
+                if self.nodes[node].process.is_some() && !self.nodes[node].paused {
+                    self.count("pauses");
+                    self.nodes[node].paused = true;
+                    self.events.push(self.now + for_ns, Event::Resume { node, life });
+                }
+            }
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life != life || !self.nodes[node].paused {
+            return;
+        }
+        self.nodes[node].paused = false;
+        for event in std::mem::take(&mut self.deferred[node]) {
+            // The process may have ended meanwhile: its events know.
+            self.handle(event);
+        }
+    }
+
+    /// A crash that was set for so many steps after the start, so that recoveries are hit as often as the rest.
+    pub(super) fn crash_when_it_is_time(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        if self.nodes[node].crash_after_steps.is_some_and(|steps| process.steps >= steps) {
+            if !process.accepts {
+                self.count("crashes in recovery");
+            }
+            self.count("crashes");
+            let mut stream = stream(self.scenario.seed, "crash.again", &[node as u64, self.nodes[node].life]);
+            let loss = if stream.one_in(4) { Loss::Process } else { Loss::Power };
+            self.end_process(node, loss, stream.skewed(100_000_000));
+        }
+    }
+
+    pub(super) fn kill_the_unstoppable(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life == life && self.nodes[node].process.is_some() {
+            if self.nodes[node].disk.errors_dealt == 0 && !self.nodes[node].paused {
+                return self.violate("liveness", format!("node {node} has not stopped in 20 seconds"));
+            }
+            self.end_process(node, Loss::Process, 1_000_000);
+        }
+    }
+
+    /// Somebody notices that a disk has failed, and restarts the broker after a while.
+    pub(super) fn call_the_doctor(&mut self, node: usize) {
+        let dealt = self.nodes[node].disk.errors_dealt;
+        let life = self.nodes[node].life;
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if dealt > 0 && !process.doctor_is_called {
+            process.doctor_is_called = true;
+            let mut stream = stream(self.scenario.seed, "doctor", &[node as u64, life]);
+            self.events.push(self.now + stream.skewed(3_000_000_000), Event::Doctor { node, life });
+        }
+    }
+
+    pub(super) fn restart_the_ill(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life == life {
+            let mut stream = stream(self.scenario.seed, "doctor.loss", &[node as u64, life]);
+            let loss = if stream.one_in(2) { Loss::Process } else { Loss::Power };
+            self.end_process(node, loss, stream.skewed(500_000_000));
+        }
+    }
+
+    /// Nothing fails from now on: what is down comes up, what is ill is restarted, what stands still goes on.
+    pub(super) fn heal(&mut self) {
+        self.phase = Phase::Settle;
+        self.healed_at = Some(self.now);
+        self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.heal();
+            self.nodes[node].crash_again.clear();
+            self.nodes[node].crash_after_steps = None;
+            let life = self.nodes[node].life;
+            self.resume(node, life);
+            let is_stopping = self.nodes[node].process.as_ref().is_some_and(|process| process.stopping.is_some());
+            if self.nodes[node].disk.errors_dealt > 0 || is_stopping {
+                self.end_process(node, Loss::Process, 1_000_000);
+            } else {
+                self.events.push(self.now, Event::NodeStart { node, life: self.nodes[node].life });
+            }
+        }
+        self.fact(None, Fact::Healed);
+        for client in 0..self.clients.len() {
+            self.step_client(client, ClientInput::Healed);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Nodes in the world: inputs in, outputs carried out.
+
+use super::events::Event;
+use super::{Phase, World};
+use crate::client::ClientInput;
+use crate::disk::{self, Loss, Ticket};
+use crate::history::Fact;
+use crate::network::{Fate, Outgoing, Piece, Way};
+use crate::random::stream;
+use crate::trace::Digest;
+use bytes::{Bytes, BytesMut};
+use tidelog_core::api::prepare::prepare;
+use tidelog_core::batch::BatchLimits;
+use tidelog_core::ids::ConnId;
+use tidelog_core::io::{Input, Output, Response};
+use tidelog_core::wire::{RecordsChunk, encode_response};
+
+/// How a process ends by itself.
+enum End {
+    Stopped,
+    Fatal(String),
+}
+
+impl World {
+    pub(super) fn start_node(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life != life || self.nodes[node].process.is_some() {
+            return;
+        }
+        self.count("process starts");
+        self.nodes[node].start();
+        self.step_node(node, Input::Boot, Digest::default());
+    }
+
+    pub(super) fn complete_io(&mut self, node: usize, life: u64, ticket: Ticket) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        let completion = self.nodes[node].disk.complete(ticket);
+        if completion.result.is_err() {
+            self.count("disk commands that failed");
+        }
+        let mut digest = Digest::default();
+        disk::digest_completion(&completion, &mut digest);
+        self.step_node(node, Input::Io(completion), digest);
+        self.call_the_doctor(node);
+    }
+
+    pub(super) fn tick(&mut self, node: usize, life: u64, at: u64) {
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if self.nodes[node].life == life && process.tick_at == Some(at) {
+            process.tick_at = None;
+            self.step_node(node, Input::Tick, Digest::default());
+        }
+    }
+
+    pub(super) fn accept(&mut self, conn: ConnId) {
+        let Some(connection) = self.network.get(conn) else { return };
+        let (client, node) = (connection.client, connection.node);
+        if self.nodes[node].accepts() {
+            let Fate::Arrives(at) = self.network.send(self.now, conn, Way::ToClient, false) else {
+                unreachable!("an accept does not break")
+            };
+            self.events.push(at, Event::Client { client, conn, input: ClientInput::Connected });
+        } else {
+            self.network.cut(self.now, conn);
+            self.events.push(self.now + 50_000, Event::Client { client, conn, input: ClientInput::Refused });
+        }
+    }
+
+    pub(super) fn request(&mut self, conn: ConnId, frame: Bytes) {
+        let Some(connection) = self.network.get(conn) else { return };
+        if connection.closing {
+            return;
+        }
+        let node = connection.node;
+        let mut digest = Digest::default();
+        digest.bytes(&frame);
+        match prepare(conn, 0, frame, &BatchLimits::default()) {
+            Ok(request) => self.step_node(node, Input::Request(Box::new(request)), digest),
+            Err(error) => self.violate("protocol", format!("a request was refused: {error}")),
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, node: usize, life: u64, conn: ConnId) {
+        if self.nodes[node].life == life && self.nodes[node].process.is_some() {
+            let mut digest = Digest::default();
+            digest.number(conn.0);
+            self.step_node(node, Input::Disconnected(conn), digest);
+        }
+    }
+
+    /// One input to one broker, and what comes out.
+    pub(super) fn step_node(&mut self, place: usize, input: Input, input_digest: Digest) {
+        let node = &mut self.nodes[place];
+        let now = node.now(self.now);
+        let Some(process) = node.process.as_mut() else { return };
+        if self.trace.is_text() {
+            let text = shorten(format!("{input:?}"));
+            self.trace.say(self.now, format_args!("node{place}"), format_args!("> {text}"));
+        }
+        process.steps += 1;
+        let mut outbox = std::mem::take(&mut self.outbox);
+        process.broker.handle(now, input, &mut outbox);
+        process.broker.verify();
+        let mut digest = Digest::default();
+        let mut end = None;
+        for output in outbox.outputs.drain(..) {
+            if self.trace.is_text() {
+                let text = shorten(format!("{output:?}"));
+                self.trace.say(self.now, format_args!("node{place}"), format_args!("< {text}"));
+            }
+            self.carry_out(place, output, &mut digest, &mut end);
+        }
+        self.outbox = outbox;
+        self.trace.step(self.now, place as u64, input_digest, digest);
+        match end {
+            Some(End::Stopped) => self.process_stopped(place),
+            Some(End::Fatal(text)) => self.process_failed(place, &text),
+            None => {
+                self.schedule_tick(place);
+                self.crash_when_it_is_time(place);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, place: usize, output: Output, digest: &mut Digest, end: &mut Option<End>) {
+        match output {
+            Output::Respond(conn, response) => self.respond(place, conn, &response, digest),
+            Output::Close(conn, why) => {
+                digest.text(why);
+                self.enqueue(place, conn, Outgoing::Close);
+            }
+            Output::Io(command) => {
+                disk::digest_command(&command, digest);
+                let node = &mut self.nodes[place];
+                let (at, ticket) = node.disk.submit(self.now, command);
+                self.events.push(at, Event::NodeIo { node: place, life: node.life, ticket });
+            }
+            Output::Ready => {
+                digest.number(1);
+                let process = self.nodes[place].process.as_mut().expect("it has just spoken");
+                process.accepts = process.stopping.is_none();
+            }
+            Output::Stopped => *end = Some(End::Stopped),
+            Output::Fatal(text) => *end = Some(End::Fatal(text)),
+            Output::Event(event) => digest.text(&event.text),
+        }
+    }
+
+    fn respond(&mut self, place: usize, conn: ConnId, response: &Response, digest: &mut Digest) {
+        let frame = encode_response(response.api_key, response.api_version, response.correlation_id, &response.body);
+        let mut pieces = Vec::with_capacity(frame.chunks.len());
+        for chunk in frame.chunks {
+            match chunk {
+                RecordsChunk::Bytes(bytes) => {
+                    digest.bytes(&bytes);
+                    pieces.push(Piece::Bytes(bytes));
+                }
+                RecordsChunk::File(slice) => {
+                    digest.number(slice.file.0);
+                    digest.number(slice.position);
+                    digest.number(slice.len.into());
+                    pieces.push(Piece::File(self.nodes[place].disk.pin(slice)));
+                }
+            }
+        }
+        self.enqueue(place, conn, Outgoing::Response(pieces));
+    }
+
+    /// Puts something behind all else that waits to leave on a connection.
+    fn enqueue(&mut self, node: usize, conn: ConnId, outgoing: Outgoing) {
+        let Some(connection) = self.network.get_mut(conn) else { return };
+        connection.closing |= matches!(outgoing, Outgoing::Close);
+        connection.outgoing.push_back(outgoing);
+        let mut stream = stream(self.scenario.seed, "departure", &[conn.0, self.now]);
+        let at = connection.last_departure.max(self.now) + stream.skewed(500_000);
+        connection.last_departure = at;
+        self.events.push(at, Event::Departure { node, conn });
+    }
+
+    pub(super) fn depart(&mut self, conn: ConnId) {
+        let Some(connection) = self.network.get_mut(conn) else { return };
+        let (client, node) = (connection.client, connection.node);
+        match connection.outgoing.pop_front().expect("something departs") {
+            Outgoing::Response(pieces) => {
+                let mut frame = BytesMut::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Bytes(bytes) => frame.extend_from_slice(&bytes),
+                        Piece::File(pinned) => frame.extend_from_slice(&self.nodes[node].disk.read_pinned(pinned)),
+                    }
+                }
+                let mut frame = frame.freeze();
+                let announced = frame.split_to(4);
+                assert_eq!(announced[..], (frame.len() as u32).to_be_bytes(), "a frame is as long as it says");
+                match self.network.send(self.now, conn, Way::ToClient, true) {
+                    Fate::Arrives(at) => {
+                        self.events.push(at, Event::Client { client, conn, input: ClientInput::Frame(frame) });
+                    }
+                    Fate::Cut => self.break_connection(conn),
+                }
+            }
+            Outgoing::Close => {
+                self.count("connections closed by a node");
+                self.break_connection(conn);
+            }
+        }
+    }
+
+    fn schedule_tick(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let Some(process) = node.process.as_ref() else { return };
+        let Some((deadline, _)) = process.broker.deadline() else { return };
+        let due = node.time_of(deadline).max(self.now);
+        // A tick that was late stays late: it is moved only by a deadline that comes before it.
+        if process.tick_at.is_some_and(|at| at <= due) {
+            return;
+        }
+        let mut stream = stream(self.scenario.seed, "tick", &[place as u64, node.life, process.ticks]);
+        let late_max = if self.phase == Phase::Faults { self.scenario.clock.tick_late_ns_max } else { 0 };
+        let at = due + 1_000 + stream.skewed(late_max);
+        if process.tick_at.is_some_and(|tick_at| tick_at <= at) {
+            return;
+        }
+        let life = node.life;
+        let process = node.process.as_mut().expect("looked at above");
+        process.ticks += 1;
+        process.tick_at = Some(at);
+        self.events.push(at, Event::NodeTick { node: place, life, at });
+    }
+
+    fn process_stopped(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref().expect("it has just spoken");
+        match process.stopping {
+            Some((loss, down_ns)) => {
+                self.count("clean stops");
+                self.end_process(node, loss, down_ns);
+            }
+            None => self.process_failed(node, "it stopped though nobody asked it to"),
+        }
+    }
+
+    fn process_failed(&mut self, node: usize, text: &str) {
+        if self.nodes[node].disk.errors_dealt == 0 {
+            return self.violate("fatal", format!("node {node} gave up without a fault of its disk: {text}"));
+        }
+        self.count("processes that gave up");
+        let down_ns = stream(self.scenario.seed, "fatal", &[node as u64, self.nodes[node].life]).skewed(1_000_000_000);
+        self.end_process(node, Loss::Process, down_ns);
+    }
+
+    /// The process ends now, and another begins later.
+    pub(super) fn end_process(&mut self, node: usize, loss: Loss, down_ns: u64) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.trace.say(self.now, format_args!("node{node}"), format_args!("ends, with the loss of its {loss:?}"));
+        self.nodes[node].end(loss);
+        self.deferred[node].clear();
+        for conn in self.network.of_node(node) {
+            self.break_connection(conn);
+        }
+        if loss == Loss::Power {
+            self.fact(None, Fact::PowerLost { node: node as u32 });
+        }
+        let life = self.nodes[node].life;
+        self.events.push(self.now + down_ns, Event::NodeStart { node, life });
+    }
+}
+
+fn shorten(mut text: String) -> String {
+    const LONGEST: usize = 400;
+    if text.len() > LONGEST {
+        let cut = (0..=LONGEST).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0);
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
