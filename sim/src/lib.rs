@@ -1,4 +1,16 @@
-//! The simulated world.
+//! The simulated world: real brokers (`tidelog_core::broker`) on simulated disks, behind a simulated network, with
+//! simulated clients, where a seed decides everything that happens.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`world`] | the heap of events, the run loop, the nemesis |
+//! | [`scenario`] | what a seed draws, as data |
+//! | [`node`], [`disk`], [`network`] | machines, and what connects them |
+//! | [`client`] | producers, fetchers and listers, speaking through a codec that is not the broker's |
+//! | [`history`], [`checkers`] | what the clients saw, and whether it may be |
+//! | [`random`], [`trace`] | named streams of randomness; the rolling hash and the text of a run |
+//!
+//! It obeys the core's rules of determinism: no clock, no threads, no entropy, no order that is not ours.
 #![forbid(unsafe_code)]
 
 pub mod checkers;
@@ -11,3 +23,8 @@ pub mod random;
 pub mod scenario;
 pub mod trace;
 pub mod world;
+
+/// The one line that runs a seed again.
+pub fn reproduce(seed: u64) -> String {
+    format!("cargo run --release -p tidelog-sim -- run --seed {seed}")
+}

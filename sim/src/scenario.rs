@@ -96,6 +96,9 @@ impl Scenario {
         let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
         let fault_ns = swarm.between(1, 6) * SECOND;
         let topics = draw_topics(&mut stream(seed, "scenario.topics", &[]));
+        let segment_bytes = smallest_segment(&topics);
+        // A batch must fit into a segment: twelve records with their keys and headers.
+        let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min(segment_bytes / 12 - 100);
         let clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns);
         Self {
             seed,
@@ -106,7 +109,7 @@ impl Scenario {
             clock: draw_clock(&mut stream(seed, "scenario.clock", &[])),
             properties: draw_properties(&mut stream(seed, "scenario.properties", &[]), &topics),
             topics,
-            value_bytes_max: [16, 100, 1_000, 3_000][swarm.below(4) as usize],
+            value_bytes_max,
             clients,
             faults: draw_faults(seed, nodes, fault_ns),
             last_power_loss: swarm.one_in(2),
@@ -124,7 +127,7 @@ fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
             }
         };
         if !stream.one_in(4) {
-            set("internal.segment.bytes", (1 << (10 + stream.below(6))).to_string());
+            set("internal.segment.bytes", (1 << (11 + stream.below(5))).to_string());
         }
         if stream.one_in(2) {
             set("index.interval.bytes", [0, 1, 100, 1_000][stream.below(4) as usize].to_string());
@@ -150,6 +153,11 @@ fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
     let default = topics[0].partitions;
     topics.iter_mut().filter(|topic| topic.auto_created).for_each(|topic| topic.partitions = default);
     topics
+}
+
+fn smallest_segment(topics: &[TopicPlan]) -> u32 {
+    let segments = topics.iter().filter_map(|topic| topic.configs.get("internal.segment.bytes")?.parse().ok());
+    segments.min().unwrap_or(1 << 20)
 }
 
 fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String, String> {

@@ -193,10 +193,10 @@ impl Fetcher {
         }
         if self.plan.with_session && version >= 7 {
             let (asked_id, epoch) = self.fetch_session;
-            if epoch > 0 && response.session_id != asked_id {
+            // 0: no session was to be had, or nothing was left in it.
+            if epoch > 0 && ![0, asked_id].contains(&response.session_id) {
                 out.misbehaved(format!("session {asked_id} was answered as {}", response.session_id));
             }
-            // No session was to be had: ask anew, whole.
             let next_epoch = if response.session_id == 0 { 0 } else { epoch % i32::MAX + 1 };
             self.fetch_session = (response.session_id, next_epoch);
         }

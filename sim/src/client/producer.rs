@@ -154,6 +154,7 @@ impl Producer {
             if !self.identity_asked && self.in_flight.is_empty() {
                 self.identity_asked = true;
                 let request = InitProducerIdRequest::default()
+                    .with_transactional_id(None)
                     .with_transaction_timeout_ms(60_000)
                     .with_producer_id(ProducerId(-1))
                     .with_producer_epoch(-1);
@@ -224,6 +225,7 @@ impl Producer {
             }
         };
         ProduceRequest::default()
+            .with_transactional_id(None)
             .with_acks(self.plan.acks)
             .with_timeout_ms(5_000)
             .with_topic_data(topics.into_iter().map(topic).collect())

@@ -122,10 +122,6 @@ impl FileContent {
         self.unsynced.push(Change::SetLen(len));
     }
 
-    pub(super) fn is_synced(&self) -> bool {
-        self.unsynced.is_empty()
-    }
-
     pub(super) fn sync(&mut self) {
         for change in self.unsynced.drain(..) {
             change.apply(&mut self.stable);
@@ -272,7 +268,6 @@ mod tests {
         file.write(0, &chunk("data"));
         file.lose_process(&mut stream(1, "crash", &[]));
         assert_eq!(file.read(0, 4), "data");
-        assert!(!file.is_synced());
     }
 
     #[test]

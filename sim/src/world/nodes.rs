@@ -9,7 +9,7 @@ use crate::network::{Fate, Outgoing, Piece, Way};
 use crate::random::stream;
 use crate::trace::Digest;
 use bytes::{Bytes, BytesMut};
-use tidelog_core::api::prepare::prepare;
+use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, Output, Response};
@@ -46,8 +46,9 @@ impl World {
     }
 
     pub(super) fn tick(&mut self, node: usize, life: u64, at: u64) {
+        let of_this_life = self.nodes[node].life == life;
         let Some(process) = self.nodes[node].process.as_mut() else { return };
-        if self.nodes[node].life == life && process.tick_at == Some(at) {
+        if of_this_life && process.tick_at == Some(at) {
             process.tick_at = None;
             self.step_node(node, Input::Tick, Digest::default());
         }
