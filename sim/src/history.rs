@@ -118,6 +118,10 @@ pub enum Fact {
     PowerLost {
         node: u32,
     },
+    /// The node has a new process.
+    Restarted {
+        node: u32,
+    },
     /// From now on nothing fails any more.
     Healed,
     /// Against the protocol, whatever the history.

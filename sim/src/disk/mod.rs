@@ -14,7 +14,7 @@ use crate::random::{Ratio, Stream, stream};
 use crate::trace::Digest;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_core::ids::FileId;
 use tidelog_core::io::{
     DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner,
@@ -116,6 +116,9 @@ pub struct Disk {
     pub full: bool,
     /// Errors that this disk has dealt since the process started.
     pub errors_dealt: u32,
+    /// Files on which a command has failed: those that were queued behind it fail too, instead of breaking the
+    /// contract.
+    failed: BTreeSet<FileId>,
 }
 
 macro_rules! contract {
@@ -141,6 +144,7 @@ impl Disk {
             faulty: true,
             full: false,
             errors_dealt: 0,
+            failed: BTreeSet::new(),
         }
     }
 
@@ -194,9 +198,16 @@ impl Disk {
         let result = match self.fault(&pending.op, &mut stream) {
             Some(error) => {
                 self.errors_dealt += 1;
+                self.failed.extend(file_of(&pending.op));
                 Err(error)
             }
-            None => self.execute(&pending),
+            None => {
+                let result = self.execute(&pending);
+                if result.is_err() {
+                    self.failed.extend(file_of(&pending.op));
+                }
+                result
+            }
         };
         IoCompletion { id: pending.id, result }
     }
@@ -212,7 +223,9 @@ impl Disk {
                 match place.cmp(&happened) {
                     std::cmp::Ordering::Less => {
                         // Whether it worked is of no account any more.
-                        let _ = self.execute(&pending);
+                        if self.fails_with_what_failed(&pending.op).is_none() {
+                            let _ = self.execute(&pending);
+                        }
                     }
                     std::cmp::Ordering::Equal => self.execute_in_part(&pending.op, &mut stream),
                     std::cmp::Ordering::Greater => break,
@@ -222,6 +235,7 @@ impl Disk {
         self.pending.clear();
         self.open.clear();
         self.errors_dealt = 0;
+        self.failed.clear();
         match loss {
             Loss::Process => self.tree.lose_process(&mut stream),
             Loss::Power => self.tree.lose_power(&mut stream),
@@ -316,6 +330,9 @@ impl Disk {
     }
 
     fn fault(&mut self, op: &IoOp, stream: &mut Stream) -> Option<IoError> {
+        if let Some(why) = self.fails_with_what_failed(op) {
+            return Some(error(IoErrorKind::Other, format!("{}: {why}", self.describe(op))));
+        }
         if self.full && op_grows(op) {
             if let IoOp::Write { file, position, chunks } = op {
                 let some = stream.between(0, chunks.len() as u64) as usize;
@@ -345,6 +362,19 @@ impl Disk {
             other => self.execute_in_part(other, stream),
         }
         Some(error(IoErrorKind::Other, format!("{}: input/output error", self.describe(op))))
+    }
+
+    /// A command that was given before its sender knew that one before it has failed.
+    fn fails_with_what_failed(&self, op: &IoOp) -> Option<&'static str> {
+        let file = file_of(op).filter(|file| self.failed.contains(file))?;
+        match (op, self.open.get(&file)) {
+            (IoOp::Open { .. }, _) => None,
+            (_, None) => Some("was not opened"),
+            (IoOp::Write { position, .. }, Some(open)) => {
+                (*position > self.tree.file(open.inode).len()).then_some("behind a write that failed")
+            }
+            _ => None,
+        }
     }
 
     fn execute(&mut self, pending: &Pending) -> Result<IoDone, IoError> {
@@ -546,6 +576,18 @@ impl Disk {
             | IoOp::Close { file } => self.open.get(file).map_or("a closed file".into(), |open| show(&open.path)),
             IoOp::Volume { dir } => format!("volume of {dir}"),
         }
+    }
+}
+
+fn file_of(op: &IoOp) -> Option<FileId> {
+    match op {
+        IoOp::Open { file, .. }
+        | IoOp::Write { file, .. }
+        | IoOp::Read { file, .. }
+        | IoOp::SetLen { file, .. }
+        | IoOp::Sync { file }
+        | IoOp::Close { file } => Some(*file),
+        _ => None,
     }
 }
 

@@ -28,6 +28,9 @@ impl World {
         }
         self.count("process starts");
         self.nodes[node].start();
+        if life > 0 {
+            self.fact(None, Fact::Restarted { node: node as u32 });
+        }
         self.step_node(node, Input::Boot, Digest::default());
     }
 
