@@ -118,7 +118,11 @@ impl PendingListOffsets {
         }
     }
 
-    fn push(&mut self, answer: ListOffsetsPartitionResponse) {
+    fn push(&mut self, mut answer: ListOffsetsPartitionResponse) {
+        if self.ticket.api_version < 4 {
+            // KIP-207: there was no place for it.
+            answer.leader_epoch = LeaderEpoch::UNKNOWN.0;
+        }
         self.topics.last_mut().expect("a partition was looked up").partitions.push(answer);
     }
 }
