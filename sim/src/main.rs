@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,11 +127,14 @@ fn main() -> ExitCode {
         Command::Loop { from, seeds, keep_going, planted } => {
             let (mut events, mut failed) = (0, 0);
             for seed in from..from.saturating_add(seeds) {
-                let outcome = run(seed, planted.plants(), Trace::default());
-                events += outcome.events;
-                if outcome.violation.is_some() {
+                // Where the build unwinds, a panic is a failure like any other.
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, planted.plants(), Trace::default())));
+                let passed = outcome.is_ok_and(|outcome| {
+                    events += outcome.events;
+                    verdict(seed, &outcome) == ExitCode::SUCCESS
+                });
+                if !passed {
                     failed += 1;
-                    verdict(seed, &outcome);
                     if !keep_going {
                         return ExitCode::FAILURE;
                     }
