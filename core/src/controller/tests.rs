@@ -243,10 +243,37 @@ fn a_topic_that_cannot_be_created_is_refused_in_kafkas_words() {
         CreatableTopic { num_partitions: 1, ..assigned("both", &[(0, &[1])]) },
         CreatableTopic { replication_factor: 1, ..assigned("both2", &[(0, &[1])]) },
     ]));
-    insta::assert_snapshot!(text(&outcomes), @"");
+    insta::assert_snapshot!(text(&outcomes), @r"
+    there: TOPIC_ALREADY_EXISTS Topic 'there' already exists.
+    a_b: INVALID_TOPIC_EXCEPTION Topic 'a_b' collides with existing topic: a.b
+    : INVALID_TOPIC_EXCEPTION Topic name is invalid: the empty string is not allowed
+    .: INVALID_TOPIC_EXCEPTION Topic name is invalid: '.' is not allowed
+    a b: INVALID_TOPIC_EXCEPTION Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'
+    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: INVALID_TOPIC_EXCEPTION Topic name is invalid: the length of 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is longer than the max allowed length 249
+    __cluster_metadata: INVALID_REQUEST Creation of internal topic __cluster_metadata is prohibited.
+    zero: INVALID_PARTITIONS Number of partitions was set to an invalid non-positive value.
+    minus: INVALID_PARTITIONS Number of partitions was set to an invalid non-positive value.
+    factor: INVALID_REPLICATION_FACTOR Replication factor must be larger than 0, or -1 to use the default value.
+    large: INVALID_REPLICATION_FACTOR Unable to replicate the partition 2 time(s): The target replication factor of 2 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.
+    null: INVALID_CONFIG Null value not supported for topic configs: retention.ms
+    unknown: INVALID_CONFIG Unknown topic config name: retention.sm
+    bad: INVALID_CONFIG Invalid value x for configuration retention.ms: Not a number of type LONG
+    long: INVALID_CONFIG The configuration value cannot be added because it exceeds the maximum value size of 32767 bytes.
+    nobody: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes an empty replica list.
+    stranger: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes broker 2, but no such broker is registered.
+    doubled: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes the broker 1 more than once.
+    gap: INVALID_REPLICA_ASSIGNMENT partitions should be a consecutive 0-based integer sequence
+    repeated: INVALID_REPLICA_ASSIGNMENT Found multiple manual partition assignments for partition 0
+    both: INVALID_REQUEST A manual partition assignment was specified, but numPartitions was not set to -1.
+    both2: INVALID_REQUEST A manual partition assignment was specified, but replication factor was not set to -1.
+    twice: INVALID_REQUEST Duplicate topic name.
+    ");
     assert_eq!(cluster.image, before);
     let outcomes = cluster.create(&creating(vec![topic("huge", 10_001, 1), topic("ok", 1, 1)]));
-    insta::assert_snapshot!(text(&outcomes), @"");
+    insta::assert_snapshot!(text(&outcomes), @r"
+    huge: POLICY_VIOLATION Excessively large number of partitions per request.
+    ok: POLICY_VIOLATION Excessively large number of partitions per request.
+    ");
     assert_eq!(cluster.image, before);
 }
 
@@ -291,7 +318,16 @@ fn topics_are_deleted_by_name_and_by_id_with_their_configs() {
         ],
         ..Default::default()
     };
-    insta::assert_snapshot!(text(&cluster.delete(&request, 6)), @"");
+    insta::assert_snapshot!(text(&cluster.delete(&request, 6)), @r"
+    : INVALID_REQUEST Neither topic name nor id were specified.
+    x: INVALID_REQUEST You may not specify both topic name and topic id.
+    twice: INVALID_REQUEST Duplicate topic name.
+    : UNKNOWN_TOPIC_ID This server does not host this topic ID.
+    nothing: UNKNOWN_TOPIC_OR_PARTITION This server does not host this topic-partition.
+    c: INVALID_REQUEST The provided topic name maps to an ID that was already supplied.
+    b: NONE -
+    a: NONE -
+    ");
     let names: Vec<&str> = cluster.image.topics_by_name().map(|topic| &*topic.name).collect();
     assert_eq!(names, ["c"], "what was named twice stays");
     assert!(cluster.image.topic_config("a").is_empty());
@@ -338,7 +374,18 @@ fn partitions_are_added_and_never_taken_away() {
     ] {
         all.extend(cluster.extend(request));
     }
-    insta::assert_snapshot!(text(&all), @"");
+    insta::assert_snapshot!(text(&all), @r"
+    a: INVALID_PARTITIONS Topic already has 2 partition(s).
+    a: INVALID_PARTITIONS The topic a currently has 2 partition(s); 1 would not be an increase.
+    nothing: UNKNOWN_TOPIC_OR_PARTITION -
+    a: INVALID_REQUEST Duplicate topic name.
+    a: INVALID_REPLICA_ASSIGNMENT Attempted to add 1 additional partition(s), but only 0 assignment(s) were specified.
+    a: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes the broker 1 more than once.
+    a: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes broker 2, but no such broker is registered.
+    a: POLICY_VIOLATION Unable to perform excessively large batch operation.
+    a: NONE -
+    a: NONE -
+    ");
     assert_eq!(cluster.image.topic_named("a").unwrap().partitions.len(), 5);
 }
 
@@ -382,7 +429,26 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
         format!("{} {}", error.name(), message.as_deref().unwrap_or("-"))
     })
     .collect();
-    insta::assert_snapshot!(refused.join("\n"), @"");
+    insta::assert_snapshot!(refused.join("\n"), @r"
+    INVALID_CONFIG Invalid value x for configuration retention.ms: Not a number of type LONG
+    INVALID_REQUEST Null value not supported for : retention.ms
+    INVALID_REQUEST Unknown operations type 9
+    INVALID_CONFIG Can't APPEND to key retention.ms because its type is not LIST.
+    INVALID_REQUEST Error due to duplicate config keys
+    INVALID_CONFIG Unknown topic config name: nonsense
+    UNKNOWN_TOPIC_OR_PARTITION The topic 'nothing' does not exist.
+    INVALID_REQUEST Default topic resources are not allowed.
+    INVALID_TOPIC_EXCEPTION Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'
+    INVALID_REQUEST Unknown resource type 3
+    INVALID_REQUEST Unexpected broker id, expected 1, but received 2
+    INVALID_REQUEST Node id must be an integer, but it is: one
+    INVALID_REQUEST Cannot update these configs dynamically: [log.dirs]
+    INVALID_REQUEST These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.type]
+    INVALID_REQUEST Cannot update these configs at default cluster level, broker id must be specified: [cordoned.log.dirs]
+    INVALID_REQUEST Invalid value x for configuration log.retention.ms: Not a number of type LONG
+    INVALID_CONFIG Broker-level min.insync.replicas cannot be altered while ELR is enabled.
+    INVALID_CONFIG Cluster-level min.insync.replicas cannot be removed while ELR is enabled.
+    ");
 }
 
 #[test]

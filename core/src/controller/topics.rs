@@ -233,6 +233,7 @@ fn create_topic(
     let result = CreatableTopicResult {
         name: name.clone(),
         topic_id: id,
+        error_message: None,
         num_partitions: assignments.len() as i32,
         replication_factor: assignments[0].replicas.len() as i16,
         configs: Some(described(&configs, context)),
