@@ -106,7 +106,10 @@ impl Broker {
         let found = self.on_disk.take(&name);
         let dir = match found {
             Some((dir, _)) => Some(dir),
-            None => parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count()),
+            // The controller has named one (KIP-858), unless an older Kafka placed the partition.
+            None => (state.directory(parts.config.node_id))
+                .and_then(|id| parts.dirs.by_directory_id(id))
+                .or_else(|| parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count())),
         };
         let Some(dir) = dir.filter(|dir| parts.dirs.is_online(*dir)) else {
             out.event(Level::Error, "broker", format!("{name} has no log directory that is online"));

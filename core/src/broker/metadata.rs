@@ -10,6 +10,7 @@ use crate::replication::PartitionEvent;
 use crate::storage::TopicPartition;
 use crate::time::Now;
 use crate::wire::MetadataRecord;
+use crate::wire::messages::AbortTransactionRecord;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -32,13 +33,28 @@ impl Broker {
     /// This node leads the quorum: bring the cluster's metadata and this broker's registration up to date.
     fn leading(&mut self, now: Now, bootstrap: Option<Vec<MetadataRecord>>, out: &mut Outbox) {
         self.parts.proposed = self.parts.image.clone();
+        if self.parts.image.in_transaction() {
+            // KIP-868: whoever began it did not come to its end.
+            let abort = AbortTransactionRecord::default();
+            self.parts.commit(now, vec![abort.into()], AfterCommit::Nothing, out);
+        }
+        let bootstrap = bootstrap.or_else(|| {
+            let is_unborn = self.parts.proposed.metadata_version() == 0;
+            is_unborn.then(controller::bootstrap_features)
+        });
         if let Some(features) = bootstrap {
             let records = controller::bootstrap_records(&self.parts.controller_context(), features);
             self.parts.commit(now, records, AfterCommit::Nothing, out);
         }
+        let features = self.parts.proposed.features().iter().map(|(name, level)| (&**name, *level));
+        if let Err(reason) = controller::records::check_features(features) {
+            return self.fatal(format!("this directory's cluster cannot be served: {reason}"), out);
+        }
         let start = self.parts.broker_start();
         let node = start.node_id;
-        self.parts.commit(now, vec![controller::register_controller(&start)], AfterCommit::Nothing, out);
+        if controller::records::registers_controllers(self.parts.proposed.metadata_version()) {
+            self.parts.commit(now, vec![controller::register_controller(&start)], AfterCommit::Nothing, out);
+        }
         let epoch = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
         self.parts.commit(now, vec![controller::register_broker(&start, epoch)], AfterCommit::Nothing, out);
         let mut records = vec![controller::unfence_broker(node, epoch.0)];

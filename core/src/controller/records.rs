@@ -38,6 +38,7 @@ pub struct Feature {
 /// The first levels of `metadata.version` that know something.
 const WITH_CONTROLLED_SHUTDOWN: i16 = 7;
 const WITH_ZK_MIGRATION: i16 = 8;
+const WITH_CONTROLLER_REGISTRATION: i16 = 15;
 const WITH_DIRECTORIES: i16 = 17;
 const WITH_ELIGIBLE_LEADERS: i16 = 23;
 const WITH_CORDONED_DIRECTORIES: i16 = 30;
@@ -106,15 +107,23 @@ pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
     }
 }
 
-/// Whether this broker can read a cluster at this level of `metadata.version`.
-pub fn check_metadata_version(level: i16) -> Result<(), String> {
-    if (METADATA_VERSION_MIN..=METADATA_VERSION_MAX).contains(&level) {
-        return Ok(());
+/// Whether this broker can serve a cluster whose features are at these levels.
+pub fn check_features<'a>(levels: impl IntoIterator<Item = (&'a str, i16)>) -> Result<(), String> {
+    for (name, level) in levels {
+        let Some(feature) = FEATURES.iter().find(|feature| feature.name == name) else {
+            return Err(format!("the cluster uses the feature {name} (level {level}), which is not known here"));
+        };
+        let (min, max) = (feature.min, feature.max);
+        if !(min..=max).contains(&level) {
+            return Err(format!("the cluster's {name} is at level {level}; allowed is {min} to {max}"));
+        }
     }
-    Err(format!(
-        "the cluster's metadata.version is {level}; allowed is {METADATA_VERSION_MIN} (3.3-IV3) to \
-         {METADATA_VERSION_MAX} (4.3-IV0)"
-    ))
+    Ok(())
+}
+
+/// Whether a metadata log at this level may hold registrations of controllers (KIP-919).
+pub fn registers_controllers(metadata_version: i16) -> bool {
+    metadata_version >= WITH_CONTROLLER_REGISTRATION
 }
 
 /// Whether a directory id stands for a state instead of a directory (KIP-858).

@@ -614,6 +614,22 @@ fn an_older_metadata_version_leaves_out_what_it_cannot_say() {
     }
 }
 
+#[test]
+fn a_cluster_of_a_later_kafka_is_refused_with_what_is_allowed() {
+    assert_eq!(
+        records::check_features(records::FEATURES.iter().map(|feature| (feature.name, feature.initial))),
+        Ok(())
+    );
+    let refused = [("metadata.version", 31), ("metadata.version", 6), ("unheard.of", 1), ("group.version", 2)]
+        .map(|feature| records::check_features([feature]).unwrap_err());
+    insta::assert_snapshot!(refused.join("\n"), @r"
+    the cluster's metadata.version is at level 31; allowed is 7 to 30
+    the cluster's metadata.version is at level 6; allowed is 7 to 30
+    the cluster uses the feature unheard.of (level 1), which is not known here
+    the cluster's group.version is at level 2; allowed is 0 to 1
+    ");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Create(u8, i32, bool),

@@ -16,6 +16,7 @@ mod snapshot;
 mod state_file;
 
 pub use snapshot::SoleVoter;
+use snapshot::Voters;
 use state_file::QuorumState;
 
 use crate::batch::{ControlRecord, ControlType};
@@ -120,6 +121,10 @@ pub struct Quorum {
     has_log: bool,
     hints: LoadHints,
     bootstrap: Bootstrap,
+    /// `bootstrap.checkpoint` was there.
+    bootstrap_found: bool,
+    /// The last set of voters that was found; none in a log of before KIP-853.
+    voters: Option<Voters>,
     /// Records of metadata were found, not only the quorum's own.
     has_metadata: bool,
     /// One past the last record told to the broker.
@@ -146,6 +151,8 @@ impl Quorum {
             has_log: false,
             hints: LoadHints::default(),
             bootstrap,
+            bootstrap_found: false,
+            voters: None,
             has_metadata: false,
             committed: Offset::ZERO,
             last_committed_at: WallMs(0),
@@ -294,8 +301,9 @@ impl Quorum {
             return Ok(());
         }
         match &mut self.phase {
-            Phase::Listing => match completion.result.map_err(|error| error.text)? {
-                IoDone::Entries(entries) => {
+            Phase::Listing => {
+                // The first completion is that of making the directory.
+                if let IoDone::Entries(entries) = completion.result.map_err(|error| error.text)? {
                     for entry in entries.iter().filter(|entry| !entry.is_dir) {
                         match ParsedFile::parse(&entry.name) {
                             ParsedFile::MetadataSnapshot { end_offset, epoch, stage: SnapshotStage::Live } => {
@@ -313,9 +321,7 @@ impl Quorum {
                     let path = self.path(names::QUORUM_STATE);
                     self.submit(IoOp::Load { path, limit_bytes: STATE_BYTES_MAX }, out);
                 }
-                // The directory itself was made.
-                _ => {}
-            },
+            }
             Phase::LoadingState => match completion.result {
                 Ok(IoDone::Bytes(bytes)) => {
                     self.state =
@@ -336,16 +342,19 @@ impl Quorum {
                     Err(error) => Err(error.text),
                 };
                 match read {
-                    Ok(records) => {
+                    Ok((records, voters)) => {
+                        self.voters = voters;
                         self.committed = end;
-                        self.has_metadata = true;
-                        events.push(QuorumEvent::Committed { end, records });
-                        self.load_log(out);
+                        if end > Offset::ZERO {
+                            self.has_metadata = true;
+                            events.push(QuorumEvent::Committed { end, records });
+                        }
+                        self.open_log(now, out);
                     }
                     Err(reason) => {
                         out.event(Level::Warn, PART, format!("snapshot {name} is left out: {reason}"));
                         self.snapshots.retain(|snapshot| *snapshot != (end, epoch));
-                        self.load_snapshot(left, out);
+                        self.load_snapshot(now, left, out);
                     }
                 }
             }
@@ -353,12 +362,15 @@ impl Quorum {
                 let file = names::BOOTSTRAP_CHECKPOINT;
                 match completion.result {
                     Ok(IoDone::Bytes(bytes)) => {
-                        self.bootstrap.records =
-                            snapshot::decode(&bytes).map_err(|reason| format!("{file}: {reason}"))?;
-                        self.bootstrap_read(now, true, out);
+                        let (records, _) = snapshot::decode(&bytes).map_err(|reason| format!("{file}: {reason}"))?;
+                        self.bootstrap.records = records;
+                        self.bootstrap_found = true;
+                        self.load_snapshot(now, self.snapshots.clone(), out);
                     }
                     Ok(other) => panic!("a Load was answered with {other:?}"),
-                    Err(error) if error.kind == IoErrorKind::NotFound => self.bootstrap_read(now, false, out),
+                    Err(error) if error.kind == IoErrorKind::NotFound => {
+                        self.load_snapshot(now, self.snapshots.clone(), out);
+                    }
                     Err(error) => return Err(error.text),
                 }
             }
@@ -421,10 +433,9 @@ impl Quorum {
         Ok(())
     }
 
-    fn load_snapshot(&mut self, mut left: Vec<(Offset, LeaderEpoch)>, out: &mut Outbox) {
-        // What formatting wrote holds no metadata, only the voter.
-        left.retain(|(end, _)| *end > Offset::ZERO);
-        let Some((end, epoch)) = left.last() else { return self.load_log(out) };
+    /// The newest one first. The last resort is what formatting wrote: it holds no metadata, only the voters.
+    fn load_snapshot(&mut self, now: Now, left: Vec<(Offset, LeaderEpoch)>, out: &mut Outbox) {
+        let Some((end, epoch)) = left.last() else { return self.open_log(now, out) };
         let path = self.path(&names::metadata_snapshot_file(*end, *epoch));
         self.submit(IoOp::Load { path, limit_bytes: SNAPSHOT_BYTES_MAX }, out);
         self.phase = Phase::LoadingSnapshot(left);
@@ -437,18 +448,10 @@ impl Quorum {
         self.phase = Phase::LoadingBootstrap;
     }
 
-    fn bootstrap_read(&mut self, now: Now, found: bool, out: &mut Outbox) {
-        if self.has_log || self.snapshots.iter().any(|(end, _)| *end > Offset::ZERO) {
-            self.load_snapshot(self.snapshots.clone(), out);
-        } else {
-            self.format(now, !found, out);
-        }
-    }
-
     /// Writes what `kafka-storage format --standalone` does, as far as it is not there.
-    fn format(&mut self, now: Now, with_bootstrap: bool, out: &mut Outbox) {
+    fn format(&mut self, now: Now, out: &mut Outbox) {
         let mut left = 0;
-        if with_bootstrap {
+        if !self.bootstrap_found {
             let content = snapshot::encode(LeaderEpoch(0), now.wall, WallMs(0), None, &self.bootstrap.values);
             let path = DiskPath { dir: self.config.dir, path: names::BOOTSTRAP_CHECKPOINT.to_owned() };
             self.submit(IoOp::Replace { path, content }, out);
@@ -478,7 +481,11 @@ impl Quorum {
         self.loaded(out)
     }
 
-    fn load_log(&mut self, out: &mut Outbox) {
+    /// What lies there is loaded; where nothing does, the directory is formatted.
+    fn open_log(&mut self, now: Now, out: &mut Outbox) {
+        if !self.has_log && self.committed == Offset::ZERO {
+            return self.format(now, out);
+        }
         self.phase = Phase::LoadingLog;
         let log = Log::load(LOG, self.place(), self.config.log.clone(), self.config.plants, self.hints, out);
         self.log = Some(log);
@@ -491,6 +498,13 @@ impl Quorum {
             return Err(format!(
                 "the log starts at offset {}, and no valid snapshot reaches that far (the newest ends at {})",
                 log.log_start_offset(),
+                self.committed
+            ));
+        }
+        if log.log_end_offset() < self.committed {
+            return Err(format!(
+                "the log ends at offset {}, before the newest snapshot does ({})",
+                log.log_end_offset(),
                 self.committed
             ));
         }
@@ -527,9 +541,12 @@ impl Quorum {
             if batch.header.last_offset() < *next {
                 continue;
             }
-            if !batch.header.is_control() {
-                let start = batch.position as usize;
-                told.extend(snapshot::metadata_records(&bytes.slice(start..start + batch.bytes.len()))?);
+            let start = batch.position as usize;
+            let whole = bytes.slice(start..start + batch.bytes.len());
+            if batch.header.is_control() {
+                self.voters = snapshot::voters_after_batch(self.voters.take(), &whole)?;
+            } else {
+                told.extend(snapshot::metadata_records(&whole)?);
             }
             *next = batch.header.next_offset();
         }
@@ -542,8 +559,25 @@ impl Quorum {
         Ok(())
     }
 
+    /// A node that leads alone although others vote would split the cluster in two.
+    fn check_voters(&self) -> Result<(), String> {
+        let me = (self.config.voter.node, self.config.voter.directory);
+        let Some(voters) = &self.voters else { return Ok(()) };
+        if *voters == [me] || *voters == [(me.0, Uuid::ZERO)] {
+            return Ok(());
+        }
+        let voters: Vec<String> = voters.iter().map(|(node, directory)| format!("{node} ({directory})")).collect();
+        Err(format!(
+            "its quorum is that of the voters {}, and this is node {} ({}); allowed is a quorum of this node alone",
+            voters.join(", "),
+            me.0,
+            me.1
+        ))
+    }
+
     /// Promises the next epoch: stable before anything is written in it.
     fn save_state(&mut self, out: &mut Outbox) -> Result<(), String> {
+        self.check_voters()?;
         let log = self.log.as_ref().expect("replayed");
         let seen = self.state.leader_epoch.max(log.latest_epoch()).0;
         let epoch = seen.checked_add(1).ok_or("its epochs are used up")?;

@@ -7,7 +7,9 @@ use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
 use crate::time::WallMs;
 use crate::wire::MetadataRecord;
 use crate::wire::messages::voters_record::{Endpoint, KRaftVersionFeature, Voter};
-use crate::wire::messages::{KRaftVersionRecord, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord};
+use crate::wire::messages::{
+    KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
+};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
@@ -98,9 +100,12 @@ pub fn batches(base: Offset, epoch: LeaderEpoch, now: WallMs, metadata: &[Bytes]
     built
 }
 
-/// The metadata records of a snapshot's bytes; the text of an error says what is wrong.
-pub fn decode(file: &Bytes) -> Result<Vec<MetadataRecord>, String> {
-    let mut found = Vec::new();
+/// Who votes: the number of a node with its directory (KIP-853).
+pub type Voters = Vec<(NodeId, Uuid)>;
+
+/// The metadata records of a snapshot's bytes, and the voters it names; the text of an error says what is wrong.
+pub fn decode(file: &Bytes) -> Result<(Vec<MetadataRecord>, Option<Voters>), String> {
+    let (mut found, mut voters) = (Vec::new(), None);
     let (mut begun, mut ended) = (false, false);
     let mut scan = Scan::new(file, 0, true);
     for batch in scan.by_ref() {
@@ -110,9 +115,10 @@ pub fn decode(file: &Bytes) -> Result<Vec<MetadataRecord>, String> {
         let start = batch.position as usize;
         let bytes = file.slice(start..start + batch.bytes.len());
         if batch.header.is_control() {
-            for kind in control_kinds(&bytes)? {
-                begun |= kind == ControlType::SnapshotHeader;
-                ended |= kind == ControlType::SnapshotFooter;
+            for control in controls(&bytes)? {
+                begun |= control.kind == ControlType::SnapshotHeader;
+                ended |= control.kind == ControlType::SnapshotFooter;
+                voters = voters_after(voters, &control)?;
             }
         } else {
             found.extend(metadata_records(&bytes)?);
@@ -122,7 +128,7 @@ pub fn decode(file: &Bytes) -> Result<Vec<MetadataRecord>, String> {
         }
     }
     match scan.stop() {
-        Some(ScanStop::End) | None if ended => Ok(found),
+        Some(ScanStop::End) | None if ended => Ok((found, voters)),
         Some(ScanStop::End) | None => Err("it has no footer: its writing was cut short".to_owned()),
         Some(stop) => Err(format!("byte {}: {stop:?}", scan.next_position())),
     }
@@ -141,18 +147,46 @@ pub fn metadata_records(batch: &Bytes) -> Result<Vec<MetadataRecord>, String> {
     Ok(found)
 }
 
-fn control_kinds(batch: &Bytes) -> Result<Vec<ControlType>, String> {
-    let mut kinds = Vec::new();
+/// The voters after a batch of control records, where `voters` were known before.
+pub fn voters_after_batch(mut voters: Option<Voters>, batch: &Bytes) -> Result<Option<Voters>, String> {
+    for control in controls(batch)? {
+        voters = voters_after(voters, &control)?;
+    }
+    Ok(voters)
+}
+
+/// Where no set of voters was ever recorded (before KIP-853), a leader's announcement names them, without their
+/// directories.
+fn voters_after(before: Option<Voters>, control: &ControlRecord) -> Result<Option<Voters>, String> {
+    let version = || control.value.first_chunk().map_or(0, |bytes| i16::from_be_bytes(*bytes));
+    match control.kind {
+        ControlType::KRaftVoters => {
+            let record =
+                VotersRecord::from_bytes(version(), control.value.clone()).map_err(|error| error.to_string())?;
+            Ok(Some(record.voters.iter().map(|voter| (NodeId(voter.voter_id), voter.voter_directory_id)).collect()))
+        }
+        ControlType::LeaderChange if before.is_none() => {
+            let record =
+                LeaderChangeMessage::from_bytes(version(), control.value.clone()).map_err(|error| error.to_string())?;
+            Ok(Some(record.voters.iter().map(|voter| (NodeId(voter.voter_id), voter.voter_directory_id)).collect()))
+        }
+        _ => Ok(before),
+    }
+}
+
+fn controls(batch: &Bytes) -> Result<Vec<ControlRecord>, String> {
+    let mut found = Vec::new();
     for record in records(batch, &BatchLimits::default()).map_err(|error| error.to_string())? {
         let record = record.map_err(|error| error.to_string())?;
-        kinds.push(ControlRecord::parse(&record)?.kind);
+        found.push(ControlRecord::parse(&record)?);
     }
-    Ok(kinds)
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::messages::leader_change_message;
     use crate::wire::messages::{NoOpRecord, TopicRecord};
 
     fn sample() -> (Vec<MetadataRecord>, Bytes) {
@@ -171,7 +205,7 @@ mod tests {
     #[test]
     fn a_snapshot_gives_back_its_records() {
         let (records, file) = sample();
-        assert_eq!(decode(&file).unwrap(), records);
+        assert_eq!(decode(&file).unwrap(), (records, Some(vec![(NodeId(1), Uuid::METADATA_TOPIC)])));
     }
 
     #[test]
@@ -184,9 +218,27 @@ mod tests {
             let mut bytes = file.to_vec();
             bytes[place] ^= 1;
             // The offsets, epoch and length before the checksum are not covered by it; nothing else may pass.
-            if let Ok(read) = decode(&Bytes::from(bytes)) {
+            if let Ok((read, _)) = decode(&Bytes::from(bytes)) {
                 assert_eq!(read, records, "flipped at {place}");
             }
         }
+    }
+
+    #[test]
+    fn a_recorded_set_of_voters_goes_before_what_a_leader_announces() {
+        let announced = LeaderChangeMessage {
+            leader_id: 2,
+            voters: vec![leader_change_message::Voter { voter_id: 2, ..Default::default() }],
+            ..Default::default()
+        };
+        let announced = ControlRecord { kind: ControlType::LeaderChange, value: announced.to_bytes(0) };
+        let directory = Uuid::from_bytes([5; 16]);
+        let voter = SoleVoter { node: NodeId(1), directory, endpoints: Vec::new() };
+        let batch = |records: &[ControlRecord]| ControlRecord::batch(records, Offset::ZERO, LeaderEpoch(1), WallMs(0));
+        let known = voters_after_batch(None, &batch(std::slice::from_ref(&announced))).unwrap();
+        assert_eq!(known, Some(vec![(NodeId(2), Uuid::ZERO)]));
+        let known = voters_after_batch(known, &batch(&voter.control_records())).unwrap();
+        assert_eq!(known, Some(vec![(NodeId(1), directory)]));
+        assert_eq!(voters_after_batch(known.clone(), &batch(&[announced])).unwrap(), known);
     }
 }
