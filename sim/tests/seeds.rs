@@ -73,7 +73,7 @@ fn seeds_to_find(plant: Plant, at_most: u64) {
 
 #[test]
 fn acknowledging_before_the_sync_is_found() {
-    seeds_to_find(Plant::AcknowledgeBeforeSync, 50);
+    seeds_to_find(Plant::AcknowledgeBeforeSync, 100);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn accepting_a_torn_tail_is_found() {
 
 #[test]
 fn a_high_watermark_one_too_high_is_found() {
-    seeds_to_find(Plant::HighWatermarkOneTooHigh, 50);
+    seeds_to_find(Plant::HighWatermarkOneTooHigh, 150);
 }
 
 #[test]
@@ -93,5 +93,5 @@ fn appending_a_duplicate_is_found() {
 
 #[test]
 fn ignoring_a_failed_sync_is_found() {
-    seeds_to_find(Plant::SyncErrorIgnored, 200);
+    seeds_to_find(Plant::SyncErrorIgnored, 400);
 }
