@@ -260,6 +260,11 @@ impl Log {
         self.state == LogState::Open
     }
 
+    /// Whether nothing will happen any more.
+    fn is_over(&self) -> bool {
+        matches!(self.state, LogState::Offline(_) | LogState::Closed | LogState::Deleted)
+    }
+
     /// New settings; they count from the next append or tick on.
     pub fn configure(&mut self, settings: LogSettings, out: &mut Outbox) {
         self.settings = settings;
@@ -343,6 +348,9 @@ impl Log {
 
     /// When [`tick`](Self::tick) is due.
     pub fn deadline(&self) -> Option<Mono> {
+        if self.is_over() {
+            return None;
+        }
         let flush = self.unsynced_since.filter(|_| self.settings.flush_ms < i64::MAX / 1_000_000);
         let flush = flush.map(|since| since.plus_ms(self.settings.flush_ms));
         let removal = self.removals.front().map(|removal| removal.at);
@@ -352,7 +360,7 @@ impl Log {
 
     /// Does what time has brought. May come late, and when nothing is due.
     pub fn tick(&mut self, now: Now, out: &mut Outbox) {
-        if matches!(self.state, LogState::Offline(_) | LogState::Closed | LogState::Deleted) {
+        if self.is_over() {
             return;
         }
         self.remove_due(now, out);
@@ -382,6 +390,7 @@ impl Log {
             LogState::Loading => self.close_after_load = true,
             LogState::Open => {
                 self.write_tails(out);
+                self.remove_all(out);
                 for slot in 0..self.segments.len() {
                     let last = slot + 1 == self.segments.len();
                     let pending = if last { Pending::Closed } else { Pending::Step };
@@ -410,6 +419,7 @@ impl Log {
         match self.state {
             LogState::Offline(_) | LogState::Closed | LogState::Deleted => return,
             LogState::Deleting => {
+                self.answer_all("the log is deleted", events);
                 match pending {
                     Pending::Renamed => events.push(LogEvent::Vacated),
                     Pending::Deleted => {
@@ -488,10 +498,11 @@ impl Log {
 
     /// What waited for an index goes on.
     fn resume_waiting(&mut self, now: Now, out: &mut Outbox, events: &mut Vec<LogEvent>) {
+        if !self.is_open() {
+            return;
+        }
         self.resume_jobs(out, events);
-        if let Some(high_watermark) = self.retention_waits.take()
-            && self.is_open()
-        {
+        if let Some(high_watermark) = self.retention_waits.take() {
             self.enforce_retention(now, high_watermark, out);
         }
     }

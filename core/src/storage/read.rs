@@ -250,6 +250,11 @@ impl Log {
     /// A region has come.
     pub(super) fn region_read(&mut self, job: u64, bytes: Bytes, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         let Some(place) = self.jobs.iter().position(|known| known.id == job) else { return };
+        if self.state != LogState::Open {
+            // It begins anew when the log is open again, or is told that it never will be.
+            self.jobs[place].at = At::Index;
+            return;
+        }
         let Job { ask, at, .. } = self.jobs[place].clone();
         let step = match (ask, at) {
             (Ask::Read(ask), At::First { segment, position }) => self.first_read(&ask, segment, position, &bytes),

@@ -22,6 +22,7 @@ use super::log::{LoadHints, Log, LogEvent, LogState, PART, Pending, failure};
 use super::names::{self, FileKind, FileStage, ParsedFile};
 use super::offset_index::OffsetPosition;
 use super::producer_state::ProducerState;
+use super::read::At;
 use super::segment::{Indexes, Segment};
 use super::tail::{Tail, TailBatch};
 use crate::batch::{BatchHeader, Scan, ScanStop, ScannedBatch};
@@ -204,7 +205,7 @@ impl Log {
             }
             LoaderStep::Settled => {
                 result.map_err(|error| error.text)?;
-                self.loaded(events);
+                self.loaded(out, events);
             }
         }
         Ok(())
@@ -710,7 +711,7 @@ impl Log {
         }
     }
 
-    fn loaded(&mut self, events: &mut Vec<LogEvent>) {
+    fn loaded(&mut self, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         let loader = self.loader.take().expect("a log that is loading has a loader");
         self.written = self.log_end;
         self.synced = self.log_end;
@@ -721,6 +722,11 @@ impl Log {
             Some(_) => LogEvent::Truncated,
             None => LogEvent::Loaded { topic_id: loader.topic_id },
         });
+        // What was asked before a truncation.
+        for job in &mut self.jobs {
+            job.at = At::Index;
+        }
+        self.resume_jobs(out, events);
     }
 }
 

@@ -142,7 +142,19 @@ impl Log {
     /// Unlinks what has waited long enough.
     pub(super) fn remove_due(&mut self, now: Now, out: &mut Outbox) {
         while self.removals.front().is_some_and(|removal| removal.at <= now.mono) {
-            let removal = self.removals.pop_front().expect("there is a front");
+            self.remove_next(out);
+        }
+    }
+
+    /// Unlinks what has not waited long enough: the log is about to be closed.
+    pub(super) fn remove_all(&mut self, out: &mut Outbox) {
+        while !self.removals.is_empty() {
+            self.remove_next(out);
+        }
+    }
+
+    fn remove_next(&mut self, out: &mut Outbox) {
+        if let Some(removal) = self.removals.pop_front() {
             for file in removal.files {
                 self.issue(Pending::Tidy, IoOp::Close { file }, out);
             }

@@ -632,8 +632,85 @@ fn a_deleted_log_is_out_of_the_way_at_once_and_gone_after_the_delay() {
     assert!(!world.disk.names().is_empty());
     world.pass(60_000);
     world.run();
-    assert_eq!(world.events, [LogEvent::Deleted]);
+    assert_eq!(world.events, [LogEvent::Vacated, LogEvent::Deleted]);
     assert!(world.disk.names().is_empty());
+}
+
+#[test]
+fn a_question_is_answered_even_if_the_log_is_cut_closed_or_deleted_meanwhile() {
+    for case in 0..3 {
+        for steps in 0..4 {
+            let mut world = World::new(small_segments());
+            for _ in 0..30 {
+                let batch = plain(&world);
+                world.append(&batch).unwrap();
+            }
+            world.close_and_reload();
+            world.events.clear();
+            assert_eq!(world.log.read(Offset(2), Offset(30), 100, true, 1, &mut world.out), ReadOutcome::Pending);
+            let lookup = world.log.offset_for_timestamp(LookupTarget::FirstAt(0), 2, &mut world.out);
+            assert_eq!(lookup, Lookup::Pending);
+            world.take_out();
+            for _ in 0..steps {
+                world.step();
+            }
+            match case {
+                0 => world.log.truncate_to(Offset(20), &mut world.out),
+                1 => world.log.close(&mut world.out),
+                _ => world.log.delete(world.now, Uuid::from_bytes([5; 16]), &mut world.out),
+            }
+            world.take_out();
+            world.run();
+            let answered = |token| {
+                let answers = |event: &&LogEvent| match event {
+                    LogEvent::ReadDone { token: of, .. } | LogEvent::LookupDone { token: of, .. } => *of == token,
+                    _ => false,
+                };
+                world.events.iter().filter(answers).count()
+            };
+            assert_eq!((answered(1), answered(2)), (1, 1), "case {case} after {steps}: {:?}", world.events);
+            assert_eq!(world.log.deadline().is_some(), case == 2);
+        }
+    }
+}
+
+#[cfg(feature = "plants")]
+mod plants {
+    use super::*;
+    use crate::plant::Plant;
+
+    #[test]
+    fn each_planted_bug_shows() {
+        let planted = |plant| World::with_plants(LogSettings::default(), Plants::default().with(plant));
+
+        let mut world = planted(Plant::AcknowledgeBeforeSync);
+        world.append(&batch(&[1], 10)).unwrap();
+        assert_eq!((world.log.stable_offset(), world.log.synced_offset()), (Offset(1), Offset(0)));
+
+        let mut world = planted(Plant::SyncErrorIgnored);
+        world.run();
+        world.disk.fail_syncs = true;
+        world.append(&batch(&[1], 10)).unwrap();
+        world.run();
+        assert_eq!((world.log.is_open(), world.log.stable_offset()), (true, Offset(1)));
+
+        let mut world = planted(Plant::TornTailAccepted);
+        for _ in 0..3 {
+            world.append(&batch(&[1], 10)).unwrap();
+        }
+        world.run();
+        let log = format!("{NAME}/{}", names::segment_file(Offset(0), names::FileKind::Log));
+        world.disk.damage(&log, |bytes| bytes.truncate(bytes.len() - 5));
+        world.reload(LoadHints::default());
+        world.run();
+        assert_eq!(world.log.log_end_offset(), Offset(3));
+    }
+}
+
+#[test]
+fn an_empty_log_costs_little_memory() {
+    // The rest, on the heap: one segment, its empty indexes, the name.
+    assert!(std::mem::size_of::<Log>() < 2_000, "{}", std::mem::size_of::<Log>());
 }
 
 #[test]
