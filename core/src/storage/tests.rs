@@ -710,7 +710,7 @@ mod plants {
 #[test]
 fn an_empty_log_costs_little_memory() {
     // The rest, on the heap: one segment, its empty indexes, the name.
-    assert!(std::mem::size_of::<Log>() < 2_000, "{}", std::mem::size_of::<Log>());
+    assert!(size_of::<Log>() < 2_000, "{}", size_of::<Log>());
 }
 
 #[test]
