@@ -28,6 +28,8 @@ use tokio::sync::watch;
 
 /// Worker threads run no deep recursion; what they do not touch of it is never given to them.
 const STACK_BYTES: usize = 1 << 20;
+/// Fewer than this, and an operator should know it before it is too late.
+const FEW_OPEN_FILES: u64 = 10_000;
 /// After this the stop no longer waits for clients to take their last answers.
 const GOODBYE: Duration = Duration::from_secs(6);
 /// How long a listener pauses when the process has no file descriptor for another connection.
@@ -71,8 +73,13 @@ impl Server {
         mut config: BrokerConfig,
         machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
     ) -> Result<Self, ServerError> {
-        let open_files = limits::raise_open_files();
-        tracing::debug!(?open_files, "limits");
+        match limits::raise_open_files() {
+            Some(files) if files < FEW_OPEN_FILES => tracing::warn!(
+                "this process may open {files} files: every partition takes one and every connection another; raise \
+                 the limit (ulimit -Hn, or LimitNOFILE) before there are more"
+            ),
+            files => tracing::debug!(?files, "open files"),
+        }
         let bound = config.listeners.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
         let ports: Vec<u16> = bound.iter().map(|bound| bound.port).collect();
         config.set_addresses(&ports, &host_name());
