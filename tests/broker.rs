@@ -100,7 +100,7 @@ impl Setup {
         loop {
             let text = broker.log_text();
             let ready = match port {
-                None => listening_on(&text),
+                None => ready_on(&text),
                 Some(port) => text.contains("Kafka Server started").then(|| format!("127.0.0.1:{port}")),
             };
             if let Some(address) = ready {
@@ -283,11 +283,11 @@ pub fn tidelog_binary() -> &'static Path {
     })
 }
 
-/// The address after `listening on PLAINTEXT://` in what a broker printed, once its line is complete.
-fn listening_on(text: &str) -> Option<String> {
-    let rest = &text[text.find("listening on PLAINTEXT://")? + "listening on PLAINTEXT://".len()..];
-    let end = rest.find(|c: char| c.is_whitespace() || c == ',' || c == '\u{1b}')?;
-    Some(rest[..end].to_owned())
+/// The address of the listener PLAINTEXT in the line that begins with `READY`, once that line is complete.
+fn ready_on(text: &str) -> Option<String> {
+    let complete = &text[..=text.rfind('\n')?];
+    let line = complete.lines().find(|line| line.starts_with("READY "))?;
+    line.split(' ').find_map(|listener| listener.strip_prefix("PLAINTEXT://")).map(str::to_owned)
 }
 
 fn free_port() -> u16 {
@@ -305,7 +305,8 @@ mod tests {
 
     #[test]
     fn the_address_is_read_only_from_a_complete_line() {
-        assert_eq!(listening_on("listening on PLAINTEXT://127.0.0.1:40"), None);
-        assert_eq!(listening_on("x: listening on PLAINTEXT://127.0.0.1:4031\n").as_deref(), Some("127.0.0.1:4031"));
+        assert_eq!(ready_on("a log line\nREADY PLAINTEXT://127.0.0.1:40"), None);
+        let text = "a log line\nREADY OTHER://[::1]:1 PLAINTEXT://127.0.0.1:4031\n";
+        assert_eq!(ready_on(text).as_deref(), Some("127.0.0.1:4031"));
     }
 }

@@ -27,7 +27,7 @@ fn main() {
     for (n, codec) in (0u8..).zip([Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd]) {
         let batch = batch(0, codec, -1);
         for mode in [0, 3] {
-            write("batches", &format!("{codec:?}-{mode}"), &[&[mode | n << 2], &batch[..]].concat());
+            write("batches", &format!("{codec:?}-{mode}"), &[&[mode | (n << 2)], &batch[..]].concat());
         }
         write("frames", &format!("Produce-9-{codec:?}"), &produce(&batch));
     }
@@ -43,7 +43,7 @@ fn write_directories() {
     let epochs = b"0\n1\n0 0\n";
     let torn = &second[..second.len() - 7];
     let zeros = [&second[..], &[0; 200]].concat();
-    for flags in [0, 1, 2 | 5 << 4, 4] {
+    for flags in [0, 1, 2 | (5 << 4), 4] {
         let whole = joined(&[&first, &index, &time_index, &[], epochs, &second, &[]]);
         write("recovery", &format!("whole-{flags}"), &[&[flags], &whole[..]].concat());
         let bare = joined(&[&first, &[], &[], &[], &[], torn, &[]]);
@@ -66,10 +66,10 @@ fn batch(base_offset: i64, codec: Codec, sequence: i32) -> Bytes {
 
 /// A Produce of version 9: no transaction, acks=all, one topic, one partition.
 fn produce(batch: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(batch.len() + 1 - 128).expect("a batch of 127 to 382 bytes");
     let mut body = vec![0, 0xff, 0xff, 0, 0, 0x10, 0, 2, 2, b't', 2, 0, 0, 0, 0];
     // The compact length is the length and one, in two bytes of seven bits.
-    body.extend([0x80 | len & 0x7f, 1 + (len >> 7)]);
+    let len = u16::try_from(batch.len() + 1).expect("a short batch");
+    body.extend([0x80 | (len & 0x7f) as u8, (len >> 7) as u8]);
     body.extend(batch);
     body.extend([0, 0, 0]);
     frame(ApiKey::Produce, 9, &body)
