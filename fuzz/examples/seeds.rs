@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use tidelog_core::batch::{BatchBuilder, Codec};
 use tidelog_core::ids::{LeaderEpoch, Offset, ProducerId};
+use tidelog_core::wire::versions::served;
 use tidelog_core::wire::{ApiKey, Reader, RequestBody, ResponseBody, Writer};
 use tidelog_fuzz::joined;
 
@@ -13,15 +14,16 @@ const NOW: i64 = 1_700_000_000_000;
 fn main() {
     for &key in ApiKey::ALL {
         let Some(versions) = key.codec_versions() else { continue };
-        for version in [*versions.start(), *versions.end()] {
-            let name = format!("{}-{version}", key.name());
-            if let Some(body) = short_request(key, version) {
-                write("requests", &name, &[&[key as u8, version as u8], &body[..]].concat());
+        let version = *versions.end();
+        let name = format!("{}-{version}", key.name());
+        if let Some(body) = short_request(key, version) {
+            write("requests", &name, &[&[key as u8, version as u8], &body[..]].concat());
+            if served(key).is_some_and(|served| served.contains(&version)) {
                 write("frames", &name, &frame(key, version, &body));
             }
-            if let Some(body) = short_response(key, version) {
-                write("responses", &name, &[&[key as u8, version as u8], &body[..]].concat());
-            }
+        }
+        if let Some(body) = short_response(key, version) {
+            write("responses", &name, &[&[key as u8, version as u8], &body[..]].concat());
         }
     }
     for (n, codec) in (0u8..).zip([Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd]) {
