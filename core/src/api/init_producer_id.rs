@@ -20,10 +20,15 @@ pub struct ProducerIds {
 }
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: InitProducerIdRequest, out: &mut Outbox) {
-    if request.transactional_id.is_some() {
+    match request.transactional_id.as_deref() {
+        None => hand_out(parts, now, ticket, out),
+        Some("") => answer(parts, ticket, Err(ErrorCode::InvalidRequest), out),
         // There is no transaction coordinator yet; clients learn that from ApiVersions (no FindCoordinator).
-        return answer(parts, ticket, Err(ErrorCode::CoordinatorNotAvailable), out);
+        Some(_) => answer(parts, ticket, Err(ErrorCode::CoordinatorNotAvailable), out),
     }
+}
+
+fn hand_out(parts: &mut Parts, now: Now, ticket: Ticket, out: &mut Outbox) {
     let ids = &mut parts.producer_ids;
     if !ids.waiting.is_empty() {
         return ids.waiting.push_back(ticket);
@@ -50,7 +55,7 @@ pub fn block_taken(parts: &mut Parts, now: Now, first: i64, end: i64, out: &mut 
     parts.producer_ids.next = first;
     parts.producer_ids.end = end;
     for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
-        handle(parts, now, ticket, InitProducerIdRequest::default(), out);
+        hand_out(parts, now, ticket, out);
     }
 }
 
