@@ -237,8 +237,6 @@ fn create_topic(
         num_partitions: assignments.len() as i32,
         replication_factor: assignments[0].replicas.len() as i16,
         configs: Some(described(&configs, context)),
-        // Not the default of the schema, which is an empty text.
-        error_message: None,
         ..CreatableTopicResult::default()
     };
     Ok((result, records))
