@@ -276,7 +276,7 @@ fn next_epoch(epoch: i32) -> i32 {
 }
 
 fn has_records(answer: &PartitionData) -> bool {
-    answer.records.as_ref().is_some_and(|records| records.len() > 0)
+    answer.records.as_ref().is_some_and(|records| !records.is_empty())
 }
 
 fn has_news(cached: &CachedPartition, answer: &PartitionData) -> bool {

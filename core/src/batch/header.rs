@@ -347,7 +347,7 @@ mod tests {
     fn the_checksum_follows_a_changed_header_without_the_records() {
         for len in [0, 1, 7, 100, 65_536, 1_000_003] {
             let records: Vec<u8> = (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-            let mut before = BatchHeader { batch_length: (len + 49) as i32, ..header() };
+            let mut before = BatchHeader { batch_length: len + 49, ..header() };
             before.crc = before.checksum_over(&records);
             let mut after = BatchHeader { max_timestamp: -1, attributes: 0x0c, ..before };
             after.carry_checksum_from(&before);

@@ -63,7 +63,7 @@ fn extreme_ranges_and_timestamps_do_not_overflow() {
             for now in [i64::MIN, -1, 0, i64::MAX] {
                 let within = timestamp == now
                     || (range == i64::MAX
-                        && now.checked_sub(timestamp) != None
+                        && now.checked_sub(timestamp).is_some()
                         && now.checked_sub(timestamp) != Some(i64::MIN));
                 assert_eq!(batch(&[timestamp]).fits_topic(&rules, WallMs(now)).is_ok(), within, "{timestamp} {now}");
             }
