@@ -179,6 +179,9 @@ fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
 
 fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     forget(parts, id, &fetch);
+    if !fetch.watched.is_empty() {
+        refuse_what_has_gone(parts, &mut fetch);
+    }
     let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
     let rng = &mut parts.rng;
     let (session_id, told) = parts.sessions.finish(now.mono, fetch.context, answers, || rng.next_u32() as i32);
@@ -197,6 +200,18 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
     }
     let response = FetchResponse { session_id, responses, ..Default::default() };
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
+}
+
+/// A log that was closed or deleted while the fetch waited has closed its files: what was found there can no longer
+/// be sent.
+fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch) {
+    for (target, answer) in fetch.targets.iter().zip(&mut fetch.pass.answers) {
+        if answer.error_code == ErrorCode::None.code()
+            && let Err(error) = locate(parts, target)
+        {
+            *answer = refusal(target.partition, old_storage_error(fetch.ticket.api_version, error));
+        }
+    }
 }
 
 impl Pass {

@@ -64,15 +64,14 @@ pub fn looked_up(
 ) {
     let Some((Pending::ListOffsets(mut pending), _)) = parts.pending.take(id) else { return };
     let (topic, asked) = pending.next().expect("it waits for a look-up");
-    let answer = match outcome {
-        Ok(found) => {
-            let visible = parts
-                .leader_of(&topic, asked.partition_index, -1)
-                .map(|partition| visible_end(partition, pending.request.replica_id));
-            let found = found.filter(|found| visible.is_ok_and(|end| found.offset < end));
-            answer(asked.partition_index, found)
-        }
-        Err(_) => refusal(asked.partition_index, ErrorCode::KafkaStorageError),
+    let visible = parts
+        .leader_of(&topic, asked.partition_index, -1)
+        .map(|partition| visible_end(partition, pending.request.replica_id));
+    let answer = match (outcome, visible) {
+        (Ok(found), Ok(end)) => answer(asked.partition_index, found.filter(|found| found.offset < end)),
+        // It has gone while the disk was read: "nothing found" would be wrong.
+        (Ok(_), Err(error)) => refusal(asked.partition_index, error),
+        (Err(_), _) => refusal(asked.partition_index, ErrorCode::KafkaStorageError),
     };
     pending.push(answer);
     advance(parts, id, pending, out);

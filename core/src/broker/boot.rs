@@ -106,10 +106,13 @@ impl Broker {
         let found = self.on_disk.take(&name);
         let dir = match found {
             Some((dir, _)) => Some(dir),
-            // The controller has named one (KIP-858), unless an older Kafka placed the partition.
-            None => (state.directory(parts.config.node_id))
-                .and_then(|id| parts.dirs.by_directory_id(id))
-                .or_else(|| parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count())),
+            // The controller has named one (KIP-858), unless an older Kafka placed the partition. What is not found
+            // while a directory cannot be read may lie there: it must not be begun anew elsewhere.
+            None => match state.directory(parts.config.node_id).and_then(|id| parts.dirs.by_directory_id(id)) {
+                Some(dir) => Some(dir),
+                None if parts.dirs.paths().any(|(dir, _)| !parts.dirs.is_online(dir)) => None,
+                None => parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count()),
+            },
         };
         let Some(dir) = dir.filter(|dir| parts.dirs.is_online(*dir)) else {
             out.event(Level::Error, "broker", format!("{name} has no log directory that is online"));
