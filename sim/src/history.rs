@@ -114,8 +114,8 @@ pub enum Fact {
         topic: u16,
         id: [u8; 16],
     },
-    /// The node's machine lost its power.
-    PowerLost {
+    /// The node lost its page cache: with its power, or with a process of which a sync had failed.
+    CacheLost {
         node: u32,
     },
     /// The node has a new process.

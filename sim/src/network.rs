@@ -191,7 +191,7 @@ mod tests {
     fn a_message_breaks_its_connection_as_often_as_the_options_say_until_all_is_healed() {
         let mut network = Network::new(1, NetworkOptions { cut: Ratio::new(1, 4), ..options() });
         let (conn, _) = network.open(0, 0, 0);
-        let mut cuts = |network: &mut Network| {
+        let cuts = |network: &mut Network| {
             (0..400).filter(|_| network.send(0, conn, Way::ToClient, true) == Fate::Cut).count()
         };
         let before = cuts(&mut network);

@@ -94,13 +94,13 @@ impl Node {
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);
     }
 
-    /// The process is gone, by whatever cause.
-    pub fn end(&mut self, loss: Loss) {
+    /// The process is gone, by whatever cause. Tells whether some of the page cache is gone with it.
+    pub fn end(&mut self, loss: Loss) -> bool {
         self.process = None;
         self.life += 1;
         self.paused = false;
         self.crash_after_steps = None;
-        self.disk.crash(loss);
+        self.disk.crash(loss)
     }
 
     /// What the node's clocks say.

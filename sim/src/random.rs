@@ -62,7 +62,7 @@ fn mix(value: u64) -> u64 {
 }
 
 impl Stream {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0.next_u64()
     }
 
@@ -70,7 +70,7 @@ impl Stream {
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "nothing is below zero");
         loop {
-            let product = u128::from(self.next()) * u128::from(bound);
+            let product = u128::from(self.draw()) * u128::from(bound);
             let low = product as u64;
             if low >= bound || low >= bound.wrapping_neg() % bound {
                 return (product >> 64) as u64;
@@ -83,7 +83,7 @@ impl Stream {
         assert!(low <= high, "the range {low}..={high} is empty");
         match (high - low).checked_add(1) {
             Some(count) => low + self.below(count),
-            None => self.next(),
+            None => self.draw(),
         }
     }
 
@@ -110,8 +110,8 @@ impl Stream {
 
     pub fn bytes_16(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.next().to_le_bytes());
-        bytes[8..].copy_from_slice(&self.next().to_le_bytes());
+        bytes[..8].copy_from_slice(&self.draw().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.draw().to_le_bytes());
         bytes
     }
 }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_name_gives_the_same_stream_always_and_other_names_give_others() {
-        let first = |seed, name: &str, numbers: &[u64]| stream(seed, name, numbers).next();
+        let first = |seed, name: &str, numbers: &[u64]| stream(seed, name, numbers).draw();
         assert_eq!(first(7, "net", &[1, 2]), first(7, "net", &[1, 2]));
         let others =
             [first(7, "net", &[2, 1]), first(7, "disk", &[1, 2]), first(8, "net", &[1, 2]), first(7, "net", &[1])];
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_streams_first_numbers_are_these() {
         let mut stream = stream(1, "net", &[2, 3]);
-        let drawn = [stream.next(), stream.below(100), stream.between(5, 9), stream.skewed(1_000)];
+        let drawn = [stream.draw(), stream.below(100), stream.between(5, 9), stream.skewed(1_000)];
         assert_eq!(drawn, [1_225_054_179_087_537_756, 89, 8, 5]);
     }
 

@@ -28,6 +28,9 @@ use tidelog_core::plant::Plants;
 /// The virtual time in which everything must come to its end once all is healed.
 pub const LIVENESS_NS: u64 = 120_000_000_000;
 
+/// Longer than any message is under way.
+const QUIET_NS: u64 = 10_000_000_000;
+
 /// More events than any honest run has: something goes in circles.
 const EVENTS_MAX: u64 = 3_000_000;
 
@@ -58,6 +61,8 @@ enum Phase {
     Settle,
     /// The readers catch up.
     Finish,
+    /// What nobody waits for (a produce without acknowledgement) is still under way.
+    Quiet,
     /// Every log is read once more.
     Last,
     Over,
@@ -185,6 +190,7 @@ impl World {
                 self.nodes[node].disk.full = false;
             }
             Event::Heal => self.heal(),
+            Event::LastRead => self.begin_last_read(),
         }
     }
 
@@ -201,7 +207,6 @@ impl World {
             Fact::Acknowledged { .. } => self.count("batches acknowledged"),
             Fact::Fetched { records, .. } if !records.is_empty() => self.count("fetches with records"),
             Fact::Listed { .. } => self.count("offsets listed"),
-            Fact::PowerLost { .. } => self.count("power cuts"),
             Fact::SequenceRefused { .. } => self.count("sequences refused"),
             _ => {}
         }
@@ -366,7 +371,8 @@ impl World {
         }
         self.phase = match self.phase {
             Phase::Settle => Phase::Finish,
-            Phase::Finish => Phase::Last,
+            Phase::Finish => Phase::Quiet,
+            Phase::Quiet => return,
             _ => Phase::Over,
         };
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
@@ -377,13 +383,15 @@ impl World {
                     self.step_client(client, ClientInput::Finish);
                 }
             }
-            Phase::Last => self.begin_last_read(),
+            Phase::Quiet => self.events.push(self.now + QUIET_NS, Event::LastRead),
             Phase::Over => self.judge(),
-            Phase::Faults | Phase::Settle => unreachable!("phases go forward"),
+            Phase::Faults | Phase::Settle | Phase::Last => unreachable!("phases go forward"),
         }
     }
 
     fn begin_last_read(&mut self) {
+        self.phase = Phase::Last;
+        self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         for node in 0..self.nodes.len() {
             if self.scenario.last_power_loss {
                 self.end_process(node, Loss::Power, 1_000_000);

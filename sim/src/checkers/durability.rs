@@ -50,7 +50,7 @@ impl Checker for Durability {
                     self.owe(*partition, record.value, "read", entry.at, Some(record.offset));
                 }
             }
-            Fact::PowerLost { node } => {
+            Fact::CacheLost { node } => {
                 let rules = &self.rules;
                 self.owed.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
             }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_power_cut_excuses_only_topics_that_do_not_require_a_sync() {
         for (partition, verdict) in [(RELAXED, true), (P, false)] {
-            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0), Fact::PowerLost { node: 0 }];
+            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0), Fact::CacheLost { node: 0 }];
             assert_eq!(judge(checker(), facts, &[(partition, &[])]).is_ok(), verdict, "{partition}");
             let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0)];
             assert!(judge(checker(), facts, &[(partition, &[])]).is_err(), "and only a power cut does");

@@ -93,7 +93,7 @@ impl Checker for Offsets {
                 Ok(())
             }
             Fact::Fetched { partition, from, records, .. } => self.check_read(*partition, *from, records),
-            Fact::PowerLost { node } => {
+            Fact::CacheLost { node } => {
                 // What may be lost may have its offset given to another.
                 let rules = &self.rules;
                 self.partitions.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
@@ -165,7 +165,7 @@ mod tests {
     fn a_power_cut_lets_a_relaxed_topic_give_an_offset_again() {
         let facts = |partition| {
             let lost = fetched(partition, 1, &[record(0, 0)]);
-            vec![sent(1, partition, 0..2), lost, Fact::PowerLost { node: 0 }, fetched(partition, 1, &[record(0, 1)])]
+            vec![sent(1, partition, 0..2), lost, Fact::CacheLost { node: 0 }, fetched(partition, 1, &[record(0, 1)])]
         };
         assert_eq!(judge(Offsets::new(&rules()), facts(RELAXED), &[]), Ok(()));
         assert!(judge(Offsets::new(&rules()), facts(P), &[]).is_err());

@@ -37,7 +37,7 @@ impl Checker for Order {
                 self.idempotent.extend(values.first().map(|value| value.client()));
                 Ok(())
             }
-            Fact::PowerLost { node } => {
+            Fact::CacheLost { node } => {
                 self.dark.insert(*node);
                 Ok(())
             }

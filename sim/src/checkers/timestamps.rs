@@ -53,7 +53,7 @@ impl Checker for Timestamps {
                 let (partition, asked, asked_at) = (*partition, *asked, *asked_at);
                 self.answers.push(Answer { partition, asked, asked_at, offset: *offset, timestamp: *timestamp });
             }
-            Fact::PowerLost { node } => {
+            Fact::CacheLost { node } => {
                 let rules = &self.rules;
                 let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
                 self.known.retain(|partition, _| !lost(partition));

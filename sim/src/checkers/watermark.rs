@@ -96,7 +96,7 @@ impl Checker for Watermark {
                 }
                 violation(NAME, *partition, format!("{position} is out of range, and everything before it was read"))
             }
-            Fact::PowerLost { node } => {
+            Fact::CacheLost { node } => {
                 let rules = &self.rules;
                 self.floors.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
                 Ok(())

@@ -69,10 +69,10 @@ impl Payloads {
         let mut value = BytesMut::with_capacity(8 + filler);
         value.put_u64(id.0);
         if stream.one_in(2) {
-            value.put_bytes(stream.next() as u8, filler);
+            value.put_bytes(stream.draw() as u8, filler);
         } else {
             // Cheap noise that no codec makes smaller.
-            let mut noise = stream.next() | 1;
+            let mut noise = stream.draw() | 1;
             for _ in 0..filler {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 value.put_u8((noise >> 56) as u8);
@@ -85,7 +85,7 @@ impl Payloads {
         };
         let mut headers = IndexMap::new();
         for header in 0..stream.below(3) {
-            let content = stream.one_in(2).then(|| Bytes::copy_from_slice(&stream.next().to_be_bytes()));
+            let content = stream.one_in(2).then(|| Bytes::copy_from_slice(&stream.draw().to_be_bytes()));
             headers.insert(StrBytes::from_string(format!("header-{header}")), content);
         }
         Record {

@@ -143,11 +143,13 @@ impl FileContent {
     }
 
     /// The process ends and the machine does not: the page cache stays, but for pages that a failed sync has made
-    /// worthless (they are clean, so they are evicted some time).
-    pub(super) fn lose_process(&mut self, stream: &mut Stream) {
-        if self.distrusted {
+    /// worthless (they are clean, so they are evicted some time). Tells whether there were such.
+    pub(super) fn lose_process(&mut self, stream: &mut Stream) -> bool {
+        let lost = self.distrusted;
+        if lost {
             self.lose_power(stream);
         }
+        lost
     }
 
     /// Some of the unsynced changes reach the platter.

@@ -112,6 +112,9 @@ pub struct Disk {
     crashes: u64,
     /// Faults other than crashes are dealt.
     faulty: bool,
+    /// The node has been up once. Before that its disks give no errors: an operator who formats new disks and sees
+    /// one fail does not go on with what is left (the broker refuses that by itself).
+    pub is_formatted: bool,
     /// The volume is full.
     pub full: bool,
     /// Errors that this disk has dealt since the process started.
@@ -142,6 +145,7 @@ impl Disk {
             commands: 0,
             crashes: 0,
             faulty: true,
+            is_formatted: false,
             full: false,
             errors_dealt: 0,
             failed: BTreeSet::new(),
@@ -212,8 +216,9 @@ impl Disk {
         IoCompletion { id: pending.id, result }
     }
 
-    /// The process ends. What was queued may have happened, the last of it in part.
-    pub fn crash(&mut self, loss: Loss) {
+    /// The process ends. What was queued may have happened, the last of it in part. Tells whether some of the page
+    /// cache is gone.
+    pub fn crash(&mut self, loss: Loss) -> bool {
         self.crashes += 1;
         let mut stream = stream(self.seed, "disk.crash", &[self.node, self.crashes]);
         for lane in std::mem::take(&mut self.lanes).into_values() {
@@ -223,8 +228,8 @@ impl Disk {
                 match place.cmp(&happened) {
                     std::cmp::Ordering::Less => {
                         // Whether it worked is of no account any more.
-                        if self.fails_with_what_failed(&pending.op).is_none() {
-                            let _ = self.execute(&pending);
+                        if self.fails_with_what_failed(&pending.op).is_some() || self.execute(&pending).is_err() {
+                            self.failed.extend(file_of(&pending.op));
                         }
                     }
                     std::cmp::Ordering::Equal => self.execute_in_part(&pending.op, &mut stream),
@@ -238,7 +243,10 @@ impl Disk {
         self.failed.clear();
         match loss {
             Loss::Process => self.tree.lose_process(&mut stream),
-            Loss::Power => self.tree.lose_power(&mut stream),
+            Loss::Power => {
+                self.tree.lose_power(&mut stream);
+                true
+            }
         }
     }
 
@@ -332,6 +340,9 @@ impl Disk {
     fn fault(&mut self, op: &IoOp, stream: &mut Stream) -> Option<IoError> {
         if let Some(why) = self.fails_with_what_failed(op) {
             return Some(error(IoErrorKind::Other, format!("{}: {why}", self.describe(op))));
+        }
+        if !self.is_formatted {
+            return None;
         }
         if self.full && op_grows(op) {
             if let IoOp::Write { file, position, chunks } = op {

@@ -23,7 +23,9 @@ fn write(position: u64, text: &'static str) -> IoOp {
 
 impl Bench {
     fn new(seed: u64, options: DiskOptions) -> Self {
-        Self { disk: Disk::new(seed, 0, options), seq: 0, now: 0 }
+        let mut disk = Disk::new(seed, 0, options);
+        disk.is_formatted = true;
+        Self { disk, seq: 0, now: 0 }
     }
 
     fn submit(&mut self, op: IoOp) -> (u64, Ticket) {
@@ -101,7 +103,7 @@ fn a_synced_file_in_a_synced_directory_survives_a_power_cut() {
 
 #[test]
 fn what_was_queued_at_a_crash_may_have_happened_in_part() {
-    let mut lengths = std::collections::BTreeSet::new();
+    let mut lengths = BTreeSet::new();
     for seed in 0..200 {
         let mut bench = Bench::new(seed, DiskOptions::default());
         bench.open();

@@ -171,13 +171,15 @@ impl Tree {
         self.forget_the_unreachable();
     }
 
-    /// The process ends; the machine goes on.
-    pub(super) fn lose_process(&mut self, stream: &mut Stream) {
+    /// The process ends; the machine goes on. Tells whether something is lost all the same.
+    pub(super) fn lose_process(&mut self, stream: &mut Stream) -> bool {
+        let mut lost = false;
         for node in self.nodes.values_mut() {
             if let Node::File(file) = node {
-                file.lose_process(stream);
+                lost |= file.lose_process(stream);
             }
         }
+        lost
     }
 
     fn land_names(&mut self, stream: &mut Stream) {

@@ -71,6 +71,7 @@ pub enum Event {
         node: usize,
     },
     Heal,
+    LastRead,
 }
 
 impl Event {
@@ -91,7 +92,8 @@ impl Event {
             | Event::Fault(_)
             | Event::Resume { .. }
             | Event::DiskHasSpace { .. }
-            | Event::Heal => None,
+            | Event::Heal
+            | Event::LastRead => None,
         }
     }
 }

@@ -144,6 +144,7 @@ impl World {
                 digest.number(1);
                 let process = self.nodes[place].process.as_mut().expect("it has just spoken");
                 process.accepts = process.stopping.is_none();
+                self.nodes[place].disk.is_formatted = true;
             }
             Output::Stopped => *end = Some(End::Stopped),
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
@@ -259,13 +260,16 @@ impl World {
             return;
         }
         self.trace.say(self.now, format_args!("node{node}"), format_args!("ends, with the loss of its {loss:?}"));
-        self.nodes[node].end(loss);
+        let cache_is_lost = self.nodes[node].end(loss);
         self.deferred[node].clear();
         for conn in self.network.of_node(node) {
             self.break_connection(conn);
         }
         if loss == Loss::Power {
-            self.fact(None, Fact::PowerLost { node: node as u32 });
+            self.count("power cuts");
+        }
+        if cache_is_lost {
+            self.fact(None, Fact::CacheLost { node: node as u32 });
         }
         let life = self.nodes[node].life;
         self.events.push(self.now + down_ns, Event::NodeStart { node, life });
