@@ -20,8 +20,10 @@ type TopicId = [u8; 16];
 
 #[derive(Debug)]
 pub struct Topics {
-    /// In the order of the scenario; none where it is to be learned.
+    /// In the order of the scenario; what was last told.
     known: Vec<Option<TopicId>>,
+    /// To be asked for, for the first time or again.
+    unsure: Vec<bool>,
     waiting: bool,
     create_next: bool,
     retry_at: u64,
@@ -29,11 +31,11 @@ pub struct Topics {
 
 impl Topics {
     pub fn new(topics: usize) -> Self {
-        Self { known: vec![None; topics], waiting: false, create_next: false, retry_at: 0 }
+        Self { known: vec![None; topics], unsure: vec![true; topics], waiting: false, create_next: false, retry_at: 0 }
     }
 
     pub fn is_ready(&self) -> bool {
-        self.known.iter().all(Option::is_some)
+        !self.unsure.contains(&true)
     }
 
     pub fn deadline(&self) -> Option<u64> {
@@ -50,7 +52,7 @@ impl Topics {
 
     /// The topic may have moved or gone: ask again.
     pub fn forget(&mut self, topic: usize, now: u64) {
-        self.known[topic] = None;
+        self.unsure[topic] = true;
         self.retry_at = now + RETRY_NS;
     }
 
@@ -62,7 +64,7 @@ impl Topics {
 
     /// Asks for the next topic that is not known, if it is time.
     pub fn pump(&mut self, now: u64, setting: &Setting, session: &mut Session, out: &mut ClientOutbox) {
-        let Some(topic) = self.known.iter().position(Option::is_none) else { return };
+        let Some(topic) = self.unsure.iter().position(|unsure| *unsure) else { return };
         if self.waiting || now < self.retry_at || !session.is_ready() {
             return;
         }
@@ -142,6 +144,7 @@ impl Topics {
             out.fact(Fact::Topic { node: setting.node, topic: place as u16, id });
         }
         self.known[place] = Some(id);
+        self.unsure[place] = false;
     }
 }
 
