@@ -168,3 +168,39 @@ fn no_acknowledged_record_is_lost_or_doubled_by_sigkill_at_random_moments() {
     }
     broker.stop();
 }
+
+#[test]
+fn the_last_five_batches_are_known_after_a_crash_also_those_before_a_roll() {
+    let home = tempfile::tempdir().expect("a directory");
+    let setup = Setup::new(home.path());
+    let broker = setup.start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    assert_eq!(client.create_topic(TOPIC, 1, &[("internal.segment.bytes", "65536")]).expect("CreateTopics"), (0, None));
+    client.wait_for_leaders(TOPIC).expect("leaders");
+    let mut producer = client.init_producer().expect("InitProducerId");
+    let segments = || {
+        let files = std::fs::read_dir(setup.partition_dir(TOPIC, 0)).expect("the partition's directory");
+        files
+            .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|end| end == "log")))
+            .count()
+    };
+    let mut sent = Vec::new();
+    // The last batch is the first of the third segment.
+    while segments() < 3 {
+        let bytes = batch(producer, &vec![Bytes::from(vec![b'x'; 200]); 10]);
+        let produced = client.produce(TOPIC, 0, bytes.clone()).expect("Produce");
+        assert_eq!(produced.error_code, 0);
+        sent.push((bytes, produced));
+        producer.sequence += 10;
+    }
+    broker.kill();
+
+    let broker = setup.start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    client.wait_for_leaders(TOPIC).expect("leaders");
+    for (bytes, produced) in &sent[sent.len() - 5..] {
+        assert_eq!(client.produce(TOPIC, 0, bytes.clone()).expect("Produce"), *produced, "KIP-98: a retry, not new");
+    }
+    assert_eq!(client.offset_for(TOPIC, 0, -1).expect("ListOffsets"), (0, i64::from(producer.sequence)));
+    broker.stop();
+}

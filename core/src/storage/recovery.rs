@@ -282,13 +282,13 @@ impl Log {
         self.load_snapshot(now, out)
     }
 
-    /// Reads the newest snapshot that is left, or begins without one.
+    /// Reads the snapshot from which the producers' state is built, or begins without one.
     fn load_snapshot(&mut self, now: Now, out: &mut Outbox) -> Result<(), String> {
         let cut = self.loader().cut.unwrap_or(Offset(i64::MAX));
         while let Some(offset) = self.snapshots.last().copied().filter(|offset| *offset > cut) {
             self.drop_snapshot(offset, out);
         }
-        match self.snapshots.last().copied() {
+        match self.snapshot_to_build_on() {
             Some(offset) => {
                 let path = self.segment_path(offset, FileKind::ProducerSnapshot);
                 let op = IoOp::Load { path, limit_bytes: SNAPSHOT_BYTES_MAX };
@@ -300,6 +300,23 @@ impl Log {
                 self.producers = ProducerState::new(first, self.plants);
                 self.begin_scan(now, out)
             }
+        }
+    }
+
+    /// The newest snapshot; after a crash, the one a whole segment before it. A snapshot holds each producer's last
+    /// batch alone, and KIP-98 has a client send again the last five that it got no answer for: those before a roll
+    /// must be known too.
+    fn snapshot_to_build_on(&mut self) -> Option<Offset> {
+        let newest = self.snapshots.last().copied()?;
+        if self.loader().hints.clean || self.segments.is_empty() {
+            return Some(newest);
+        }
+        let before = self.segments[self.segment_slot(newest).saturating_sub(1)].base;
+        match self.snapshots.iter().rev().find(|offset| **offset <= before) {
+            Some(offset) => Some(*offset),
+            // Nothing came before the first record of all.
+            None if before == Offset::ZERO => None,
+            None => Some(newest),
         }
     }
 
@@ -546,7 +563,15 @@ impl Log {
             }
         }
         let loader = self.loader.as_mut().expect("loading");
-        let Some(next) = self.segments.get(slot + 1) else { return self.settle(now, None, out) };
+        let Some(next) = self.segments.get(slot + 1) else {
+            if self.segments[slot].indexes.as_ref().is_some_and(|indexes| indexes.look_ahead_of(expected)) {
+                // Only now is it known where the log ends, and that an entry names what lies beyond.
+                self.tail = Tail::default();
+                self.loader().expected = self.segments[slot].base;
+                return self.end_scan(now, End::IndexLies, out);
+            }
+            return self.settle(now, None, out);
+        };
         if loader.cut.is_some_and(|cut| next.base >= cut) {
             return self.end_scan(now, End::Cut, out);
         }

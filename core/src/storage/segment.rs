@@ -45,6 +45,12 @@ impl Indexes {
         let (offsets, times) = (OffsetIndex::new(base, bytes_max), TimeIndex::new(base, bytes_max));
         Box::new(Self { offsets, times, used: 0, proven: true })
     }
+
+    /// Whether an entry names an offset at or beyond the end of the log.
+    pub fn look_ahead_of(&self, end: Offset) -> bool {
+        self.offsets.last().is_some_and(|last| last.offset >= end)
+            || self.times.last().is_some_and(|last| last.offset >= end)
+    }
 }
 
 impl Segment {
