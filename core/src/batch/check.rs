@@ -3,9 +3,10 @@
 //! It runs beside the core, without the topic: what depends on the topic's configuration or on the time is decided
 //! later by [`CheckedBatch::fits_topic`], from facts that are collected here.
 
+use super::checksum::verify_checksum;
 use super::compression::{Codec, Encoder, Scratch};
 use super::error::BatchError;
-use super::header::{BatchHeader, NO_TIMESTAMP, TimestampType, verify_checksum};
+use super::header::{BatchHeader, NO_TIMESTAMP, TimestampType};
 use super::record::{RecordFacts, walk_record};
 use super::source::{Decompressed, Plain, Source};
 use crate::ids::{LeaderEpoch, Offset};

@@ -11,6 +11,7 @@
 //! All numbers are big-endian. The checksum leaves out the first 21 bytes, so that a leader can assign offsets and
 //! its epoch without touching the records (KIP-98).
 
+use super::checksum::{CHECKSUMMED_FROM, moved_past};
 use super::compression::Codec;
 use super::error::BatchError;
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
@@ -20,9 +21,6 @@ use crate::time::WallMs;
 pub const NO_TIMESTAMP: i64 = -1;
 /// The base sequence of a batch whose producer is not idempotent.
 pub const NO_SEQUENCE: i32 = -1;
-
-/// Where the checksummed part begins.
-const CHECKSUMMED_FROM: usize = 21;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -237,21 +235,12 @@ impl BatchHeader {
     /// checksums. The cost grows with the logarithm of their length.
     pub(super) fn carry_checksum_from(&mut self, before: &BatchHeader) {
         let difference = self.own_checksum() ^ before.own_checksum();
-        self.crc = before.crc ^ crc32c::crc32c_combine(difference, 0, self.records_bytes());
+        self.crc = before.crc ^ moved_past(difference, self.records_bytes());
     }
 
     fn own_checksum(&self) -> u32 {
         crc32c::crc32c(&self.encode()[CHECKSUMMED_FROM..])
     }
-}
-
-/// Compares the checksum in the header with that of the bytes. `batch` is exactly one batch whose header was parsed.
-#[inline]
-pub fn verify_checksum(batch: &[u8]) -> Result<(), BatchError> {
-    assert!(batch.len() >= BatchHeader::LEN, "a whole batch has at least a header");
-    let stored = i32_at(batch, 17) as u32;
-    let computed = crc32c::crc32c(&batch[CHECKSUMMED_FROM..]);
-    if stored == computed { Ok(()) } else { Err(BatchError::Checksum { stored, computed }) }
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@
 
 mod builder;
 mod check;
+mod checksum;
 pub mod compression;
 mod control;
 mod error;
@@ -36,10 +37,11 @@ pub use builder::BatchBuilder;
 pub use check::{
     BatchFacts, BatchLimits, Checked, CheckedBatch, check_own, check_own_with, check_produced, check_produced_with,
 };
+pub use checksum::verify_checksum;
 pub use compression::{Codec, Scratch};
 pub use control::{ControlRecord, ControlType};
 pub use error::{BatchError, RecordError};
-pub use header::{BatchHeader, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, verify_checksum};
+pub use header::{BatchHeader, NO_SEQUENCE, NO_TIMESTAMP, TimestampType};
 pub use record::{Record, RecordHeader, RecordIter, records};
 pub use scan::{Scan, ScanStop, ScannedBatch, only_zeros};
 pub use topic::TopicBatchRules;

@@ -44,6 +44,34 @@ struct Body<'s, S> {
 /// Passes over one record and checks its structure.
 #[inline]
 pub(super) fn walk_record<S: Source>(source: &mut S, index: i32) -> Result<RecordFacts, BatchError> {
+    if let Ok(Some((facts, bytes))) = plain_record(source.window(HEAD_MAX)?) {
+        source.consume(bytes);
+        return Ok(facts);
+    }
+    walk_any_record(source, index)
+}
+
+/// The common case: a well-formed record without headers that lies in the window as a whole. With the bytes it takes.
+#[inline(always)]
+fn plain_record(window: &[u8]) -> Result<Option<(RecordFacts, usize)>, Malformed> {
+    let mut fields = Fields::new(window);
+    let length = fields.varint()?;
+    let start = fields.read_bytes();
+    fields.byte()?;
+    let timestamp_delta = fields.varlong()?;
+    let offset_delta = fields.varint()?;
+    let key_len = fields.varint()?;
+    fields.pass(key_len)?;
+    let value_len = fields.varint()?;
+    fields.pass(value_len)?;
+    let headers = fields.varint()?;
+    let bytes = fields.read_bytes();
+    let whole = headers == 0 && usize::try_from(length).is_ok_and(|length| length == bytes - start);
+    Ok(whole.then_some((RecordFacts { timestamp_delta, offset_delta, has_key: key_len >= 0 }, bytes)))
+}
+
+/// Any record, and what is wrong with it.
+fn walk_any_record<S: Source>(source: &mut S, index: i32) -> Result<RecordFacts, BatchError> {
     let malformed = |malformed: Malformed| BatchError::Record { index, problem: malformed.text() };
     let mut head = Fields::new(source.window(HEAD_MAX)?);
     let length = head.varint().map_err(malformed)?;

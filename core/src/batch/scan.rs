@@ -1,8 +1,9 @@
 //! Finds the batches in a region of a log, and says why it stopped: recovery treats a torn tail, room that was never
 //! written and damage differently.
 
+use super::checksum::verify_checksum;
 use super::error::BatchError;
-use super::header::{BatchHeader, verify_checksum};
+use super::header::BatchHeader;
 
 /// Walks the batches from the start of a region on. It looks at headers and, if asked, at checksums; whether offsets
 /// grow is for the caller to see.

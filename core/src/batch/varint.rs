@@ -41,6 +41,20 @@ impl<'a> Fields<'a> {
         Ok(byte)
     }
 
+    /// Passes over a field of `len` bytes, -1 for null. A lesser length is taken for one that is cut.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, len: i32) -> Result<(), Malformed> {
+        if len == -1 {
+            return Ok(());
+        }
+        let len = usize::try_from(len).map_err(|_| Malformed::Cut)?;
+        if len > self.bytes.len() - self.at {
+            return Err(Malformed::Cut);
+        }
+        self.at += len;
+        Ok(())
+    }
+
     #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<i32, Malformed> {
         let first = self.byte()?;
