@@ -86,6 +86,12 @@ pub enum Fact {
         partition: PartitionKey,
         error: i16,
     },
+    /// An answer with an error: to which kind of request, and which error.
+    Refused {
+        partition: PartitionKey,
+        api_key: i16,
+        error: i16,
+    },
     Fetched {
         partition: PartitionKey,
         /// When the request was sent.

@@ -5,9 +5,10 @@
 //! |---|---|
 //! | [`world`] | the heap of events, the run loop, the nemesis |
 //! | [`scenario`] | what a seed draws, as data |
-//! | [`node`], [`disk`], [`network`] | machines, and what connects them |
+//! | [`node`], [`disk`], [`clock`], [`network`] | machines, and what connects them |
 //! | [`client`] | producers, fetchers and listers, speaking through a codec that is not the broker's |
 //! | [`history`], [`checkers`] | what the clients saw, and whether it may be |
+//! | [`script`] | small clusters for tests that say what happens |
 //! | [`random`], [`trace`] | named streams of randomness; the rolling hash and the text of a run |
 //!
 //! It obeys the core's rules of determinism: no clock, no threads, no entropy, no order that is not ours.
@@ -15,6 +16,7 @@
 
 pub mod checkers;
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod history;
 pub mod network;
@@ -23,6 +25,8 @@ pub mod random;
 pub mod scenario;
 pub mod trace;
 pub mod world;
+
+pub use world::script;
 
 /// The one line that runs a seed again.
 pub fn reproduce(seed: u64) -> String {

@@ -1,4 +1,8 @@
-//! Connections between clients and nodes: in order within one, in no order between them, slow, clogged, cut.
+//! Connections between clients and nodes: in order within one, in no order between them, slow, clogged, cut, and
+//! partitioned.
+//!
+//! A partition loses nothing of a connection: TCP sends again what did not arrive, so that all of it comes, in order,
+//! when the partition is over. What breaks is what the ends believe: a side that hears nothing gives up.
 
 use crate::disk::Pinned;
 use crate::random::{Ratio, stream};
@@ -18,6 +22,54 @@ pub struct NetworkOptions {
     pub cut: Ratio,
     /// How much later than the client a node may learn of a cut (half-open).
     pub half_open_ns_max: u64,
+    /// A cut after which what was under way to the node arrives all the same, before the node learns of it: the old
+    /// requests of a client that has sent them again on a new connection.
+    pub late_requests: Ratio,
+    /// A connection whose bytes trickle.
+    pub slow: Ratio,
+    pub slow_ns_per_byte: u64,
+}
+
+impl NetworkOptions {
+    /// Nothing fails, and a message takes a tenth of a millisecond.
+    pub const CALM: Self = Self {
+        delay_ns_max: 100_000,
+        clog: Ratio::NEVER,
+        clog_ns_max: 1_000_000,
+        cut: Ratio::NEVER,
+        half_open_ns_max: 0,
+        late_requests: Ratio::NEVER,
+        slow: Ratio::NEVER,
+        slow_ns_per_byte: 0,
+    };
+}
+
+/// Which of two directions a partition closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ways {
+    Both,
+    ToNode,
+    ToClient,
+}
+
+impl Ways {
+    fn include(self, way: Way) -> bool {
+        match self {
+            Ways::Both => true,
+            Ways::ToNode => way == Way::ToNode,
+            Ways::ToClient => way == Way::ToClient,
+        }
+    }
+}
+
+/// A stretch of time in which nothing arrives between a node and its clients, or one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    pub node: usize,
+    pub client: Option<usize>,
+    pub ways: Ways,
+    pub from: u64,
+    pub until: u64,
 }
 
 /// One end's messages to the other.
@@ -26,6 +78,8 @@ struct Direction {
     sent: u64,
     /// When the last message arrives: nothing sent later arrives before.
     last_arrival: u64,
+    /// Where bytes trickle: when the last of what was sent is through.
+    drained_at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +112,18 @@ pub struct Connection {
     pub last_departure: u64,
     /// The node has asked for its end: it takes nothing any more.
     pub closing: bool,
+    /// The client's end is gone, and the node does not know yet.
+    pub gone: bool,
+    slow: bool,
+}
+
+/// A connection broke: who was on it, and when the ends learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    pub client: usize,
+    pub node: usize,
+    pub client_learns_at: u64,
+    pub node_learns_at: u64,
 }
 
 /// What becomes of a message.
@@ -75,16 +141,26 @@ pub struct Network {
     connections: BTreeMap<ConnId, Connection>,
     opened: u64,
     faulty: bool,
+    outages: Vec<Outage>,
 }
 
 impl Network {
     pub fn new(seed: u64, options: NetworkOptions) -> Self {
-        Self { seed, options, connections: BTreeMap::new(), opened: 0, faulty: true }
+        Self { seed, options, connections: BTreeMap::new(), opened: 0, faulty: true, outages: Vec::new() }
     }
 
-    /// From now on nothing is cut and nothing clogs.
+    pub fn options_mut(&mut self) -> &mut NetworkOptions {
+        &mut self.options
+    }
+
+    /// From now on nothing is cut, nothing clogs and everybody reaches everybody.
     pub fn heal(&mut self) {
         self.faulty = false;
+        self.outages.clear();
+    }
+
+    pub fn part(&mut self, outage: Outage) {
+        self.outages.push(outage);
     }
 
     /// A client asks for a connection: when the node hears of it.
@@ -99,9 +175,13 @@ impl Network {
             outgoing: VecDeque::new(),
             last_departure: 0,
             closing: false,
+            gone: false,
+            slow: !self.options.slow.is_never() && stream(self.seed, "net.slow", &[conn.0]).chance(self.options.slow),
         };
         self.connections.insert(conn, connection);
-        let Fate::Arrives(at) = self.send(now, conn, Way::ToNode, false) else { unreachable!("it cannot break yet") };
+        let Fate::Arrives(at) = self.send(now, conn, Way::ToNode, 0, false) else {
+            unreachable!("it cannot break yet")
+        };
         (conn, at)
     }
 
@@ -113,9 +193,10 @@ impl Network {
         self.connections.get_mut(&conn)
     }
 
-    /// A message sets out on an open connection.
-    pub fn send(&mut self, now: u64, conn: ConnId, way: Way, breakable: bool) -> Fate {
+    /// A message of so many bytes sets out on an open connection.
+    pub fn send(&mut self, now: u64, conn: ConnId, way: Way, len: usize, breakable: bool) -> Fate {
         let connection = self.connections.get_mut(&conn).expect("the connection is open");
+        let (node, client, slow) = (connection.node, connection.client, connection.slow);
         let direction = match way {
             Way::ToNode => &mut connection.to_node,
             Way::ToClient => &mut connection.to_client,
@@ -131,22 +212,64 @@ impl Network {
                 delay += stream.skewed(self.options.clog_ns_max);
             }
         }
-        direction.last_arrival = direction.last_arrival.max(now + delay);
+        let mut at = now + delay;
+        if self.faulty && slow {
+            direction.drained_at = direction.drained_at.max(now) + len as u64 * self.options.slow_ns_per_byte;
+            at = at.max(direction.drained_at);
+        }
+        at = after_outages(&self.outages, node, client, way, at);
+        direction.last_arrival = direction.last_arrival.max(at);
         Fate::Arrives(direction.last_arrival)
     }
 
-    /// Breaks a connection: who was on it, and when the node learns.
-    pub fn cut(&mut self, now: u64, conn: ConnId) -> Option<(Connection, u64)> {
-        let connection = self.connections.remove(&conn)?;
+    /// Breaks a connection, if it is not broken yet.
+    pub fn cut(&mut self, now: u64, conn: ConnId) -> Option<Break> {
+        let connection = self.connections.get_mut(&conn).filter(|connection| !connection.gone)?;
+        connection.gone = true;
+        let (node, client) = (connection.node, connection.client);
         let mut stream = stream(self.seed, "net.cut", &[conn.0]);
         let late = if self.faulty { stream.skewed(self.options.half_open_ns_max) } else { 0 };
-        Some((connection, now + 5_000 + late))
+        let learns_at = |way, at| after_outages(&self.outages, node, client, way, at);
+        let client_learns_at = learns_at(Way::ToClient, now + 5_000);
+        let mut node_learns_at = learns_at(Way::ToNode, now + 5_000 + late);
+        if self.faulty && stream.chance(self.options.late_requests) {
+            node_learns_at = node_learns_at.max(connection.to_node.last_arrival + 1);
+        } else {
+            self.connections.remove(&conn);
+        }
+        Some(Break { client, node, client_learns_at, node_learns_at })
+    }
+
+    /// The node has learnt of a connection's end.
+    pub fn forget(&mut self, conn: ConnId) {
+        if self.connections.get(&conn).is_some_and(|connection| connection.gone) {
+            self.connections.remove(&conn);
+        }
+    }
+
+    /// The process of a node is gone, and with it its end of every connection.
+    pub fn forget_node(&mut self, node: usize) {
+        self.connections.retain(|_, connection| connection.node != node);
     }
 
     pub fn of_node(&self, node: usize) -> Vec<ConnId> {
         let of_node = self.connections.iter().filter(|(_, connection)| connection.node == node);
         of_node.map(|(conn, _)| *conn).collect()
     }
+}
+
+/// When something gets through that would arrive at `at`.
+fn after_outages(outages: &[Outage], node: usize, client: usize, way: Way, mut at: u64) -> u64 {
+    let holds = |outage: &&Outage, at: u64| {
+        outage.node == node
+            && outage.client.is_none_or(|only| only == client)
+            && outage.ways.include(way)
+            && (outage.from..outage.until).contains(&at)
+    };
+    while let Some(outage) = outages.iter().find(|outage| holds(outage, at)) {
+        at = outage.until;
+    }
+    at
 }
 
 #[cfg(test)]
@@ -158,13 +281,12 @@ mod tests {
             delay_ns_max: 10_000_000,
             clog: Ratio::new(1, 10),
             clog_ns_max: 1_000_000_000,
-            cut: Ratio::NEVER,
-            half_open_ns_max: 0,
+            ..NetworkOptions::CALM
         }
     }
 
     fn arrival(network: &mut Network, now: u64, conn: ConnId) -> u64 {
-        match network.send(now, conn, Way::ToNode, true) {
+        match network.send(now, conn, Way::ToNode, 0, true) {
             Fate::Arrives(at) => at,
             Fate::Cut => panic!("nothing is cut here"),
         }
@@ -192,11 +314,56 @@ mod tests {
         let mut network = Network::new(1, NetworkOptions { cut: Ratio::new(1, 4), ..options() });
         let (conn, _) = network.open(0, 0, 0);
         let cuts = |network: &mut Network| {
-            (0..400).filter(|_| network.send(0, conn, Way::ToClient, true) == Fate::Cut).count()
+            (0..400).filter(|_| network.send(0, conn, Way::ToClient, 0, true) == Fate::Cut).count()
         };
         let before = cuts(&mut network);
         assert!((60..140).contains(&before), "{before}");
         network.heal();
         assert_eq!(cuts(&mut network), 0);
+    }
+
+    #[test]
+    fn a_partition_holds_one_direction_and_gives_everything_back_in_order_when_it_is_over() {
+        let mut network = Network::new(1, NetworkOptions::CALM);
+        let (conn, _) = network.open(0, 0, 0);
+        let (other, _) = network.open(0, 1, 0);
+        let (from, until) = (1_000_000, 50_000_000);
+        network.part(Outage { node: 0, client: Some(0), ways: Ways::ToNode, from, until });
+        let mut last = 0;
+        for now in (2..40).map(|ms| ms * 1_000_000) {
+            let at = arrival(&mut network, now, conn);
+            assert!(at >= until && at >= last);
+            last = at;
+            let Fate::Arrives(back) = network.send(now, conn, Way::ToClient, 0, true) else { panic!() };
+            assert!(back < until && arrival(&mut network, now, other) < until, "the other way, and another client");
+        }
+        assert!(arrival(&mut network, until + 1, conn) < until + 1_000_000);
+    }
+
+    #[test]
+    fn bytes_trickle_through_a_slow_connection() {
+        let slow = NetworkOptions { slow: Ratio::ALWAYS, slow_ns_per_byte: 1_000, ..NetworkOptions::CALM };
+        let mut network = Network::new(1, slow);
+        let (conn, _) = network.open(0, 0, 0);
+        for sent in 1..10 {
+            let Fate::Arrives(at) = network.send(0, conn, Way::ToClient, 10_000, true) else { panic!() };
+            assert!(at >= sent * 10_000_000, "{sent} times 10 ms");
+        }
+    }
+
+    #[test]
+    fn after_a_cut_what_was_under_way_is_lost_or_comes_before_the_node_learns_of_it() {
+        let mut network = Network::new(1, NetworkOptions { late_requests: Ratio::ALWAYS, ..options() });
+        let (conn, _) = network.open(0, 0, 0);
+        let at = arrival(&mut network, 0, conn);
+        let broken = network.cut(1, conn).expect("it was open");
+        assert!(broken.node_learns_at > at && network.get(conn).is_some_and(|connection| connection.gone));
+        assert_eq!(network.cut(2, conn), None, "and it breaks once");
+        network.forget(conn);
+        assert!(network.get(conn).is_none());
+        let (conn, _) = network.open(0, 0, 0);
+        network.heal();
+        network.cut(1, conn).expect("it was open");
+        assert!(network.get(conn).is_none(), "nothing comes late in a world that is healed");
     }
 }

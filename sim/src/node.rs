@@ -1,5 +1,6 @@
 //! A node: the disks and clocks of a machine, and the life of the process on it.
 
+use crate::clock::Clock;
 use crate::disk::{Disk, Loss};
 use crate::random::stream;
 use crate::scenario::Scenario;
@@ -7,10 +8,6 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
 use tidelog_core::plant::Plants;
-use tidelog_core::time::{Mono, Now, WallMs};
-
-/// The wall clocks of all worlds start about here: 2026-01-01T00:00:00Z.
-pub const WALL_START_MS: i64 = 1_767_225_600_000;
 
 /// A broker's process, from its start to its end.
 #[derive(Debug)]
@@ -37,13 +34,14 @@ pub struct Node {
     /// Counts processes: what was meant for an earlier one is void.
     pub life: u64,
     pub paused: bool,
+    /// Until when the process pauses after each step, and for how long at most.
+    pub slow: Option<(u64, u64)>,
     /// Crash after so many steps of the current process.
     pub crash_after_steps: Option<u64>,
     pub crash_again: VecDeque<u32>,
     seed: u64,
     config: BrokerConfig,
-    mono_start: u64,
-    wall_offset_ms: i64,
+    pub clock: Clock,
 }
 
 impl Node {
@@ -58,20 +56,18 @@ impl Node {
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
         config.set_addresses(&ports, "node");
         config.plants = plants;
-        let mut stream = stream(seed, "clock", &[index.into()]);
-        let apart = scenario.clock.wall_apart_ms_max;
         Self {
             index,
             disk: Disk::new(seed, index.into(), scenario.disk.clone()),
             process: None,
             life: 0,
             paused: false,
+            slow: None,
             crash_after_steps: None,
             crash_again: VecDeque::new(),
             seed,
             config,
-            mono_start: stream.between(0, 1 << 40),
-            wall_offset_ms: stream.between(0, apart) as i64 - (apart / 2) as i64,
+            clock: Clock::new(seed, index.into(), &scenario.clock),
         }
     }
 
@@ -101,21 +97,6 @@ impl Node {
         self.paused = false;
         self.crash_after_steps = None;
         self.disk.crash(loss)
-    }
-
-    /// What the node's clocks say.
-    pub fn now(&self, time: u64) -> Now {
-        let wall = WALL_START_MS + (time / 1_000_000) as i64 + self.wall_offset_ms;
-        Now { mono: Mono(self.mono_start + time), wall: WallMs(wall) }
-    }
-
-    /// When, by the world's time, the node's clock says `mono`.
-    pub fn time_of(&self, mono: Mono) -> u64 {
-        mono.0.saturating_sub(self.mono_start)
-    }
-
-    pub fn jump_wall(&mut self, ms: i64) {
-        self.wall_offset_ms += ms;
     }
 
     pub fn accepts(&self) -> bool {

@@ -20,6 +20,7 @@ pub struct Ratio {
 
 impl Ratio {
     pub const NEVER: Self = Self { of: 0, among: 1 };
+    pub const ALWAYS: Self = Self { of: 1, among: 1 };
 
     pub const fn new(of: u32, among: u32) -> Self {
         Self { of, among }

@@ -5,8 +5,9 @@
 
 use crate::client::records::Codec;
 use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::clock::{ClockOptions, Drift};
 use crate::disk::{DiskOptions, Loss};
-use crate::network::NetworkOptions;
+use crate::network::{NetworkOptions, Ways};
 use crate::random::{Ratio, Stream, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,14 +33,6 @@ pub struct Scenario {
     pub faults: Vec<TimedFault>,
     /// All nodes lose their power before the last read.
     pub last_power_loss: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockOptions {
-    /// How late a tick may come.
-    pub tick_late_ns_max: u64,
-    /// How far apart the nodes' wall clocks are.
-    pub wall_apart_ms_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +71,19 @@ pub enum Fault {
     },
     /// All connections break.
     CutAll,
+    /// The node and its clients, or one of them, do not reach each other, `times` times for as long, with as long
+    /// between. What is sent meanwhile arrives afterwards.
+    Partition {
+        client: Option<u32>,
+        ways: Ways,
+        for_ns: u64,
+        times: u32,
+    },
+    /// The process takes a pause of up to so long after every step.
+    Slow {
+        for_ns: u64,
+        step_ns_max: u64,
+    },
     DiskFull {
         for_ns: u64,
     },
@@ -250,13 +256,25 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
         clog_ns_max: stream.between(1, 5_000) * MS,
         cut: if stream.one_in(2) { Ratio::new(1, stream.between(10, 500) as u32) } else { Ratio::NEVER },
         half_open_ns_max: if stream.one_in(2) { stream.between(1, 3_000) * MS } else { 0 },
+        late_requests: if stream.one_in(2) { Ratio::new(1, stream.between(1, 10) as u32) } else { Ratio::NEVER },
+        slow: if stream.one_in(6) { Ratio::new(1, stream.between(2, 6) as u32) } else { Ratio::NEVER },
+        slow_ns_per_byte: stream.between(10, 2_000),
     }
 }
 
 fn draw_clock(stream: &mut Stream) -> ClockOptions {
     ClockOptions {
-        tick_late_ns_max: [0, MS, 100 * MS, 3 * SECOND][stream.below(4) as usize],
+        tick_late_ns_max: [0, MS, 100 * MS, 10 * SECOND][stream.below(4) as usize],
         wall_apart_ms_max: if stream.one_in(2) { 3_600_000 } else { 0 },
+        drift: {
+            let ppm = stream.between(0, 20_000) as i32 - 10_000;
+            match stream.below(6) {
+                0 => Drift::Linear { ppm },
+                1 => Drift::Step { ppm },
+                2 => Drift::Noisy { ppm },
+                _ => Drift::None,
+            }
+        },
     }
 }
 
@@ -269,9 +287,11 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
         swarm.one_in(8).then_some(3),
         swarm.one_in(4).then_some(4),
         swarm.one_in(5).then_some(5),
+        swarm.one_in(4).then_some(6),
+        swarm.one_in(8).then_some(7),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
-    if kinds.is_empty() {
+    if kinds.is_empty() || swarm.one_in(10) {
         return Vec::new();
     }
     let count = swarm.between(1, 6);
@@ -293,7 +313,14 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
                     let ms = stream.skewed(3_600_000) as i64;
                     Fault::WallJump { ms: if stream.one_in(2) { ms } else { -ms } }
                 }
-                _ => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },
+                5 => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },
+                6 => Fault::Partition {
+                    client: stream.one_in(3).then(|| stream.below(4) as u32),
+                    ways: *stream.pick(&[Ways::Both, Ways::ToNode, Ways::ToClient]),
+                    for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns),
+                    times: if stream.one_in(3) { stream.between(2, 6) as u32 } else { 1 },
+                },
+                _ => Fault::Slow { for_ns: stream.skewed(3 * SECOND), step_ns_max: stream.between(1, 20) * MS },
             };
             let at_ns = stream.between(0, fault_ns);
             TimedFault { at_ns, node: stream.below(nodes.into()) as u32, fault }

@@ -8,14 +8,16 @@
 mod events;
 mod nemesis;
 mod nodes;
+pub mod script;
 
 use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Lister, Producer, Setting};
+use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs};
 use crate::network::{Fate, Network, Way};
-use crate::node::{Node, WALL_START_MS};
+use crate::node::Node;
 use crate::random::stream;
 use crate::scenario::{Role, Scenario};
 use crate::trace::{Digest, Trace};
@@ -92,8 +94,18 @@ struct World {
     healed_at: Option<u64>,
     violation: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
+    /// What a script may ask for; a run by seed keeps none of it.
+    record: Option<Record>,
     /// Reused from step to step.
     outbox: Outbox,
+}
+
+/// What happened, kept for a script.
+#[derive(Debug, Default)]
+struct Record {
+    facts: Vec<Entry>,
+    /// What the brokers told their operators: the node, and the text.
+    said: Vec<(usize, String)>,
 }
 
 impl World {
@@ -114,6 +126,7 @@ impl World {
             healed_at: None,
             violation: None,
             counts: BTreeMap::new(),
+            record: None,
             outbox: Outbox::default(),
             scenario: scenario.clone(),
         };
@@ -133,20 +146,28 @@ impl World {
 
     fn run(mut self) -> Outcome {
         while self.violation.is_none() && self.phase != Phase::Over {
-            let Some((time, event)) = self.events.pop() else {
-                self.stuck("nothing will ever happen again");
-                break;
-            };
-            assert!(time >= self.now, "time does not go back");
-            self.now = time;
-            if self.healed_at.is_some_and(|healed| time > healed + LIVENESS_NS) {
-                self.stuck("time is up");
-            } else if self.trace.events() > EVENTS_MAX {
-                self.stuck("events without end");
-            } else {
-                self.handle(event);
-            }
+            self.advance();
         }
+        self.outcome()
+    }
+
+    /// The next event.
+    fn advance(&mut self) {
+        let Some((time, event)) = self.events.pop() else {
+            return self.stuck("nothing will ever happen again");
+        };
+        assert!(time >= self.now, "time does not go back");
+        self.now = time;
+        if self.healed_at.is_some_and(|healed| time > healed + LIVENESS_NS) {
+            self.stuck("time is up");
+        } else if self.trace.events() > EVENTS_MAX {
+            self.stuck("events without end");
+        } else {
+            self.handle(event);
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
         if let Some(violation) = &self.violation {
             self.trace.say_raw(format_args!("violation of {violation}"));
             for node in &self.nodes {
@@ -218,6 +239,9 @@ impl World {
             self.trace.say(self.now, who, format_args!("* {fact:?}"));
         }
         let entry = Entry { at: self.now, client, fact };
+        if let Some(record) = &mut self.record {
+            record.facts.push(entry.clone());
+        }
         for checker in &mut self.checkers {
             if let Err(violation) = checker.observe(&entry) {
                 self.violation.get_or_insert(violation);
@@ -261,7 +285,7 @@ impl World {
     /// Something arrives at a client, if it still is on that connection.
     fn client_input(&mut self, client: usize, conn: ConnId, input: ClientInput) {
         let believes = self.clients[client].conn == Some(conn);
-        let is_open = self.network.get(conn).is_some();
+        let is_open = self.network.get(conn).is_some_and(|connection| !connection.gone);
         let ends = matches!(input, ClientInput::Cut | ClientInput::Refused);
         if !believes || (!is_open && !ends) {
             return;
@@ -319,9 +343,9 @@ impl World {
             }
             ClientAction::Send(frame) => {
                 let Some(conn) = self.clients[client].conn else { return };
-                let Some(connection) = self.network.get(conn) else { return };
+                let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
                 let node = connection.node;
-                match self.network.send(self.now, conn, Way::ToNode, true) {
+                match self.network.send(self.now, conn, Way::ToNode, frame.len(), true) {
                     Fate::Arrives(at) => self.events.push(at, Event::NodeRequest { node, conn, frame }),
                     Fate::Cut => self.break_connection(conn),
                 }
@@ -342,13 +366,13 @@ impl World {
 
     /// Both ends learn that the connection is gone, each when it does.
     fn break_connection(&mut self, conn: ConnId) {
-        let Some((connection, node_learns_at)) = self.network.cut(self.now, conn) else { return };
+        let Some(broken) = self.network.cut(self.now, conn) else { return };
         self.count("connections broken");
-        let (client, node) = (connection.client, connection.node);
+        let (client, node) = (broken.client, broken.node);
         let input = ClientInput::Cut;
-        self.events.push(self.now + 5_000, Event::Client { client, conn, input });
+        self.events.push(broken.client_learns_at, Event::Client { client, conn, input });
         let life = self.nodes[node].life;
-        self.events.push(node_learns_at, Event::NodeDisconnected { node, life, conn });
+        self.events.push(broken.node_learns_at, Event::NodeDisconnected { node, life, conn });
     }
 
     /// What somebody still has to do in this phase.

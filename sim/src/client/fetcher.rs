@@ -9,6 +9,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use kafka_protocol::protocol::Request;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -253,6 +254,7 @@ impl Fetcher {
                 return;
             }
             error => {
+                out.fact(Fact::Refused { partition, api_key: FetchRequest::KEY, error });
                 let known = ResponseError::try_from_code(error);
                 if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
                     out.misbehaved(format!("Fetch of {partition} was answered with {error}"));

@@ -306,6 +306,10 @@ impl Producer {
             let queue = &self.queues[place];
             !queue.failed.is_empty() || queue.in_flight.first().is_some_and(|first| *first < op)
         };
+        if answer.error_code != 0 {
+            let error = answer.error_code;
+            out.fact(Fact::Refused { partition: key, api_key: ProduceRequest::KEY, error });
+        }
         match answer.error_code {
             0 => {
                 self.queues[place].in_flight.remove(&op);

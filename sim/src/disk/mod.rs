@@ -152,6 +152,11 @@ impl Disk {
         }
     }
 
+    /// How it behaves from the next command on.
+    pub fn options_mut(&mut self) -> &mut DiskOptions {
+        &mut self.options
+    }
+
     /// From now on nothing fails and nothing stalls.
     pub fn heal(&mut self) {
         self.faulty = false;

@@ -118,6 +118,10 @@ impl Events {
         self.sequence += 1;
     }
 
+    pub fn next_at(&self) -> Option<u64> {
+        self.order.peek().map(|Reverse((time, _, _))| *time)
+    }
+
     pub fn pop(&mut self) -> Option<(u64, Event)> {
         let Reverse((time, _, slot)) = self.order.pop()?;
         self.free.push(slot);

@@ -5,6 +5,7 @@ use super::{Phase, World};
 use crate::client::ClientInput;
 use crate::disk::Loss;
 use crate::history::Fact;
+use crate::network::Outage;
 use crate::random::stream;
 use crate::scenario::Fault;
 use crate::trace::Digest;
@@ -19,10 +20,13 @@ impl World {
             return;
         }
         let timed = self.scenario.faults[place].clone();
-        let node = timed.node as usize;
-        self.trace.say(self.now, format_args!("node{node}"), format_args!("! {:?}", timed.fault));
+        self.deal(timed.node as usize, timed.fault);
+    }
+
+    pub(super) fn deal(&mut self, node: usize, fault: Fault) {
+        self.trace.say(self.now, format_args!("node{node}"), format_args!("! {fault:?}"));
         let life = self.nodes[node].life;
-        match timed.fault {
+        match fault {
             Fault::Crash { loss, down_ns, again_after_steps } => {
                 self.count("crashes");
                 self.nodes[node].crash_again = again_after_steps.into();
@@ -45,11 +49,23 @@ impl World {
                     self.break_connection(conn);
                 }
             }
+            Fault::Partition { client, ways, for_ns, times } => {
+                self.count("partitions");
+                for time in 0..u64::from(times.max(1)) {
+                    let from = self.now + 2 * time * for_ns;
+                    let until = (from + for_ns).min(self.scenario.fault_ns);
+                    self.network.part(Outage { node, client: client.map(|client| client as usize), ways, from, until });
+                }
+            }
+            Fault::Slow { for_ns, step_ns_max } => {
+                self.count("slow processes");
+                self.nodes[node].slow = Some((self.now + for_ns, step_ns_max));
+            }
             Fault::DiskFull { for_ns } => {
                 self.nodes[node].disk.full = true;
                 self.events.push(self.now + for_ns, Event::DiskHasSpace { node });
             }
-            Fault::WallJump { ms } => self.nodes[node].jump_wall(ms),
+            Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
             Fault::Pause { for_ns } => {
                 if self.nodes[node].process.is_some() && !self.nodes[node].paused {
                     self.count("pauses");
@@ -69,6 +85,20 @@ impl World {
             // The process may have ended meanwhile: its events know.
             self.handle(event);
         }
+    }
+
+    /// A slow process stands still for a moment after each step.
+    pub(super) fn slow_down(&mut self, node: usize) {
+        let Some((until, step_ns_max)) = self.nodes[node].slow else { return };
+        let Some(process) = self.nodes[node].process.as_ref() else { return };
+        if self.now >= until {
+            self.nodes[node].slow = None;
+            return;
+        }
+        let life = self.nodes[node].life;
+        let mut stream = stream(self.scenario.seed, "slow", &[node as u64, life, process.steps]);
+        self.nodes[node].paused = true;
+        self.events.push(self.now + stream.skewed(step_ns_max), Event::Resume { node, life });
     }
 
     /// A crash that was set for so many steps after the start, so that recoveries are hit as often as the rest.
@@ -124,6 +154,7 @@ impl World {
             self.nodes[node].disk.heal();
             self.nodes[node].crash_again.clear();
             self.nodes[node].crash_after_steps = None;
+            self.nodes[node].slow = None;
             let life = self.nodes[node].life;
             self.resume(node, life);
             let is_stopping = self.nodes[node].process.as_ref().is_some_and(|process| process.stopping.is_some());

@@ -58,10 +58,10 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, conn: ConnId) {
-        let Some(connection) = self.network.get(conn) else { return };
+        let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
         let (client, node) = (connection.client, connection.node);
         if self.nodes[node].accepts() {
-            let Fate::Arrives(at) = self.network.send(self.now, conn, Way::ToClient, false) else {
+            let Fate::Arrives(at) = self.network.send(self.now, conn, Way::ToClient, 0, false) else {
                 unreachable!("an accept does not break")
             };
             self.events.push(at, Event::Client { client, conn, input: ClientInput::Connected });
@@ -76,7 +76,10 @@ impl World {
         if connection.closing {
             return;
         }
-        let node = connection.node;
+        let (node, gone) = (connection.node, connection.gone);
+        if gone {
+            self.count("requests of clients that are gone");
+        }
         let mut digest = Digest::default();
         digest.bytes(&frame);
         match prepare(conn, 0, frame, &BatchLimits::default()) {
@@ -86,6 +89,7 @@ impl World {
     }
 
     pub(super) fn disconnected(&mut self, node: usize, life: u64, conn: ConnId) {
+        self.network.forget(conn);
         if self.nodes[node].life == life && self.nodes[node].process.is_some() {
             let mut digest = Digest::default();
             digest.number(conn.0);
@@ -96,7 +100,7 @@ impl World {
     /// One input to one broker, and what comes out.
     pub(super) fn step_node(&mut self, place: usize, input: Input, input_digest: Digest) {
         let node = &mut self.nodes[place];
-        let now = node.now(self.now);
+        let now = node.clock.now(self.now);
         let Some(process) = node.process.as_mut() else { return };
         if self.trace.is_text() {
             let text = shorten(format!("{input:?}"));
@@ -122,6 +126,7 @@ impl World {
             Some(End::Fatal(text)) => self.process_failed(place, &text),
             None => {
                 self.schedule_tick(place);
+                self.slow_down(place);
                 self.crash_when_it_is_time(place);
             }
         }
@@ -148,7 +153,17 @@ impl World {
             }
             Output::Stopped => *end = Some(End::Stopped),
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
-            Output::Event(event) => digest.text(&event.text),
+            Output::Event(event) => {
+                digest.text(&event.text);
+                self.note(place, event.text);
+            }
+        }
+    }
+
+    /// Keeps what a broker says, where a script listens.
+    fn note(&mut self, node: usize, text: String) {
+        if let Some(record) = &mut self.record {
+            record.said.push((node, text));
         }
     }
 
@@ -185,7 +200,7 @@ impl World {
 
     pub(super) fn depart(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get_mut(conn) else { return };
-        let (client, node) = (connection.client, connection.node);
+        let (client, node, gone) = (connection.client, connection.node, connection.gone);
         match connection.outgoing.pop_front().expect("something departs") {
             Outgoing::Response(pieces) => {
                 let mut frame = BytesMut::new();
@@ -198,7 +213,10 @@ impl World {
                 let mut frame = frame.freeze();
                 let announced = frame.split_to(4);
                 assert_eq!(announced[..], (frame.len() as u32).to_be_bytes(), "a frame is as long as it says");
-                match self.network.send(self.now, conn, Way::ToClient, true) {
+                if gone {
+                    return;
+                }
+                match self.network.send(self.now, conn, Way::ToClient, frame.len(), true) {
                     Fate::Arrives(at) => {
                         self.events.push(at, Event::Client { client, conn, input: ClientInput::Frame(frame) });
                     }
@@ -216,7 +234,7 @@ impl World {
         let node = &mut self.nodes[place];
         let Some(process) = node.process.as_ref() else { return };
         let Some((deadline, _)) = process.broker.deadline() else { return };
-        let due = node.time_of(deadline).max(self.now);
+        let due = node.clock.time_of(deadline).max(self.now);
         // A tick that was late stays late: it is moved only by a deadline that comes before it.
         if process.tick_at.is_some_and(|at| at <= due) {
             return;
@@ -246,6 +264,7 @@ impl World {
     }
 
     fn process_failed(&mut self, node: usize, text: &str) {
+        self.note(node, text.to_owned());
         if self.nodes[node].disk.errors_dealt == 0 {
             return self.violate("fatal", format!("node {node} gave up without a fault of its disk: {text}"));
         }
@@ -265,6 +284,7 @@ impl World {
         for conn in self.network.of_node(node) {
             self.break_connection(conn);
         }
+        self.network.forget_node(node);
         if loss == Loss::Power {
             self.count("power cuts");
         }

@@ -1,0 +1,285 @@
+//! Small clusters for tests that say what happens: a script builds a world without faults, deals its own at the
+//! moment that matters, and asks for facts.
+//!
+//! ```
+//! use tidelog_sim::script::Script;
+//!
+//! let mut t = Script::new(1);
+//! t.producer(0, 20);
+//! t.run_until("ten records are acknowledged", |t| t.acknowledged(0) >= 10);
+//! t.cut_power(0);
+//! t.ends_well();
+//! ```
+//!
+//! Every checker watches a script as it watches a seed; [`Script::ends_well`] heals what is broken, reads every log to
+//! its end and fails with what they find.
+
+use super::{LIVENESS_NS, Phase, Record, World};
+use crate::checkers::Violation;
+use crate::client::records::Codec;
+use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::clock::ClockOptions;
+use crate::disk::{Disk, DiskOptions, Loss};
+use crate::history::{Entry, Fact, PartitionKey, ReadRecord};
+use crate::network::NetworkOptions;
+use crate::scenario::{Fault, Role, Scenario};
+use crate::trace::Trace;
+use std::collections::BTreeMap;
+use tidelog_core::plant::Plants;
+
+const MS: u64 = 1_000_000;
+
+/// No script waits longer for what it waits for, in virtual time.
+const PATIENCE_NS: u64 = 60_000 * MS;
+
+/// A world in somebody's hands. The run ends with [`ends_well`](Self::ends_well) or [`ends`](Self::ends).
+pub struct Script {
+    world: World,
+}
+
+/// How a script ended.
+#[derive(Debug)]
+pub struct Ending {
+    pub violation: Option<Violation>,
+    /// What each partition holds, from its first offset to its end.
+    pub logs: BTreeMap<PartitionKey, Vec<ReadRecord>>,
+}
+
+impl Script {
+    /// One node with one topic of one partition, and nothing that fails.
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, |_| {})
+    }
+
+    /// The same, changed before it begins.
+    pub fn with(seed: u64, change: impl FnOnce(&mut Scenario)) -> Self {
+        let mut scenario = calm(seed);
+        change(&mut scenario);
+        Self::of(&scenario, Plants::default())
+    }
+
+    /// Any scenario, with bugs planted or not. Its own faults are dealt until the script heals the world.
+    pub fn of(scenario: &Scenario, plants: Plants) -> Self {
+        let mut world = World::new(scenario, plants, Trace::default());
+        world.record = Some(Record::default());
+        Self { world }
+    }
+
+    /// An idempotent producer of so many batches of one record each, some milliseconds apart.
+    pub fn producer(&mut self, node: u32, batches: u32) {
+        self.producer_with(node, batches, |_| {});
+    }
+
+    pub fn producer_with(&mut self, node: u32, batches: u32, change: impl FnOnce(&mut ProducerPlan)) {
+        let mut plan = ProducerPlan {
+            idempotent: true,
+            acks: -1,
+            batches,
+            batch_records_max: 1,
+            gap_ns_max: 20 * MS,
+            requests_in_flight_max: 5,
+            partitions_per_request_max: 1,
+            codec: Codec::None,
+        };
+        change(&mut plan);
+        self.world.add_client(node, Role::Producer(plan));
+    }
+
+    /// A reader that asks every few milliseconds for whatever is there.
+    pub fn fetcher(&mut self, node: u32) {
+        let plan = FetcherPlan {
+            with_session: false,
+            max_wait_ms: 5,
+            min_bytes: 1,
+            max_bytes: 50_000_000,
+            partition_max_bytes: 1_000_000,
+            gap_ns_max: 5 * MS,
+            last: false,
+        };
+        self.world.add_client(node, Role::Fetcher(plan));
+    }
+
+    pub fn lister(&mut self, node: u32) {
+        self.world.add_client(node, Role::Lister(ListerPlan { gap_ns_max: 5 * MS }));
+    }
+
+    /// Lets so many virtual milliseconds go by.
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.world.now + ms * MS;
+        while self.world.events.next_at().is_some_and(|at| at <= until) {
+            self.step();
+        }
+        self.world.now = until;
+    }
+
+    /// Goes on until something has happened; fails when it does not within a virtual minute.
+    #[track_caller]
+    pub fn run_until(&mut self, what: &str, has_happened: impl Fn(&Self) -> bool) {
+        let patience = self.world.now + PATIENCE_NS;
+        while !has_happened(self) {
+            let pending = || self.world.pending().unwrap_or_default();
+            assert!(self.world.now < patience, "a minute later still not: {what}. {}\n{}", pending(), self.story());
+            self.step();
+        }
+    }
+
+    #[track_caller]
+    fn step(&mut self) {
+        self.world.advance();
+        if let Some(violation) = &self.world.violation {
+            panic!("violation of {violation}\n{}", self.story());
+        }
+    }
+
+    /// Deals a fault now.
+    pub fn deal(&mut self, node: usize, fault: Fault) {
+        self.world.deal(node, fault);
+    }
+
+    /// The machine is dark for ten milliseconds: what was not synced is kept, lost, torn or reordered.
+    pub fn cut_power(&mut self, node: usize) {
+        self.deal(node, Fault::Crash { loss: Loss::Power, down_ns: 10 * MS, again_after_steps: Vec::new() });
+    }
+
+    /// The process dies and is started again; the machine keeps its page cache.
+    pub fn kill(&mut self, node: usize) {
+        self.deal(node, Fault::Crash { loss: Loss::Process, down_ns: 10 * MS, again_after_steps: Vec::new() });
+    }
+
+    /// A stop by the operator, and a start once it is done.
+    pub fn restart(&mut self, node: usize) {
+        let life = self.life(node);
+        self.deal(node, Fault::Stop { loss: Loss::Process, down_ns: MS });
+        self.run_until("the broker has stopped and is up again", |t| t.life(node) > life && t.is_up(node));
+    }
+
+    /// Changes how a disk behaves from now on.
+    pub fn on_disk(&mut self, node: usize, change: impl FnOnce(&mut DiskOptions)) {
+        change(self.world.nodes[node].disk.options_mut());
+    }
+
+    /// Changes how the network behaves from now on.
+    pub fn on_network(&mut self, change: impl FnOnce(&mut NetworkOptions)) {
+        change(self.world.network.options_mut());
+    }
+
+    pub fn disk(&mut self, node: usize) -> &mut Disk {
+        &mut self.world.nodes[node].disk
+    }
+
+    /// Counts the processes of a node.
+    pub fn life(&self, node: usize) -> u64 {
+        self.world.nodes[node].life
+    }
+
+    /// The broker takes connections.
+    pub fn is_up(&self, node: usize) -> bool {
+        self.world.nodes[node].accepts()
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.world.now / MS
+    }
+
+    pub fn facts(&self) -> &[Entry] {
+        &self.record().facts
+    }
+
+    fn record(&self) -> &Record {
+        self.world.record.as_ref().expect("a script has a record")
+    }
+
+    /// How many batches a node has acknowledged.
+    pub fn acknowledged(&self, node: u32) -> usize {
+        let mut of_node = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for entry in self.facts() {
+            match &entry.fact {
+                Fact::Sent { op, partition, .. } if partition.node == node => drop(of_node.insert(*op)),
+                Fact::Acknowledged { op, .. } if of_node.contains(op) => count += 1,
+                _ => {}
+            }
+        }
+        count
+    }
+
+    /// How many records of a node were read, each time that it was.
+    pub fn read(&self, node: u32) -> usize {
+        let of_node = self.facts().iter().map(|entry| match &entry.fact {
+            Fact::Fetched { partition, records, .. } if partition.node == node => records.len(),
+            _ => 0,
+        });
+        of_node.sum()
+    }
+
+    /// The errors that a node has answered a kind of request with (0: Produce, 1: Fetch).
+    pub fn refusals(&self, node: u32, api_key: i16) -> Vec<i16> {
+        let of_node = self.facts().iter().filter_map(|entry| match entry.fact {
+            Fact::Refused { partition, api_key: key, error } if partition.node == node && key == api_key => Some(error),
+            _ => None,
+        });
+        of_node.collect()
+    }
+
+    /// How often the world has counted this (see `Outcome::counts`).
+    pub fn count(&self, name: &str) -> u64 {
+        self.world.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// Whether the broker has told its operator something with these words in it.
+    pub fn has_said(&self, node: usize, words: &str) -> bool {
+        self.record().said.iter().any(|(who, text)| *who == node && text.contains(words))
+    }
+
+    /// What went on: for the message of a failed assertion.
+    pub fn story(&self) -> String {
+        let said = self.record().said.iter().map(|(node, text)| format!("  node{node}: {text}\n"));
+        format!("at {} ms; the brokers said:\n{}", self.now_ms(), said.collect::<String>())
+    }
+
+    /// Heals everything, lets every client come to its end, reads every log and judges.
+    pub fn ends(mut self) -> Ending {
+        if self.world.phase == Phase::Faults {
+            self.world.heal();
+        }
+        // Time that goes by is the world's own bound for liveness.
+        assert!(self.world.healed_at.is_some_and(|healed| healed + LIVENESS_NS > self.world.now));
+        while self.world.violation.is_none() && self.world.phase != Phase::Over {
+            self.world.advance();
+        }
+        Ending { violation: self.world.violation, logs: self.world.finals }
+    }
+
+    /// The same, where nothing may be wrong.
+    #[track_caller]
+    pub fn ends_well(self) -> BTreeMap<PartitionKey, Vec<ReadRecord>> {
+        let story = self.story();
+        let ending = self.ends();
+        assert!(ending.violation.is_none(), "violation of {}\n{story}", ending.violation.expect("there is one"));
+        ending.logs
+    }
+}
+
+/// A world in which nothing happens by itself.
+fn calm(seed: u64) -> Scenario {
+    Scenario {
+        seed,
+        nodes: 1,
+        // Until the script heals it.
+        fault_ns: 24 * 3_600_000 * MS,
+        disk: DiskOptions::default(),
+        network: NetworkOptions::CALM,
+        clock: ClockOptions::CALM,
+        topics: vec![TopicPlan {
+            name: "topic-0".into(),
+            partitions: 1,
+            auto_created: false,
+            configs: BTreeMap::new(),
+        }],
+        properties: [("num.partitions".to_owned(), "1".to_owned())].into(),
+        value_bytes_max: 100,
+        clients: Vec::new(),
+        faults: Vec::new(),
+        last_power_loss: true,
+    }
+}

@@ -1,0 +1,6 @@
+//! The fault model, row by row: each test makes one fault happen, shows that it did, and asks what the broker made of
+//! it. Every checker of the simulator watches.
+
+mod network;
+mod process;
+mod time;
