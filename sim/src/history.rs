@@ -51,6 +51,8 @@ pub struct ReadRecord {
     pub offset: i64,
     pub value: ValueId,
     pub timestamp: i64,
+    /// The size of its batch, where it is the last of it; otherwise 0.
+    pub batch_bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,19 @@ pub enum Fact {
         offset: i64,
         timestamp: i64,
     },
+    /// A DeleteRecords goes out: records below `target` may leave from now on, below the high watermark where it
+    /// is -1.
+    Trimming {
+        partition: PartitionKey,
+        target: i64,
+    },
+    /// The broker said that the log starts at `low_watermark` now.
+    Trimmed {
+        partition: PartitionKey,
+        asked_at: u64,
+        target: i64,
+        low_watermark: i64,
+    },
     /// A topic has this id.
     Topic {
         node: u32,
@@ -136,8 +151,33 @@ pub enum Fact {
     },
 }
 
-/// What each partition holds in the end, from offset 0 on.
-pub type FinalLogs = BTreeMap<PartitionKey, Vec<ReadRecord>>;
+/// What each partition holds in the end.
+pub type FinalLogs = BTreeMap<PartitionKey, FinalLog>;
+
+/// A log as the last read found it, from its start to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinalLog {
+    pub start: i64,
+    pub records: Vec<ReadRecord>,
+}
+
+impl FinalLog {
+    pub fn end(&self) -> i64 {
+        self.start + self.records.len() as i64
+    }
+
+    pub fn get(&self, offset: i64) -> Option<&ReadRecord> {
+        self.records.get(usize::try_from(offset - self.start).ok()?)
+    }
+
+    /// Adds what the last reader got from `from` on. Where retention was faster than the reader, the log begins anew.
+    pub fn extend(&mut self, from: i64, records: &[ReadRecord]) {
+        if from != self.end() {
+            *self = Self { start: from, records: Vec::new() };
+        }
+        self.records.extend(records);
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -4,7 +4,7 @@
 //! A seed draws a subset of the faults (the swarm), then how wild each of them is.
 
 use crate::client::records::Codec;
-use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan, TrimmerPlan};
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{DiskOptions, Loss};
 use crate::network::{NetworkOptions, Ways};
@@ -46,6 +46,7 @@ pub enum Role {
     Producer(ProducerPlan),
     Fetcher(FetcherPlan),
     Lister(ListerPlan),
+    Trimmer(TrimmerPlan),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,8 +105,9 @@ impl Scenario {
         let topics = draw_topics(&mut stream(seed, "scenario.topics", &[]));
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
-        let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min(segment_bytes / 12 - 100);
-        let clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns);
+        let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
+        let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
+        let clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns, batch_records_max);
         Self {
             seed,
             nodes,
@@ -133,7 +135,16 @@ fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
             }
         };
         if !stream.one_in(4) {
-            set("internal.segment.bytes", (1 << (11 + stream.below(5))).to_string());
+            set("internal.segment.bytes", (1 << (10 + stream.below(6))).to_string());
+        }
+        if stream.one_in(4) {
+            set("retention.ms", stream.between(1_000, 3_000).to_string());
+        }
+        if stream.one_in(4) {
+            set("retention.bytes", [0, 1_000, 4_000, 20_000][stream.below(4) as usize].to_string());
+        }
+        if stream.one_in(2) {
+            set("file.delete.delay.ms", [0, 100, 1_000][stream.below(3) as usize].to_string());
         }
         if stream.one_in(2) {
             set("index.interval.bytes", [0, 1, 100, 1_000][stream.below(4) as usize].to_string());
@@ -171,6 +182,9 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
     let mut set = |name: &str, value: &str| properties.insert(name.to_string(), value.to_string());
     set("num.partitions", &topics[0].partitions.to_string());
     set("auto.create.topics.enable", "true");
+    if topics.iter().any(TopicPlan::has_retention) || stream.one_in(5) {
+        set("log.retention.check.interval.ms", ["100", "500", "1000"][stream.below(3) as usize]);
+    }
     if stream.one_in(3) {
         set("max.incremental.fetch.session.cache.slots", ["0", "1", "2"][stream.below(3) as usize]);
     }
@@ -189,7 +203,7 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
     properties
 }
 
-fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64) -> Vec<ClientPlan> {
+fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_max: u64) -> Vec<ClientPlan> {
     let mut clients = Vec::new();
     for node in 0..nodes {
         for _ in 0..stream.between(1, 3) {
@@ -204,7 +218,7 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64) -> Vec<ClientPla
                 idempotent,
                 acks: if idempotent { -1 } else { acks },
                 batches,
-                batch_records_max: stream.between(1, 12) as u32,
+                batch_records_max: stream.between(1, batch_records_max) as u32,
                 gap_ns_max: 4 * fault_ns / u64::from(batches),
                 requests_in_flight_max: stream.between(1, 5) as u32,
                 partitions_per_request_max: stream.between(1, 3) as u32,
@@ -227,6 +241,11 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64) -> Vec<ClientPla
         if stream.one_in(2) {
             let gap_ns_max = stream.between(10, 500) * MS;
             clients.push(ClientPlan { node, role: Role::Lister(ListerPlan { gap_ns_max }) });
+        }
+        if stream.one_in(5) {
+            let gap_ns_max = stream.between(50, 1_000) * MS;
+            let step_max = stream.between(1, 30) as u32;
+            clients.push(ClientPlan { node, role: Role::Trimmer(TrimmerPlan { gap_ns_max, step_max }) });
         }
     }
     clients

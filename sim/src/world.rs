@@ -12,7 +12,9 @@ pub mod script;
 
 use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
-use crate::client::{Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Lister, Producer, Setting};
+use crate::client::{
+    Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Lister, Producer, Setting, Trimmer,
+};
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs};
@@ -110,7 +112,7 @@ struct Record {
 
 impl World {
     fn new(scenario: &Scenario, plants: Plants, trace: Trace) -> Self {
-        let rules = Rules { topics: scenario.topics.clone() };
+        let rules = Rules::of(scenario);
         let nodes: Vec<Node> = (0..scenario.nodes).map(|index| Node::new(scenario, index, plants)).collect();
         let mut world = Self {
             now: 0,
@@ -229,10 +231,12 @@ impl World {
             Fact::Fetched { records, .. } if !records.is_empty() => self.count("fetches with records"),
             Fact::Listed { .. } => self.count("offsets listed"),
             Fact::SequenceRefused { .. } => self.count("sequences refused"),
+            Fact::OutOfRange { .. } => self.count("positions out of range"),
+            Fact::Trimmed { .. } => self.count("records deleted by request"),
             _ => {}
         }
-        if let Fact::Fetched { partition, records, last: true, .. } = &fact {
-            self.finals.entry(*partition).or_default().extend(records);
+        if let Fact::Fetched { partition, from, records, last: true, .. } = &fact {
+            self.finals.entry(*partition).or_default().extend(*from, records);
         }
         if self.trace.is_text() {
             let who = client.map_or("world".into(), |client| format!("client{client}"));
@@ -270,6 +274,7 @@ impl World {
             Role::Producer(plan) => Box::new(Producer::new(plan, setting)),
             Role::Fetcher(plan) => Box::new(Fetcher::new(plan, setting)),
             Role::Lister(plan) => Box::new(Lister::new(plan, setting)),
+            Role::Trimmer(plan) => Box::new(Trimmer::new(plan, setting)),
         };
         self.clients.push(ClientSlot { client, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });

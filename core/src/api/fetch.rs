@@ -202,15 +202,25 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
 }
 
-/// A log that was closed or deleted while the fetch waited has closed its files: what was found there can no longer
-/// be sent.
+/// A log that was closed or deleted while the fetch waited has closed its files, and so has a segment that left by
+/// retention: what was found there can no longer be sent.
 fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch) {
     for (target, answer) in fetch.targets.iter().zip(&mut fetch.pass.answers) {
-        if answer.error_code == ErrorCode::None.code()
-            && let Err(error) = locate(parts, target)
-        {
-            *answer = refusal(target.partition, old_storage_error(fetch.ticket.api_version, error));
+        if answer.error_code != ErrorCode::None.code() {
+            continue;
         }
+        let error = match locate(parts, target) {
+            Err(error) => old_storage_error(fetch.ticket.api_version, error),
+            Ok(log) => {
+                let partition = parts.partitions.get(log).expect("just found");
+                let start = partition.log().log_start_offset();
+                if Offset(target.fetch_offset) >= start {
+                    continue;
+                }
+                ErrorCode::OffsetOutOfRange
+            }
+        };
+        *answer = refusal(target.partition, error);
     }
 }
 

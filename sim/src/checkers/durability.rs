@@ -4,7 +4,7 @@
 //! `acks.require.fsync=false` may lose with the page cache what was acknowledged or read before.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey, ValueId};
+use crate::history::{Entry, Fact, FinalLog, FinalLogs, OpId, PartitionKey, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -61,16 +61,19 @@ impl Checker for Durability {
 
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
         for (partition, owed) in &self.owed {
-            let log = finals.get(partition).map_or(&[][..], Vec::as_slice);
-            let there: BTreeSet<ValueId> = log.iter().map(|record| record.value).collect();
-            let lost: Vec<_> = owed.iter().filter(|(value, _)| !there.contains(value)).collect();
+            let empty = FinalLog::default();
+            let log = finals.get(partition).unwrap_or(&empty);
+            let there: BTreeSet<ValueId> = log.records.iter().map(|record| record.value).collect();
+            // What stands before the log's start has left it, and `retention` judges that.
+            let has_left = |owed: &Owed| owed.offset.map_or(log.start > 0, |offset| offset < log.start);
+            let lost: Vec<_> = owed.iter().filter(|(value, owed)| !there.contains(value) && !has_left(owed)).collect();
             if let Some((value, Owed { why, at, offset })) = lost.first() {
                 let place = offset.map_or("an unknown offset".into(), |offset| format!("offset {offset}"));
                 let ms = at / 1_000_000;
                 let text = format!(
                     "{value} was {why} at {ms} ms with {place} and is lost, and {} more; the log ends at {}",
                     lost.len() - 1,
-                    log.len()
+                    log.end()
                 );
                 return violation("durability", *partition, text);
             }
@@ -108,6 +111,13 @@ mod tests {
         let facts = vec![sent(1, P, 0..1), fetched(P, 1, &[record(0, 0)])];
         let verdict = judge(checker(), facts, &[(P, &[])]).unwrap_err();
         assert!(verdict.contains("c1v0 was read"), "{verdict}");
+    }
+
+    #[test]
+    fn what_stands_before_the_start_of_the_log_is_not_lost_and_what_stands_behind_it_is() {
+        let facts = || vec![sent(1, P, 0..3), acknowledged(1, 0)];
+        assert_eq!(judge(checker(), facts(), &[(P, &[record(1, 1), record(2, 2)])]), Ok(()));
+        assert!(judge(checker(), facts(), &[(P, &[record(1, 1)])]).is_err());
     }
 
     #[test]

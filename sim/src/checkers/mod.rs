@@ -7,11 +7,14 @@ mod durability;
 mod offsets;
 mod order;
 mod protocol;
+mod retention;
 mod timestamps;
 mod watermark;
 
 use crate::client::TopicPlan;
+use crate::clock::Drift;
 use crate::history::{Entry, FinalLogs, PartitionKey};
+use crate::scenario::{Fault, Scenario, TimedFault};
 use std::fmt;
 
 /// What is wrong. The checker and the place are the failure's fingerprint: a shrunk scenario must keep them.
@@ -35,16 +38,39 @@ impl fmt::Display for Violation {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     pub topics: Vec<TopicPlan>,
+    /// How far a node's wall clock may be from the clients'.
+    pub wall_slack_ms: i64,
 }
 
 impl Rules {
+    pub fn of(scenario: &Scenario) -> Self {
+        let jump = |fault: &TimedFault| match fault.fault {
+            Fault::WallJump { ms } => ms.abs(),
+            _ => 0,
+        };
+        let jumps: i64 = scenario.faults.iter().map(jump).sum();
+        // At most 1 % of a run that takes some minutes.
+        let drift = if scenario.clock.drift == Drift::None { 0 } else { 5_000 };
+        let wall_slack_ms = scenario.clock.wall_apart_ms_max as i64 + jumps + drift;
+        Self { topics: scenario.topics.clone(), wall_slack_ms }
+    }
+
+    fn topic(&self, partition: PartitionKey) -> Option<&TopicPlan> {
+        self.topics.get(usize::from(partition.topic))
+    }
+
+    /// Records of the partition leave by themselves.
+    fn has_retention(&self, partition: PartitionKey) -> bool {
+        self.topic(partition).is_some_and(TopicPlan::has_retention)
+    }
+
     /// The partition's topic may lose acknowledged records with the page cache (`acks.require.fsync=false`).
     pub fn is_relaxed(&self, partition: PartitionKey) -> bool {
-        self.topics.get(usize::from(partition.topic)).is_some_and(TopicPlan::is_relaxed)
+        self.topic(partition).is_some_and(TopicPlan::is_relaxed)
     }
 
     fn is_log_append_time(&self, partition: PartitionKey) -> bool {
-        self.topics.get(usize::from(partition.topic)).is_some_and(TopicPlan::is_log_append_time)
+        self.topic(partition).is_some_and(TopicPlan::is_log_append_time)
     }
 }
 
@@ -62,6 +88,7 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(watermark::Watermark::new(rules)),
         Box::new(order::Order::new(rules)),
         Box::new(timestamps::Timestamps::new(rules)),
+        Box::new(retention::Retention::new(rules)),
         Box::new(protocol::Protocol::new(rules)),
     ]
 }
@@ -74,12 +101,17 @@ fn violation(checker: &'static str, place: PartitionKey, text: String) -> Result
 #[cfg(test)]
 mod bench {
     use super::*;
-    use crate::history::{Fact, OpId, ReadRecord, ValueId};
+    use crate::history::{Fact, FinalLog, OpId, ReadRecord, ValueId};
     use std::collections::BTreeMap;
 
     pub const P: PartitionKey = PartitionKey { node: 0, topic: 0, index: 0 };
     /// A partition whose topic has `acks.require.fsync=false`.
     pub const RELAXED: PartitionKey = PartitionKey { node: 0, topic: 1, index: 0 };
+
+    /// A partition whose records leave a second after their timestamps.
+    pub const AGED: PartitionKey = PartitionKey { node: 0, topic: 2, index: 0 };
+    /// A partition of which 500 bytes are kept.
+    pub const SIZED: PartitionKey = PartitionKey { node: 0, topic: 3, index: 0 };
 
     pub fn rules() -> Rules {
         let topic = |configs: &[(&str, &str)]| TopicPlan {
@@ -88,7 +120,9 @@ mod bench {
             auto_created: false,
             configs: configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         };
-        Rules { topics: vec![topic(&[]), topic(&[("acks.require.fsync", "false")])] }
+        let aged = topic(&[("retention.ms", "1000"), ("internal.segment.bytes", "1000")]);
+        let sized = topic(&[("retention.bytes", "500"), ("internal.segment.bytes", "1000")]);
+        Rules { topics: vec![topic(&[]), topic(&[("acks.require.fsync", "false")]), aged, sized], wall_slack_ms: 0 }
     }
 
     pub fn value(count: u32) -> ValueId {
@@ -96,7 +130,7 @@ mod bench {
     }
 
     pub fn record(offset: i64, count: u32) -> ReadRecord {
-        ReadRecord { offset, value: value(count), timestamp: 1_000 + i64::from(count) }
+        ReadRecord { offset, value: value(count), timestamp: 1_000 + i64::from(count), batch_bytes: 100 }
     }
 
     /// The batch `op` with the values of these numbers, sent to `partition`.
@@ -129,12 +163,18 @@ mod bench {
     ) -> Result<(), String> {
         for (place, mut fact) in facts.into_iter().enumerate() {
             let now = place as u64 + 1;
-            if let Fact::Fetched { asked_at, .. } | Fact::Listed { asked_at, .. } = &mut fact {
+            if let Fact::Fetched { asked_at, .. } | Fact::Listed { asked_at, .. } | Fact::Trimmed { asked_at, .. } =
+                &mut fact
+            {
                 *asked_at = now - 1;
             }
             checker.observe(&Entry { at: now, client: Some(1), fact }).map_err(|violation| violation.to_string())?;
         }
-        let finals: BTreeMap<_, _> = finals.iter().map(|(partition, log)| (*partition, log.to_vec())).collect();
+        let log = |records: &[ReadRecord]| FinalLog {
+            start: records.first().map_or(0, |record| record.offset),
+            records: records.to_vec(),
+        };
+        let finals: BTreeMap<_, _> = finals.iter().map(|(partition, records)| (*partition, log(records))).collect();
         checker.finish(&finals).map_err(|violation| violation.to_string())
     }
 }

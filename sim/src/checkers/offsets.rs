@@ -105,7 +105,7 @@ impl Checker for Offsets {
 
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
         for (partition, log) in finals {
-            self.check_read(*partition, 0, log)?;
+            self.check_read(*partition, log.start, &log.records)?;
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Checker for Order {
                 continue;
             }
             let mut last: BTreeMap<u32, (ValueId, i64)> = BTreeMap::new();
-            for record in log.iter().filter(|record| self.idempotent.contains(&record.value.client())) {
+            for record in log.records.iter().filter(|record| self.idempotent.contains(&record.value.client())) {
                 let before = last.insert(record.value.client(), (record.value, record.offset));
                 if let Some((value, offset)) = before
                     && value > record.value

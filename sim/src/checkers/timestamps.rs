@@ -1,10 +1,11 @@
 //! ListOffsets by time: the answer is the first record that is not older, and the newest is the newest.
 //!
-//! Records are only ever added, so an answer is judged against the log as it is in the end: the first record of that
-//! age cannot come to stand further ahead, and "none" was true when the log was as short as it was known to be.
+//! Records are only added at the end, so an answer is judged against the log as it is in the end, as far as it has not
+//! left by retention: the first record of that age cannot come to stand further ahead, and "none" was true when the
+//! log was as short as it was known to be.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Asked, Entry, Fact, FinalLogs, PartitionKey};
+use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -32,9 +33,9 @@ impl Timestamps {
     }
 
     /// The end that was known when the question was asked: the answer must have looked that far.
-    fn known_end(&self, answer: &Answer) -> usize {
+    fn known_end(&self, answer: &Answer) -> i64 {
         let known = self.known.get(&answer.partition).map_or(&[][..], Vec::as_slice);
-        known.iter().rev().find(|(at, _)| *at < answer.asked_at).map_or(0, |(_, end)| *end as usize)
+        known.iter().rev().find(|(at, _)| *at < answer.asked_at).map_or(0, |(_, end)| *end)
     }
 }
 
@@ -67,16 +68,19 @@ impl Checker for Timestamps {
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
         for answer in &self.answers {
             let Answer { partition, asked, offset, timestamp, .. } = *answer;
-            let log = finals.get(&partition).map_or(&[][..], Vec::as_slice);
-            let readable = &log[..self.known_end(answer).min(log.len())];
-            let at_offset = usize::try_from(offset).ok().and_then(|offset| log.get(offset));
-            let wrong = match (asked, at_offset) {
-                (Asked::Timestamp(wanted), None) => readable
-                    .iter()
+            let empty = FinalLog::default();
+            let log = finals.get(&partition).unwrap_or(&empty);
+            let known_end = self.known_end(answer);
+            // What has left the log meanwhile cannot be judged any more.
+            let readable = || log.records.iter().take_while(|record| record.offset < known_end);
+            let wrong = match (asked, log.get(offset)) {
+                (Asked::Timestamp(_) | Asked::MaxTimestamp, None) if offset >= 0 && offset < log.start => None,
+                (Asked::Timestamp(wanted), None) => readable()
                     .find(|record| record.timestamp >= wanted)
                     .map(|record| format!("none was found from {wanted} on, and {} is", record.offset)),
                 (Asked::Timestamp(wanted), Some(record)) => {
-                    let earlier = log[..offset as usize].iter().find(|record| record.timestamp >= wanted);
+                    let before = log.records.iter().take_while(|record| record.offset < offset);
+                    let earlier = before.into_iter().find(|record| record.timestamp >= wanted);
                     if record.timestamp != timestamp || timestamp < wanted {
                         let has = record.timestamp;
                         Some(format!("from {wanted} on: {offset} with {timestamp}, and it has {has}"))
@@ -84,11 +88,12 @@ impl Checker for Timestamps {
                         earlier.map(|record| format!("from {wanted} on: {offset}, and {} is before", record.offset))
                     }
                 }
-                // The newest of all may not have been readable yet, and then Kafka knows of none.
-                (Asked::MaxTimestamp, None) => (!readable.is_empty() && readable.len() == log.len())
+                // The newest of all may not have been readable yet, and then Kafka knows of none; or it stood before
+                // the log's start, in a segment that is still there.
+                (Asked::MaxTimestamp, None) => (!log.records.is_empty() && log.start == 0 && known_end >= log.end())
                     .then(|| "no newest record, and there are some".into()),
                 (Asked::MaxTimestamp, Some(record)) => {
-                    let newest = readable.iter().map(|record| record.timestamp).max().unwrap_or(i64::MIN);
+                    let newest = readable().map(|record| record.timestamp).max().unwrap_or(i64::MIN);
                     (record.timestamp != timestamp || timestamp < newest)
                         .then(|| format!("the newest is {offset} with {timestamp}, and one has {newest}"))
                 }
@@ -140,6 +145,12 @@ mod tests {
     fn none_where_there_is_one_is_found() {
         assert!(run(Asked::Timestamp(1_003), -1, -1).unwrap_err().contains("and 0 is"));
         assert!(run(Asked::MaxTimestamp, -1, -1).is_err());
+    }
+
+    #[test]
+    fn what_has_left_the_log_is_not_asked_for() {
+        let facts = vec![fetched(P, 3, &[record(2, 3)]), sent(9, P, 8..9), listed(Asked::Timestamp(1_002), 0, 1_005)];
+        assert_eq!(judge(Timestamps::new(&rules()), facts, &[(P, &[record(2, 3)])]), Ok(()));
     }
 
     #[test]

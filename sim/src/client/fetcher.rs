@@ -1,14 +1,17 @@
-//! A consumer of fixed partitions: long polls from offset 0 on, with or without a fetch session (KIP-227).
+//! A consumer of fixed partitions: long polls from offset 0 on, with or without a fetch session (KIP-227). Where its
+//! position has left the log it goes on at the log's start.
 
+use super::records::Seen;
 use super::session::{Answer, Session, SessionEvent};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
-use crate::history::{Fact, PartitionKey, ReadRecord};
+use crate::history::{Asked, Fact, PartitionKey, ReadRecord};
 use crate::random::{Stream, stream};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse};
 use kafka_protocol::protocol::Request;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +40,8 @@ struct Position {
     paused: bool,
     /// Caught up since the finish was asked for.
     finished: bool,
+    /// It was out of range: the log's start is to be asked for (`auto.offset.reset=earliest`).
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +75,7 @@ impl Fetcher {
                     in_session: None,
                     paused: false,
                     finished: false,
+                    lost: false,
                 });
             }
         }
@@ -100,6 +106,9 @@ impl Fetcher {
         if self.waiting || self.is_done() || !self.topics.is_ready() || now < self.next_at {
             return;
         }
+        if let Some(place) = self.positions.iter().position(|position| position.lost) {
+            return self.ask_for_start(now, place, out);
+        }
         let Some(version) = self.session.version::<FetchRequest>() else {
             return out.misbehaved("no version of Fetch is served".into());
         };
@@ -107,6 +116,47 @@ impl Fetcher {
         let request = self.request(version);
         self.waiting = true;
         self.session.send(now, &request, self.fetches, out);
+    }
+
+    fn ask_for_start(&mut self, now: u64, place: usize, out: &mut ClientOutbox) {
+        let key = self.positions[place].key;
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(key.index)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(-2);
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name(&self.setting.topics[usize::from(key.topic)].name))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        self.waiting = true;
+        self.session.send(now, &request, place as u64, out);
+    }
+
+    fn handle_start(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        self.waiting = false;
+        self.next_at = now + RETRY_NS;
+        let (place, asked_at) = (answer.tag as usize, answer.sent_at);
+        let key = self.positions[place].key;
+        let Some(response) = answer.decode::<ListOffsetsResponse>(out) else { return };
+        let partition = response.topics.first().and_then(|topic| topic.partitions.first());
+        let Some(partition) = partition.filter(|partition| partition.partition_index == key.index) else {
+            return out.misbehaved(format!("a ListOffsets response says nothing of {key}"));
+        };
+        let error = partition.error_code;
+        if error == 0 {
+            let (offset, timestamp) = (partition.offset, partition.timestamp);
+            out.fact(Fact::Listed { partition: key, asked_at, asked: Asked::Earliest, offset, timestamp });
+            (self.positions[place].offset, self.positions[place].lost) = (offset, false);
+            self.next_at = now;
+        } else {
+            let is_retriable = ResponseError::try_from_code(error).is_some_and(|error| error.is_retriable());
+            if !is_retriable && error != -1 {
+                out.misbehaved(format!("ListOffsets of {key} was answered with {error}"));
+            }
+            if error == 3 {
+                self.topics.forget(key.topic.into(), now);
+            }
+        }
     }
 
     fn request(&mut self, version: i16) -> FetchRequest {
@@ -177,6 +227,9 @@ impl Fetcher {
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         if answer.tag == TOPICS_TAG {
             return self.topics.handle(now, &self.setting, answer, out);
+        }
+        if answer.key == ListOffsetsRequest::KEY {
+            return self.handle_start(now, answer, out);
         }
         self.waiting = false;
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
@@ -249,7 +302,7 @@ impl Fetcher {
             0 => {}
             1 => {
                 out.fact(Fact::OutOfRange { partition, position: from });
-                position.offset = 0;
+                position.lost = true;
                 position.high_watermark = None;
                 return;
             }
@@ -275,7 +328,12 @@ impl Fetcher {
         let records: Vec<ReadRecord> = seen
             .into_iter()
             .filter(|seen| seen.offset >= from)
-            .map(|seen| ReadRecord { offset: seen.offset, value: seen.value, timestamp: seen.timestamp })
+            .map(|Seen { offset, value, timestamp, batch_bytes, .. }| ReadRecord {
+                offset,
+                value,
+                timestamp,
+                batch_bytes,
+            })
             .collect();
         if let Some(last) = records.last() {
             position.offset = last.offset + 1;

@@ -7,10 +7,12 @@ mod producer;
 pub mod records;
 mod session;
 mod topics;
+mod trimmer;
 
 pub use fetcher::{Fetcher, FetcherPlan};
 pub use lister::{Lister, ListerPlan};
 pub use producer::{Producer, ProducerPlan};
+pub use trimmer::{Trimmer, TrimmerPlan};
 
 use crate::history::Fact;
 use bytes::Bytes;
@@ -32,6 +34,15 @@ impl TopicPlan {
     /// An acknowledgement may come before the record is on stable storage.
     pub fn is_relaxed(&self) -> bool {
         self.configs.get("acks.require.fsync").is_some_and(|value| value == "false")
+    }
+
+    /// Records leave by themselves: `retention.ms` or `retention.bytes` is so small that it matters in a run.
+    pub fn has_retention(&self) -> bool {
+        self.number("retention.ms").is_some() || self.number("retention.bytes").is_some()
+    }
+
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.configs.get(name)?.parse().ok()
     }
 
     pub fn is_log_append_time(&self) -> bool {

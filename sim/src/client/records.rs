@@ -60,6 +60,8 @@ pub struct Seen {
     pub timestamp: i64,
     pub is_log_append_time: bool,
     pub value: ValueId,
+    /// The size of its batch, where it is the last of it; otherwise 0.
+    pub batch_bytes: u32,
 }
 
 impl Payloads {
@@ -170,7 +172,10 @@ impl Payloads {
             for record in set.records {
                 let value = self.recognise(&record)?;
                 let timestamp = if is_log_append_time { max_timestamp } else { record.timestamp };
-                seen.push(Seen { offset: record.offset, timestamp, is_log_append_time, value });
+                seen.push(Seen { offset: record.offset, timestamp, is_log_append_time, value, batch_bytes: 0 });
+            }
+            if let Some(last) = seen.last_mut() {
+                last.batch_bytes = batch.len() as u32;
             }
         }
         Ok(seen)

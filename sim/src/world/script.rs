@@ -247,7 +247,8 @@ impl Script {
         while self.world.violation.is_none() && self.world.phase != Phase::Over {
             self.world.advance();
         }
-        Ending { violation: self.world.violation, logs: self.world.finals }
+        let logs = self.world.finals.into_iter().map(|(partition, log)| (partition, log.records)).collect();
+        Ending { violation: self.world.violation, logs }
     }
 
     /// The same, where nothing may be wrong.

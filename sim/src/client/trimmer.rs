@@ -1,0 +1,147 @@
+//! A client that deletes records from the start of partitions.
+
+use super::session::{Answer, Session, SessionEvent};
+use super::topics::{TOPICS_TAG, Topics, topic_name};
+use super::{Client, ClientInput, ClientOutbox, Setting};
+use crate::history::{Fact, PartitionKey};
+use crate::random::{Stream, stream};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimmerPlan {
+    /// The longest pause between two requests.
+    pub gap_ns_max: u64,
+    /// How far a request moves the start, at most.
+    pub step_max: u32,
+}
+
+#[derive(Debug)]
+pub struct Trimmer {
+    plan: TrimmerPlan,
+    setting: Setting,
+    session: Session,
+    topics: Topics,
+    stream: Stream,
+    /// Where partitions started when last heard of.
+    starts: BTreeMap<PartitionKey, i64>,
+    asked: Option<(PartitionKey, i64)>,
+    next_at: u64,
+    requests: u64,
+    /// Nothing is deleted once all is healed: the readers are to come to their end.
+    done: bool,
+}
+
+/// Stands for the high watermark.
+const HIGH_WATERMARK: i64 = -1;
+const RETRY_NS: u64 = 30_000_000;
+
+impl Trimmer {
+    pub fn new(plan: TrimmerPlan, setting: Setting) -> Self {
+        Self {
+            session: Session::new(&setting),
+            topics: Topics::new(setting.topics.len()),
+            stream: stream(setting.seed, "trimmer", &[setting.client.into()]),
+            starts: BTreeMap::new(),
+            asked: None,
+            next_at: 0,
+            requests: 0,
+            done: false,
+            plan,
+            setting,
+        }
+    }
+
+    fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
+        if !self.session.is_ready() || self.done {
+            return;
+        }
+        self.topics.pump(now, &self.setting, &mut self.session, out);
+        if self.asked.is_some() || !self.topics.is_ready() || now < self.next_at {
+            return;
+        }
+        let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
+        let plan = &self.setting.topics[topic];
+        let index = self.stream.below(plan.partitions as u64) as i32;
+        let partition = PartitionKey { node: self.setting.node, topic: topic as u16, index };
+        let target = match self.stream.below(8) {
+            0 => HIGH_WATERMARK,
+            _ => self.starts.get(&partition).unwrap_or(&0) + self.stream.skewed(self.plan.step_max.into()) as i64,
+        };
+        let asked = DeleteRecordsPartition::default().with_partition_index(index).with_offset(target);
+        let asked = DeleteRecordsTopic::default().with_name(topic_name(&plan.name)).with_partitions(vec![asked]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(5_000);
+        self.requests += 1;
+        self.asked = Some((partition, target));
+        out.fact(Fact::Trimming { partition, target });
+        self.session.send(now, &request, self.requests, out);
+    }
+
+    fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
+        if answer.tag == TOPICS_TAG {
+            return self.topics.handle(now, &self.setting, answer, out);
+        }
+        let (partition, target) = self.asked.take().expect("an answer belongs to a request");
+        self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
+        let asked_at = answer.sent_at;
+        let Some(response) = answer.decode::<DeleteRecordsResponse>(out) else { return };
+        let result = response.topics.first().and_then(|topic| topic.partitions.first());
+        let Some(result) = result.filter(|result| result.partition_index == partition.index) else {
+            return out.misbehaved(format!("a DeleteRecords response says nothing of {partition}"));
+        };
+        match result.error_code {
+            0 => {
+                self.starts.insert(partition, result.low_watermark);
+                out.fact(Fact::Trimmed { partition, asked_at, target, low_watermark: result.low_watermark });
+            }
+            // OFFSET_OUT_OF_RANGE: past the high watermark, or the log has been trimmed by somebody else.
+            1 => drop(self.starts.remove(&partition)),
+            error => {
+                let known = ResponseError::try_from_code(error);
+                if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
+                    out.misbehaved(format!("DeleteRecords of {partition} was answered with {error}"));
+                }
+                if error == 3 {
+                    self.topics.forget(partition.topic.into(), now);
+                }
+                self.next_at = now + RETRY_NS;
+            }
+        }
+    }
+}
+
+impl Client for Trimmer {
+    fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
+        self.done |= matches!(input, ClientInput::Healed);
+        match self.session.handle(now, input, out) {
+            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
+            Some(SessionEvent::Lost) => {
+                self.topics.lost(now);
+                self.asked = None;
+            }
+            Some(SessionEvent::Ready) | None => {}
+        }
+        self.pump(now, out);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        if self.done {
+            // What is under way is still waited for.
+            return self.asked.and(self.session.deadline());
+        }
+        let can_ask = self.session.is_ready() && self.asked.is_none() && self.topics.is_ready();
+        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
+        [self.session.deadline(), can_ask.then_some(self.next_at), topics].into_iter().flatten().min()
+    }
+
+    fn pending(&self) -> Option<String> {
+        None
+    }
+
+    fn role(&self) -> &'static str {
+        "trimmer"
+    }
+}
