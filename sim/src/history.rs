@@ -135,6 +135,10 @@ pub enum Fact {
         topic: u16,
         id: [u8; 16],
     },
+    /// An attack was answered as it should be.
+    Withstood {
+        attack: &'static str,
+    },
     /// The node lost its page cache: with its power, or with a process of which a sync had failed.
     CacheLost {
         node: u32,

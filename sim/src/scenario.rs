@@ -4,7 +4,7 @@
 //! A seed draws a subset of the faults (the swarm), then how wild each of them is.
 
 use crate::client::records::Codec;
-use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan, TrimmerPlan};
+use crate::client::{FetcherPlan, HostilePlan, ListerPlan, ProducerPlan, TopicPlan, TrimmerPlan};
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{DiskOptions, Loss};
 use crate::network::{NetworkOptions, Ways};
@@ -47,6 +47,7 @@ pub enum Role {
     Fetcher(FetcherPlan),
     Lister(ListerPlan),
     Trimmer(TrimmerPlan),
+    Hostile(HostilePlan),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +242,11 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
         if stream.one_in(2) {
             let gap_ns_max = stream.between(10, 500) * MS;
             clients.push(ClientPlan { node, role: Role::Lister(ListerPlan { gap_ns_max }) });
+        }
+        if stream.one_in(3) {
+            let gap_ns_max = stream.between(10, 500) * MS;
+            let volley_max = stream.between(1, 8) as u32;
+            clients.push(ClientPlan { node, role: Role::Hostile(HostilePlan { gap_ns_max, volley_max }) });
         }
         if stream.one_in(5) {
             let gap_ns_max = stream.between(50, 1_000) * MS;

@@ -13,7 +13,7 @@ pub mod script;
 use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
-    Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Lister, Producer, Setting, Trimmer,
+    Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile, Lister, Producer, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub kept: Vec<u64>,
     /// How much was going on, by name: what the scenario reached.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The attacks that were answered as they should be.
+    pub attacks: BTreeMap<&'static str, u64>,
 }
 
 /// Runs a scenario to its end.
@@ -96,6 +98,7 @@ struct World {
     healed_at: Option<u64>,
     violation: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
+    attacks: BTreeMap<&'static str, u64>,
     /// What a script may ask for; a run by seed keeps none of it.
     record: Option<Record>,
     /// Reused from step to step.
@@ -128,6 +131,7 @@ impl World {
             healed_at: None,
             violation: None,
             counts: BTreeMap::new(),
+            attacks: BTreeMap::new(),
             record: None,
             outbox: Outbox::default(),
             scenario: scenario.clone(),
@@ -185,6 +189,7 @@ impl World {
             hash: self.trace.hash(),
             kept: self.trace.kept().to_vec(),
             counts: self.counts,
+            attacks: self.attacks,
         }
     }
 
@@ -232,6 +237,10 @@ impl World {
             Fact::Listed { .. } => self.count("offsets listed"),
             Fact::SequenceRefused { .. } => self.count("sequences refused"),
             Fact::OutOfRange { .. } => self.count("positions out of range"),
+            Fact::Withstood { attack } => {
+                self.count("attacks withstood");
+                *self.attacks.entry(attack).or_default() += 1;
+            }
             Fact::Trimmed { .. } => self.count("records deleted by request"),
             _ => {}
         }
@@ -274,6 +283,7 @@ impl World {
             Role::Producer(plan) => Box::new(Producer::new(plan, setting)),
             Role::Fetcher(plan) => Box::new(Fetcher::new(plan, setting)),
             Role::Lister(plan) => Box::new(Lister::new(plan, setting)),
+            Role::Hostile(plan) => Box::new(Hostile::new(plan, setting)),
             Role::Trimmer(plan) => Box::new(Trimmer::new(plan, setting)),
         };
         self.clients.push(ClientSlot { client, node: node as usize, conn: None, wake_at: Some(self.now) });

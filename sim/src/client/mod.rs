@@ -2,6 +2,7 @@
 //! a codec that is not the broker's own.
 
 mod fetcher;
+mod hostile;
 mod lister;
 mod producer;
 pub mod records;
@@ -10,6 +11,7 @@ mod topics;
 mod trimmer;
 
 pub use fetcher::{Fetcher, FetcherPlan};
+pub use hostile::{Hostile, HostilePlan};
 pub use lister::{Lister, ListerPlan};
 pub use producer::{Producer, ProducerPlan};
 pub use trimmer::{Trimmer, TrimmerPlan};
@@ -109,4 +111,8 @@ pub trait Client {
     /// What it still has to do before it is done: what the liveness check names.
     fn pending(&self) -> Option<String>;
     fn role(&self) -> &'static str;
+    /// What it sends may be no request at all.
+    fn is_hostile(&self) -> bool {
+        false
+    }
 }

@@ -76,7 +76,7 @@ impl World {
         if connection.closing {
             return;
         }
-        let (node, gone) = (connection.node, connection.gone);
+        let (client, node, gone) = (connection.client, connection.node, connection.gone);
         if gone {
             self.count("requests of clients that are gone");
         }
@@ -84,6 +84,11 @@ impl World {
         digest.bytes(&frame);
         match prepare(conn, 0, frame, &BatchLimits::default()) {
             Ok(request) => self.step_node(node, Input::Request(Box::new(request)), digest),
+            Err(_) if self.clients[client].client.is_hostile() => {
+                self.count("requests that are none");
+                self.trace.step(self.now, node as u64, digest, Digest::default());
+                self.break_connection(conn);
+            }
             Err(error) => self.violate("protocol", format!("a request was refused: {error}")),
         }
     }
