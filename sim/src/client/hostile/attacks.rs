@@ -143,9 +143,8 @@ impl Attacks<'_> {
 
     fn metadata(&mut self) -> Attack {
         let topic = |name| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
-        let request = MetadataRequest::default()
-            .with_topics(Some(vec![topic(OWN_TOPIC)]))
-            .with_allow_auto_topic_creation(true);
+        let request =
+            MetadataRequest::default().with_topics(Some(vec![topic(OWN_TOPIC)])).with_allow_auto_topic_creation(true);
         self.request("metadata", 12, &request, NONE)
     }
 
@@ -173,8 +172,7 @@ impl Attacks<'_> {
             Some(id) => (13, data.with_topic_id(id)),
             None => (self.stream.between(7, 12) as i16, data.with_name(topic_name(topic))),
         };
-        let request =
-            ProduceRequest::default().with_acks(acks).with_timeout_ms(5_000).with_topic_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(5_000).with_topic_data(vec![data]);
         self.request(name, version, &request, codes)
     }
 
@@ -300,10 +298,8 @@ impl Attacks<'_> {
                     .with_partition_index(index)
                     .with_current_leader_epoch(epoch)
                     .with_timestamp(-1);
-                let topic =
-                    ListOffsetsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![partition]);
-                let request =
-                    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+                let topic = ListOffsetsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![partition]);
+                let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
                 self.request("list offsets: a leader epoch to come", 7, &request, &[75])
             }
             _ => {
