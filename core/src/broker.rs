@@ -9,6 +9,7 @@ mod boot;
 mod metadata;
 mod stop;
 mod timers;
+mod view;
 
 use crate::api::{self, Parts, Pending};
 use crate::config::BrokerConfig;
@@ -21,6 +22,7 @@ use boot::OnDisk;
 use std::collections::{BTreeMap, BTreeSet};
 pub use timers::Timer;
 use timers::Timers;
+pub use view::PartitionView;
 
 /// What all randomness of a broker's life comes from.
 pub type Seed = [u8; 32];

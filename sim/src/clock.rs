@@ -9,6 +9,7 @@ use tidelog_core::time::{Mono, Now, WallMs};
 pub const WALL_START_MS: i64 = 1_767_225_600_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClockOptions {
     /// How late a tick may come.
     pub tick_late_ns_max: u64,
@@ -19,6 +20,12 @@ pub struct ClockOptions {
 
 impl ClockOptions {
     pub const CALM: Self = Self { tick_late_ns_max: 0, wall_apart_ms_max: 0, drift: Drift::None };
+}
+
+impl Default for ClockOptions {
+    fn default() -> Self {
+        Self::CALM
+    }
 }
 
 /// How a clock's rate differs from the world's, in parts per million: 10,000 are one in a hundred.

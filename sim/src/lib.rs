@@ -9,18 +9,24 @@
 //! | [`client`] | producers, fetchers and listers, speaking through a codec that is not the broker's |
 //! | [`history`], [`checkers`] | what the clients saw, and whether it may be |
 //! | [`script`] | small clusters for tests that say what happens |
-//! | [`random`], [`trace`] | named streams of randomness; the rolling hash and the text of a run |
+//! | [`random`] | named streams of randomness |
+//! | [`trace`], [`panics`] | the rolling hash of a run and the notes for whoever looks at it; panics as violations |
 //!
 //! It obeys the core's rules of determinism: no clock, no threads, no entropy, no order that is not ours.
 #![forbid(unsafe_code)]
+
+use tidelog_core::plant::{Plant, Plants};
 
 pub mod checkers;
 pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod history;
+pub mod kept;
+pub mod minimise;
 pub mod network;
 pub mod node;
+pub mod panics;
 pub mod random;
 pub mod scenario;
 pub mod trace;
@@ -29,6 +35,8 @@ pub mod world;
 pub use world::script;
 
 /// The one line that runs a seed again.
-pub fn reproduce(seed: u64) -> String {
-    format!("cargo run --release -p tidelog-sim -- run --seed {seed}")
+pub fn reproduce(seed: u64, plants: Plants) -> String {
+    let planted = |plant: Plant| format!(" --plant {plant:?}");
+    let plants: String = Plant::ALL.iter().copied().filter(|plant| plants.has(*plant)).map(planted).collect();
+    format!("cargo sim run --seed {seed}{plants}")
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_core::ids::ConnId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetworkOptions {
     /// The longest that a message ordinarily takes; most take much less.
     pub delay_ns_max: u64,
@@ -70,6 +71,12 @@ pub struct Outage {
     pub ways: Ways,
     pub from: u64,
     pub until: u64,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self::CALM
+    }
 }
 
 /// One end's messages to the other.
@@ -134,19 +141,23 @@ pub enum Fate {
     Cut,
 }
 
+/// More than a client ever opens.
+pub const CONNECTIONS_MAX: u64 = 1_000_000;
+
 #[derive(Debug)]
 pub struct Network {
     seed: u64,
     options: NetworkOptions,
     connections: BTreeMap<ConnId, Connection>,
-    opened: u64,
+    /// How many connections each client has opened.
+    opened: BTreeMap<u32, u64>,
     faulty: bool,
     outages: Vec<Outage>,
 }
 
 impl Network {
     pub fn new(seed: u64, options: NetworkOptions) -> Self {
-        Self { seed, options, connections: BTreeMap::new(), opened: 0, faulty: true, outages: Vec::new() }
+        Self { seed, options, connections: BTreeMap::new(), opened: BTreeMap::new(), faulty: true, outages: Vec::new() }
     }
 
     pub fn options_mut(&mut self) -> &mut NetworkOptions {
@@ -164,9 +175,11 @@ impl Network {
     }
 
     /// A client asks for a connection: when the node hears of it.
-    pub fn open(&mut self, now: u64, client: usize, node: usize) -> (ConnId, u64) {
-        self.opened += 1;
-        let conn = ConnId(self.opened);
+    pub fn open(&mut self, now: u64, client: usize, number: u32, node: usize) -> (ConnId, u64) {
+        // Named by its client, so that the luck of one client's connections is no other client's affair.
+        let opened = self.opened.entry(number).or_default();
+        *opened += 1;
+        let conn = ConnId((u64::from(number) + 1) * CONNECTIONS_MAX + *opened);
         let connection = Connection {
             client,
             node,
@@ -295,24 +308,26 @@ mod tests {
     #[test]
     fn one_connection_keeps_its_order_and_two_have_none() {
         let mut network = Network::new(1, options());
-        let (one, _) = network.open(0, 0, 0);
-        let (other, _) = network.open(0, 1, 0);
         let mut overtaken = 0;
-        let mut last = 0;
-        for now in (0..100).map(|n| n * 1_000_000) {
-            let first = arrival(&mut network, now, one);
-            let second = arrival(&mut network, now + 1, other);
-            assert!(first >= last);
-            last = first;
-            overtaken += u32::from(second < first);
+        for pair in 0..20 {
+            let (one, _) = network.open(0, 0, 2 * pair, 0);
+            let (other, _) = network.open(0, 1, 2 * pair + 1, 0);
+            let mut last = 0;
+            for now in (0..100).map(|n| n * 1_000_000) {
+                let first = arrival(&mut network, now, one);
+                let second = arrival(&mut network, now + 1, other);
+                assert!(first >= last);
+                last = first;
+                overtaken += u32::from(second < first);
+            }
         }
-        assert!((20..95).contains(&overtaken), "{overtaken}");
+        assert!((600..1_400).contains(&overtaken), "{overtaken} of 2,000");
     }
 
     #[test]
     fn a_message_breaks_its_connection_as_often_as_the_options_say_until_all_is_healed() {
         let mut network = Network::new(1, NetworkOptions { cut: Ratio::new(1, 4), ..options() });
-        let (conn, _) = network.open(0, 0, 0);
+        let (conn, _) = network.open(0, 0, 0, 0);
         let cuts = |network: &mut Network| {
             (0..400).filter(|_| network.send(0, conn, Way::ToClient, 0, true) == Fate::Cut).count()
         };
@@ -325,8 +340,8 @@ mod tests {
     #[test]
     fn a_partition_holds_one_direction_and_gives_everything_back_in_order_when_it_is_over() {
         let mut network = Network::new(1, NetworkOptions::CALM);
-        let (conn, _) = network.open(0, 0, 0);
-        let (other, _) = network.open(0, 1, 0);
+        let (conn, _) = network.open(0, 0, 0, 0);
+        let (other, _) = network.open(0, 1, 1, 0);
         let (from, until) = (1_000_000, 50_000_000);
         network.part(Outage { node: 0, client: Some(0), ways: Ways::ToNode, from, until });
         let mut last = 0;
@@ -344,7 +359,7 @@ mod tests {
     fn bytes_trickle_through_a_slow_connection() {
         let slow = NetworkOptions { slow: Ratio::ALWAYS, slow_ns_per_byte: 1_000, ..NetworkOptions::CALM };
         let mut network = Network::new(1, slow);
-        let (conn, _) = network.open(0, 0, 0);
+        let (conn, _) = network.open(0, 0, 0, 0);
         for sent in 1..10 {
             let Fate::Arrives(at) = network.send(0, conn, Way::ToClient, 10_000, true) else { panic!() };
             assert!(at >= sent * 10_000_000, "{sent} times 10 ms");
@@ -354,14 +369,14 @@ mod tests {
     #[test]
     fn after_a_cut_what_was_under_way_is_lost_or_comes_before_the_node_learns_of_it() {
         let mut network = Network::new(1, NetworkOptions { late_requests: Ratio::ALWAYS, ..options() });
-        let (conn, _) = network.open(0, 0, 0);
+        let (conn, _) = network.open(0, 0, 0, 0);
         let at = arrival(&mut network, 0, conn);
         let broken = network.cut(1, conn).expect("it was open");
         assert!(broken.node_learns_at > at && network.get(conn).is_some_and(|connection| connection.gone));
         assert_eq!(network.cut(2, conn), None, "and it breaks once");
         network.forget(conn);
         assert!(network.get(conn).is_none());
-        let (conn, _) = network.open(0, 0, 0);
+        let (conn, _) = network.open(0, 0, 0, 0);
         network.heal();
         network.cut(1, conn).expect("it was open");
         assert!(network.get(conn).is_none(), "nothing comes late in a world that is healed");

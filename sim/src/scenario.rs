@@ -17,6 +17,7 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Scenario {
     pub seed: u64,
     pub nodes: u32,
@@ -37,8 +38,18 @@ pub struct Scenario {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientPlan {
+    /// What the client's randomness is named by; its place in the list, where none is told. When other clients are
+    /// taken out of a scenario, this one does what it did.
+    #[serde(default)]
+    pub number: Option<u32>,
     pub node: u32,
     pub role: Role,
+}
+
+impl ClientPlan {
+    fn new(node: u32, role: Role) -> Self {
+        Self { number: None, node, role }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +109,26 @@ pub enum Fault {
     },
 }
 
+/// A quiet world: what a file does not say is this, and what `minimise` strives for.
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            nodes: 1,
+            fault_ns: SECOND,
+            disk: DiskOptions::default(),
+            network: NetworkOptions::default(),
+            clock: ClockOptions::default(),
+            topics: Vec::new(),
+            properties: BTreeMap::new(),
+            value_bytes_max: 16,
+            clients: Vec::new(),
+            faults: Vec::new(),
+            last_power_loss: false,
+        }
+    }
+}
+
 impl Scenario {
     pub fn draw(seed: u64) -> Self {
         let mut swarm = stream(seed, "scenario", &[]);
@@ -108,7 +139,10 @@ impl Scenario {
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
         let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
-        let clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns, batch_records_max);
+        let mut clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns, batch_records_max);
+        for (place, plan) in clients.iter_mut().enumerate() {
+            plan.number = Some(place as u32);
+        }
         Self {
             seed,
             nodes,
@@ -225,7 +259,7 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
                 partitions_per_request_max: stream.between(1, 3) as u32,
                 codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
             });
-            clients.push(ClientPlan { node, role });
+            clients.push(ClientPlan::new(node, role));
         }
         for _ in 0..stream.between(1, 2) {
             let role = Role::Fetcher(FetcherPlan {
@@ -237,21 +271,21 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
                 gap_ns_max: stream.between(1, 200) * MS,
                 last: false,
             });
-            clients.push(ClientPlan { node, role });
+            clients.push(ClientPlan::new(node, role));
         }
         if stream.one_in(2) {
             let gap_ns_max = stream.between(10, 500) * MS;
-            clients.push(ClientPlan { node, role: Role::Lister(ListerPlan { gap_ns_max }) });
+            clients.push(ClientPlan::new(node, Role::Lister(ListerPlan { gap_ns_max })));
         }
         if stream.one_in(3) {
             let gap_ns_max = stream.between(10, 500) * MS;
             let volley_max = stream.between(1, 8) as u32;
-            clients.push(ClientPlan { node, role: Role::Hostile(HostilePlan { gap_ns_max, volley_max }) });
+            clients.push(ClientPlan::new(node, Role::Hostile(HostilePlan { gap_ns_max, volley_max })));
         }
         if stream.one_in(5) {
             let gap_ns_max = stream.between(50, 1_000) * MS;
             let step_max = stream.between(1, 30) as u32;
-            clients.push(ClientPlan { node, role: Role::Trimmer(TrimmerPlan { gap_ns_max, step_max }) });
+            clients.push(ClientPlan::new(node, Role::Trimmer(TrimmerPlan { gap_ns_max, step_max })));
         }
     }
     clients

@@ -1,11 +1,20 @@
-//! What happened, as one number and as text.
+//! What happened, as one number and as notes for whoever wants to see it.
 //!
 //! The number is a rolling 64-bit hash over every step of the world: (event, time, node, digest of the input,
 //! digest of the outputs). Two runs of one seed must agree on it; kept every [`KEPT_EVERY`] events, it also tells
 //! where two runs that do not agree began to differ. It is no defence against anybody: it only has to notice.
 
+use crate::checkers::Violation;
+use crate::client::ClientInput;
+use crate::disk::Loss;
+use crate::history::Fact;
+use crate::network::Way;
+use crate::scenario::{Fault, Scenario};
 use bytes::Bytes;
 use std::fmt;
+use tidelog_core::broker::Broker;
+use tidelog_core::ids::ConnId;
+use tidelog_core::io::{Input, IoId, Output};
 
 /// How many events lie between two hashes that are kept.
 pub const KEPT_EVERY: u64 = 1024;
@@ -58,26 +67,157 @@ pub struct Trace {
     rolling: Digest,
     events: u64,
     kept: Vec<u64>,
-    /// Lines of text, where a person asked for them.
-    lines: Option<Lines>,
+    /// The event during which what happens now was put on the heap.
+    cause: u64,
+    sink: Option<Box<dyn Sink>>,
+    watch: Option<Box<dyn Stopwatch>>,
+    until: Option<u64>,
 }
 
-type Lines = Box<dyn Write>;
-
-/// Where the lines of a trace go. The simulator itself has no files and no standard output.
-pub trait Write {
-    fn line(&mut self, line: fmt::Arguments<'_>);
+/// When something happened, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Counts the steps of the world: several notes may tell of one step.
+    pub event: u64,
+    /// The event that brought this one about.
+    pub cause: u64,
+    pub time_ns: u64,
 }
 
-impl fmt::Debug for dyn Write {
+/// Something that happened, as the world has it: a note is made of references, and costs nothing where nobody
+/// listens.
+#[derive(Debug)]
+pub enum Note<'a> {
+    Scenario(&'a Scenario),
+    /// A node's broker is handed this.
+    Input {
+        node: usize,
+        input: &'a Input,
+    },
+    /// It wants this done.
+    Output {
+        node: usize,
+        output: &'a Output,
+    },
+    /// A node after a step.
+    State {
+        node: usize,
+        broker: &'a Broker,
+    },
+    /// A disk has taken a command up, and carries it out at this time.
+    Disk {
+        node: usize,
+        command: IoId,
+        completes_at: u64,
+    },
+    /// A node's process begins.
+    Started {
+        node: usize,
+    },
+    /// And ends; what it had under way on its disk ends with it.
+    Ended {
+        node: usize,
+        loss: Loss,
+    },
+    /// A node's process stands still, or goes on.
+    Paused {
+        node: usize,
+        paused: bool,
+    },
+    /// A node's volume is full, or has space again.
+    Full {
+        node: usize,
+        full: bool,
+    },
+    Fault {
+        node: usize,
+        fault: &'a Fault,
+    },
+    /// A client asks for a connection.
+    Opened {
+        conn: ConnId,
+        client: u32,
+        node: usize,
+    },
+    /// A message sets out, and will arrive then if its connection lives; never, if its connection breaks with it.
+    Message {
+        conn: ConnId,
+        client: u32,
+        node: usize,
+        way: Way,
+        frame: &'a Bytes,
+        arrives_at: Option<u64>,
+    },
+    /// A connection is gone, and with it everything under way.
+    Cut {
+        conn: ConnId,
+    },
+    Client {
+        client: u32,
+        input: &'a ClientInput,
+    },
+    Fact {
+        client: Option<u32>,
+        fact: &'a Fact,
+    },
+    Violation(&'a Violation),
+    /// Something else, in words.
+    Said {
+        place: fmt::Arguments<'a>,
+        text: fmt::Arguments<'a>,
+    },
+    /// How things stand in the end, a line at a time.
+    Remains(fmt::Arguments<'a>),
+}
+
+/// Whoever wants to know what happens. The simulator itself has no files and no standard output.
+pub trait Sink {
+    fn note(&mut self, at: At, note: &Note<'_>);
+
+    /// The step `event` is over, and this is the rolling hash after it.
+    fn step(&mut self, _event: u64, _hash: u64) {}
+}
+
+/// A part of the simulator that takes its share of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    World,
+    Broker,
+    Disk,
+    Network,
+    Clients,
+    Checkers,
+}
+
+/// Told whenever another part begins: what reads a clock is outside of the simulator.
+pub trait Stopwatch {
+    fn enter(&mut self, part: Part);
+}
+
+impl fmt::Debug for dyn Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Write")
+        f.write_str("Sink")
+    }
+}
+
+impl fmt::Debug for dyn Stopwatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopwatch")
     }
 }
 
 impl Trace {
-    pub fn to(lines: Lines) -> Self {
-        Self { lines: Some(lines), ..Self::default() }
+    pub fn to(sink: Box<dyn Sink>) -> Self {
+        Self { sink: Some(sink), ..Self::default() }
+    }
+
+    pub fn timed(watch: Box<dyn Stopwatch>) -> Self {
+        Self { watch: Some(watch), ..Self::default() }
+    }
+
+    /// The run ends before this event.
+    pub fn until(self, event: Option<u64>) -> Self {
+        Self { until: event, ..self }
     }
 
     /// One step of the world: what went in and what came out.
@@ -87,6 +227,9 @@ impl Trace {
         self.rolling.number(place);
         self.rolling.number(input.value());
         self.rolling.number(outputs.value());
+        if let Some(sink) = &mut self.sink {
+            sink.step(self.events, self.rolling.value());
+        }
         self.events += 1;
         if self.events.is_multiple_of(KEPT_EVERY) {
             self.kept.push(self.rolling.value());
@@ -106,21 +249,37 @@ impl Trace {
         &self.kept
     }
 
-    pub fn is_text(&self) -> bool {
-        self.lines.is_some()
+    /// Whether somebody listens.
+    pub fn is_on(&self) -> bool {
+        self.sink.is_some()
     }
 
-    /// A line for people; costs nothing where nobody asked for text, if `line` is built lazily.
-    pub fn say(&mut self, time: u64, place: impl fmt::Display, line: fmt::Arguments<'_>) {
-        if let Some(lines) = &mut self.lines {
-            let (ms, ns) = (time / 1_000_000, time % 1_000_000);
-            lines.line(format_args!("{:>7} {ms:>7}.{ns:06} ms  {place:<9} {line}", self.events));
+    /// Whether this is where the run is to end.
+    pub fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| self.events >= until)
+    }
+
+    /// What happens from now on was brought about by this event.
+    pub fn set_cause(&mut self, cause: u64) {
+        self.cause = cause;
+    }
+
+    #[inline]
+    pub fn note(&mut self, time_ns: u64, note: Note<'_>) {
+        if let Some(sink) = &mut self.sink {
+            sink.note(At { event: self.events, cause: self.cause, time_ns }, &note);
         }
     }
 
-    pub fn say_raw(&mut self, line: fmt::Arguments<'_>) {
-        if let Some(lines) = &mut self.lines {
-            lines.line(line);
+    /// A line for people, where no other note fits.
+    pub fn say(&mut self, time_ns: u64, place: impl fmt::Display, text: fmt::Arguments<'_>) {
+        self.note(time_ns, Note::Said { place: format_args!("{place}"), text });
+    }
+
+    #[inline]
+    pub fn enter(&mut self, part: Part) {
+        if let Some(watch) = &mut self.watch {
+            watch.enter(part);
         }
     }
 }

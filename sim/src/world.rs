@@ -20,11 +20,14 @@ use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs};
 use crate::network::{Fate, Network, Way};
 use crate::node::Node;
+use crate::panics;
 use crate::random::stream;
 use crate::scenario::{Role, Scenario};
-use crate::trace::{Digest, Trace};
+use crate::trace::{Digest, Note, Part, Trace};
+use bytes::Bytes;
 use events::{Event, Events};
 use std::collections::BTreeMap;
+use tidelog_core::broker::Broker;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::Outbox;
 use tidelog_core::plant::Plants;
@@ -38,8 +41,11 @@ const QUIET_NS: u64 = 10_000_000_000;
 /// More events than any honest run has: something goes in circles.
 const EVENTS_MAX: u64 = 3_000_000;
 
+/// The numbers of the clients that read everything once more begin here.
+const LAST_READERS: u32 = 1_000;
+
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     pub violation: Option<Violation>,
     pub events: u64,
@@ -76,6 +82,8 @@ enum Phase {
 
 struct ClientSlot {
     client: Box<dyn Client>,
+    /// What it is called.
+    number: u32,
     node: usize,
     /// The connection that the client believes in.
     conn: Option<ConnId>,
@@ -136,7 +144,7 @@ impl World {
             outbox: Outbox::default(),
             scenario: scenario.clone(),
         };
-        world.trace.say_raw(format_args!("{scenario}"));
+        world.trace.note(0, Note::Scenario(scenario));
         for node in 0..world.nodes.len() {
             world.events.push(0, Event::NodeStart { node, life: 0 });
         }
@@ -144,26 +152,34 @@ impl World {
             world.events.push(fault.at_ns, Event::Fault(place));
         }
         world.events.push(scenario.fault_ns, Event::Heal);
-        for plan in scenario.clients.clone() {
-            world.add_client(plan.node, plan.role);
+        for (place, plan) in scenario.clients.clone().into_iter().enumerate() {
+            world.add_client_as(plan.number.unwrap_or(place as u32), plan.node, plan.role);
         }
         world
     }
 
     fn run(mut self) -> Outcome {
-        while self.violation.is_none() && self.phase != Phase::Over {
-            self.advance();
+        // Where the build unwinds, a panic of the core is a violation like any other.
+        let end = panics::catch(|| {
+            while self.violation.is_none() && self.phase != Phase::Over && !self.trace.is_over() {
+                self.advance();
+            }
+        });
+        if let Err(panic) = end {
+            self.violation = Some(Violation { checker: "panic", place: None, text: panic });
         }
         self.outcome()
     }
 
     /// The next event.
     fn advance(&mut self) {
-        let Some((time, event)) = self.events.pop() else {
+        let Some((time, cause, event)) = self.events.pop() else {
             return self.stuck("nothing will ever happen again");
         };
         assert!(time >= self.now, "time does not go back");
         self.now = time;
+        self.trace.set_cause(cause);
+        self.events.cause = self.trace.events();
         if self.healed_at.is_some_and(|healed| time > healed + LIVENESS_NS) {
             self.stuck("time is up");
         } else if self.trace.events() > EVENTS_MAX {
@@ -175,12 +191,10 @@ impl World {
 
     fn outcome(mut self) -> Outcome {
         if let Some(violation) = &self.violation {
-            self.trace.say_raw(format_args!("violation of {violation}"));
-            for node in &self.nodes {
-                for line in node.disk.listing() {
-                    self.trace.say_raw(format_args!("node{} disk {line}", node.index));
-                }
-            }
+            self.trace.note(self.now, Note::Violation(violation));
+        }
+        if self.trace.is_on() {
+            self.note_remains();
         }
         Outcome {
             violation: self.violation,
@@ -190,6 +204,31 @@ impl World {
             kept: self.trace.kept().to_vec(),
             counts: self.counts,
             attacks: self.attacks,
+        }
+    }
+
+    /// How things stand: what the processes hold, what is on the disks, who still wants something.
+    fn note_remains(&mut self) {
+        let (now, trace) = (self.now, &mut self.trace);
+        trace.note(now, Note::Remains(format_args!("phase {:?}", self.phase)));
+        for node in &self.nodes {
+            let place = node.index;
+            let broker = node.process.as_ref().map(|process| &process.broker);
+            let life = broker.map_or("down", Broker::life);
+            let paused = if node.paused { ", paused" } else { "" };
+            let waiting = broker.map_or(0, Broker::requests_waiting);
+            trace.note(now, Note::Remains(format_args!("node{place} {life}{paused}, {waiting} requests wait")));
+            for partition in broker.into_iter().flat_map(Broker::partitions) {
+                let name = &partition.name;
+                trace.note(now, Note::Remains(format_args!("node{place} partition {name} {partition}")));
+            }
+            for line in node.disk.listing() {
+                trace.note(now, Note::Remains(format_args!("node{place} disk {line}")));
+            }
+        }
+        for slot in &self.clients {
+            let (number, pending) = (slot.number, slot.client.pending().unwrap_or_else(|| "done".into()));
+            trace.note(now, Note::Remains(format_args!("client{number} {} {pending}", slot.client.role())));
         }
     }
 
@@ -216,6 +255,7 @@ impl World {
             Event::Resume { node, life } => self.resume(node, life),
             Event::DiskHasSpace { node } => {
                 self.nodes[node].disk.full = false;
+                self.trace.note(self.now, Note::Full { node, full: false });
             }
             Event::Heal => self.heal(),
             Event::LastRead => self.begin_last_read(),
@@ -247,10 +287,8 @@ impl World {
         if let Fact::Fetched { partition, from, records, last: true, .. } = &fact {
             self.finals.entry(*partition).or_default().extend(*from, records);
         }
-        if self.trace.is_text() {
-            let who = client.map_or("world".into(), |client| format!("client{client}"));
-            self.trace.say(self.now, who, format_args!("* {fact:?}"));
-        }
+        self.trace.note(self.now, Note::Fact { client, fact: &fact });
+        self.trace.enter(Part::Checkers);
         let entry = Entry { at: self.now, client, fact };
         if let Some(record) = &mut self.record {
             record.facts.push(entry.clone());
@@ -260,11 +298,16 @@ impl World {
                 self.violation.get_or_insert(violation);
             }
         }
+        self.trace.enter(Part::World);
     }
 
     fn add_client(&mut self, node: u32, role: Role) {
+        self.add_client_as(self.clients.len() as u32, node, role);
+    }
+
+    fn add_client_as(&mut self, number: u32, node: u32, role: Role) {
         let place = self.clients.len();
-        let client = place as u32;
+        let client = number;
         let seed = self.scenario.seed;
         let zstd_topic = |topic: &crate::client::TopicPlan| {
             topic.configs.get("compression.type").is_some_and(|codec| codec == "zstd")
@@ -286,7 +329,7 @@ impl World {
             Role::Hostile(plan) => Box::new(Hostile::new(plan, setting)),
             Role::Trimmer(plan) => Box::new(Trimmer::new(plan, setting)),
         };
-        self.clients.push(ClientSlot { client, node: node as usize, conn: None, wake_at: Some(self.now) });
+        self.clients.push(ClientSlot { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
     }
 
@@ -312,6 +355,8 @@ impl World {
     }
 
     fn step_client(&mut self, client: usize, input: ClientInput) {
+        self.events.cause = self.trace.events();
+        self.trace.note(self.now, Note::Client { client: self.clients[client].number, input: &input });
         let mut digest = Digest::default();
         match &input {
             ClientInput::Frame(frame) => digest.bytes(frame),
@@ -325,7 +370,9 @@ impl World {
             }),
         }
         let mut out = ClientOutbox::default();
+        self.trace.enter(Part::Clients);
         self.clients[client].client.handle(self.now, input, &mut out);
+        self.trace.enter(Part::World);
         let mut outputs = Digest::default();
         for action in &out.actions {
             match action {
@@ -335,10 +382,10 @@ impl World {
                 ClientAction::Fact(_) => outputs.number(3),
             }
         }
-        self.trace.step(self.now, 1_000 + client as u64, digest, outputs);
         for action in out.actions {
             self.client_action(client, action);
         }
+        self.trace.step(self.now, 1_000 + client as u64, digest, outputs);
         self.schedule_wake(client);
         self.advance_phase();
     }
@@ -347,8 +394,10 @@ impl World {
         match action {
             ClientAction::Connect => {
                 let node = self.clients[client].node;
-                let (conn, at) = self.network.open(self.now, client, node);
+                let number = self.clients[client].number;
+                let (conn, at) = self.network.open(self.now, client, number, node);
                 self.clients[client].conn = Some(conn);
+                self.trace.note(self.now, Note::Opened { conn, client: number, node });
                 self.events.push(at, Event::NodeAccept { node, conn });
             }
             ClientAction::Close => {
@@ -360,13 +409,32 @@ impl World {
                 let Some(conn) = self.clients[client].conn else { return };
                 let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
                 let node = connection.node;
-                match self.network.send(self.now, conn, Way::ToNode, frame.len(), true) {
+                let fate = self.send(conn, Way::ToNode, &frame);
+                match fate {
                     Fate::Arrives(at) => self.events.push(at, Event::NodeRequest { node, conn, frame }),
                     Fate::Cut => self.break_connection(conn),
                 }
             }
-            ClientAction::Fact(fact) => self.fact(Some(client as u32), fact),
+            ClientAction::Fact(fact) => self.fact(Some(self.clients[client].number), fact),
         }
+    }
+
+    /// A message sets out on an open connection.
+    fn send(&mut self, conn: ConnId, way: Way, frame: &Bytes) -> Fate {
+        self.trace.enter(Part::Network);
+        let fate = self.network.send(self.now, conn, way, frame.len(), true);
+        self.trace.enter(Part::World);
+        if self.trace.is_on()
+            && let Some(connection) = self.network.get(conn)
+        {
+            let (client, node) = (self.clients[connection.client].number, connection.node);
+            let arrives_at = match fate {
+                Fate::Arrives(at) => Some(at),
+                Fate::Cut => None,
+            };
+            self.trace.note(self.now, Note::Message { conn, client, node, way, frame, arrives_at });
+        }
+        fate
     }
 
     fn schedule_wake(&mut self, client: usize) {
@@ -382,6 +450,7 @@ impl World {
     /// Both ends learn that the connection is gone, each when it does.
     fn break_connection(&mut self, conn: ConnId) {
         let Some(broken) = self.network.cut(self.now, conn) else { return };
+        self.trace.note(self.now, Note::Cut { conn });
         self.count("connections broken");
         let (client, node) = (broken.client, broken.node);
         let input = ClientInput::Cut;
@@ -444,11 +513,12 @@ impl World {
                 gap_ns_max: 1_000,
                 last: true,
             };
-            self.add_client(node as u32, Role::Fetcher(plan));
+            self.add_client_as(LAST_READERS + node as u32, node as u32, Role::Fetcher(plan));
         }
     }
 
     fn judge(&mut self) {
+        self.trace.enter(Part::Checkers);
         for checker in &mut self.checkers {
             if let Err(violation) = checker.finish(&self.finals) {
                 self.violation.get_or_insert(violation);

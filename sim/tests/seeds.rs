@@ -35,7 +35,11 @@ fn quarter(part: u64) {
     let failed: Vec<String> = (base..base + seeds)
         .filter(|seed| seed % 4 == part)
         .filter_map(|seed| {
-            Some(format!("{}   # {}", tidelog_sim::reproduce(seed), run(seed, Plants::default()).err()?))
+            Some(format!(
+                "{}   # {}",
+                tidelog_sim::reproduce(seed, Plants::default()),
+                run(seed, Plants::default()).err()?
+            ))
         })
         .collect();
     assert!(failed.is_empty(), "{} seeds fail:\n{}", failed.len(), failed.join("\n"));

@@ -25,6 +25,18 @@ pub struct Violation {
     pub text: String,
 }
 
+impl Violation {
+    /// What must stay the same while a scenario shrinks: the checker and the place. A panic has no place but the
+    /// file and the words of its message; the numbers in it may change.
+    pub fn fingerprint(&self) -> String {
+        let place = self.place.map_or(String::new(), |place| format!(" {place}"));
+        match self.checker {
+            "panic" => format!("panic {}", crate::panics::without_numbers(&self.text)),
+            checker => format!("{checker}{place}"),
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {

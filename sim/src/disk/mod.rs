@@ -24,6 +24,7 @@ use tree::{Inode, PathError, Tree};
 
 /// How a node's disks behave in one scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskOptions {
     /// Log directories of the node.
     pub directories: u16,

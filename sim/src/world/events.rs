@@ -102,9 +102,11 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Events {
     order: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    slots: Vec<Option<Event>>,
+    slots: Vec<Option<(u64, Event)>>,
     free: Vec<usize>,
     sequence: u64,
+    /// The step during which events are put here now.
+    pub cause: u64,
 }
 
 impl Events {
@@ -113,7 +115,7 @@ impl Events {
         if slot == self.slots.len() {
             self.slots.push(None);
         }
-        self.slots[slot] = Some(event);
+        self.slots[slot] = Some((self.cause, event));
         self.order.push(Reverse((time, self.sequence, slot)));
         self.sequence += 1;
     }
@@ -122,10 +124,12 @@ impl Events {
         self.order.peek().map(|Reverse((time, _, _))| *time)
     }
 
-    pub fn pop(&mut self) -> Option<(u64, Event)> {
+    /// The next event, with its time and the step that put it here.
+    pub fn pop(&mut self) -> Option<(u64, u64, Event)> {
         let Reverse((time, _, slot)) = self.order.pop()?;
         self.free.push(slot);
-        Some((time, self.slots[slot].take().expect("a slot in the heap is taken")))
+        let (cause, event) = self.slots[slot].take().expect("a slot in the heap is taken");
+        Some((time, cause, event))
     }
 }
 
@@ -140,7 +144,7 @@ mod tests {
             events.push(time, Event::Fault(place));
         }
         let mut order = Vec::new();
-        while let Some((_, Event::Fault(place))) = events.pop() {
+        while let Some((_, _, Event::Fault(place))) = events.pop() {
             order.push(place);
         }
         assert_eq!(order, [1, 3, 4, 0, 2]);

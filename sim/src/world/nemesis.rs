@@ -8,7 +8,7 @@ use crate::history::Fact;
 use crate::network::Outage;
 use crate::random::stream;
 use crate::scenario::Fault;
-use crate::trace::Digest;
+use crate::trace::{Digest, Note};
 use tidelog_core::io::Input;
 
 /// How long a clean stop may take before the process is killed.
@@ -24,7 +24,7 @@ impl World {
     }
 
     pub(super) fn deal(&mut self, node: usize, fault: Fault) {
-        self.trace.say(self.now, format_args!("node{node}"), format_args!("! {fault:?}"));
+        self.trace.note(self.now, Note::Fault { node, fault: &fault });
         let life = self.nodes[node].life;
         match fault {
             Fault::Crash { loss, down_ns, again_after_steps } => {
@@ -63,6 +63,7 @@ impl World {
             }
             Fault::DiskFull { for_ns } => {
                 self.nodes[node].disk.full = true;
+                self.trace.note(self.now, Note::Full { node, full: true });
                 self.events.push(self.now + for_ns, Event::DiskHasSpace { node });
             }
             Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
@@ -70,6 +71,7 @@ impl World {
                 if self.nodes[node].process.is_some() && !self.nodes[node].paused {
                     self.count("pauses");
                     self.nodes[node].paused = true;
+                    self.trace.note(self.now, Note::Paused { node, paused: true });
                     self.events.push(self.now + for_ns, Event::Resume { node, life });
                 }
             }
@@ -81,6 +83,7 @@ impl World {
             return;
         }
         self.nodes[node].paused = false;
+        self.trace.note(self.now, Note::Paused { node, paused: false });
         for event in std::mem::take(&mut self.deferred[node]) {
             // The process may have ended meanwhile: its events know.
             self.handle(event);
@@ -151,6 +154,9 @@ impl World {
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         self.network.heal();
         for node in 0..self.nodes.len() {
+            if self.nodes[node].disk.full {
+                self.trace.note(self.now, Note::Full { node, full: false });
+            }
             self.nodes[node].disk.heal();
             self.nodes[node].crash_again.clear();
             self.nodes[node].crash_after_steps = None;

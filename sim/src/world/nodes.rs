@@ -7,7 +7,7 @@ use crate::disk::{self, Loss, Ticket};
 use crate::history::Fact;
 use crate::network::{Fate, Outgoing, Piece, Way};
 use crate::random::stream;
-use crate::trace::Digest;
+use crate::trace::{Digest, Note, Part};
 use bytes::{Bytes, BytesMut};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
@@ -28,6 +28,7 @@ impl World {
         }
         self.count("process starts");
         self.nodes[node].start();
+        self.trace.note(self.now, Note::Started { node });
         if life > 0 {
             self.fact(None, Fact::Restarted { node: node as u32 });
         }
@@ -38,7 +39,9 @@ impl World {
         if self.nodes[node].life != life {
             return;
         }
+        self.trace.enter(Part::Disk);
         let completion = self.nodes[node].disk.complete(ticket);
+        self.trace.enter(Part::World);
         if completion.result.is_err() {
             self.count("disk commands that failed");
         }
@@ -107,24 +110,25 @@ impl World {
         let node = &mut self.nodes[place];
         let now = node.clock.now(self.now);
         let Some(process) = node.process.as_mut() else { return };
-        if self.trace.is_text() {
-            let text = shorten(format!("{input:?}"));
-            self.trace.say(self.now, format_args!("node{place}"), format_args!("> {text}"));
-        }
+        self.events.cause = self.trace.events();
+        self.trace.note(self.now, Note::Input { node: place, input: &input });
         process.steps += 1;
         let mut outbox = std::mem::take(&mut self.outbox);
+        self.trace.enter(Part::Broker);
         process.broker.handle(now, input, &mut outbox);
+        self.trace.enter(Part::Checkers);
         process.broker.verify();
+        self.trace.enter(Part::World);
         let mut digest = Digest::default();
         let mut end = None;
         for output in outbox.outputs.drain(..) {
-            if self.trace.is_text() {
-                let text = shorten(format!("{output:?}"));
-                self.trace.say(self.now, format_args!("node{place}"), format_args!("< {text}"));
-            }
+            self.trace.note(self.now, Note::Output { node: place, output: &output });
             self.carry_out(place, output, &mut digest, &mut end);
         }
         self.outbox = outbox;
+        if let Some(process) = &self.nodes[place].process {
+            self.trace.note(self.now, Note::State { node: place, broker: &process.broker });
+        }
         self.trace.step(self.now, place as u64, input_digest, digest);
         match end {
             Some(End::Stopped) => self.process_stopped(place),
@@ -147,7 +151,11 @@ impl World {
             Output::Io(command) => {
                 disk::digest_command(&command, digest);
                 let node = &mut self.nodes[place];
+                let id = command.id;
+                self.trace.enter(Part::Disk);
                 let (at, ticket) = node.disk.submit(self.now, command);
+                self.trace.enter(Part::World);
+                self.trace.note(self.now, Note::Disk { node: place, command: id, completes_at: at });
                 self.events.push(at, Event::NodeIo { node: place, life: node.life, ticket });
             }
             Output::Ready => {
@@ -221,7 +229,8 @@ impl World {
                 if gone {
                     return;
                 }
-                match self.network.send(self.now, conn, Way::ToClient, frame.len(), true) {
+                let fate = self.send(conn, Way::ToClient, &frame);
+                match fate {
                     Fate::Arrives(at) => {
                         self.events.push(at, Event::Client { client, conn, input: ClientInput::Frame(frame) });
                     }
@@ -283,7 +292,7 @@ impl World {
         if self.nodes[node].process.is_none() {
             return;
         }
-        self.trace.say(self.now, format_args!("node{node}"), format_args!("ends, with the loss of its {loss:?}"));
+        self.trace.note(self.now, Note::Ended { node, loss });
         let cache_is_lost = self.nodes[node].end(loss);
         self.deferred[node].clear();
         for conn in self.network.of_node(node) {
@@ -299,14 +308,4 @@ impl World {
         let life = self.nodes[node].life;
         self.events.push(self.now + down_ns, Event::NodeStart { node, life });
     }
-}
-
-fn shorten(mut text: String) -> String {
-    const LONGEST: usize = 400;
-    if text.len() > LONGEST {
-        let cut = (0..=LONGEST).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0);
-        text.truncate(cut);
-        text.push('…');
-    }
-    text
 }

@@ -134,7 +134,7 @@ fn answers_that_can_leave_while_no_request_arrives_are_all_there_are() {
 #[test]
 fn a_partition_of_one_client_that_flaps_leaves_the_other_clients_alone() {
     let mut t = Script::new(9);
-    t.producer(0, 1_000);
+    t.producer(0, 1_500);
     t.fetcher(0);
     t.run_until("something is read", |t| t.read(0) >= 5);
     t.deal(0, Fault::Partition { client: Some(1), ways: Ways::Both, for_ns: 200 * MS, times: 4 });
@@ -149,7 +149,7 @@ fn a_partition_of_one_client_that_flaps_leaves_the_other_clients_alone() {
         t.run_for(5);
     }
     assert_eq!(stalls, 4, "each time that the reader is cut off, and no other");
-    assert_eq!(t.ends_well().values().next().unwrap().len(), 1_000);
+    assert_eq!(t.ends_well().values().next().unwrap().len(), 1_500);
 }
 
 #[test]

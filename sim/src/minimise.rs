@@ -1,0 +1,344 @@
+//! Shrinks a failing scenario, which is data, to one that fails in the same way and in as few events as can be
+//! found: whoever hunts the bug reads every one of them.
+//!
+//! It works on the scenario as JSON and knows next to nothing of its fields, so that new faults, clients and options
+//! shrink without a line here. A candidate is taken only if it finds the same fingerprint ([`Violation`]: checker and
+//! place) in no more events, and, where bugs are planted, if it passes without them: what fails for another reason,
+//! such as options that make no sense together, is no witness.
+//!
+//! [`Violation`]: crate::checkers::Violation
+
+use crate::kept::{Kept, attempt, attempt_until};
+use crate::scenario::Scenario;
+use serde_json::{Value, json};
+use tidelog_core::plant::{Plant, Plants};
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    pub kept: Kept,
+    pub events_before: u64,
+    pub events_after: u64,
+    /// How many candidates were run.
+    pub runs: u32,
+}
+
+/// Shrinks a scenario, with at most about `runs_max` runs. None if it does not fail at all. `tell` hears of each
+/// step that was taken: what it was, and the events that are left.
+pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut dyn FnMut(&str, u64)) -> Option<Shrunk> {
+    let outcome = attempt(scenario, plants);
+    let fingerprint = outcome.violation?.fingerprint();
+    let mut shrinker = Shrinker {
+        best: serde_json::to_value(scenario).expect("a scenario is data"),
+        events: outcome.events,
+        fingerprint,
+        plants,
+        runs: 1,
+        runs_max,
+        tell,
+    };
+    shrinker.shrink();
+    let (events_after, runs) = (shrinker.events, shrinker.runs);
+    let names = Plant::ALL.iter().copied().filter(|plant| plants.has(*plant)).map(|plant| format!("{plant:?}"));
+    let kept = Kept {
+        note: format!("seed {}, shrunk from {} events to {events_after}", scenario.seed, outcome.events),
+        plants: names.collect(),
+        finds: Some(shrinker.fingerprint),
+        scenario: serde_json::from_value(shrinker.best).expect("the best candidate has run"),
+    };
+    Some(Shrunk { kept, events_before: outcome.events, events_after, runs })
+}
+
+struct Shrinker<'a> {
+    best: Value,
+    events: u64,
+    fingerprint: String,
+    plants: Plants,
+    runs: u32,
+    runs_max: u32,
+    tell: &'a mut dyn FnMut(&str, u64),
+}
+
+/// The way to a value: names, and places as numbers.
+type Path = Vec<String>;
+
+/// How many times its events a candidate may have, in percent, that has less in it.
+const SIMPLER: u64 = 105;
+
+impl Shrinker<'_> {
+    fn shrink(&mut self) {
+        // First what takes whole parts away, until nothing more goes: every run after it is cheaper.
+        self.again_and_again(&|shrinker| {
+            shrinker.numbers("fault_ns");
+            shrinker.one_node();
+            for list in ["faults", "clients"] {
+                shrinker.list(&vec![list.to_string()]);
+            }
+            shrinker.topics();
+            shrinker.other_luck();
+        });
+        self.again_and_again(&|shrinker| {
+            for list in ["faults", "clients"] {
+                shrinker.list(&vec![list.to_string()]);
+                shrinker.numbers(list);
+            }
+            shrinker.nested_lists();
+            shrinker.options();
+            shrinker.numbers("");
+            shrinker.other_luck();
+        });
+    }
+
+    fn again_and_again(&mut self, pass: &dyn Fn(&mut Self)) {
+        loop {
+            let before = (self.events, self.best.clone());
+            pass(self);
+            if self.runs >= self.runs_max || before == (self.events, self.best.clone()) {
+                return;
+            }
+        }
+    }
+
+    /// Runs a candidate, and takes it if it finds the same in at most `percent` of the events.
+    fn take(&mut self, candidate: Value, percent: u64, what: &str) -> bool {
+        self.take_as(candidate, self.fingerprint.clone(), percent, what)
+    }
+
+    fn take_as(&mut self, candidate: Value, fingerprint: String, percent: u64, what: &str) -> bool {
+        if self.runs >= self.runs_max || candidate == self.best {
+            return false;
+        }
+        let Ok(scenario) = serde_json::from_value::<Scenario>(candidate.clone()) else { return false };
+        self.runs += 1;
+        let most = self.events * percent / 100;
+        let outcome = attempt_until(&scenario, self.plants, Some(most + 1));
+        let is_same = outcome.violation.is_some_and(|violation| violation.fingerprint() == fingerprint);
+        if !is_same || outcome.events > most {
+            return false;
+        }
+        if self.plants != Plants::default() {
+            self.runs += 1;
+            // Without the bug a run goes on to its end.
+            let most = 10 * self.events + 5_000;
+            let outcome = attempt_until(&scenario, Plants::default(), Some(most));
+            if outcome.violation.is_some() || outcome.events >= most {
+                return false;
+            }
+        }
+        (self.best, self.events, self.fingerprint) = (candidate, outcome.events, fingerprint);
+        (self.tell)(what, self.events);
+        true
+    }
+
+    /// Delta debugging: takes out half of a list, a quarter, and so on to single entries.
+    fn list(&mut self, path: &Path) {
+        let len = |shrinker: &Self| at(&shrinker.best, path).and_then(Value::as_array).map_or(0, Vec::len);
+        let mut chunk = len(self);
+        while chunk > 0 {
+            let mut from = 0;
+            while from < len(self) {
+                let mut candidate = self.best.clone();
+                let Some(list) = at_mut(&mut candidate, path).and_then(Value::as_array_mut) else { return };
+                list.drain(from..(from + chunk).min(list.len()));
+                if !self.take(candidate, SIMPLER, &format!("without some of {}", path.join("."))) {
+                    from += chunk;
+                }
+            }
+            chunk /= 2;
+        }
+    }
+
+    /// Without a topic: those behind it move up, in the fingerprint too.
+    fn topics(&mut self) {
+        for topic in (0..self.best["topics"].as_array().map_or(0, Vec::len)).rev() {
+            let mut candidate = self.best.clone();
+            candidate["topics"].as_array_mut().expect("a list").remove(topic);
+            let mut fingerprint = self.fingerprint.clone();
+            for behind in topic + 1..8 {
+                fingerprint = fingerprint.replace(&format!("/t{behind}-"), &format!("/t{}-", behind - 1));
+            }
+            self.take_as(candidate, fingerprint, SIMPLER, "without a topic");
+        }
+    }
+
+    /// One node alone, which becomes the first; or else one node less.
+    fn one_node(&mut self) {
+        let nodes = self.best["nodes"].as_u64().unwrap_or(1);
+        if nodes < 2 {
+            return;
+        }
+        for node in 0..nodes {
+            let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
+            let alone = self.with_nodes(1, |of| (of == node).then_some(0));
+            if self.take_as(alone, fingerprint, SIMPLER, "with one node") {
+                return;
+            }
+        }
+        let fewer = self.with_nodes(nodes - 1, |of| (of < nodes - 1).then_some(of));
+        self.take(fewer, SIMPLER, "with a node less");
+    }
+
+    /// Everything that belongs to a node goes where `renamed` says, or goes.
+    fn with_nodes(&self, nodes: u64, renamed: impl Fn(u64) -> Option<u64>) -> Value {
+        let mut candidate = self.best.clone();
+        candidate["nodes"] = nodes.into();
+        for list in ["clients", "faults"] {
+            let Some(entries) = candidate[list].as_array_mut() else { continue };
+            entries.retain_mut(|entry| match entry["node"].as_u64().and_then(&renamed) {
+                Some(node) => {
+                    entry["node"] = node.into();
+                    true
+                }
+                None => false,
+            });
+        }
+        candidate
+    }
+
+    /// Lists within faults and clients.
+    fn nested_lists(&mut self) {
+        for path in paths(&self.best, &|value| value.is_array()) {
+            if path.len() > 1 {
+                self.list(&path);
+            }
+        }
+    }
+
+    /// Options toward those of a quiet world: whole groups, switches, ratios, entries of the configuration.
+    fn options(&mut self) {
+        let quiet = serde_json::to_value(Scenario::default()).expect("a scenario is data");
+        let groups = quiet.as_object().expect("a scenario has fields");
+        for (name, default) in groups.iter().filter(|(name, _)| !KEPT.contains(&name.as_str())) {
+            let mut candidate = self.best.clone();
+            candidate[name] = default.clone();
+            self.take(candidate, SIMPLER, &format!("{name} as in a quiet world"));
+        }
+        for path in paths(&self.best, &|value| value == &Value::Bool(true) || is_ratio(value)) {
+            let off =
+                if at(&self.best, &path).is_some_and(is_ratio) { json!({"of": 0, "among": 1}) } else { json!(false) };
+            self.set(&path, off, SIMPLER);
+        }
+        for path in paths(&self.best, &|value| value.is_string()) {
+            let mut candidate = self.best.clone();
+            let (name, parent) = path.split_last().expect("a string has a name");
+            let is_map = parent.last().is_some_and(|parent| parent == "properties" || parent == "configs");
+            if let Some(fields) = at_mut(&mut candidate, &parent.to_vec()).and_then(Value::as_object_mut)
+                && is_map
+            {
+                fields.remove(name);
+                self.take(candidate, SIMPLER, &format!("without {name}"));
+            }
+        }
+        for path in paths(&self.best, &|value| value.is_string()) {
+            // The plainest codec, and the like: a name that is no choice of its field is no scenario, and not taken.
+            self.set(&path, json!("None"), SIMPLER);
+        }
+    }
+
+    /// Numbers below `root` (all, where it is empty) toward the least that makes sense.
+    fn numbers(&mut self, root: &str) {
+        for path in paths(&self.best, &|value| value.is_number()) {
+            let name = path.last().map_or("", String::as_str);
+            let is_wanted = root.is_empty() || path[0] == root;
+            if !is_wanted || ["seed", "of", "among", "nodes"].contains(&name) {
+                continue;
+            }
+            // Pauses shrink the other way: the longer they are, the less happens.
+            if name.starts_with("gap") || name.starts_with("max_wait") {
+                let longer = if name.ends_with("_ns_max") { json!(2_000_000_000_u64) } else { json!(500) };
+                self.set(&path, longer, 97);
+                continue;
+            }
+            let least = i64::from(!["_ns", "_ns_max", "_ms", "_ms_max", "node"].iter().any(|end| name.ends_with(end)));
+            while let Some(now) = at(&self.best, &path).and_then(Value::as_i64) {
+                let steps = [least, now / 16, now / 4, now / 2, now - now / 4, now - 1];
+                let mut steps: Vec<i64> = steps.into_iter().filter(|step| (least..now).contains(step)).collect();
+                steps.dedup();
+                if now < 0 {
+                    steps = vec![-now];
+                }
+                if now > 1_000 {
+                    // The last digits of a long time tell nobody anything.
+                    steps.retain(|step| now - step > now / 8);
+                }
+                if !steps.into_iter().any(|step| self.set(&path, step.into(), 100)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, path: &Path, value: Value, percent: u64) -> bool {
+        let mut candidate = self.best.clone();
+        let Some(place) = at_mut(&mut candidate, path) else { return false };
+        *place = value;
+        let what = path.join(".");
+        self.take(candidate, percent, &what)
+    }
+
+    /// The seed is only luck by now: another one may run into the same bug much sooner.
+    fn other_luck(&mut self) {
+        for seed in 0..40_u64 {
+            let mut candidate = self.best.clone();
+            candidate["seed"] = seed.into();
+            self.take(candidate, 85, "with other luck");
+        }
+    }
+}
+
+/// What shrinks in its own way.
+const KEPT: [&str; 5] = ["seed", "nodes", "topics", "clients", "faults"];
+
+fn is_ratio(value: &Value) -> bool {
+    value.get("among").is_some() && value["of"] != json!(0)
+}
+
+/// The ways to all values that are wanted, from the outside in.
+fn paths(root: &Value, wanted: &dyn Fn(&Value) -> bool) -> Vec<Path> {
+    let mut found = Vec::new();
+    let mut walk = vec![(Path::new(), root)];
+    while let Some((path, value)) = walk.pop() {
+        if wanted(value) && !path.is_empty() {
+            found.push(path.clone());
+        }
+        let below = |name: String| path.iter().cloned().chain([name]).collect::<Path>();
+        match value {
+            Value::Object(fields) => walk.extend(fields.iter().map(|(name, value)| (below(name.clone()), value))),
+            Value::Array(list) => walk.extend(list.iter().enumerate().map(|(n, value)| (below(n.to_string()), value))),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn at<'a>(root: &'a Value, path: &Path) -> Option<&'a Value> {
+    path.iter().try_fold(root, |value, name| match value {
+        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
+        other => other.get(name),
+    })
+}
+
+fn at_mut<'a>(root: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
+    path.iter().try_fold(root, |value, name| match value {
+        Value::Array(list) => list.get_mut(name.parse::<usize>().ok()?),
+        other => other.get_mut(name),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_passes_is_not_shrunk() {
+        assert!(minimise(&Scenario::draw(0), Plants::default(), 10, &mut |_, _| {}).is_none());
+    }
+
+    #[test]
+    fn every_value_of_a_scenario_has_a_path() {
+        let scenario = serde_json::to_value(Scenario::draw(3)).unwrap();
+        let numbers = paths(&scenario, &|value| value.is_number());
+        assert!(numbers.contains(&vec!["disk".to_string(), "directories".to_string()]), "{numbers:?}");
+        assert!(numbers.iter().all(|path| at(&scenario, path).is_some_and(Value::is_number)));
+    }
+}

@@ -1,0 +1,294 @@
+//! Notes as lines: one thing that happened, with its place, its kind, what it is about, and words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use tidelog_core::broker::PartitionView;
+use tidelog_core::ids::{ConnId, FileId};
+use tidelog_core::io::{DiskPath, Input, IoCommand, IoCompletion, IoDone, IoOp, IoOwner, Output};
+use tidelog_sim::client::ClientInput;
+use tidelog_sim::history::{Fact, PartitionKey};
+use tidelog_sim::network::{CONNECTIONS_MAX, Way};
+use tidelog_sim::trace::Note;
+
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub place: String,
+    pub kind: &'static str,
+    /// A file, a connection, a partition: what else happened to it has the same key.
+    pub key: String,
+    /// Where something changed: from what, to what.
+    pub change: Option<(String, String)>,
+    pub text: String,
+}
+
+impl Line {
+    fn new(place: impl fmt::Display, kind: &'static str, key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { place: place.to_string(), kind, key: key.into(), change: None, text: text.into() }
+    }
+
+    /// How a dense line begins.
+    pub fn mark(&self) -> char {
+        match self.kind {
+            "input" => '>',
+            "output" => '<',
+            "fact" => '*',
+            "fault" | "process" | "volume" => '!',
+            "state" => '=',
+            "network" | "message" => '~',
+            "client" => '.',
+            "violation" => 'X',
+            _ => ' ',
+        }
+    }
+}
+
+/// Remembers what makes a line worth reading: the names of open files, and each node's state.
+#[derive(Debug, Default)]
+pub struct Describer {
+    files: BTreeMap<(usize, FileId), String>,
+    /// Commands that are under way: what their completion is about.
+    commands: BTreeMap<(usize, String), (String, String)>,
+    partitions: BTreeMap<(usize, String), PartitionView>,
+    lives: BTreeMap<usize, &'static str>,
+}
+
+impl Describer {
+    pub fn describe(&mut self, note: &Note<'_>) -> Vec<Line> {
+        match note {
+            Note::Scenario(scenario) => {
+                let lines = scenario.to_string();
+                lines.lines().map(|line| Line::new("", "scenario", "", line)).collect()
+            }
+            Note::Input { node, input } => vec![self.input(*node, input)],
+            Note::Output { node, output } => vec![self.output(*node, output)],
+            Note::State { node, broker } => {
+                let mut lines = Vec::new();
+                let before = self.lives.insert(*node, broker.life()).unwrap_or("down");
+                if before != broker.life() {
+                    lines.push(changed(*node, "", before, broker.life()));
+                }
+                for view in broker.partitions() {
+                    let before = self.partitions.get(&(*node, view.name.clone()));
+                    if before != Some(&view) {
+                        let was = before.map_or("absent".into(), PartitionView::to_string);
+                        lines.push(changed(*node, &view.name, &was, &view.to_string()));
+                        self.partitions.insert((*node, view.name.clone()), view);
+                    }
+                }
+                lines
+            }
+            Note::Disk { node, command, completes_at } => {
+                let text = format!("{} completes at {} ms", owner(command.owner), milliseconds(*completes_at));
+                vec![Line::new(
+                    format_args!("node{node}"),
+                    "disk",
+                    format!("{}#{}", owner(command.owner), command.seq),
+                    text,
+                )]
+            }
+            Note::Started { node } => {
+                vec![Line::new(format_args!("node{node}"), "process", "", "starts")]
+            }
+            Note::Ended { node, loss } => {
+                self.lives.remove(node);
+                self.partitions.retain(|(of, _), _| of != node);
+                self.files.retain(|(of, _), _| of != node);
+                self.commands.retain(|(of, _), _| of != node);
+                let text = format!("ends, with the loss of its {loss:?}");
+                vec![Line::new(format_args!("node{node}"), "process", "", text)]
+            }
+            Note::Paused { node, paused } => {
+                let text = if *paused { "stands still" } else { "goes on" };
+                vec![Line::new(format_args!("node{node}"), "process", "", text)]
+            }
+            Note::Full { node, full } => {
+                let text = if *full { "the volume is full" } else { "the volume has space" };
+                vec![Line::new(format_args!("node{node}"), "volume", "", text)]
+            }
+            Note::Fault { node, fault } => {
+                vec![Line::new(format_args!("node{node}"), "fault", "", format!("{fault:?}"))]
+            }
+            Note::Opened { conn, client, node } => {
+                let text = format!("{} is opened to node{node}", conn_name(*conn));
+                vec![Line::new(format_args!("client{client}"), "network", conn_name(*conn), text)]
+            }
+            Note::Message { conn, client, node, way, frame, arrives_at } => {
+                let (from, to) = match way {
+                    Way::ToNode => (format!("client{client}"), format!("node{node}")),
+                    Way::ToClient => (format!("node{node}"), format!("client{client}")),
+                };
+                let fate = match arrives_at {
+                    Some(at) => format!("arrives at {} ms", milliseconds(*at)),
+                    None => "is lost with its connection".into(),
+                };
+                let text = format!("{} to {to}: {} bytes, {fate}", conn_name(*conn), frame.len());
+                vec![Line::new(from, "message", conn_name(*conn), text)]
+            }
+            Note::Cut { conn } => {
+                let text = format!("{} is gone, with all that is under way on it", conn_name(*conn));
+                vec![Line::new("network", "network", conn_name(*conn), text)]
+            }
+            Note::Client { client, input } => {
+                vec![Line::new(format_args!("client{client}"), "client", "", client_input(input))]
+            }
+            Note::Fact { client, fact } => {
+                let place = client.map_or("world".into(), |client| format!("client{client}"));
+                let key = partition_of(fact).map_or(String::new(), |key| key.to_string());
+                vec![Line::new(place, "fact", key, shorten(format!("{fact:?}"), 400))]
+            }
+            Note::Violation(violation) => {
+                let key = violation.place.map_or(String::new(), |place| place.to_string());
+                vec![Line::new("", "violation", key, format!("violation of {violation}"))]
+            }
+            Note::Said { place, text } => vec![Line::new(place, "said", "", text.to_string())],
+            Note::Remains(text) => vec![Line::new("", "remains", "", text.to_string())],
+        }
+    }
+
+    fn input(&mut self, node: usize, input: &Input) -> Line {
+        let (key, text) = match input {
+            Input::Boot => (String::new(), "boot".into()),
+            Input::Tick => (String::new(), "tick".into()),
+            Input::Stop => (String::new(), "stop".into()),
+            Input::Disconnected(conn) => (conn_name(*conn), format!("{} is disconnected", conn_name(*conn))),
+            Input::Request(request) => {
+                let header = &request.header;
+                let (conn, key, version) = (conn_name(request.conn), header.api_key, header.api_version);
+                let body = shorten(format!("{:?}", request.body), 400);
+                (conn.clone(), format!("{conn} {key:?} v{version} #{} {body}", header.correlation_id))
+            }
+            Input::Io(completion) => self.completion(node, completion),
+        };
+        Line::new(format_args!("node{node}"), "input", key, text)
+    }
+
+    fn completion(&mut self, node: usize, completion: &IoCompletion) -> (String, String) {
+        let id = format!("{}#{}", owner(completion.id.owner), completion.id.seq);
+        let (path, what) = self.commands.remove(&(node, id.clone())).unwrap_or_default();
+        let result = match &completion.result {
+            Ok(IoDone::Unit) => "done".into(),
+            Ok(IoDone::Len(len)) => format!("{len} bytes long"),
+            Ok(IoDone::Bytes(bytes)) => format!("{} bytes", bytes.len()),
+            Ok(IoDone::Entries(entries)) => {
+                let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+                shorten(format!("[{}]", names.join(" ")), 200)
+            }
+            Ok(IoDone::Volume { usable_bytes, .. }) => format!("{usable_bytes} bytes usable"),
+            Err(error) => format!("FAILED {error}"),
+        };
+        (path, format!("{id} {what}: {result}"))
+    }
+
+    fn output(&mut self, node: usize, output: &Output) -> Line {
+        let (key, text) = match output {
+            Output::Respond(conn, response) => {
+                let (conn, key, version) = (conn_name(*conn), response.api_key, response.api_version);
+                let body = shorten(format!("{:?}", response.body), 400);
+                (conn.clone(), format!("{conn} {key:?} v{version} #{} {body}", response.correlation_id))
+            }
+            Output::Close(conn, why) => (conn_name(*conn), format!("close {}: {why}", conn_name(*conn))),
+            Output::Io(command) => self.command(node, command),
+            Output::Ready => (String::new(), "ready".into()),
+            Output::Stopped => (String::new(), "stopped".into()),
+            Output::Fatal(text) => (String::new(), format!("fatal: {text}")),
+            Output::Event(event) => (String::new(), format!("{:?} {}: {}", event.level, event.part, event.text)),
+        };
+        Line::new(format_args!("node{node}"), "output", key, text)
+    }
+
+    fn command(&mut self, node: usize, command: &IoCommand) -> (String, String) {
+        if let IoOp::Open { file, path, .. } = &command.op {
+            self.files.insert((node, *file), shown(path));
+        }
+        let (path, what) = self.operation(node, &command.op);
+        let id = format!("{}#{}", owner(command.id.owner), command.id.seq);
+        self.commands.insert((node, id.clone()), (path.clone(), what.clone()));
+        (path, format!("{id} {what}"))
+    }
+
+    fn operation(&self, node: usize, op: &IoOp) -> (String, String) {
+        let of = |file: &FileId| self.files.get(&(node, *file)).cloned().unwrap_or_else(|| format!("file {}", file.0));
+        match op {
+            IoOp::List { path } => (shown(path), format!("list {}", shown(path))),
+            IoOp::CreateDir { path } => (shown(path), format!("create directory {}", shown(path))),
+            IoOp::SyncDir { path } => (shown(path), format!("sync directory {}", shown(path))),
+            IoOp::Rename { from, to } => (shown(from), format!("rename {} to {}", shown(from), shown(to))),
+            IoOp::Remove { path } => (shown(path), format!("remove {}", shown(path))),
+            IoOp::RemoveDir { path } => (shown(path), format!("remove directory {}", shown(path))),
+            IoOp::Load { path, .. } => (shown(path), format!("load {}", shown(path))),
+            IoOp::Replace { path, content } => {
+                (shown(path), format!("replace {} with {} bytes", shown(path), content.len()))
+            }
+            IoOp::Open { path, create, .. } => {
+                (shown(path), format!("{} {}", if *create { "create" } else { "open" }, shown(path)))
+            }
+            IoOp::Write { file, position, chunks } => {
+                let len: usize = chunks.iter().map(bytes::Bytes::len).sum();
+                (of(file), format!("write {}[{position}..{}]", of(file), position + len as u64))
+            }
+            IoOp::Read { file, position, len } => {
+                (of(file), format!("read {}[{position}..{}]", of(file), position + u64::from(*len)))
+            }
+            IoOp::SetLen { file, len } => (of(file), format!("set length of {} to {len}", of(file))),
+            IoOp::Sync { file } => (of(file), format!("sync {}", of(file))),
+            IoOp::Close { file } => (of(file), format!("close {}", of(file))),
+            IoOp::Volume { dir } => (String::new(), format!("volume of directory {}", dir.0)),
+        }
+    }
+}
+
+fn changed(node: usize, key: &str, before: &str, after: &str) -> Line {
+    let about = if key.is_empty() { String::new() } else { format!("{key} ") };
+    Line {
+        change: Some((before.to_string(), after.to_string())),
+        ..Line::new(format_args!("node{node}"), "state", key, format!("{about}{after}"))
+    }
+}
+
+/// A connection by its client and its number among that client's connections.
+pub fn conn_name(conn: ConnId) -> String {
+    format!("c{}.{}", conn.0 / CONNECTIONS_MAX - 1, conn.0 % CONNECTIONS_MAX)
+}
+
+pub fn owner(owner: IoOwner) -> String {
+    match owner {
+        IoOwner::Dir(dir) => format!("dir{}", dir.0),
+        IoOwner::Log(log) => format!("log{}", log.0),
+        IoOwner::Quorum => "quorum".into(),
+    }
+}
+
+fn shown(path: &DiskPath) -> String {
+    format!("{}:{}", path.dir.0, path.path)
+}
+
+fn client_input(input: &ClientInput) -> String {
+    match input {
+        ClientInput::Frame(frame) => format!("a response of {} bytes", frame.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+pub fn partition_of(fact: &Fact) -> Option<PartitionKey> {
+    match fact {
+        Fact::Sent { partition, .. }
+        | Fact::SequenceRefused { partition, .. }
+        | Fact::Fetched { partition, .. }
+        | Fact::OutOfRange { partition, .. }
+        | Fact::Listed { partition, .. } => Some(*partition),
+        _ => None,
+    }
+}
+
+pub fn milliseconds(ns: u64) -> String {
+    format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000)
+}
+
+pub fn shorten(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        let cut = (0..=longest).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0);
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
