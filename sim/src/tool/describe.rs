@@ -154,7 +154,7 @@ impl Describer {
             Input::Request(request) => {
                 let header = &request.header;
                 let (conn, key, version) = (conn_name(request.conn), header.api_key, header.api_version);
-                let body = shorten(format!("{:?}", request.body), 400);
+                let body = body(&request.body);
                 (conn.clone(), format!("{conn} {key:?} v{version} #{} {body}", header.correlation_id))
             }
             Input::Io(completion) => self.completion(node, completion),
@@ -183,7 +183,7 @@ impl Describer {
         let (key, text) = match output {
             Output::Respond(conn, response) => {
                 let (conn, key, version) = (conn_name(*conn), response.api_key, response.api_version);
-                let body = shorten(format!("{:?}", response.body), 400);
+                let body = body(&response.body);
                 (conn.clone(), format!("{conn} {key:?} v{version} #{} {body}", response.correlation_id))
             }
             Output::Close(conn, why) => (conn_name(*conn), format!("close {}: {why}", conn_name(*conn))),
@@ -260,6 +260,12 @@ pub fn owner(owner: IoOwner) -> String {
 
 fn shown(path: &DiskPath) -> String {
     format!("{}:{}", path.dir.0, path.path)
+}
+
+/// A request or response, without the tagged fields that it does not have.
+fn body(body: &impl fmt::Debug) -> String {
+    let text = format!("{body:?}").replace(", unknown_tagged_fields: TaggedFields(None)", "");
+    shorten(text, 400)
 }
 
 fn client_input(input: &ClientInput) -> String {

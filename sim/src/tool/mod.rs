@@ -1,6 +1,7 @@
 //! The commands of `tidelog-sim`. Each returns whether all was well, or what cannot be done.
 
 mod describe;
+mod diff;
 mod loops;
 mod minimise;
 mod run;
@@ -29,6 +30,8 @@ enum Command {
     Loop(loops::Loop),
     /// Shrink a failing seed or file to as few events as can be, for the same failure.
     Minimise(minimise::Minimise),
+    /// Find the first event in which two runs, or two builds, differ.
+    Diff(diff::Diff),
     /// Print the rolling hash of seeds: the same in every process, or something is not deterministic.
     Hash(run::Hash),
     /// Print what a seed draws, as a file.
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Replay(replay) => replay.run(),
         Command::Loop(command) => command.run(),
         Command::Minimise(minimise) => minimise.run(),
+        Command::Diff(diff) => diff.run(),
         Command::Hash(hash) => hash.run(),
         Command::Scenario { selected } => scenario(&selected),
     };

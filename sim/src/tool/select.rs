@@ -60,7 +60,13 @@ impl Options {
         serde_json::from_value(value).map_err(|error| format!("after --override it is no scenario any more: {error}"))
     }
 
-    /// As arguments, with a space in front.
+    /// As arguments of a process.
+    pub fn words(&self) -> Vec<String> {
+        let plants = self.plants.iter().flat_map(|plant| ["--plant".into(), format!("{plant:?}")]);
+        plants.chain(self.overrides.iter().flat_map(|text| ["--override".into(), text.clone()])).collect()
+    }
+
+    /// As they are typed, with a space in front.
     pub fn arguments(&self) -> String {
         let plants = self.plants.iter().map(|plant| format!(" --plant {plant:?}"));
         plants.chain(self.overrides.iter().map(|text| format!(" --override '{text}'"))).collect()
@@ -108,6 +114,8 @@ pub fn seed(text: &str) -> Result<u64, String> {
 /// Sets `path=value` in a tree of JSON. The value is JSON, or else a string.
 fn set(root: &mut Value, text: &str) -> Result<(), String> {
     let (path, new) = text.split_once('=').ok_or_else(|| format!("--override {text}: it is PATH=VALUE"))?;
+    let spelled = path.strip_prefix("net.").map(|rest| format!("network.{rest}"));
+    let path = spelled.as_deref().unwrap_or(path);
     let mut value = root;
     let mut walked = String::new();
     let mut may_be_new = false;
@@ -175,6 +183,7 @@ mod tests {
     #[test]
     fn an_override_reaches_any_option() {
         assert!(overridden("network.cut=0").unwrap().network.cut.is_never());
+        assert!(overridden("net.clog=0").unwrap().network.clog.is_never());
         assert_eq!(overridden("disk.read_error=1/7").unwrap().disk.read_error.among, 7);
         assert_eq!(overridden("disk.directories=2").unwrap().disk.directories, 2);
         assert!(overridden("faults=[]").unwrap().faults.is_empty());
