@@ -262,10 +262,12 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
             clients.push(ClientPlan::new(node, role));
         }
         for _ in 0..stream.between(1, 2) {
+            // It sees by its patience whether what happens wakes it.
+            let waits_long = stream.one_in(5);
             let role = Role::Fetcher(FetcherPlan {
                 with_session: stream.one_in(2),
-                max_wait_ms: [0, 10, 100, 500][stream.below(4) as usize],
-                min_bytes: [0, 1, 100, 5_000][stream.below(4) as usize],
+                max_wait_ms: if waits_long { 9_000 } else { [0, 10, 100, 500][stream.below(4) as usize] },
+                min_bytes: if waits_long { 1 } else { [0, 1, 100, 5_000][stream.below(4) as usize] },
                 max_bytes: [1, 1_000, 50_000_000][stream.below(3) as usize],
                 partition_max_bytes: [1, 500, 1_000_000][stream.below(3) as usize],
                 gap_ns_max: stream.between(1, 200) * MS,

@@ -7,6 +7,7 @@
 //! Invariant: a session's epoch grows by one with each fetch, from 1 to `i32::MAX` and then to 1 again.
 
 use crate::ids::Uuid;
+use crate::plant::{Plant, Plants};
 use crate::time::Mono;
 use crate::wire::ErrorCode;
 use crate::wire::messages::fetch_request::{FetchPartition, FetchRequest};
@@ -123,12 +124,13 @@ impl Session {
 pub struct FetchSessions {
     slots: usize,
     sessions: BTreeMap<i32, Session>,
+    plants: Plants,
 }
 
 impl FetchSessions {
     /// `slots`: `max.incremental.fetch.session.cache.slots`.
-    pub fn new(slots: usize) -> Self {
-        Self { slots, sessions: BTreeMap::new() }
+    pub fn new(slots: usize, plants: Plants) -> Self {
+        Self { slots, sessions: BTreeMap::new(), plants }
     }
 
     pub fn len(&self) -> usize {
@@ -222,7 +224,9 @@ impl FetchSessions {
                     let cached = session.partitions.get_mut(place).expect("places name partitions");
                     let news = has_news(cached, answer);
                     remember(cached, answer);
-                    if has_records(answer) {
+                    if news && !has_records(answer) && self.plants.has(Plant::SessionForgetsPartition) {
+                        session.remove(key.0, key.1);
+                    } else if has_records(answer) {
                         session.move_to_end(&key);
                     }
                     news
@@ -331,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_incremental_answer_names_only_what_changed() {
-        let mut sessions = FetchSessions::new(10);
+        let mut sessions = FetchSessions::new(10, Plants::default());
         let (context, targets) = sessions.begin(Mono::ZERO, 12, &request(0, 0, &[0, 1, 2])).unwrap();
         assert_eq!(context, FetchContext::Full);
         let (id, full) = sessions.finish(Mono::ZERO, context, answers(targets, 5), || 42);
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_partition_in_error_is_named_again() {
-        let mut sessions = FetchSessions::new(10);
+        let mut sessions = FetchSessions::new(10, Plants::default());
         let (context, targets) = sessions.begin(Mono::ZERO, 12, &request(0, 0, &[0])).unwrap();
         let mut first = answers(targets, 5);
         first[0].1.error_code = ErrorCode::NotLeaderOrFollower.code();
@@ -363,7 +367,7 @@ mod tests {
 
     #[test]
     fn wrong_ids_and_epochs_are_refused() {
-        let mut sessions = FetchSessions::new(10);
+        let mut sessions = FetchSessions::new(10, Plants::default());
         let (context, targets) = sessions.begin(Mono::ZERO, 12, &request(0, 0, &[0])).unwrap();
         sessions.finish(Mono::ZERO, context, answers(targets, 5), || 42);
         let refused = |sessions: &mut FetchSessions, version, id, epoch| {
@@ -376,7 +380,7 @@ mod tests {
 
     #[test]
     fn forgetting_the_last_partition_ends_the_session() {
-        let mut sessions = FetchSessions::new(10);
+        let mut sessions = FetchSessions::new(10, Plants::default());
         let (context, targets) = sessions.begin(Mono::ZERO, 12, &request(0, 0, &[0])).unwrap();
         sessions.finish(Mono::ZERO, context, answers(targets, 5), || 42);
         let mut forget = request(42, 1, &[]);
@@ -388,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_full_cache_gives_up_only_sessions_that_are_old() {
-        let mut sessions = FetchSessions::new(1);
+        let mut sessions = FetchSessions::new(1, Plants::default());
         let mut open = |now: Mono, id| {
             let (context, targets) = sessions.begin(now, 12, &request(0, 0, &[0])).unwrap();
             sessions.finish(now, context, answers(targets, 5), || id).0

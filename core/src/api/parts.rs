@@ -6,6 +6,7 @@ use crate::config::{BrokerConfig, CompressionType, TimestampType, TopicConfig};
 use crate::controller::{self, Image};
 use crate::ids::{LogDirId, Offset, Uuid};
 use crate::io::Outbox;
+use crate::plant::Plant;
 use crate::quorum::{Bootstrap, Quorum, QuorumConfig, SoleVoter};
 use crate::replication::{Partition, PartitionRules, Partitions};
 use crate::storage::checkpoints::Offsets;
@@ -29,12 +30,14 @@ impl Parts {
             metadata_dir: metadata_dir(&config),
         };
         let dirs = LogDirs::new(dirs, || crate::api::draw_bytes(&mut rng));
+        let plants = config.plants;
+        let slots = config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         Self {
-            sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots.max(0) as usize),
+            sessions: FetchSessions::new(slots, plants),
             config,
             cluster_id: ByteString::new(),
             rng,
-            replies: Replies::default(),
+            replies: Replies::new(plants),
             pending: PendingRequests::default(),
             producer_ids: ProducerIds::default(),
             dirs,
@@ -139,7 +142,12 @@ impl Parts {
     }
 
     pub fn checkpoint_recovery_points(&mut self, out: &mut Outbox) {
-        self.checkpoint(CheckpointKind::RecoveryPoint, |partition| partition.log().synced_offset(), out);
+        let ahead = self.config.plants.has(Plant::RecoveryPointAheadOfSync);
+        let recovery_point = |partition: &Partition| match ahead {
+            true => partition.log().log_end_offset(),
+            false => partition.log().synced_offset(),
+        };
+        self.checkpoint(CheckpointKind::RecoveryPoint, recovery_point, out);
     }
 
     pub fn checkpoint_log_starts(&mut self, out: &mut Outbox) {
@@ -178,6 +186,7 @@ impl Parts {
         }
         for partition in self.partitions.iter() {
             partition.verify();
+            assert!(partition.watchers().all(|id| self.pending.contains(id)), "a fetch that was answered watches on");
         }
     }
 }

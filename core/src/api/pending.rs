@@ -64,6 +64,10 @@ impl PendingRequests {
         self.requests.get_mut(&id).map(|(pending, _)| pending)
     }
 
+    pub fn contains(&self, id: PendingId) -> bool {
+        self.requests.contains_key(&id)
+    }
+
     /// The next moment at which a request's time runs out.
     pub fn deadline(&self) -> Option<Mono> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -8,6 +8,7 @@ use crate::api::{Parts, Pending, Ticket};
 use crate::batch::Checked;
 use crate::ids::PendingId;
 use crate::io::Outbox;
+use crate::plant::{Plant, Plants};
 use crate::replication::{Accepted, Refused, Slot};
 use crate::time::Now;
 use crate::wire::messages::produce_request::ProduceRequest;
@@ -53,7 +54,7 @@ pub fn handle(
                 });
             failed |= outcome.is_err();
             answers.push(match outcome {
-                Ok(accepted) => answer(data.index, &accepted),
+                Ok(accepted) => answer(data.index, &accepted, parts.config.plants),
                 Err(refused) => refusal(data.index, refused),
             });
         }
@@ -108,10 +109,10 @@ fn fail(response: &mut ProduceResponse, slot: Slot, error: ErrorCode) {
     *answer = refusal(answer.index, error.into());
 }
 
-fn answer(index: i32, accepted: &Accepted) -> PartitionProduceResponse {
+fn answer(index: i32, accepted: &Accepted, plants: Plants) -> PartitionProduceResponse {
     PartitionProduceResponse {
         index,
-        base_offset: accepted.base_offset.0,
+        base_offset: accepted.base_offset.0 + i64::from(plants.has(Plant::Canary)),
         log_append_time_ms: accepted.log_append_time.map_or(-1, |time| time.0),
         log_start_offset: accepted.log_start_offset.0,
         ..Default::default()

@@ -5,6 +5,7 @@
 
 use crate::ids::ConnId;
 use crate::io::{Outbox, Output, Response};
+use crate::plant::{Plant, Plants};
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -48,9 +49,14 @@ struct Lane {
 #[derive(Debug, Default)]
 pub struct Replies {
     lanes: BTreeMap<ConnId, Lane>,
+    plants: Plants,
 }
 
 impl Replies {
+    pub fn new(plants: Plants) -> Self {
+        Self { lanes: BTreeMap::new(), plants }
+    }
+
     /// Takes a slot for a request that has just come in.
     pub fn open(&mut self, conn: ConnId, listener: u16, header: &RequestHeader) -> Ticket {
         let lane = self.lanes.entry(conn).or_default();
@@ -100,7 +106,13 @@ impl Replies {
         let place = ticket.slot.checked_sub(lane.first).expect("a ticket is used once") as usize;
         let slot = &mut lane.slots[place];
         assert!(matches!(slot, Slot::Waiting), "a ticket is used once");
-        *slot = outcome;
+        *slot = match outcome {
+            Slot::Answer(response) if self.plants.has(Plant::AnswersOutOfOrder) => {
+                out.outputs.push(Output::Respond(ticket.conn, response));
+                Slot::Nothing
+            }
+            outcome => outcome,
+        };
         while let Some(slot) = lane.slots.pop_front_if(|slot| !matches!(slot, Slot::Waiting)) {
             lane.first += 1;
             match slot {

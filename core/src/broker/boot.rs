@@ -3,6 +3,7 @@
 use super::{Broker, Life};
 use crate::ids::{LogDirId, LogId, Uuid};
 use crate::io::{Level, Outbox, Output};
+use crate::plant::{Plant, Plants};
 use crate::replication::Partition;
 use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
@@ -16,12 +17,13 @@ pub struct OnDisk {
 }
 
 impl OnDisk {
-    pub fn new(booted: &Booted) -> Self {
+    pub fn new(booted: &Booted, plants: Plants) -> Self {
+        let crash_is_clean = plants.has(Plant::CrashTakenForCleanStop);
         let mut partitions = BTreeMap::new();
         for dir in &booted.dirs {
             for partition in &dir.partitions {
                 let hints = LoadHints {
-                    clean: dir.clean,
+                    clean: dir.clean || crash_is_clean,
                     recovery_point: dir.recovery_points.get(partition).copied(),
                     log_start: dir.log_starts.get(partition).copied(),
                 };
@@ -53,7 +55,7 @@ impl Broker {
                 out.event(Level::Warn, "broker", format!("{path}/{name} is left alone ({reason:?})"));
             }
         }
-        self.on_disk = OnDisk::new(&booted);
+        self.on_disk = OnDisk::new(&booted, self.parts.config.plants);
         let metadata = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
         let hints = self.on_disk.take(&metadata).map_or_else(LoadHints::default, |(_, hints)| hints);
         self.parts.start_quorum(hints, out);

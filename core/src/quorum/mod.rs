@@ -22,7 +22,7 @@ use state_file::QuorumState;
 use crate::batch::{ControlRecord, ControlType};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
 use crate::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
-use crate::plant::Plants;
+use crate::plant::{Plant, Plants};
 use crate::storage::names::{self, ParsedFile, SnapshotStage};
 use crate::storage::{Append, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
 use crate::time::{Mono, Now, WallMs};
@@ -617,7 +617,9 @@ impl Quorum {
     }
 
     fn tell_committed(&mut self, events: &mut Vec<QuorumEvent>) {
-        let stable = self.log.as_ref().expect("a leader has a log").stable_offset();
+        let log = self.log.as_ref().expect("a leader has a log");
+        let early = self.config.plants.has(Plant::MetadataCommittedBeforeSync);
+        let stable = if early { log.written_offset() } else { log.stable_offset() };
         while let Some((end, records)) = self.proposed.pop_front_if(|(end, _)| *end <= stable) {
             self.committed = end;
             events.push(QuorumEvent::Committed { end, records });

@@ -232,7 +232,13 @@ impl Partition {
     }
 
     pub fn unwatch(&mut self, fetch: PendingId) {
-        self.fetches.retain(|id| *id != fetch);
+        if !self.plants.has(Plant::WaiterLeaked) {
+            self.fetches.retain(|id| *id != fetch);
+        }
+    }
+
+    pub fn watchers(&self) -> impl Iterator<Item = PendingId> {
+        self.fetches.iter().copied()
     }
 
     /// Committed records from `offset` on; see `Log::read`.
@@ -244,7 +250,11 @@ impl Partition {
         fetch: PendingId,
         out: &mut Outbox,
     ) -> ReadOutcome {
-        self.log.read(offset, self.high_watermark, max_bytes, at_least_one_batch, fetch.0, out)
+        let upper = match self.plants.has(Plant::FetchAboveHighWatermark) {
+            true => self.log.log_end_offset(),
+            false => self.high_watermark,
+        };
+        self.log.read(offset, upper, max_bytes, at_least_one_batch, fetch.0, out)
     }
 
     /// Where a reader's log leaves this one, if it does: the largest epoch not past the reader's and the end of
@@ -283,7 +293,7 @@ impl Partition {
 
     /// The log has loaded: everything in it is stable, and this one replica commits it.
     fn lead(&mut self, out: &mut Outbox) {
-        if self.log.latest_epoch() < self.leader_epoch {
+        if self.log.latest_epoch() < self.leader_epoch && !self.plants.has(Plant::EpochStartNotRecorded) {
             self.log.assign_epoch(self.leader_epoch, out);
         }
         self.high_watermark = self.log.stable_offset().max(self.log.log_start_offset());
@@ -406,7 +416,9 @@ impl Partition {
         while let Some(waiter) = self.produces.pop_front_if(|waiter| waiter.last_offset < stable) {
             events.push(PartitionEvent::Settled(waiter.id, waiter.slot, Ok(())));
         }
-        events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+        if !self.plants.has(Plant::WaitingFetchNotWoken) {
+            events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+        }
     }
 
     fn turn_away(&mut self, error: ErrorCode, events: &mut Vec<PartitionEvent>) {

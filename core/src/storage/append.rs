@@ -15,6 +15,7 @@ use super::tail::TailBatch;
 use crate::batch::{BatchHeader, BatchLimits, CheckedBatch, ControlRecord, ControlType, TimestampType, records};
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::io::{Chunks, IoOp, Outbox};
+use crate::plant::Plant;
 use crate::time::{Now, WallMs};
 use crate::wire::ErrorCode;
 use bytes::Bytes;
@@ -92,6 +93,14 @@ impl Log {
                 let verdict = self.producers.check(&producer_batch, AppendOrigin::Client)?;
                 if let Verdict::Duplicate { base_offset, last_offset, timestamp } = verdict {
                     let log_append_time = log_append_time.map(|_| WallMs(timestamp));
+                    if self.plants.has(Plant::DuplicateAnsweredWithNewOffset) {
+                        return Ok(Appended {
+                            base_offset: self.log_end,
+                            last_offset,
+                            log_append_time,
+                            duplicate: true,
+                        });
+                    }
                     return Ok(Appended { base_offset, last_offset, log_append_time, duplicate: true });
                 }
                 let header = checked.assigned_header(base_offset, leader_epoch, log_append_time);
@@ -203,6 +212,7 @@ impl Log {
     fn roll_if_due(&mut self, now: Now, header: &BatchHeader, out: &mut Outbox) {
         let settings = &self.settings;
         let active = self.segments.last().expect("an open log has an active segment");
+        assert!(!self.plants.has(Plant::WallClockAsserted) || now.wall >= active.created, "the wall clock went back");
         if active.len == 0 {
             return;
         }
@@ -220,7 +230,9 @@ impl Log {
     pub(super) fn roll(&mut self, now: Now, out: &mut Outbox) {
         let active = self.segments.len() - 1;
         assert!(self.segments[active].len > 0, "an empty segment does not roll");
-        self.sync_active(out);
+        if !self.plants.has(Plant::RollForgetsOldSegment) {
+            self.sync_active(out);
+        }
         self.segments[active].seal();
         self.write_indexes(active, out);
         self.write_snapshot(out);

@@ -515,6 +515,9 @@ impl Log {
     }
 
     pub(super) fn fail(&mut self, reason: String, out: &mut Outbox, events: &mut Vec<LogEvent>) {
+        if self.plants.has(Plant::AppendsAfterIoError) && self.is_open() {
+            return;
+        }
         let reason = format!("{}: {reason}", self.place.name);
         out.event(Level::Error, PART, format!("the log goes offline: {reason}"));
         self.go_offline(reason, events);
@@ -669,8 +672,10 @@ impl Log {
             self.issue(Pending::Step, IoOp::Open { file, path, create: true }, out);
             self.issue(Pending::Step, IoOp::Close { file }, out);
         }
-        let dir = self.path("");
-        self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);
+        if !self.plants.has(Plant::NewSegmentNameNotSynced) {
+            let dir = self.path("");
+            self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);
+        }
         self.segments.push(Segment::new(base, file, now.wall, self.settings.segment_index_bytes));
     }
 

@@ -339,7 +339,15 @@ impl ProducerState {
                     let (last_offset, timestamp) = (known.last_offset, known.timestamp);
                     return Ok(Verdict::Duplicate { base_offset: known.base_offset(), last_offset, timestamp });
                 }
-                check_records(producer, batch, origin, transactional)
+                match check_records(producer, batch, origin, transactional) {
+                    Err(ProducerError::OutOfOrderSequence { .. }) if self.plants.has(Plant::SequenceGapAccepted) => {
+                        Ok(Verdict::Append)
+                    }
+                    Err(ProducerError::InvalidEpoch { .. }) if self.plants.has(Plant::ZombieProducerAccepted) => {
+                        Ok(Verdict::Append)
+                    }
+                    verdict => verdict,
+                }
             }
         }
     }

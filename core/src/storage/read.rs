@@ -13,6 +13,7 @@ use super::timestamps::LookupTarget;
 use crate::batch::BatchHeader;
 use crate::ids::Offset;
 use crate::io::{IoOp, Level, Outbox};
+use crate::plant::Plant;
 use crate::wire::FileSlice;
 use bytes::Bytes;
 
@@ -227,9 +228,10 @@ impl Log {
     /// Looks for the first batch in the segment at `slot` that ends at or after `offset`.
     fn first_in(&mut self, slot: usize, offset: Offset) -> Step {
         let segment = self.segments[slot].base;
+        let off_by = i64::from(self.plants.has(Plant::IndexOffByOne));
         match self.use_indexes(slot) {
             Some(indexes) => {
-                let position = indexes.offsets.floor(offset).position;
+                let position = indexes.offsets.floor(offset + off_by).position;
                 self.first_region(slot, segment, position, offset)
             }
             None => Step::Index(slot),

@@ -26,7 +26,7 @@ use super::read::At;
 use super::segment::{Indexes, Segment};
 use super::tail::{Tail, TailBatch};
 use crate::batch::{BatchHeader, Scan, ScanStop, ScannedBatch};
-use crate::ids::{Offset, Uuid};
+use crate::ids::{FileId, Offset, Uuid};
 use crate::io::{DirEntry, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::plant::Plant;
 use crate::time::Now;
@@ -334,6 +334,9 @@ impl Log {
         out: &mut Outbox,
     ) -> Result<(), String> {
         let state = match file_content(result)? {
+            Some(_) if self.plants.has(Plant::ProducersForgottenAtRestart) => {
+                Ok(ProducerState::new(offset, self.plants))
+            }
             Some(bytes) => {
                 let expiration_ms = self.settings.producer_id_expiration_ms;
                 ProducerState::from_snapshot(offset, &bytes, now.wall, expiration_ms, self.plants)
@@ -615,6 +618,12 @@ impl Log {
         self.settle(now, Some((slot, position as u32)), out)
     }
 
+    fn sync_recovered(&mut self, file: FileId, out: &mut Outbox) {
+        if !self.plants.has(Plant::RecoveryNotSynced) {
+            self.issue(Pending::Step, IoOp::Sync { file }, out);
+        }
+    }
+
     fn remove_segment(&mut self, slot: usize, out: &mut Outbox) {
         let removed = self.segments.remove(slot);
         self.issue(Pending::Step, IoOp::Close { file: removed.file }, out);
@@ -640,7 +649,7 @@ impl Log {
             let file = self.segments[slot].file;
             (self.segments[slot].len, self.segments[slot].written_len) = (len, len);
             self.issue(Pending::Step, IoOp::SetLen { file, len: u64::from(len) }, out);
-            self.issue(Pending::Step, IoOp::Sync { file }, out);
+            self.sync_recovered(file, out);
         }
         let mut end = if self.segments.is_empty() { Offset::ZERO } else { expected };
         if let Some(cut) = self.loader().cut {
@@ -702,8 +711,7 @@ impl Log {
         for slot in 0..self.segments.len() {
             let active = slot + 1 == self.segments.len();
             if slot >= recover_from {
-                let file = self.segments[slot].file;
-                self.issue(Pending::Step, IoOp::Sync { file }, out);
+                self.sync_recovered(self.segments[slot].file, out);
                 if !active && self.segments[slot].indexes.is_some() {
                     self.segments[slot].seal();
                     self.write_indexes(slot, out);

@@ -9,6 +9,7 @@ use super::log::{LoadHints, Log, LogState, PART, Pending};
 use super::names::{self, AsideReason, FileKind, FileStage, TopicPartition};
 use crate::ids::{FileId, Offset, Uuid};
 use crate::io::{IoOp, Level, Outbox};
+use crate::plant::Plant;
 use crate::time::{Mono, Now};
 
 /// Files, or a whole directory, that wait for their unlinking.
@@ -84,7 +85,8 @@ impl Log {
             *excess_bytes -= i64::from(first.len);
             return Some(Breach::LogStart);
         }
-        if *excess_bytes > 0 && *excess_bytes >= i64::from(first.len) {
+        let greedy = next_base.is_none() && self.plants.has(Plant::RetentionDeletesActiveSegment);
+        if *excess_bytes > 0 && (*excess_bytes >= i64::from(first.len) || greedy) {
             *excess_bytes -= i64::from(first.len);
             return Some(Breach::Size);
         }

@@ -10,6 +10,7 @@ use super::time_index::TimestampOffset;
 use crate::batch::{BatchLimits, records};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::io::Outbox;
+use crate::plant::Plant;
 use bytes::Bytes;
 
 /// What is looked for.
@@ -163,6 +164,9 @@ impl Log {
                 }
             };
             let wanted = match target {
+                LookupTarget::FirstAt(timestamp) if self.plants.has(Plant::TimestampLookupSkipsEqual) => {
+                    record.timestamp > timestamp
+                }
                 LookupTarget::FirstAt(timestamp) => record.timestamp >= timestamp,
                 LookupTarget::MaxTimestamp => record.timestamp == header.max_timestamp,
             };

@@ -9,6 +9,7 @@ mod order;
 mod protocol;
 mod retention;
 mod timestamps;
+mod wakeups;
 mod watermark;
 
 use crate::client::TopicPlan;
@@ -102,6 +103,7 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(timestamps::Timestamps::new(rules)),
         Box::new(retention::Retention::new(rules)),
         Box::new(protocol::Protocol::new(rules)),
+        Box::new(wakeups::Wakeups::new(rules)),
     ]
 }
 

@@ -1,0 +1,100 @@
+//! A fetch that waits is answered soon after what it waits for has happened (KAFKA-14334).
+//!
+//! Judged once all is healed, when nothing holds a message up for long. The fetchers with little patience are answered
+//! in time whatever happens: those that would wait for nine seconds tell.
+
+use super::{Checker, Rules, Violation, violation};
+use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey};
+use std::collections::BTreeMap;
+
+/// Longer than anything takes in a healed world.
+const SOON_NS: u64 = 4_000_000_000;
+
+#[derive(Debug)]
+pub struct Wakeups {
+    sent: BTreeMap<OpId, (PartitionKey, i64)>,
+    /// By the last offset of an acknowledged batch: when its producer knew.
+    acknowledged: BTreeMap<(PartitionKey, i64), u64>,
+    healed_at: Option<u64>,
+}
+
+impl Wakeups {
+    pub fn new(_: &Rules) -> Self {
+        Self { sent: BTreeMap::new(), acknowledged: BTreeMap::new(), healed_at: None }
+    }
+}
+
+impl Checker for Wakeups {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Sent { op, partition, values, .. } => {
+                self.sent.insert(*op, (*partition, values.len() as i64));
+            }
+            Fact::Acknowledged { op, base_offset: Some(base_offset) } => {
+                if let Some((partition, records)) = self.sent.remove(op) {
+                    self.acknowledged.entry((partition, base_offset + records - 1)).or_insert(entry.at);
+                }
+            }
+            Fact::Healed => self.healed_at = Some(entry.at),
+            Fact::Fetched { partition, asked_at, from, .. } => {
+                let Some(healed_at) = self.healed_at else { return Ok(()) };
+                let Some((_, known_at)) = self.acknowledged.range((*partition, *from)..=(*partition, i64::MAX)).next()
+                else {
+                    return Ok(());
+                };
+                let due = healed_at.max(*asked_at).max(*known_at) + SOON_NS;
+                if entry.at > due {
+                    let late_ms = (entry.at - due + SOON_NS) / 1_000_000;
+                    let text =
+                        format!("a fetch from {from} waited on for {late_ms} ms with an acknowledged record there");
+                    return violation("wakeups", *partition, text);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &FinalLogs) -> Result<(), Violation> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::{P, acknowledged, fetched, record, rules, sent};
+    use super::*;
+
+    /// A fetch from offset 0 that is asked at second 1 and answered at `answered_s`, of a record that was acknowledged
+    /// at second 2.
+    fn judge(answered_s: u64, healed: bool) -> Result<(), Violation> {
+        let mut checker = Wakeups::new(&rules());
+        let mut observe = |at_s: u64, mut fact: Fact| {
+            if let Fact::Fetched { asked_at, .. } = &mut fact {
+                *asked_at = 1_000_000_000;
+            }
+            checker.observe(&Entry { at: at_s * 1_000_000_000, client: Some(1), fact })
+        };
+        if healed {
+            observe(0, Fact::Healed)?;
+        }
+        observe(1, sent(1, P, 0..1))?;
+        observe(2, acknowledged(1, 0))?;
+        observe(answered_s, fetched(P, 1, &[record(0, 0)]))
+    }
+
+    #[test]
+    fn an_answer_that_comes_soon_is_good() {
+        assert_eq!(judge(6, true), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_that_waits_on_is_bad() {
+        assert!(judge(7, true).unwrap_err().text.contains("waited on for 5000 ms"));
+    }
+
+    #[test]
+    fn before_all_is_healed_anything_may_hold_it_up() {
+        assert_eq!(judge(60, false), Ok(()));
+    }
+}
