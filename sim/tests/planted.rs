@@ -10,39 +10,13 @@ use tidelog_sim::scenario::Scenario;
 use tidelog_sim::trace::Trace;
 use tidelog_sim::world;
 
-/// Within how many seeds each is found: about four times what it takes today.
-const SEEDS_AT_MOST: &[(Plant, u64)] = &[
-    (Plant::Canary, 30),
-    (Plant::AcknowledgeBeforeSync, 30),
-    (Plant::SyncErrorIgnored, 330),
-    (Plant::AppendsAfterIoError, 80),
-    (Plant::RollForgetsOldSegment, 30),
-    (Plant::NewSegmentNameNotSynced, 30),
-    (Plant::TornTailAccepted, 160),
-    (Plant::RecoveryNotSynced, 50),
-    (Plant::RecoveryPointAheadOfSync, 100),
-    (Plant::CrashTakenForCleanStop, 30),
-    (Plant::ProducersForgottenAtRestart, 140),
-    (Plant::HighWatermarkOneTooHigh, 50),
-    (Plant::FetchAboveHighWatermark, 30),
-    (Plant::IndexOffByOne, 140),
-    (Plant::TimestampLookupSkipsEqual, 90),
-    (Plant::SessionForgetsPartition, 30),
-    (Plant::WaiterLeaked, 30),
-    (Plant::WaitingFetchNotWoken, 400),
-    (Plant::AnswersOutOfOrder, 30),
-    (Plant::DuplicateAppendedTwice, 30),
-    (Plant::DuplicateAnsweredWithNewOffset, 30),
-    (Plant::SequenceGapAccepted, 90),
-    (Plant::WallClockAsserted, 60),
-];
+/// Within how many seeds each is found. Most take a few; a seed's meaning changes with what seeds draw.
+const SEEDS_AT_MOST: u64 = 600;
 
 /// What no client asks for yet.
 const NOT_YET: &[Plant] = &[
     // Topics are created once, at the start.
     Plant::MetadataCommittedBeforeSync,
-    // Nothing is deleted.
-    Plant::RetentionDeletesActiveSegment,
     // No producer takes another's place.
     Plant::ZombieProducerAccepted,
     // Nobody asks for the end of an epoch.
@@ -50,9 +24,9 @@ const NOT_YET: &[Plant] = &[
 ];
 
 /// The first seed that finds a planted bug, and what it says.
-fn first_to_find(plant: Plant, seeds: u64) -> Option<(u64, String)> {
+fn first_to_find(plant: Plant) -> Option<(u64, String)> {
     let plants = Plants::default().with(plant);
-    (0..seeds).find_map(|seed| {
+    (0..SEEDS_AT_MOST).find_map(|seed| {
         let run = || world::run(&Scenario::draw(seed), plants, Trace::default());
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(outcome) => outcome.violation.map(|violation| (seed, violation.to_string())),
@@ -68,6 +42,7 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[test]
 fn every_planted_bug_is_found() {
+    let searched: Vec<Plant> = Plant::ALL.iter().copied().filter(|plant| !NOT_YET.contains(plant)).collect();
     let next = AtomicUsize::new(0);
     // What the planted bugs make panic is what is asked for.
     let report = std::panic::take_hook();
@@ -75,10 +50,10 @@ fn every_planted_bug_is_found() {
     let missed: Vec<String> = std::thread::scope(|scope| {
         let search = || {
             let mut missed = Vec::new();
-            while let Some((plant, seeds)) = SEEDS_AT_MOST.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match first_to_find(*plant, *seeds) {
+            while let Some(plant) = searched.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match first_to_find(*plant) {
                     Some((seed, verdict)) => println!("{plant:?} is found by seed {seed}: {verdict}"),
-                    None => missed.push(format!("{plant:?} is not found by {seeds} seeds")),
+                    None => missed.push(format!("{plant:?} is not found by {SEEDS_AT_MOST} seeds")),
                 }
             }
             missed
@@ -89,12 +64,4 @@ fn every_planted_bug_is_found() {
     });
     std::panic::set_hook(report);
     assert!(missed.is_empty(), "{}", missed.join("\n"));
-}
-
-#[test]
-fn every_bug_that_can_be_planted_is_searched_for() {
-    let is_listed =
-        |plant: &&Plant| SEEDS_AT_MOST.iter().any(|(listed, _)| listed == *plant) || NOT_YET.contains(plant);
-    let forgotten: Vec<_> = Plant::ALL.iter().filter(|plant| !is_listed(plant)).collect();
-    assert!(forgotten.is_empty(), "{forgotten:?}");
 }

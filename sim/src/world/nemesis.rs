@@ -163,6 +163,11 @@ impl World {
             self.nodes[node].slow = None;
             let life = self.nodes[node].life;
             self.resume(node, life);
+            // A tick that was on its way ever so late comes when it is due.
+            if let Some(process) = self.nodes[node].process.as_mut() {
+                process.tick_at = None;
+                self.schedule_tick(node);
+            }
             let is_stopping = self.nodes[node].process.as_ref().is_some_and(|process| process.stopping.is_some());
             if self.nodes[node].disk.errors_dealt > 0 || is_stopping {
                 self.end_process(node, Loss::Process, 1_000_000);

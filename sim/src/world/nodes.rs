@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    fn schedule_tick(&mut self, place: usize) {
+    pub(super) fn schedule_tick(&mut self, place: usize) {
         let node = &mut self.nodes[place];
         let Some(process) = node.process.as_ref() else { return };
         let Some((deadline, _)) = process.broker.deadline() else { return };
