@@ -5,7 +5,7 @@ use crate::controller;
 use crate::ids::Offset;
 use crate::io::Outbox;
 use crate::time::Now;
-use crate::wire::messages::MetadataRequest;
+use crate::wire::messages::{BeginTransactionRecord, EndTransactionRecord, MetadataRequest};
 use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -50,7 +50,7 @@ impl Commits {
 
 impl Parts {
     /// Proposes the records of one decision; `after` follows their commit, or at once where there are none.
-    pub fn commit(&mut self, now: Now, records: Vec<MetadataRecord>, after: AfterCommit, out: &mut Outbox) {
+    pub fn commit(&mut self, now: Now, mut records: Vec<MetadataRecord>, after: AfterCommit, out: &mut Outbox) {
         if records.is_empty() {
             return self.finish(now, after, out);
         }
@@ -58,7 +58,16 @@ impl Parts {
             self.proposed.apply(record).expect("a decision fits the image that it was made from");
         }
         let version = self.proposed.metadata_version();
-        let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
+        let encode = |record: &MetadataRecord| controller::records::encode(record, version);
+        let mut values: Vec<Bytes> = records.iter().map(encode).collect();
+        if controller::records::has_transactions(version) && !self.quorum().fits_one_batch(&values) {
+            // KIP-868: all of it or nothing, wherever a crash cuts.
+            let (begin, end) = (BeginTransactionRecord::default().into(), EndTransactionRecord::default().into());
+            values.insert(0, encode(&begin));
+            values.push(encode(&end));
+            records.insert(0, begin);
+            records.push(end);
+        }
         // A metadata log that cannot be written has said so by an event of its own, which ends the broker.
         if let Ok(last) = self.quorum().propose(now, records, &values, out) {
             self.commits.waiting.push_back((last, after));

@@ -38,6 +38,7 @@ pub struct Feature {
 /// The first levels of `metadata.version` that know something.
 const WITH_CONTROLLED_SHUTDOWN: i16 = 7;
 const WITH_ZK_MIGRATION: i16 = 8;
+const WITH_TRANSACTIONS: i16 = 13;
 const WITH_CONTROLLER_REGISTRATION: i16 = 15;
 const WITH_DIRECTORIES: i16 = 17;
 const WITH_ELIGIBLE_LEADERS: i16 = 23;
@@ -119,6 +120,11 @@ pub fn check_features<'a>(levels: impl IntoIterator<Item = (&'a str, i16)>) -> R
         }
     }
     Ok(())
+}
+
+/// Whether a metadata log at this level may hold transactions (KIP-868).
+pub fn has_transactions(metadata_version: i16) -> bool {
+    metadata_version >= WITH_TRANSACTIONS
 }
 
 /// Whether a metadata log at this level may hold registrations of controllers (KIP-919).

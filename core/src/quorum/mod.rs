@@ -16,15 +16,15 @@ mod snapshot;
 mod state_file;
 
 pub use snapshot::SoleVoter;
-use snapshot::Voters;
+use snapshot::{BATCH_BYTES_MAX, Voters};
 use state_file::QuorumState;
 
-use crate::batch::{ControlRecord, ControlType};
+use crate::batch::{BatchHeader, ControlRecord, ControlType};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
 use crate::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
 use crate::plant::{Plant, Plants};
 use crate::storage::names::{self, ParsedFile, SnapshotStage};
-use crate::storage::{Append, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
+use crate::storage::{Append, AppendError, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
 use crate::time::{Mono, Now, WallMs};
 use crate::wire::MetadataRecord;
 use crate::wire::messages::LeaderChangeMessage;
@@ -190,8 +190,15 @@ impl Quorum {
         self.log.as_ref()
     }
 
-    /// Appends the records of one decision, each with its encoded form, which are committed together or not at all.
-    /// Returns the offset of the last of them.
+    /// Whether `values` surely come into one batch. A crash may leave a part of what takes several.
+    pub fn fits_one_batch(&self, values: &[Bytes]) -> bool {
+        let records: usize = values.iter().map(|value| value.len() + snapshot::RECORD_OVERHEAD_MAX).sum();
+        BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
+    }
+
+    /// Appends the records of one decision, each with its encoded form. They are committed together; where they do
+    /// not [fit one batch](Self::fits_one_batch) and are no transaction, a crash may leave the first of them alone.
+    /// Returns the offset of the last of them. An error: the log has gone offline.
     pub fn propose(
         &mut self,
         now: Now,
@@ -204,7 +211,7 @@ impl Quorum {
         let epoch = self.epoch();
         let log = self.log.as_mut().expect("a leader has a log");
         let base = log.log_end_offset();
-        for bytes in snapshot::batches(base, epoch, now.wall, values) {
+        for bytes in snapshot::batches(base, epoch, now.wall, values, batch_bytes_max(&self.config.log)) {
             self.bytes_since_snapshot += bytes.len() as u64;
             append(log, now, epoch, bytes, out)?;
         }
@@ -669,7 +676,16 @@ impl Quorum {
     }
 }
 
+/// A batch of metadata fits into a segment, whatever its size.
+fn batch_bytes_max(settings: &LogSettings) -> usize {
+    BATCH_BYTES_MAX.min(settings.segment_bytes as usize)
+}
+
 fn append(log: &mut Log, now: Now, epoch: LeaderEpoch, bytes: Bytes, out: &mut Outbox) -> Result<(), String> {
-    log.append(now, Append::Own(&bytes), epoch, out).map_err(|error| error.to_string())?;
-    Ok(())
+    match log.append(now, Append::Own(&bytes), epoch, out) {
+        Ok(_) => Ok(()),
+        Err(AppendError::NotOpen(why)) => Err(why),
+        // To go on without it would leave whoever waits for it waiting for ever.
+        Err(error) => panic!("the metadata log refuses a batch: {error}"),
+    }
 }

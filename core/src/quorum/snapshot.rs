@@ -71,7 +71,7 @@ pub fn encode(
     controls.extend(voter.into_iter().flat_map(SoleVoter::control_records));
     let mut next = Offset(controls.len() as i64);
     let mut file = BytesMut::from(&ControlRecord::batch(&controls, Offset::ZERO, epoch, now)[..]);
-    for batch in batches(next, epoch, now, metadata) {
+    for batch in batches(next, epoch, now, metadata, BATCH_BYTES_MAX) {
         file.extend_from_slice(&batch);
     }
     next = next + metadata.len() as i64;
@@ -81,13 +81,16 @@ pub fn encode(
     file.freeze()
 }
 
-/// Encoded metadata records in batches of at most [`BATCH_BYTES_MAX`].
-pub fn batches(base: Offset, epoch: LeaderEpoch, now: WallMs, metadata: &[Bytes]) -> Vec<Bytes> {
+/// What a record takes at most in its batch, beside its value.
+pub const RECORD_OVERHEAD_MAX: usize = 64;
+
+/// Encoded metadata records in batches of at most `bytes_max`; a record that is larger stands alone.
+pub fn batches(base: Offset, epoch: LeaderEpoch, now: WallMs, metadata: &[Bytes], bytes_max: usize) -> Vec<Bytes> {
     let mut built = Vec::new();
     let mut next = base;
     let mut builder = BatchBuilder::new().at(next, epoch);
     for value in metadata {
-        if !builder.is_empty() && builder.size_bytes() + value.len() + 64 > BATCH_BYTES_MAX {
+        if !builder.is_empty() && builder.size_bytes() + value.len() + RECORD_OVERHEAD_MAX > bytes_max {
             next = next + i64::from(builder.records_count());
             built.push(builder.build());
             builder = BatchBuilder::new().at(next, epoch);
