@@ -152,8 +152,10 @@ pub enum Note<'a> {
     Cut {
         conn: ConnId,
     },
+    /// A client is handed this, on the connection that it believes in.
     Client {
         client: u32,
+        conn: Option<ConnId>,
         input: &'a ClientInput,
     },
     Fact {

@@ -356,7 +356,8 @@ impl World {
 
     fn step_client(&mut self, client: usize, input: ClientInput) {
         self.events.cause = self.trace.events();
-        self.trace.note(self.now, Note::Client { client: self.clients[client].number, input: &input });
+        let ClientSlot { number, conn, .. } = self.clients[client];
+        self.trace.note(self.now, Note::Client { client: number, conn, input: &input });
         let mut digest = Digest::default();
         match &input {
             ClientInput::Frame(frame) => digest.bytes(frame),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tidelog_core::broker::PartitionView;
 use tidelog_core::ids::{ConnId, FileId};
-use tidelog_core::io::{DiskPath, Input, IoCommand, IoCompletion, IoDone, IoOp, IoOwner, Output};
+use tidelog_core::io::{DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, Output};
 use tidelog_sim::client::ClientInput;
 use tidelog_sim::history::{Fact, PartitionKey};
 use tidelog_sim::network::{CONNECTIONS_MAX, Way};
@@ -128,7 +128,7 @@ impl Describer {
                 let text = format!("{} is gone, with all that is under way on it", conn_name(*conn));
                 vec![Line::new("network", "network", conn_name(*conn), text)]
             }
-            Note::Client { client, input } => {
+            Note::Client { client, input, .. } => {
                 vec![Line::new(format_args!("client{client}"), "client", "", client_input(input))]
             }
             Note::Fact { client, fact } => {
@@ -174,6 +174,7 @@ impl Describer {
                 shorten(format!("[{}]", names.join(" ")), 200)
             }
             Ok(IoDone::Volume { usable_bytes, .. }) => format!("{usable_bytes} bytes usable"),
+            Err(error) if error.kind == IoErrorKind::NotFound => "is not there".into(),
             Err(error) => format!("FAILED {error}"),
         };
         (path, format!("{id} {what}: {result}"))
@@ -262,10 +263,35 @@ fn shown(path: &DiskPath) -> String {
     format!("{}:{}", path.dir.0, path.path)
 }
 
-/// A request or response, without the tagged fields that it does not have.
+/// A request or response, without the tagged fields that it does not have, and with its records as their length.
 fn body(body: &impl fmt::Debug) -> String {
     let text = format!("{body:?}").replace(", unknown_tagged_fields: TaggedFields(None)", "");
-    shorten(text, 400)
+    shorten(without_bytes(&text), 400)
+}
+
+/// A text with every `b"..."` in it as `<length>`.
+fn without_bytes(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, literal)) = rest.split_once("(b\"") {
+        let (mut chars, mut len) = (literal.char_indices(), 0);
+        let end = loop {
+            match chars.next() {
+                Some((place, '"')) => break place + 1,
+                Some((_, '\\')) => {
+                    // `\xff`, or one character.
+                    let skipped = if matches!(chars.next(), Some((_, 'x'))) { 2 } else { 0 };
+                    chars.by_ref().take(skipped).for_each(drop);
+                }
+                Some(_) => {}
+                None => break literal.len(),
+            }
+            len += 1;
+        };
+        plain.push_str(&format!("{before}(<{len}>"));
+        rest = &literal[end..];
+    }
+    plain + rest
 }
 
 fn client_input(input: &ClientInput) -> String {
@@ -297,4 +323,17 @@ pub fn shorten(mut text: String, longest: usize) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_by_their_length() {
+        let bytes = |bytes: &'static [u8]| bytes::Bytes::from_static(bytes);
+        let text = format!("{:?}", [Some(bytes(b"a\"\\\0\xffz\n")), None, Some(bytes(b""))]);
+        assert_eq!(without_bytes(&text), "[Some(<7>), None, Some(<0>)]");
+        assert_eq!(without_bytes("(b\"cut off"), "(<7>");
+    }
 }

@@ -8,6 +8,7 @@ mod run;
 mod select;
 mod sinks;
 mod threads;
+mod view;
 
 use clap::{Parser, Subcommand};
 use select::Selected;
@@ -30,6 +31,8 @@ enum Command {
     Loop(loops::Loop),
     /// Shrink a failing seed or file to as few events as can be, for the same failure.
     Minimise(minimise::Minimise),
+    /// Write a run as one page, to look at in a browser.
+    View(view::View),
     /// Find the first event in which two runs, or two builds, differ.
     Diff(diff::Diff),
     /// Print the rolling hash of seeds: the same in every process, or something is not deterministic.
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Replay(replay) => replay.run(),
         Command::Loop(command) => command.run(),
         Command::Minimise(minimise) => minimise.run(),
+        Command::View(view) => view.run(),
         Command::Diff(diff) => diff.run(),
         Command::Hash(hash) => hash.run(),
         Command::Scenario { selected } => scenario(&selected),
