@@ -143,6 +143,22 @@ pub enum Fact {
     CacheLost {
         node: u32,
     },
+    /// Bytes at rest were damaged, of a partition's segments or of one of its time indexes (which Kafka's format gives
+    /// no checksum, and nobody restores).
+    Damaged {
+        partition: PartitionKey,
+        time_index: bool,
+    },
+    /// What was damaged is as it was before, by hand.
+    Repaired {
+        node: u32,
+    },
+    /// What was read does not check out.
+    Corrupt {
+        partition: PartitionKey,
+        asked_at: u64,
+        text: String,
+    },
     /// The node has a new process.
     Restarted {
         node: u32,

@@ -6,7 +6,7 @@
 use crate::client::records::Codec;
 use crate::client::{FetcherPlan, HostilePlan, ListerPlan, ProducerPlan, TopicPlan, TrimmerPlan};
 use crate::clock::{ClockOptions, Drift};
-use crate::disk::{DiskOptions, Loss};
+use crate::disk::{Damage, DiskOptions, Loss};
 use crate::network::{NetworkOptions, Ways};
 use crate::random::{Ratio, Stream, stream};
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,16 @@ pub enum Fault {
         step_ns_max: u64,
     },
     DiskFull {
+        for_ns: u64,
+    },
+    /// Bytes at rest go bad; what cannot be rebuilt is restored by hand after a while, and the broker restarted.
+    Damage {
+        damage: Damage,
+        for_ns: u64,
+    },
+    /// The process dies, and finds an empty directory in the place of one of its own until the volume is mounted.
+    Unmount {
+        dir: u16,
         for_ns: u64,
     },
     WallJump {
@@ -350,6 +360,9 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
         swarm.one_in(5).then_some(5),
         swarm.one_in(4).then_some(6),
         swarm.one_in(8).then_some(7),
+        swarm.one_in(4).then_some(8),
+        swarm.one_in(4).then_some(9),
+        swarm.one_in(8).then_some(10),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
     if kinds.is_empty() || swarm.one_in(10) {
@@ -381,6 +394,12 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
                     for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns),
                     times: if stream.one_in(3) { stream.between(2, 6) as u32 } else { 1 },
                 },
+                8 => {
+                    let damage = *stream.pick(&[Damage::Flip, Damage::Misdirected, Damage::Latent]);
+                    Fault::Damage { damage, for_ns: stream.skewed(3 * SECOND) }
+                }
+                9 => Fault::Damage { damage: Damage::Hint, for_ns: 0 },
+                10 => Fault::Unmount { dir: stream.below(2) as u16, for_ns: stream.skewed(2 * SECOND) },
                 _ => Fault::Slow { for_ns: stream.skewed(3 * SECOND), step_ns_max: stream.between(1, 20) * MS },
             };
             let at_ns = stream.between(0, fault_ns);

@@ -257,6 +257,7 @@ impl World {
                 self.nodes[node].disk.full = false;
                 self.trace.note(self.now, Note::Full { node, full: false });
             }
+            Event::Repair { node } => self.repair(node),
             Event::Heal => self.heal(),
             Event::LastRead => self.begin_last_read(),
         }

@@ -1,15 +1,17 @@
-//! What no history excuses: answers that do not decode, come in the wrong order, or say what they must not; and a
+//! What no history excuses (but for the bytes that damage at rest explains, until it is repaired): answers that do not decode, come in the wrong order, or say what they must not; and a
 //! topic that changes its id.
 //!
 //! (Row 29 of the contract; the clients notice most of it and say so.)
 
 use super::{Checker, Rules, Violation};
-use crate::history::{Entry, Fact, FinalLogs};
+use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Protocol {
     topics: BTreeMap<(u32, u16), [u8; 16]>,
+    /// Partitions whose segments were damaged, and when they were repaired.
+    damaged: BTreeMap<PartitionKey, Option<u64>>,
 }
 
 impl Protocol {
@@ -31,6 +33,19 @@ impl Checker for Protocol {
                 }
                 format!("topic t{topic} of node {node} has changed its id")
             }
+            Fact::Damaged { partition, time_index: false } => {
+                self.damaged.insert(*partition, None);
+                return Ok(());
+            }
+            Fact::Repaired { node } => {
+                let of_node = self.damaged.iter_mut().filter(|(partition, _)| partition.node == *node);
+                of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
+                return Ok(());
+            }
+            Fact::Corrupt { partition, asked_at, text } => match self.damaged.get(partition) {
+                Some(repaired_at) if repaired_at.is_none_or(|repaired_at| *asked_at <= repaired_at) => return Ok(()),
+                _ => format!("{partition} {text}"),
+            },
             _ => return Ok(()),
         };
         Err(Violation { checker: "protocol", place: None, text })
@@ -58,5 +73,17 @@ mod tests {
         let topic = |id| Fact::Topic { node: 0, topic: 0, id: [id; 16] };
         assert_eq!(judge(Protocol::default(), vec![topic(1), topic(1)], &[]), Ok(()));
         assert!(judge(Protocol::default(), vec![topic(1), topic(2)], &[]).is_err());
+    }
+
+    #[test]
+    fn bytes_that_do_not_check_out_are_excused_by_damage_until_it_is_repaired() {
+        let corrupt = |asked_at| Fact::Corrupt { partition: P, asked_at, text: "from 3: crc".into() };
+        let damaged = |time_index| Fact::Damaged { partition: P, time_index };
+        let run = |facts| judge(Protocol::default(), facts, &[]);
+        assert_eq!(run(vec![damaged(false), corrupt(1)]), Ok(()));
+        assert_eq!(run(vec![damaged(false), Fact::Repaired { node: 0 }, corrupt(1)]), Ok(()), "asked before");
+        assert!(run(vec![corrupt(1)]).unwrap_err().contains("from 3: crc"));
+        assert!(run(vec![damaged(true), corrupt(1)]).is_err());
+        assert!(run(vec![damaged(false), Fact::Repaired { node: 0 }, corrupt(3)]).is_err());
     }
 }

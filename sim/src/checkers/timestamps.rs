@@ -6,7 +6,7 @@
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Timestamps {
@@ -14,6 +14,9 @@ pub struct Timestamps {
     answers: Vec<Answer>,
     /// How far a partition was known to be readable, and since when.
     known: BTreeMap<PartitionKey, Vec<(u64, i64)>>,
+    /// Damaged partitions, and when they were repaired; damage of a time index never is.
+    damaged: BTreeMap<PartitionKey, Option<u64>>,
+    blurred: BTreeSet<PartitionKey>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,19 @@ impl Checker for Timestamps {
                 if matches!(asked, Asked::Timestamp(_) | Asked::MaxTimestamp) =>
             {
                 let (partition, asked, asked_at) = (*partition, *asked, *asked_at);
+                // What the headers say is believed until a checksum is compared, here as in Kafka.
+                let repaired_at = self.damaged.get(&partition);
+                let in_doubt = repaired_at.is_some_and(|at| at.is_none_or(|repaired_at| asked_at <= repaired_at));
+                if in_doubt || self.blurred.contains(&partition) {
+                    return Ok(());
+                }
                 self.answers.push(Answer { partition, asked, asked_at, offset: *offset, timestamp: *timestamp });
+            }
+            Fact::Damaged { partition, time_index: true } => drop(self.blurred.insert(*partition)),
+            Fact::Damaged { partition, .. } => drop(self.damaged.insert(*partition, None)),
+            Fact::Repaired { node } => {
+                let of_node = self.damaged.iter_mut().filter(|(partition, _)| partition.node == *node);
+                of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
             }
             Fact::CacheLost { node } => {
                 let rules = &self.rules;
@@ -156,5 +171,21 @@ mod tests {
     #[test]
     fn a_newest_that_is_not_is_found() {
         assert!(run(Asked::MaxTimestamp, 2, 1_003).unwrap_err().contains("one has 1005"));
+    }
+
+    #[test]
+    fn answers_about_damaged_bytes_are_excused_until_they_are_repaired() {
+        let log = [record(0, 5), record(1, 1)];
+        let run = |between: Vec<Fact>| {
+            let mut facts = vec![fetched(P, 2, &log)];
+            facts.extend(between);
+            facts.extend([sent(9, P, 8..9), listed(Asked::Timestamp(1_002), -1, -1)]);
+            judge(Timestamps::new(&rules()), facts, &[(P, &log)])
+        };
+        let damaged = |time_index| Fact::Damaged { partition: P, time_index };
+        assert!(run(vec![]).is_err());
+        assert_eq!(run(vec![damaged(false)]), Ok(()));
+        assert!(run(vec![damaged(false), Fact::Repaired { node: 0 }]).is_err());
+        assert_eq!(run(vec![damaged(true), Fact::Repaired { node: 0 }]), Ok(()));
     }
 }

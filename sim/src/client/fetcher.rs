@@ -1,7 +1,7 @@
 //! A consumer of fixed partitions: long polls from offset 0 on, with or without a fetch session (KIP-227). Where its
 //! position has left the log it goes on at the log's start.
 
-use super::records::Seen;
+use super::records::{Seen, Unreadable};
 use super::session::{Answer, Session, SessionEvent};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
@@ -322,7 +322,11 @@ impl Fetcher {
         }
         let seen = match self.setting.payloads.decode(answer.records.take().unwrap_or_default()) {
             Ok(seen) => seen,
-            Err(text) => return out.misbehaved(format!("{partition} from {from}: {text}")),
+            Err(Unreadable::Wrong(text)) => return out.misbehaved(format!("{partition} from {from}: {text}")),
+            Err(Unreadable::Damaged(text)) => {
+                self.next_at = now + RETRY_NS;
+                return out.fact(Fact::Corrupt { partition, asked_at, text: format!("from {from}: {text}") });
+            }
         };
         // A batch comes whole, though it was asked for from its middle.
         let records: Vec<ReadRecord> = seen

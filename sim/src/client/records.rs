@@ -64,6 +64,15 @@ pub struct Seen {
     pub batch_bytes: u32,
 }
 
+/// Why bytes that were read are no records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A checksum says so.
+    Damaged(String),
+    /// They check out, and are not what was sent.
+    Wrong(String),
+}
+
 impl Payloads {
     fn record(&self, id: ValueId) -> Record {
         let mut stream = stream(self.seed, "record", &[id.0]);
@@ -149,9 +158,9 @@ impl Payloads {
 
     /// The records of a Fetch response, batch by batch; a batch that the response cuts off is left out. An error
     /// tells what is wrong with the bytes.
-    pub fn decode(&self, mut bytes: Bytes) -> Result<Vec<Seen>, String> {
+    pub fn decode(&self, mut bytes: Bytes) -> Result<Vec<Seen>, Unreadable> {
         let mut seen = Vec::new();
-        while let Some(batch) = next_batch(&mut bytes)? {
+        while let Some(batch) = next_batch(&mut bytes).map_err(Unreadable::Damaged)? {
             let is_log_append_time = batch[22] & 8 != 0;
             let max_timestamp = i64::from_be_bytes(batch[35..43].try_into().expect("eight bytes"));
             let base_offset = i64::from_be_bytes(batch[..8].try_into().expect("eight bytes"));
@@ -162,15 +171,15 @@ impl Payloads {
                     decompress(bytes, codec).ok_or_else(|| std::io::Error::other("does not decompress").into())
                 }),
             )
-            .map_err(|error| format!("the batch at offset {base_offset}: {error}"))?;
+            .map_err(|error| Unreadable::Damaged(format!("the batch at offset {base_offset}: {error}")))?;
             if set.records.len() as i64 != i64::from(last_delta) + 1 {
-                return Err(format!(
+                return Err(Unreadable::Wrong(format!(
                     "the batch at offset {base_offset} ends with delta {last_delta} and holds {} records",
                     set.records.len()
-                ));
+                )));
             }
             for record in set.records {
-                let value = self.recognise(&record)?;
+                let value = self.recognise(&record).map_err(Unreadable::Wrong)?;
                 let timestamp = if is_log_append_time { max_timestamp } else { record.timestamp };
                 seen.push(Seen { offset: record.offset, timestamp, is_log_append_time, value, batch_bytes: 0 });
             }
@@ -278,9 +287,12 @@ mod tests {
     fn a_record_of_other_bytes_is_noticed() {
         let bytes = PAYLOADS.encode(&[ValueId::new(1, 1)], &[5], Codec::None, None);
         let other = Payloads { seed: 2, ..PAYLOADS };
-        assert!(other.decode(bytes.clone()).unwrap_err().contains("is not what was sent as c1v1"));
-        let mut torn = bytes.to_vec();
-        *torn.last_mut().unwrap() ^= 1;
-        assert!(PAYLOADS.decode(torn.into()).is_err());
+        let Err(Unreadable::Wrong(text)) = other.decode(bytes.clone()) else { panic!("the checksum is right") };
+        assert!(text.contains("is not what was sent as c1v1"), "{text}");
+        for place in 16..bytes.len() {
+            let mut torn = bytes.to_vec();
+            torn[place] ^= 1;
+            assert!(matches!(PAYLOADS.decode(torn.into()), Err(Unreadable::Damaged(_))), "byte {place}");
+        }
     }
 }

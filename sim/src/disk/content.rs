@@ -4,7 +4,7 @@ use crate::random::Stream;
 use bytes::Bytes;
 
 /// A sector: what a disk writes whole or not at all.
-const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = 512;
 
 /// Bytes with an implicit tail of zeros, so that a preallocated file costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,6 +133,15 @@ impl FileContent {
     pub(super) fn fail_sync(&mut self, stream: &mut Stream) {
         self.land(stream);
         self.distrusted = true;
+    }
+
+    /// A byte is another from now on, wherever it is looked at.
+    pub(super) fn poke(&mut self, position: u64, byte: u8) {
+        for image in [&mut self.visible, &mut self.stable] {
+            if position < image.len {
+                image.write(position, &[byte]);
+            }
+        }
     }
 
     /// The machine loses its power: what was not synced is kept, lost, torn or reordered.

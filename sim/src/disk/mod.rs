@@ -8,7 +8,10 @@
 //! in part: nobody learns of it.
 
 mod content;
+mod damage;
 mod tree;
+
+pub use damage::{Damage, Damaged};
 
 use crate::random::{Ratio, Stream, stream};
 use crate::trace::Digest;
@@ -113,9 +116,6 @@ pub struct Disk {
     crashes: u64,
     /// Faults other than crashes are dealt.
     faulty: bool,
-    /// The node has been up once. Before that its disks give no errors: an operator who formats new disks and sees
-    /// one fail does not go on with what is left (the broker refuses that by itself).
-    pub is_formatted: bool,
     /// The volume is full.
     pub full: bool,
     /// Errors that this disk has dealt since the process started.
@@ -123,6 +123,7 @@ pub struct Disk {
     /// Files on which a command has failed: those that were queued behind it fail too, instead of breaking the
     /// contract.
     failed: BTreeSet<FileId>,
+    wounds: damage::Wounds,
 }
 
 macro_rules! contract {
@@ -146,10 +147,10 @@ impl Disk {
             commands: 0,
             crashes: 0,
             faulty: true,
-            is_formatted: false,
             full: false,
             errors_dealt: 0,
             failed: BTreeSet::new(),
+            wounds: damage::Wounds::default(),
         }
     }
 
@@ -162,6 +163,7 @@ impl Disk {
     pub fn heal(&mut self) {
         self.faulty = false;
         self.full = false;
+        self.repair();
     }
 
     /// Takes a command up; it completes at the time that is returned.
@@ -205,7 +207,7 @@ impl Disk {
             assert_eq!(lane.queue.pop_front(), Some(ticket), "a lane completes in order");
         }
         let mut stream = stream(self.seed, "disk.fault", &[self.node, ticket.0]);
-        let result = match self.fault(&pending.op, &mut stream) {
+        let result = match self.fault(&pending, &mut stream) {
             Some(error) => {
                 self.errors_dealt += 1;
                 self.failed.extend(file_of(&pending.op));
@@ -250,7 +252,7 @@ impl Disk {
         match loss {
             Loss::Process => self.tree.lose_process(&mut stream),
             Loss::Power => {
-                self.tree.lose_power(&mut stream);
+                self.tree.lose_power(&mut stream, self.wounds.roots());
                 true
             }
         }
@@ -268,7 +270,11 @@ impl Disk {
         Pinned { inode: open.inode, position: slice.position, len: slice.len }
     }
 
-    pub fn read_pinned(&self, pinned: Pinned) -> Bytes {
+    /// The bytes of a slice that leaves; none where the disk cannot read them.
+    pub fn read_pinned(&self, pinned: Pinned) -> Option<Bytes> {
+        if self.wounds.hurt(pinned.inode, pinned.position, pinned.position + u64::from(pinned.len)) {
+            return None;
+        }
         let bytes = self.tree.file(pinned.inode).read(pinned.position, u64::from(pinned.len));
         contract!(
             bytes.len() == pinned.len as usize,
@@ -276,7 +282,7 @@ impl Disk {
             pinned.len,
             bytes.len()
         );
-        bytes
+        Some(bytes)
     }
 
     /// Commands under way, for the liveness check.
@@ -343,12 +349,10 @@ impl Disk {
         }
     }
 
-    fn fault(&mut self, op: &IoOp, stream: &mut Stream) -> Option<IoError> {
+    fn fault(&mut self, pending: &Pending, stream: &mut Stream) -> Option<IoError> {
+        let op = &pending.op;
         if let Some(why) = self.fails_with_what_failed(op) {
             return Some(error(IoErrorKind::Other, format!("{}: {why}", self.describe(op))));
-        }
-        if !self.is_formatted {
-            return None;
         }
         if self.full && op_grows(op) {
             if let IoOp::Write { file, position, chunks } = op {
@@ -357,6 +361,9 @@ impl Disk {
                 self.tree.file_mut(inode).write(*position, &chunks[..some]);
             }
             return Some(error(IoErrorKind::NoSpace, format!("{}: no space left on device", self.describe(op))));
+        }
+        if self.is_unreadable(pending) {
+            return Some(error(IoErrorKind::Other, format!("{}: input/output error", self.describe(op))));
         }
         if !self.faulty {
             return None;
@@ -379,6 +386,20 @@ impl Disk {
             other => self.execute_in_part(other, stream),
         }
         Some(error(IoErrorKind::Other, format!("{}: input/output error", self.describe(op))))
+    }
+
+    /// Whether a command reads a sector that has gone bad.
+    fn is_unreadable(&self, pending: &Pending) -> bool {
+        match &pending.op {
+            IoOp::Read { position, len, .. } => {
+                let inode = pending.source.expect("a read has a source");
+                self.wounds.hurt(inode, *position, position + u64::from(*len))
+            }
+            IoOp::Load { path, .. } => {
+                self.find_file(path).is_ok_and(|inode| self.wounds.hurt(inode, 0, self.tree.file(inode).len()))
+            }
+            _ => false,
+        }
     }
 
     /// A command that was given before its sender knew that one before it has failed.
@@ -495,6 +516,8 @@ impl Disk {
                     self.handle(*file).path
                 );
                 self.tree.file_mut(inode).write(*position, chunks);
+                let end = position + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                self.wounds.overwritten(inode, *position, end);
                 Ok(IoDone::Unit)
             }
             IoOp::Read { position, len, .. } => {

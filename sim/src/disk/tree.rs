@@ -70,6 +70,16 @@ impl Tree {
         matches!(self.nodes[&inode], Node::Directory { .. })
     }
 
+    pub(super) fn is_file(&self, inode: Inode) -> bool {
+        matches!(self.nodes.get(&inode), Some(Node::File(_)))
+    }
+
+    /// Puts another root, or an empty one, in the place of a log directory's; yields the one that was there.
+    pub(super) fn swap_root(&mut self, dir: u16, root: Option<Inode>) -> Inode {
+        let root = root.unwrap_or_else(|| self.add_directory());
+        std::mem::replace(&mut self.roots[usize::from(dir)], root)
+    }
+
     /// What `path` below the root `dir` names.
     pub(super) fn find(&self, dir: u16, path: &str) -> Result<Inode, PathError> {
         let mut inode = *self.roots.get(usize::from(dir)).ok_or(PathError::NotFound)?;
@@ -159,8 +169,8 @@ impl Tree {
         }
     }
 
-    /// The machine loses its power.
-    pub(super) fn lose_power(&mut self, stream: &mut Stream) {
+    /// The machine loses its power. What lies below `kept` is not forgotten, though no root reaches it.
+    pub(super) fn lose_power(&mut self, stream: &mut Stream, kept: impl Iterator<Item = Inode>) {
         self.land_names(stream);
         for node in self.nodes.values_mut() {
             match node {
@@ -168,7 +178,7 @@ impl Tree {
                 Node::Directory { visible, stable } => visible.clone_from(stable),
             }
         }
-        self.forget_the_unreachable();
+        self.forget_the_unreachable(kept);
     }
 
     /// The process ends; the machine goes on. Tells whether something is lost all the same.
@@ -203,9 +213,10 @@ impl Tree {
         }
     }
 
-    fn forget_the_unreachable(&mut self) {
+    fn forget_the_unreachable(&mut self, kept: impl Iterator<Item = Inode>) {
         let mut reached = BTreeSet::new();
         let mut open = self.roots.clone();
+        open.extend(kept);
         while let Some(inode) = open.pop() {
             reached.insert(inode);
             if let Node::Directory { visible, .. } = &self.nodes[&inode] {
@@ -261,7 +272,7 @@ mod tests {
             let file = tree.create_file(root, "00.log");
             tree.file_mut(file).write(0, &["data".into()]);
             tree.file_mut(file).sync();
-            tree.lose_power(&mut stream(seed, "crash", &[]));
+            tree.lose_power(&mut stream(seed, "crash", &[]), std::iter::empty());
             match tree.find_file(0, "00.log") {
                 Ok(inode) => assert_eq!(tree.file(inode).read(0, 9), "data"),
                 Err(error) => {
@@ -283,7 +294,7 @@ mod tests {
             tree.create_file(topic, "00.log");
             tree.sync_directory(topic);
             tree.create_file(topic, "01.log");
-            tree.lose_power(&mut stream(seed, "crash", &[]));
+            tree.lose_power(&mut stream(seed, "crash", &[]), std::iter::empty());
             assert!(tree.find(1, "topic-0/00.log").is_ok());
         }
     }
@@ -296,7 +307,7 @@ mod tests {
             tree.create_file(root, "old");
             tree.sync_directory(root);
             tree.rename((root, "old"), (root, "new"));
-            tree.lose_power(&mut stream(seed, "crash", &[]));
+            tree.lose_power(&mut stream(seed, "crash", &[]), std::iter::empty());
             assert_eq!(names(&tree, "").len(), 1, "{:?}", names(&tree, ""));
         }
     }
@@ -313,7 +324,7 @@ mod tests {
             tree.sync_directory(topic);
             tree.remove(root, "topic-0");
             assert_eq!(names(&tree, ""), [""; 0]);
-            tree.lose_power(&mut stream(seed, "crash", &[]));
+            tree.lose_power(&mut stream(seed, "crash", &[]), std::iter::empty());
             tree.find(0, "topic-0").is_ok() && names(&tree, "topic-0") == ["b"]
         });
         assert!(in_part);
@@ -326,7 +337,7 @@ mod tests {
             let root = tree.find(0, "").unwrap();
             tree.create_file(root, "checkpoint");
             tree.replace(root, "checkpoint", b"1");
-            tree.lose_power(&mut stream(seed, "crash", &[]));
+            tree.lose_power(&mut stream(seed, "crash", &[]), std::iter::empty());
             let inode = tree.find_file(0, "checkpoint").unwrap();
             assert_eq!(tree.file(inode).read(0, 9), "1");
         }

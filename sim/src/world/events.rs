@@ -70,6 +70,10 @@ pub enum Event {
     DiskHasSpace {
         node: usize,
     },
+    /// What was damaged is restored by hand.
+    Repair {
+        node: usize,
+    },
     Heal,
     LastRead,
 }
@@ -92,6 +96,7 @@ impl Event {
             | Event::Fault(_)
             | Event::Resume { .. }
             | Event::DiskHasSpace { .. }
+            | Event::Repair { .. }
             | Event::Heal
             | Event::LastRead => None,
         }

@@ -3,8 +3,8 @@
 use super::events::Event;
 use super::{Phase, World};
 use crate::client::ClientInput;
-use crate::disk::Loss;
-use crate::history::Fact;
+use crate::disk::{Damage, Loss};
+use crate::history::{Fact, PartitionKey};
 use crate::network::Outage;
 use crate::random::stream;
 use crate::scenario::Fault;
@@ -66,6 +66,17 @@ impl World {
                 self.trace.note(self.now, Note::Full { node, full: true });
                 self.events.push(self.now + for_ns, Event::DiskHasSpace { node });
             }
+            Fault::Damage { damage, for_ns } => self.damage(node, damage, for_ns),
+            Fault::Unmount { dir, for_ns } => {
+                // The only directory: that would be a new node.
+                if self.scenario.disk.directories == 1 || self.nodes[node].disk.is_damaged() {
+                    return;
+                }
+                self.count("volumes unmounted");
+                self.end_process(node, Loss::Power, 1_000_000);
+                self.nodes[node].disk.unmount(dir % self.scenario.disk.directories);
+                self.events.push(self.now + for_ns, Event::Repair { node });
+            }
             Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
             Fault::Pause { for_ns } => {
                 if self.nodes[node].process.is_some() && !self.nodes[node].paused {
@@ -75,6 +86,40 @@ impl World {
                     self.events.push(self.now + for_ns, Event::Resume { node, life });
                 }
             }
+        }
+    }
+
+    fn damage(&mut self, node: usize, damage: Damage, for_ns: u64) {
+        let dealt = self.counts.get("bytes damaged").copied().unwrap_or(0);
+        let mut stream = stream(self.scenario.seed, "damage", &[node as u64, self.now, dealt]);
+        let Some(damaged) = self.nodes[node].disk.damage(damage, &mut stream) else { return };
+        self.count("bytes damaged");
+        self.trace.say(self.now, format_args!("node{node}"), format_args!("! {damage:?} in {damaged:?}"));
+        let time_index = damaged.path.ends_with(".timeindex");
+        if let Some(partition) = self.partition_at(node, &damaged.path)
+            && (damage != Damage::Hint || time_index)
+        {
+            self.fact(None, Fact::Damaged { partition, time_index });
+        }
+        if damage != Damage::Hint {
+            self.events.push(self.now + for_ns, Event::Repair { node });
+        }
+    }
+
+    /// The partition to whose directory a path belongs.
+    fn partition_at(&self, node: usize, path: &str) -> Option<PartitionKey> {
+        let (directory, _) = path.split_once('/')?;
+        let (name, index) = directory.rsplit_once('-')?;
+        let topic = self.scenario.topics.iter().position(|topic| topic.name == name)?;
+        Some(PartitionKey { node: node as u32, topic: topic as u16, index: index.parse().ok()? })
+    }
+
+    /// An operator restores what was damaged and starts the broker again.
+    pub(super) fn repair(&mut self, node: usize) {
+        if self.nodes[node].disk.is_damaged() {
+            self.nodes[node].disk.repair();
+            self.fact(None, Fact::Repaired { node: node as u32 });
+            self.end_process(node, Loss::Process, 1_000_000);
         }
     }
 
@@ -157,6 +202,7 @@ impl World {
             if self.nodes[node].disk.full {
                 self.trace.note(self.now, Note::Full { node, full: false });
             }
+            self.repair(node);
             self.nodes[node].disk.heal();
             self.nodes[node].crash_again.clear();
             self.nodes[node].crash_after_steps = None;

@@ -162,7 +162,6 @@ impl World {
                 digest.number(1);
                 let process = self.nodes[place].process.as_mut().expect("it has just spoken");
                 process.accepts = process.stopping.is_none();
-                self.nodes[place].disk.is_formatted = true;
             }
             Output::Stopped => *end = Some(End::Stopped),
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
@@ -220,7 +219,11 @@ impl World {
                 for piece in pieces {
                     match piece {
                         Piece::Bytes(bytes) => frame.extend_from_slice(&bytes),
-                        Piece::File(pinned) => frame.extend_from_slice(&self.nodes[node].disk.read_pinned(pinned)),
+                        Piece::File(pinned) => match self.nodes[node].disk.read_pinned(pinned) {
+                            Some(bytes) => frame.extend_from_slice(&bytes),
+                            // The frame has begun: all that is left to do is to end the connection.
+                            None => return self.break_connection(conn),
+                        },
                     }
                 }
                 let mut frame = frame.freeze();
@@ -279,7 +282,7 @@ impl World {
 
     fn process_failed(&mut self, node: usize, text: &str) {
         self.note(node, text.to_owned());
-        if self.nodes[node].disk.errors_dealt == 0 {
+        if self.nodes[node].disk.errors_dealt == 0 && !self.nodes[node].disk.is_damaged() {
             return self.violate("fatal", format!("node {node} gave up without a fault of its disk: {text}"));
         }
         self.count("processes that gave up");

@@ -1,0 +1,308 @@
+//! What happens to bytes at rest: sectors that go bad, bits that flip, writes that landed elsewhere, names and whole
+//! volumes that are gone; and the atlas, which says what may be damaged in a run by seed.
+//!
+//! With one replica nothing can be repaired from elsewhere, so the budget is this:
+//!
+//! - **Data** (log segments, snapshots of the metadata) is damaged where the broker can know that it had been stable:
+//!   below the recovery point that stands in the directory's checkpoint. (Above it, damage looks like the torn tail of
+//!   a crash and is cut off, here as in Kafka.) The broker must refuse to serve it, or serve bytes whose checksum tells
+//!   the client; and it must not change it, for an operator restores it from a backup: [`Disk::repair`]. Then all of
+//!   it must be there again.
+//! - **Hints** (indexes, producer snapshots, checkpoints, epochs, the clean-shutdown marker) are damaged at will and
+//!   never restored: the broker rebuilds them. Spared are the checkpoint of recovery points while data of that
+//!   directory is damaged, and what a changed bit would turn into another valid statement, since Kafka's format has no
+//!   checksum there: text files are lost or zeroed, not flipped.
+//! - Kafka's checksum covers a batch from its attributes on. The offset and the leader epoch in front of it are spared:
+//!   a bit that flips there cannot be noticed by anybody.
+
+use super::content::SECTOR;
+use super::tree::Inode;
+use super::{Disk, show};
+use crate::random::Stream;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidelog_core::ids::LogDirId;
+use tidelog_core::io::DiskPath;
+
+/// What a seed may do to bytes at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Damage {
+    /// Bits of data flip.
+    Flip,
+    /// A sector of data holds what belongs to another.
+    Misdirected,
+    /// A sector of data cannot be read.
+    Latent,
+    /// A file that can be rebuilt is gone, zeroed, or has flipped bits.
+    Hint,
+}
+
+/// What was damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    pub dir: u16,
+    /// Below the log directory.
+    pub path: String,
+}
+
+/// A byte that is not what it should be.
+#[derive(Clone, Copy, Debug)]
+struct Wound {
+    dir: u16,
+    inode: Inode,
+    position: u64,
+    was: u8,
+    is: u8,
+}
+
+/// All damage that can be undone.
+#[derive(Debug, Default)]
+pub(super) struct Wounds {
+    bytes: Vec<Wound>,
+    /// Sectors that cannot be read.
+    bad: Vec<(Inode, u64, u64)>,
+    /// Roots of volumes that are not mounted.
+    unmounted: BTreeMap<u16, Inode>,
+}
+
+impl Wounds {
+    pub(super) fn hurt(&self, inode: Inode, start: u64, end: u64) -> bool {
+        self.bad.iter().any(|(of, from, to)| *of == inode && *from < end && start < *to)
+    }
+
+    pub(super) fn roots(&self) -> impl Iterator<Item = Inode> + use<'_> {
+        self.unmounted.values().copied()
+    }
+
+    /// What is written anew can be read.
+    pub(super) fn overwritten(&mut self, inode: Inode, start: u64, end: u64) {
+        self.bad.retain(|(of, from, to)| *of != inode || *to <= start || end <= *from);
+    }
+}
+
+/// Damage by hand: what scripts use, and the atlas below.
+impl Disk {
+    fn inode_of(&self, dir: u16, path: &str) -> Inode {
+        let found = self.tree.find_file(dir, path);
+        found.unwrap_or_else(|why| panic!("{}: {why:?}", show(&DiskPath { dir: LogDirId(dir), path: path.into() })))
+    }
+
+    /// A file's bytes, as they would be read.
+    pub fn content(&self, dir: u16, path: &str) -> Bytes {
+        let file = self.tree.file(self.inode_of(dir, path));
+        file.read(0, file.len())
+    }
+
+    /// The paths of all files of a log directory, below it.
+    pub fn files(&self, dir: u16) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut open = vec![String::new()];
+        while let Some(path) = open.pop() {
+            let Ok(inode) = self.tree.find(dir, &path) else { continue };
+            for (name, inner) in self.tree.entries(inode).into_iter().flatten() {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                if self.tree.is_directory(inner) { open.push(below) } else { found.push(below) }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Puts other bytes into a file, in the page cache and on the platter.
+    pub fn overwrite(&mut self, dir: u16, path: &str, position: u64, bytes: &[u8]) {
+        let inode = self.inode_of(dir, path);
+        for (place, is) in (position..).zip(bytes.iter().copied()) {
+            let was = self.tree.file(inode).read(place, 1);
+            let was = *was.first().unwrap_or_else(|| panic!("{path} has no byte {place}"));
+            if was != is {
+                self.tree.file_mut(inode).poke(place, is);
+                self.wounds.bytes.push(Wound { dir, inode, position: place, was, is });
+            }
+        }
+    }
+
+    pub fn flip(&mut self, dir: u16, path: &str, position: u64, bits: u8) {
+        let byte = self.content(dir, path)[position as usize];
+        self.overwrite(dir, path, position, &[byte ^ bits]);
+    }
+
+    /// Reads of these bytes fail from now on, until they are written anew.
+    pub fn go_bad(&mut self, dir: u16, path: &str, start: u64, end: u64) {
+        let inode = self.inode_of(dir, path);
+        self.wounds.bad.push((inode, start, end));
+    }
+
+    /// A name is gone, and for a directory all that it holds.
+    pub fn lose(&mut self, dir: u16, path: &str) {
+        let (parent, name) = self.tree.parent(dir, path).expect("the directory is there");
+        self.tree.remove(parent, name);
+        self.tree.sync_directory(parent);
+    }
+
+    /// A file holds zeros in all its length.
+    pub fn zero(&mut self, dir: u16, path: &str) {
+        let inode = self.inode_of(dir, path);
+        for place in 0..self.tree.file(inode).len() {
+            self.tree.file_mut(inode).poke(place, 0);
+        }
+    }
+
+    /// An empty directory stands where a volume was.
+    pub fn unmount(&mut self, dir: u16) {
+        let root = self.tree.swap_root(dir, None);
+        self.wounds.unmounted.insert(dir, root);
+    }
+
+    /// All that the node ever had is gone.
+    pub fn reformat(&mut self) {
+        for dir in 0..self.options.directories {
+            self.tree.swap_root(dir, None);
+        }
+        self.wounds = Wounds::default();
+    }
+
+    /// An operator restores what was damaged: bytes that nobody has written since, sectors, volumes.
+    pub fn repair(&mut self) {
+        let Wounds { bytes, unmounted, .. } = std::mem::take(&mut self.wounds);
+        for (dir, root) in unmounted {
+            self.tree.swap_root(dir, Some(root));
+        }
+        // The last first: a byte may have been hurt twice.
+        for wound in bytes.into_iter().rev() {
+            if !self.tree.is_file(wound.inode) {
+                continue;
+            }
+            let file = self.tree.file_mut(wound.inode);
+            if file.read(wound.position, 1).first() == Some(&wound.is) {
+                file.poke(wound.position, wound.was);
+            }
+        }
+    }
+
+    /// Data is damaged, or a volume is missing.
+    pub fn is_damaged(&self) -> bool {
+        !(self.wounds.bytes.is_empty() && self.wounds.bad.is_empty() && self.wounds.unmounted.is_empty())
+    }
+}
+
+/// A batch in a file, as the fields in front of its checksum tell.
+struct Extent {
+    position: u64,
+    len: u64,
+}
+
+const CHECKPOINT: &str = "recovery-point-offset-checkpoint";
+
+/// The atlas.
+impl Disk {
+    /// Damages something that may be damaged; nothing, where there is nothing.
+    pub fn damage(&mut self, damage: Damage, stream: &mut Stream) -> Option<Damaged> {
+        let dir = stream.below(self.options.directories.into()) as u16;
+        if damage == Damage::Hint {
+            return self.damage_hint(dir, stream);
+        }
+        let mut candidates = Vec::new();
+        for path in self.files(dir) {
+            let batches = match (path.ends_with(".log"), path.ends_with(".checkpoint")) {
+                (true, _) => self.stable_batches(dir, &path),
+                (_, true) if path.contains('/') => self.batches(dir, &path, i64::MAX),
+                _ => continue,
+            };
+            candidates.extend(batches.into_iter().map(|batch| (path.clone(), batch)));
+        }
+        if candidates.is_empty() {
+            return None;
+        }
+        let (path, batch) = stream.pick(&candidates);
+        match damage {
+            Damage::Latent => {
+                let start = stream.between(batch.position, batch.position + batch.len - 1) / SECTOR * SECTOR;
+                self.go_bad(dir, path, start, start + SECTOR);
+            }
+            Damage::Flip => {
+                for _ in 0..stream.between(1, 4) {
+                    // The length, or what the checksum covers, or the checksum.
+                    let place = match stream.below(8) {
+                        0 => stream.between(8, 11),
+                        _ => stream.between(16, batch.len - 1),
+                    };
+                    self.flip(dir, path, batch.position + place, 1 << stream.below(8));
+                }
+            }
+            Damage::Misdirected => {
+                let content = self.content(dir, path);
+                let from = stream.below(content.len() as u64);
+                let some: Vec<u8> = (0..SECTOR.min(batch.len - 16))
+                    .map(|n| content[((from + n) % content.len() as u64) as usize])
+                    .collect();
+                self.overwrite(dir, path, batch.position + 16, &some);
+            }
+            Damage::Hint => unreachable!("dealt above"),
+        }
+        Some(Damaged { dir, path: path.clone() })
+    }
+
+    /// The batches of a segment that end below the recovery point that the directory's checkpoint tells.
+    fn stable_batches(&self, dir: u16, path: &str) -> Vec<Extent> {
+        let Some((directory, _)) = path.split_once('/') else { return Vec::new() };
+        let Some((topic, index)) = directory.rsplit_once('-') else { return Vec::new() };
+        let Ok(inode) = self.tree.find_file(dir, CHECKPOINT) else { return Vec::new() };
+        let file = self.tree.file(inode);
+        let bytes = file.read(0, file.len());
+        let text = String::from_utf8_lossy(&bytes);
+        let point = text.lines().find_map(|line| {
+            let offset = line.strip_prefix(topic)?.strip_prefix(' ')?.strip_prefix(index)?.strip_prefix(' ')?;
+            offset.parse().ok()
+        });
+        self.batches(dir, path, point.unwrap_or(0))
+    }
+
+    fn batches(&self, dir: u16, path: &str, below: i64) -> Vec<Extent> {
+        let content = self.content(dir, path);
+        let mut found = Vec::new();
+        let mut position = 0;
+        while let Some(header) = content.get(position..position + 61) {
+            let base = i64::from_be_bytes(header[..8].try_into().expect("eight bytes"));
+            let len = 12 + i64::from(i32::from_be_bytes(header[8..12].try_into().expect("four bytes")));
+            let last = base + i64::from(i32::from_be_bytes(header[23..27].try_into().expect("four bytes")));
+            if len < 61 || last >= below || position + len as usize > content.len() {
+                break;
+            }
+            found.push(Extent { position: position as u64, len: len as u64 });
+            position += len as usize;
+        }
+        found
+    }
+
+    fn damage_hint(&mut self, dir: u16, stream: &mut Stream) -> Option<Damaged> {
+        let has_wounds = self.wounds.bytes.iter().any(|wound| wound.dir == dir) || !self.wounds.bad.is_empty();
+        let is_binary = |path: &str| [".index", ".timeindex", ".snapshot"].iter().any(|end| path.ends_with(end));
+        let hints: Vec<String> = self
+            .files(dir)
+            .into_iter()
+            .filter(|path| match path.rsplit_once('/').map_or(&path[..], |(_, name)| name) {
+                CHECKPOINT => !has_wounds,
+                "replication-offset-checkpoint" | "leader-epoch-checkpoint" | "quorum-state" => true,
+                ".kafka_cleanshutdown" => !has_wounds,
+                _ => is_binary(path),
+            })
+            .collect();
+        if hints.is_empty() {
+            return None;
+        }
+        let path = stream.pick(&hints);
+        let len = self.content(dir, path).len() as u64;
+        match stream.below(3) {
+            0 if len > 0 && !path.ends_with("quorum-state") && !path.ends_with("shutdown") => self.zero(dir, path),
+            1 if len > 0 && is_binary(path) => {
+                let inode = self.inode_of(dir, path);
+                let place = stream.below(len);
+                let byte = self.content(dir, path)[place as usize];
+                self.tree.file_mut(inode).poke(place, byte ^ 1 << stream.below(8));
+            }
+            _ => self.lose(dir, path),
+        }
+        Some(Damaged { dir, path: path.clone() })
+    }
+}
