@@ -5,6 +5,7 @@
 //! boot:  List  →  Load meta.properties, .kafka_cleanshutdown, checkpoints     of all directories
 //!        →  judge them together (`judge.rs`); what contradicts the configuration is fatal
 //!        →  Replace meta.properties where new, Remove .kafka_cleanshutdown, SyncDir  →  Ready
+//!           (the metadata log's directory first: from then on an empty directory is a volume that is missing)
 //! run:   write_checkpoint, query_volume, mark_offline
 //! stop:  write_checkpoint of each kind, then stop: .kafka_cleanshutdown is written last
 //! ```
@@ -28,7 +29,7 @@ use crate::io::{
 };
 use bytes::Bytes;
 use bytestring::ByteString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PART: &str = "storage";
 /// `meta.properties` and the clean-shutdown marker are some hundred bytes.
@@ -191,6 +192,10 @@ pub struct LogDirs {
     dirs: Vec<Dir>,
     phase: Phase,
     booted: Option<Booted>,
+    /// Directories that become this broker's, once the metadata log's has.
+    to_format: BTreeMap<LogDirId, MetaProperties>,
+    /// Those, and it, while they are not: none of them may fail.
+    formatting: BTreeSet<LogDirId>,
     /// Ids for what turns out to be new, drawn ahead so that the order of completions does not matter.
     drawn_cluster_id: Uuid,
     drawn_directory_ids: Vec<Uuid>,
@@ -215,7 +220,16 @@ impl LogDirs {
         let dirs: Vec<Dir> = config.paths.iter().enumerate().map(dir).collect();
         let drawn_cluster_id = Uuid::random(&mut draw);
         let drawn_directory_ids = dirs.iter().map(|_| Uuid::random(&mut draw)).collect();
-        Self { config, dirs, phase: Phase::New, booted: None, drawn_cluster_id, drawn_directory_ids }
+        Self {
+            config,
+            dirs,
+            phase: Phase::New,
+            booted: None,
+            to_format: BTreeMap::new(),
+            formatting: BTreeSet::new(),
+            drawn_cluster_id,
+            drawn_directory_ids,
+        }
     }
 
     /// Begins to read the directories. The world has made those that were not there.
@@ -253,7 +267,13 @@ impl LogDirs {
         let waiting = self.dirs.iter().any(Dir::is_waited_for);
         match self.phase {
             Phase::Reading if !waiting => self.settle(out, events),
+            Phase::Settling if !waiting && !self.to_format.is_empty() => {
+                for (id, meta) in std::mem::take(&mut self.to_format) {
+                    self.dirs[usize::from(id.0)].settle(Some(&meta), out);
+                }
+            }
             Phase::Settling if !waiting => {
+                self.formatting.clear();
                 self.phase = Phase::Running;
                 let mut booted = self.booted.take().expect("set by settle");
                 booted.dirs.retain(|state| self.dirs[usize::from(state.dir.0)].status == Status::Online);
@@ -282,10 +302,18 @@ impl LogDirs {
         for (level, text) in verdict.notes {
             out.event(level, PART, text);
         }
+        let is_new = |id: &LogDirId| self.dirs[usize::from(id.0)].found.meta.is_none();
+        self.formatting = verdict.meta_to_write.keys().copied().filter(is_new).collect();
+        let formats_metadata = self.formatting.contains(&self.config.metadata_dir);
         for state in &verdict.booted.dirs {
             let dir = &mut self.dirs[usize::from(state.dir.0)];
             dir.directory_id = Some(state.directory_id);
-            dir.settle(verdict.meta_to_write.get(&state.dir), out);
+            match verdict.meta_to_write.get(&state.dir) {
+                Some(meta) if formats_metadata && state.dir != self.config.metadata_dir => {
+                    self.to_format.insert(state.dir, meta.clone());
+                }
+                meta => dir.settle(meta, out),
+            }
         }
         self.booted = Some(verdict.booted);
         self.go_on(out, events);
@@ -308,6 +336,9 @@ impl LogDirs {
             self.fail(format!("all of log.dirs are offline; the last was {path}: {reason}"), out);
         } else if id == self.config.metadata_dir {
             self.fail(format!("{path}, the directory of the metadata log, is offline: {reason}"), out);
+        } else if self.formatting.contains(&id) {
+            // A cluster that had begun without it would take it for a volume that is not mounted ever after.
+            self.fail(format!("{path} cannot be formatted: {reason}"), out);
         } else {
             self.go_on(out, &mut events);
         }

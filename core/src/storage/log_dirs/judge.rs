@@ -3,7 +3,8 @@
 //!
 //! A directory without `meta.properties` is made ours only as long as this broker has never run, that is, while no
 //! directory holds a partition: later, an empty directory is more likely a volume that is not mounted, and to begin
-//! anew there would lose what the volume holds. As Kafka does, the broker then refuses to start.
+//! anew there would lose what the volume holds. As Kafka does, the broker then refuses to start. Where the metadata
+//! log's directory is the empty one, any other that is formatted tells as much, for it is formatted first.
 
 use super::*;
 use names::{DirName, METADATA_PARTITION_DIR};
@@ -24,7 +25,7 @@ pub(super) fn judge(
 ) -> Result<Verdict, String> {
     let online: Vec<&Dir> = dirs.iter().filter(|dir| dir.status == Status::Online).collect();
     let cluster_id = check_ids(config, &online)?;
-    check_new_dirs(&online)?;
+    check_new_dirs(config, &online)?;
     let new = online.iter().find(|dir| dir.found.meta.is_none());
     if let (Some(new), Some((path, reason))) = (new, dirs.iter().find_map(Dir::offline_reason)) {
         return Err(format!("{} is not formatted, and {path} cannot be read to see whose it is: {reason}", new.path));
@@ -105,14 +106,22 @@ fn check_ids(config: &LogDirsConfig, online: &[&Dir]) -> Result<Option<ByteStrin
 }
 
 /// Directories without `meta.properties` must be empty, and the broker must never have run.
-fn check_new_dirs(online: &[&Dir]) -> Result<(), String> {
+fn check_new_dirs(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String> {
     let has_run = online.iter().find(|dir| dir.partition_dirs().next().is_some());
+    let formatted = online.iter().find(|dir| dir.found.meta.is_some());
     for dir in online.iter().filter(|dir| dir.found.meta.is_none()) {
         if let Some(entry) = dir.found.entries.iter().find(|entry| !is_harmless(entry)) {
             return Err(format!(
                 "{} has no meta.properties, but is not empty: it holds {:?}. Set log.dirs to an empty directory, or \
                  restore meta.properties",
                 dir.path, entry.name
+            ));
+        }
+        if let Some(other) = formatted.filter(|_| dir.id == config.metadata_dir && has_run.is_none()) {
+            return Err(format!(
+                "{} is empty, while {} is formatted: the volume of the metadata log may not be mounted. Mount it; for a \
+                 new cluster, empty the other directories of log.dirs too",
+                dir.path, other.path
             ));
         }
         if let Some(other) = has_run {

@@ -513,3 +513,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_first_format_that_fails_in_one_directory_is_completed_by_the_next_start() {
+    for broken in 0..2 {
+        let mut world = World::new(2);
+        let mut log_dirs = world.boot_with(config(2), 0);
+        // Both have been listed; what comes next is the formatting.
+        world.step(&mut log_dirs);
+        world.step(&mut log_dirs);
+        world.broken.push(LogDirId(broken));
+        world.settle(&mut log_dirs);
+        assert_eq!(world.take_booted(), None);
+        let fatal = world.fatal.take().expect("it does not begin with one directory of two");
+        assert!(fatal.ends_with("input/output error"), "{fatal}");
+        world.broken.clear();
+        world.events.clear();
+        assert_eq!(world.boot(0).1.expect("it completes what was begun").dirs.len(), 2);
+    }
+}
+
+#[test]
+fn a_crash_at_any_point_of_the_first_format_is_made_good_by_the_next_start() {
+    for steps in 0..12 {
+        let mut world = World::new(3);
+        let mut log_dirs = world.boot_with(config(3), 0);
+        for _ in 0..steps {
+            world.step(&mut log_dirs);
+        }
+        world.crash(true);
+        world.events.clear();
+        assert!(world.boot(50).1.is_some(), "after {steps} steps: {:?}", world.fatal);
+    }
+}
+
+#[test]
+fn an_empty_directory_of_the_metadata_log_beside_one_that_is_formatted_is_a_volume_that_is_missing() {
+    let mut world = World::new(2);
+    world.put(1, "meta.properties", META_B);
+    let expected = "/a is empty, while /b is formatted: the volume of the metadata log may not be mounted. Mount it; \
+                    for a new cluster, empty the other directories of log.dirs too";
+    assert_eq!(world.refusal(), expected);
+}
