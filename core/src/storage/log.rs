@@ -22,7 +22,7 @@ use super::settings::LogSettings;
 use super::tail::Tail;
 use super::timestamps::TimestampedOffset;
 use crate::ids::{FileId, LeaderEpoch, LogDirId, LogId, Offset, Uuid};
-use crate::io::{Chunks, DiskPath, IoCompletion, IoDone, IoError, IoId, IoOp, IoOwner, Level, Outbox};
+use crate::io::{Chunks, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
 use crate::plant::{Plant, Plants};
 use crate::time::{Mono, Now};
 use bytes::Bytes;
@@ -470,6 +470,13 @@ impl Log {
                 Ok(())
             }
             Pending::Load(step) => self.loader_completed(now, step, result, out, events),
+            // What is closing is asked nothing any more, and its files must not be read behind their closing.
+            Pending::IndexLoaded { .. } | Pending::IndexScanned { .. } if self.state == LogState::Closing => {
+                result.map(drop).or_else(|error| match error.kind {
+                    IoErrorKind::NotFound | IoErrorKind::TooLarge => Ok(()),
+                    _ => Err(error.text),
+                })
+            }
             Pending::IndexLoaded { segment, kind } => {
                 self.index_loaded(segment, kind, result, out)?;
                 self.resume_waiting(now, out, events);
