@@ -129,8 +129,9 @@ impl Log {
             .map_err(|why| format!("offset index: {why}"))?;
         let times =
             TimeIndex::decode(segment.base, bytes_max, &times, bounds).map_err(|why| format!("time index: {why}"))?;
-        if segment.len > 0 && next_base.is_some() && times.is_empty() && !offsets.is_empty() {
-            return Err("the time index is empty, and the offset index is not".into());
+        // It gets its last entry when its segment ends or is closed.
+        if segment.len > 0 && times.is_empty() {
+            return Err("the time index is empty, and the segment is not".into());
         }
         Ok(Box::new(Indexes { offsets, times, used: 0, proven: false }))
     }
@@ -205,6 +206,10 @@ impl Log {
             let name = &self.place.name;
             let text = format!("{name}: segment {base} is damaged at position {at}; what follows cannot be read");
             out.event(Level::Error, PART, text);
+            // What there is serves for what stands before. Nothing is written: what is damaged may be restored.
+            self.index_loads.remove(load);
+            self.segments[slot].damaged_at = Some(at as u32);
+            return Ok(());
         }
         self.index_loads.remove(load);
         self.segments[slot].seal();

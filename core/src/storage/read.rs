@@ -10,7 +10,7 @@
 
 use super::log::{Log, LogEvent, LogState, PART, Pending};
 use super::timestamps::LookupTarget;
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Scan, ScanStop};
 use crate::ids::Offset;
 use crate::io::{IoOp, Level, Outbox};
 use crate::plant::Plant;
@@ -114,14 +114,22 @@ pub(super) enum Walked {
     Damaged(String),
 }
 
-/// Walks the headers of a region that begins with a batch at `position`, until one pleases.
+/// Walks the headers of a region that begins with a batch at `position`, until one pleases. Offsets must grow: where
+/// they do not, a length was damaged or a write has landed where it should not.
 pub(super) fn walk(region: &[u8], position: u32, mut pleases: impl FnMut(&BatchHeader) -> bool) -> Walked {
     let mut at: u64 = 0;
+    let mut expected: Option<Offset> = None;
     while let Some(rest) = region.get(at as usize..).filter(|rest| rest.len() >= BatchHeader::LEN) {
         let place = u64::from(position) + at;
         match BatchHeader::parse(rest) {
+            Ok(header) if expected.is_some_and(|expected| header.base_offset < expected) => {
+                return Walked::Damaged(format!("at position {place}: the offset {} comes again", header.base_offset));
+            }
             Ok(header) if pleases(&header) => return Walked::Found { position: place as u32, header },
-            Ok(header) => at += header.size_bytes() as u64,
+            Ok(header) => {
+                at += header.size_bytes() as u64;
+                expected = Some(header.next_offset());
+            }
             Err(error) => return Walked::Damaged(format!("at position {place}: {error}")),
         }
     }
@@ -338,6 +346,12 @@ impl Log {
         };
         let written_len = u64::from(self.segments[slot].written_len);
         let size = header.size_bytes() as u64;
+        if header.base_offset > ask.offset
+            && let Some(damaged) = damaged_before(bytes, position, at)
+        {
+            // Compaction leaves gaps. So does a header that says that its batch ends before what is looked for.
+            return Step::Read(ReadOutcome::Failed(self.unreadable(segment, &format!("at position {damaged}"))));
+        }
         if u64::from(at) + size > written_len || header.base_offset < segment {
             return Step::Read(ReadOutcome::Failed(self.unreadable(segment, &format!("at position {at}"))));
         }
@@ -393,7 +407,12 @@ impl Log {
 
     /// The slice from the first batch on, with `limit` as the position of the upper bound.
     fn slice(&mut self, ask: &ReadAsk, slot: usize, first: FirstBatch, limit: u32) -> Step {
-        assert!(first.position + first.size <= limit, "the first batch lies below the bound");
+        if u64::from(first.position) + u64::from(first.size) > u64::from(limit) {
+            // Only a damaged length reaches past what is known to begin there.
+            return Step::Read(ReadOutcome::Failed(
+                self.unreadable(self.segments[slot].base, "where a batch is too long"),
+            ));
+        }
         let room = u64::from(first.position) + u64::from(ask.max_bytes);
         let end = if u64::from(limit) <= room {
             limit
@@ -416,6 +435,14 @@ impl Log {
         let slice = FileSlice { file, position: u64::from(first.position), len };
         Step::Read(ReadOutcome::Found(Fetched { slice, base_offset: first.base }))
     }
+}
+
+/// Where, before `until`, a region that begins at `region_at` holds a batch whose checksum does not fit.
+fn damaged_before(region: &[u8], region_at: u32, until: u32) -> Option<u64> {
+    let before = region.get(..(until - region_at) as usize)?;
+    let mut scan = Scan::new(before, u64::from(region_at), true);
+    scan.by_ref().for_each(drop);
+    matches!(scan.stop(), Some(ScanStop::Damaged(_))).then(|| scan.next_position())
 }
 
 /// The end of the last batch in a region that ends at or before `room` and below `upper`, walked from `from` on.

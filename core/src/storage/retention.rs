@@ -93,6 +93,10 @@ impl Log {
         if !by_time {
             return None;
         }
+        if first.damaged_at.is_some() {
+            // How old its records are is not known.
+            return None;
+        }
         let Some(largest) = first.largest.filter(|_| !self.indexes_loading(0)) else {
             self.retention_waits = Some(high_watermark);
             self.load_indexes(0, out);

@@ -26,6 +26,8 @@ pub(super) struct Segment {
     pub largest: Option<TimestampOffset>,
     /// `None` while they are on disk alone.
     pub indexes: Option<Box<Indexes>>,
+    /// Where a rebuilding of the indexes found what is no batch: of what follows nothing is known.
+    pub damaged_at: Option<u32>,
     bytes_since_entry: u32,
 }
 
@@ -65,6 +67,7 @@ impl Segment {
             created,
             largest: Some(Self::no_timestamp(base)),
             indexes: Some(Indexes::new(base, index_bytes_max)),
+            damaged_at: None,
             bytes_since_entry: 0,
         }
     }
@@ -80,6 +83,7 @@ impl Segment {
             created: now,
             largest: None,
             indexes: None,
+            damaged_at: None,
             bytes_since_entry: 0,
         }
     }
@@ -93,6 +97,7 @@ impl Segment {
         self.indexes = Some(Indexes::new(self.base, index_bytes_max));
         self.largest = Some(Self::no_timestamp(self.base));
         self.first_timestamp = None;
+        self.damaged_at = None;
         self.bytes_since_entry = 0;
     }
 

@@ -7,7 +7,7 @@
 use super::log::{Log, LogState};
 use super::read::{Ask, At, Step, Walked, walk};
 use super::time_index::TimestampOffset;
-use crate::batch::{BatchLimits, records};
+use crate::batch::{BatchLimits, records, verify_checksum};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::io::Outbox;
 use crate::plant::Plant;
@@ -69,6 +69,10 @@ impl Log {
             let Some(largest) = self.segments[slot].largest.filter(|_| !self.indexes_loading(slot)) else {
                 return Step::Index(slot);
             };
+            if let Some(position) = self.segments[slot].damaged_at {
+                let why = format!("behind position {position}");
+                return Step::Lookup(Err(self.unreadable(self.segments[slot].base, &why)));
+            }
             match target {
                 LookupTarget::FirstAt(timestamp) if largest.timestamp >= timestamp => {
                     best = Some((slot, largest));
@@ -149,7 +153,8 @@ impl Log {
         bytes: Bytes,
     ) -> Step {
         let Some(slot) = self.slot_of(segment) else { return self.begin_lookup(target) };
-        let records = match records(&bytes, &BatchLimits::default()) {
+        let checked = verify_checksum(&bytes).and_then(|()| records(&bytes, &BatchLimits::default()));
+        let records = match checked {
             Ok(records) => records,
             Err(error) => {
                 return Step::Lookup(Err(self.unreadable(segment, &format!("at position {position}: {error}"))));
