@@ -1,5 +1,5 @@
-//! What no history excuses (but for the bytes that damage at rest explains, until it is repaired): answers that do not decode, come in the wrong order, or say what they must not; and a
-//! topic that changes its id.
+//! What no history excuses: answers that do not decode, come in the wrong order, or say what they must not; a topic that
+//! changes its id. Bytes that do not check out are excused by damage at rest, until it is repaired.
 //!
 //! (Row 29 of the contract; the clients notice most of it and say so.)
 

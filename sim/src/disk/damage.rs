@@ -11,7 +11,8 @@
 //! - **Hints** (indexes, producer snapshots, checkpoints, epochs, the clean-shutdown marker) are damaged at will and
 //!   never restored: the broker rebuilds them. Spared are the checkpoint of recovery points while data of that
 //!   directory is damaged, and what a changed bit would turn into another valid statement, since Kafka's format has no
-//!   checksum there: text files are lost or zeroed, not flipped.
+//!   checksum there: text files are lost or zeroed, not flipped, and of a time index the offsets alone (by the times,
+//!   here as in Kafka, retention takes what is too old).
 //! - Kafka's checksum covers a batch from its attributes on. The offset and the leader epoch in front of it are spared:
 //!   a bit that flips there cannot be noticed by anybody.
 
@@ -297,7 +298,10 @@ impl Disk {
             0 if len > 0 && !path.ends_with("quorum-state") && !path.ends_with("shutdown") => self.zero(dir, path),
             1 if len > 0 && is_binary(path) => {
                 let inode = self.inode_of(dir, path);
-                let place = stream.below(len);
+                let mut place = stream.below(len);
+                if path.ends_with(".timeindex") {
+                    place = place / 12 * 12 + 8 + place % 4;
+                }
                 let byte = self.content(dir, path)[place as usize];
                 self.tree.file_mut(inode).poke(place, byte ^ 1 << stream.below(8));
             }

@@ -113,6 +113,7 @@ pub struct Disk {
     pending: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
     commands: u64,
+    slices_read: u64,
     crashes: u64,
     /// Faults other than crashes are dealt.
     faulty: bool,
@@ -145,6 +146,7 @@ impl Disk {
             pending: BTreeMap::new(),
             next_ticket: 0,
             commands: 0,
+            slices_read: 0,
             crashes: 0,
             faulty: true,
             full: false,
@@ -271,8 +273,12 @@ impl Disk {
     }
 
     /// The bytes of a slice that leaves; none where the disk cannot read them.
-    pub fn read_pinned(&self, pinned: Pinned) -> Option<Bytes> {
-        if self.wounds.hurt(pinned.inode, pinned.position, pinned.position + u64::from(pinned.len)) {
+    pub fn read_pinned(&mut self, pinned: Pinned) -> Option<Bytes> {
+        self.slices_read += 1;
+        let mut stream = stream(self.seed, "disk.slice", &[self.node, self.slices_read]);
+        let end = pinned.position + u64::from(pinned.len);
+        if self.wounds.hurt(pinned.inode, pinned.position, end) || self.faulty && stream.chance(self.options.read_error)
+        {
             return None;
         }
         let bytes = self.tree.file(pinned.inode).read(pinned.position, u64::from(pinned.len));

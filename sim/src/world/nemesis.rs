@@ -107,7 +107,7 @@ impl World {
     }
 
     /// The partition to whose directory a path belongs.
-    fn partition_at(&self, node: usize, path: &str) -> Option<PartitionKey> {
+    pub(super) fn partition_at(&self, node: usize, path: &str) -> Option<PartitionKey> {
         let (directory, _) = path.split_once('/')?;
         let (name, index) = directory.rsplit_once('-')?;
         let topic = self.scenario.topics.iter().position(|topic| topic.name == name)?;

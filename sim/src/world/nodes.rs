@@ -40,10 +40,11 @@ impl World {
             return;
         }
         self.trace.enter(Part::Disk);
+        let dealt = self.nodes[node].disk.errors_dealt;
         let completion = self.nodes[node].disk.complete(ticket);
         self.trace.enter(Part::World);
-        if completion.result.is_err() {
-            self.count("disk commands that failed");
+        if self.nodes[node].disk.errors_dealt > dealt {
+            self.count("disk errors");
         }
         let mut digest = Digest::default();
         disk::digest_completion(&completion, &mut digest);
@@ -222,7 +223,10 @@ impl World {
                         Piece::File(pinned) => match self.nodes[node].disk.read_pinned(pinned) {
                             Some(bytes) => frame.extend_from_slice(&bytes),
                             // The frame has begun: all that is left to do is to end the connection.
-                            None => return self.break_connection(conn),
+                            None => {
+                                self.count("responses that cannot be read");
+                                return self.break_connection(conn);
+                            }
                         },
                     }
                 }

@@ -167,6 +167,19 @@ impl Script {
         &mut self.world.nodes[node].disk
     }
 
+    /// Damages bytes of a partition by hand, and lets the checkers know. They are restored when the script ends.
+    pub fn damage_at(&mut self, node: usize, path: &str, damage: impl FnOnce(&mut Disk)) {
+        damage(&mut self.world.nodes[node].disk);
+        let partition = self.world.partition_at(node, path).expect("a partition's file");
+        self.world.fact(None, Fact::Damaged { partition, time_index: false });
+    }
+
+    /// How often a reader of a node has found that what it read does not check out.
+    pub fn corrupt(&self, node: u32) -> usize {
+        let of_node = |fact: &Fact| matches!(fact, Fact::Corrupt { partition, .. } if partition.node == node);
+        self.facts().iter().filter(|entry| of_node(&entry.fact)).count()
+    }
+
     /// Counts the processes of a node.
     pub fn life(&self, node: usize) -> u64 {
         self.world.nodes[node].life
