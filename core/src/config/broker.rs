@@ -36,6 +36,8 @@ pub struct BrokerConfig {
     pub fetch_max_bytes: i32,
     pub max_connections: i32,
     pub max_connections_per_ip: i32,
+    /// Exceptions to it: addresses or host names, each with its number.
+    pub max_connections_per_ip_overrides: Vec<(String, i32)>,
     pub max_incremental_fetch_session_cache_slots: i32,
     pub max_request_partition_size_limit: i32,
     pub message_max_bytes: i32,
@@ -243,6 +245,7 @@ impl Reader {
         let controller_listener_names = self.controller_listener_names();
         let (listeners, advertised_listeners) = self.listeners(&controller_listener_names);
         let inter_broker_listener_name = self.inter_broker_listener_name(&advertised_listeners);
+        let max_connections_per_ip_overrides = self.connection_overrides();
         let (log_dirs, metadata_log_dir) = self.log_dirs();
         self.check_relations();
         let default_replication_factor = i16::try_from(self.int("default.replication.factor")).unwrap_or_else(|_| {
@@ -268,6 +271,7 @@ impl Reader {
             fetch_max_bytes: self.int("fetch.max.bytes"),
             max_connections: self.int("max.connections"),
             max_connections_per_ip: self.int("max.connections.per.ip"),
+            max_connections_per_ip_overrides,
             max_incremental_fetch_session_cache_slots: self.int("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: self.int("max.request.partition.size.limit"),
             message_max_bytes: self.int("message.max.bytes"),
@@ -408,6 +412,22 @@ impl Reader {
             self.refuse(key, why);
         }
         name
+    }
+
+    fn connection_overrides(&mut self) -> Vec<(String, i32)> {
+        let key = "max.connections.per.ip.overrides";
+        let text = self.text(key).expect("it has a default");
+        let mut overrides = Vec::new();
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let valid_in_host = |c: char| c.is_ascii_alphanumeric() || "-%._:".contains(c);
+            match entry.rsplit_once(':').map(|(host, count)| (host.trim(), count.trim().parse())) {
+                Some((host, Ok(count))) if !host.is_empty() && host.chars().all(valid_in_host) => {
+                    overrides.push((host.to_owned(), count));
+                }
+                _ => self.refuse(key, format!("'{entry}' is not host:count")),
+            }
+        }
+        overrides
     }
 
     fn log_dirs(&mut self) -> (Vec<String>, usize) {

@@ -176,6 +176,17 @@ fn listeners_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
+fn exceptions_to_the_connections_of_an_address_are_hosts_with_numbers() {
+    let read = |text| read(&[("max.connections.per.ip", "0"), ("max.connections.per.ip.overrides", text)]);
+    let (config, _) = read("10.0.0.1:5 , ::1:7,broker-2.example : 0").unwrap();
+    let wanted = [("10.0.0.1", 5), ("::1", 7), ("broker-2.example", 0)].map(|(host, count)| (host.to_owned(), count));
+    assert_eq!(config.max_connections_per_ip_overrides, wanted);
+    for text in ["10.0.0.1", "10.0.0.1:many", ":5", "a host:5"] {
+        assert_eq!(read(text).unwrap_err().len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn one_name_may_listen_on_an_ipv4_and_an_ipv6_address() {
     let (config, _) = read(&[
         ("listeners", "PLAINTEXT://127.0.0.1:9092,PLAINTEXT://[::1]:9092"),
