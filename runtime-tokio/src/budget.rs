@@ -29,7 +29,11 @@ impl Budget {
 
     /// `beside`: bytes held elsewhere that count as well (writes that wait for the disk).
     pub fn is_spent(&self, beside: usize) -> bool {
-        self.held.load(Ordering::Relaxed).saturating_add(beside) >= self.limit
+        self.held().saturating_add(beside) >= self.limit
+    }
+
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub fn hold(&self, bytes: usize) {

@@ -10,8 +10,9 @@ use crate::budget::{Budget, Overdraft};
 use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
 use crate::sender::Sender;
+use crate::transport::Socket;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -22,8 +23,6 @@ use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
 use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// Requests of a connection that are not answered, or whose answers are not out.
@@ -78,9 +77,9 @@ impl End {
 }
 
 /// Serves a connection until its end. `link` is known to the door already.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: u16, link: Arc<Link>, shared: Arc<Shared>) {
+pub async fn serve<S: Socket>(socket: S, peer: SocketAddr, listener: u16, link: Arc<Link>, shared: Arc<Shared>) {
     let mut connection = Connection {
-        stream,
+        socket,
         listener,
         reader: FrameReader::new(shared.request_bytes_max),
         sender: Sender::default(),
@@ -104,8 +103,8 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: u16, link: Arc
     }
 }
 
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    socket: S,
     listener: u16,
     reader: FrameReader,
     sender: Sender,
@@ -148,7 +147,7 @@ enum Moved {
     Writable,
 }
 
-impl Connection {
+impl<S: Socket> Connection<S> {
     async fn run(&mut self) -> End {
         let mut timer = pin!(tokio::time::sleep_until(self.timed_for.into()));
         loop {
@@ -181,7 +180,7 @@ impl Connection {
         }
         tokio::select! {
             biased;
-            moved = poll_fn(|cx| poll_socket(&mut self.stream, &mut self.reader, read, blocked, cx)) => {
+            moved = poll_fn(|cx| poll_socket(&mut self.socket, &mut self.reader, read, blocked, cx)) => {
                 if let Moved::Read(bytes) = moved? {
                     self.received(bytes);
                 }
@@ -222,7 +221,7 @@ impl Connection {
             let limits = &self.shared.limits;
             let request = match bytes <= INLINE_FRAME_BYTES_MAX {
                 true => prepare(conn, self.listener, frame, limits),
-                false => tokio::task::block_in_place(|| prepare(conn, self.listener, frame, limits)),
+                false => beside_others(|| prepare(conn, self.listener, frame, limits)),
             }?;
             self.in_flight.push_back(bytes);
             self.overdraft = None;
@@ -241,14 +240,14 @@ impl Connection {
         self.link.take(&mut self.outgoing);
         while let Some(outgoing) = self.outgoing.pop_front() {
             match outgoing {
-                Outgoing::Response { response, files } => {
+                Outgoing::Response { response, contents } => {
                     let frame = encode_response(
                         response.api_key,
                         response.api_version,
                         response.correlation_id,
                         &response.body,
                     );
-                    self.sender.push(frame, &files)?;
+                    self.sender.push(frame, contents)?;
                     self.free_one();
                 }
                 Outgoing::Nothing => self.free_one(),
@@ -268,9 +267,8 @@ impl Connection {
 
     /// Sends until all is out or the socket takes no more; true for the latter.
     fn send(&mut self) -> io::Result<bool> {
-        let socket = &self.stream;
         while self.sender.unsent() > 0 {
-            match socket.try_io(Interest::WRITABLE, || self.sender.send_some(socket)) {
+            match self.socket.try_send(&mut self.sender) {
                 Ok(()) => self.active = Instant::now(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
@@ -338,30 +336,36 @@ impl Connection {
     }
 }
 
-/// Reads what has come, or says that the socket takes bytes again, whichever of the two is asked for. Room to read
-/// into is made only when there is something to read.
+/// Does what takes long without keeping this thread's other tasks waiting.
+fn beside_others<T>(work: impl FnOnce() -> T) -> T {
+    // The simulated runtime has one thread, and no time passes meanwhile.
+    #[cfg(madsim)]
+    return work();
+    #[cfg(not(madsim))]
+    tokio::task::block_in_place(work)
+}
+
+/// Reads what has come, or says that the socket takes bytes again, whichever of the two is asked for.
 fn poll_socket(
-    stream: &mut TcpStream,
+    socket: &mut impl Socket,
     reader: &mut FrameReader,
     read: bool,
     writable: bool,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Moved>> {
     if read {
-        if stream.poll_read_ready(cx)?.is_ready()
-            && let Poll::Ready(bytes) = pin!(stream.read_buf(reader.room())).poll(cx)?
-        {
+        if let Poll::Ready(bytes) = socket.poll_read(cx, reader)? {
             return Poll::Ready(Ok(Moved::Read(bytes)));
         }
         reader.rest();
     }
-    if writable && stream.poll_write_ready(cx)?.is_ready() {
+    if writable && socket.poll_writable(cx)?.is_ready() {
         return Poll::Ready(Ok(Moved::Writable));
     }
     Poll::Pending
 }
 
-impl Drop for Connection {
+impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.shared.budget.free(self.held);
     }

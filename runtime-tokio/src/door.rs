@@ -10,12 +10,12 @@
 //! of them together are bounded by the [`Budget`](crate::budget::Budget), and completions only follow commands.
 
 use crate::clock::Clock;
-use crate::disk::{Completions, Disk, FileTable, OpenFile, Task};
+use crate::disk::{Completions, Content, Storage, Task};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tidelog_core::broker::Broker;
-use tidelog_core::ids::{ConnId, FileId};
+use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
@@ -64,7 +64,7 @@ pub struct Door {
     inbox: Mutex<Inbox>,
     /// Never contended: whoever set `Inbox::busy` has it.
     core: Mutex<Core>,
-    disk: Arc<Disk>,
+    disk: Box<dyn Storage>,
     clock: Clock,
     life: watch::Sender<Life>,
     /// The moment for which the ticker is armed; `u64::MAX`: none.
@@ -89,7 +89,7 @@ struct Core {
 }
 
 impl Door {
-    pub fn new(machine: Box<dyn Machine>, disk: Arc<Disk>, clock: Clock) -> Arc<Self> {
+    pub fn new(machine: Box<dyn Machine>, disk: Box<dyn Storage>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             inbox: Mutex::default(),
             core: Mutex::new(Core {
@@ -111,8 +111,8 @@ impl Door {
         self.life.subscribe()
     }
 
-    pub fn disk(&self) -> &Arc<Disk> {
-        &self.disk
+    pub fn disk(&self) -> &dyn Storage {
+        &*self.disk
     }
 
     pub fn submit(self: &Arc<Self>, message: Message) {
@@ -132,6 +132,7 @@ impl Door {
             let armed = self.armed.load(Ordering::Acquire);
             let due = self.clock.instant(Mono(armed));
             tokio::select! {
+                biased;
                 () = self.rearmed.notified() => {}
                 () = tokio::time::sleep_until(due.into()), if armed != u64::MAX => {
                     self.armed.store(u64::MAX, Ordering::Release);
@@ -225,8 +226,8 @@ impl Door {
                 Output::Respond(conn, response) => {
                     if let Some(link) = core.links.get(&conn) {
                         // Now, before a `Close` that the core gives next is carried out.
-                        let files = files_of(&response.body, self.disk.files());
-                        link.put(Outgoing::Response { response, files });
+                        let contents = contents_of(&response.body, &*self.disk);
+                        link.put(Outgoing::Response { response, contents });
                     }
                 }
                 Output::Close(conn, why) => {
@@ -285,8 +286,8 @@ struct LinkQueue {
 }
 
 pub enum Outgoing {
-    /// With the open files that the body names slices of.
-    Response { response: Box<Response>, files: Vec<(FileId, Arc<OpenFile>)> },
+    /// With what the body names slices of, one for each, in order.
+    Response { response: Box<Response>, contents: Vec<Arc<dyn Content>> },
     /// A request that gets no answer (a Produce with acks=0) was handled.
     Nothing,
     /// Take no more requests.
@@ -339,20 +340,15 @@ pub fn is_answered(request: &Request) -> bool {
     !matches!(&request.body, RequestBody::Produce(produce) if produce.acks == 0)
 }
 
-/// The open files of which a response carries slices. Only a Fetch does.
-fn files_of(body: &ResponseBody, table: &FileTable) -> Vec<(FileId, Arc<OpenFile>)> {
+/// What a response carries slices of. Only a Fetch does.
+fn contents_of(body: &ResponseBody, disk: &dyn Storage) -> Vec<Arc<dyn Content>> {
     let ResponseBody::Fetch(fetch) = body else { return Vec::new() };
-    let mut files: Vec<(FileId, Arc<OpenFile>)> = Vec::new();
     let records = fetch.responses.iter().flat_map(|topic| &topic.partitions).filter_map(|found| found.records.as_ref());
-    for chunk in records.flat_map(|records| &records.chunks) {
-        if let RecordsChunk::File(slice) = chunk
-            && files.iter().rev().all(|(id, _)| *id != slice.file)
-        {
-            let open = table.find(slice.file).expect("the core names files that it has open");
-            files.push((slice.file, open));
-        }
-    }
-    files
+    let slices = records.flat_map(|records| &records.chunks).filter_map(|chunk| match chunk {
+        RecordsChunk::File(slice) => Some(slice),
+        RecordsChunk::Bytes(_) => None,
+    });
+    slices.map(|slice| disk.hold(slice)).collect()
 }
 
 fn log(event: &Event) {

@@ -10,30 +10,48 @@
 //! | module | holds |
 //! |---|---|
 //! | [`server`] | a broker's life in this process: start, ready, stop |
+//! | [`service`], [`admission`] | the same inside a runtime; who may connect |
 //! | [`door`] | who runs the core, and where its outputs go |
 //! | [`connection`], [`frames`], [`sender`], [`budget`] | one client's connection; backpressure |
+//! | [`transport`], [`tcp`] | what a connection needs of a socket, and the real ones |
 //! | [`disk`] | I/O commands, inline or in the pool |
 //! | [`listeners`], [`data_dirs`], [`limits`], [`clock`] | what the process takes from the system |
 //! | [`cli`], [`logging`] | the command line |
 //!
 //! An embedder needs [`Server`] alone.
+//!
+//! With `--cfg madsim` everything above the operating system runs in a simulation (`tests/madsim`): tokio is madsim's,
+//! and what takes something from this machine is left out.
 
 // The rules of determinism are for the core and the simulator. This is the real world: it has clocks, threads and
 // files, and its hash maps decide nothing that the core sees.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod admission;
 pub mod budget;
-pub mod cli;
 pub mod clock;
 pub mod connection;
-pub mod data_dirs;
 pub mod disk;
 pub mod door;
 pub mod frames;
-pub mod limits;
-pub mod listeners;
-pub mod logging;
 pub mod sender;
-pub mod server;
+pub mod service;
+pub mod transport;
 
+#[cfg(not(madsim))]
+pub mod cli;
+#[cfg(not(madsim))]
+pub mod data_dirs;
+#[cfg(not(madsim))]
+pub mod limits;
+#[cfg(not(madsim))]
+pub mod listeners;
+#[cfg(not(madsim))]
+pub mod logging;
+#[cfg(not(madsim))]
+pub mod server;
+#[cfg(not(madsim))]
+pub mod tcp;
+
+#[cfg(not(madsim))]
 pub use server::{Server, ServerError};

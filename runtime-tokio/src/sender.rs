@@ -1,24 +1,20 @@
 //! What a connection has to send: bytes in memory and slices of files, as pieces of one stream.
 //!
-//! Bytes go out by `sendmsg`, many pieces a call; slices of files by `sendfile`, from the page cache to the socket
-//! without passing through this process. Nothing blocks: what the socket does not take now stays for later.
+//! Bytes go out many pieces a call; slices of files by themselves, so that a socket may take them from the page cache.
+//! Nothing blocks: what the socket does not take now stays for later.
 
-use crate::disk::OpenFile;
+use crate::disk::Content;
+use crate::transport::Output;
 use bytes::Bytes;
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use tidelog_core::ids::FileId;
 use tidelog_core::wire::{Frame, RecordsChunk};
 
 /// How many pieces of memory one call takes.
 const SLICES_MAX: usize = 64;
 /// The most bytes of a file that one call sends, so that one connection does not keep a thread from the others.
-const SENDFILE_BYTES_MAX: usize = 1 << 20;
+const SLICE_BYTES_MAX: usize = 1 << 20;
 /// A slice of a file up to this size is read and sent with its neighbours: cheaper than a call of its own.
 const COPIED_SLICE_BYTES_MAX: usize = 8 << 10;
 
@@ -33,31 +29,32 @@ pub struct Sender {
 
 enum Piece {
     Bytes(Bytes),
-    File { open: Arc<OpenFile>, position: u64, len: usize },
+    Slice { of: Arc<dyn Content>, position: u64, len: usize },
 }
 
 impl Sender {
-    /// Appends a frame. `files` are the open files that it names.
-    pub fn push(&mut self, frame: Frame, files: &[(FileId, Arc<OpenFile>)]) -> io::Result<()> {
+    /// Appends a frame. `contents` are what its slices are of, one for each, in order.
+    pub fn push(&mut self, frame: Frame, contents: Vec<Arc<dyn Content>>) -> io::Result<()> {
         self.queued += frame.len as u64;
         self.ends.push_back(self.queued);
+        let mut contents = contents.into_iter();
         for chunk in frame.chunks {
             match chunk {
                 RecordsChunk::Bytes(bytes) => self.pieces.push_back(Piece::Bytes(bytes)),
                 RecordsChunk::File(slice) => {
-                    let found = files.iter().find(|(id, _)| *id == slice.file);
-                    let open = &found.expect("every file of a response was looked up").1;
-                    let len = slice.len as usize;
+                    let of = contents.next().expect("every slice of a response was looked up");
+                    let (position, len) = (slice.position, slice.len as usize);
                     if len <= COPIED_SLICE_BYTES_MAX {
-                        let mut content = vec![0; len];
-                        open.file.read_exact_at(&mut content, slice.position)?;
-                        self.pieces.push_back(Piece::Bytes(Bytes::from(content)));
+                        let mut copy = vec![0; len];
+                        of.read_exact_at(&mut copy, position)?;
+                        self.pieces.push_back(Piece::Bytes(Bytes::from(copy)));
                     } else {
-                        self.pieces.push_back(Piece::File { open: open.clone(), position: slice.position, len });
+                        self.pieces.push_back(Piece::Slice { of, position, len });
                     }
                 }
             }
         }
+        assert!(contents.next().is_none(), "a response's slices are all in its frame");
         Ok(())
     }
 
@@ -66,16 +63,16 @@ impl Sender {
         self.ends.len()
     }
 
-    /// Sends what `socket` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
-    pub fn send_some(&mut self, socket: impl AsFd) -> io::Result<()> {
+    /// Sends what `out` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
+    pub fn send_some(&mut self, out: &impl Output) -> io::Result<()> {
         let sent = match self.pieces.front_mut() {
             None => 0,
-            Some(Piece::File { open, position, len }) => {
-                let most = (*len).min(SENDFILE_BYTES_MAX);
-                let sent = retry(|| rustix::fs::sendfile(&socket, &open.file, Some(position), most))?;
+            Some(Piece::Slice { of, position, len }) => {
+                let sent = out.send_content(&**of, *position, (*len).min(SLICE_BYTES_MAX))?;
                 if sent == 0 {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than the slice of it"));
                 }
+                *position += sent as u64;
                 *len -= sent;
                 if *len == 0 {
                     self.pieces.pop_front();
@@ -83,7 +80,7 @@ impl Sender {
                 sent
             }
             Some(Piece::Bytes(_)) => {
-                let sent = self.send_bytes(&socket)?;
+                let sent = self.send_bytes(out)?;
                 self.advance(sent);
                 sent
             }
@@ -95,7 +92,7 @@ impl Sender {
         Ok(())
     }
 
-    fn send_bytes(&self, socket: &impl AsFd) -> io::Result<usize> {
+    fn send_bytes(&self, out: &impl Output) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut filled = 0;
         for (piece, slice) in self.pieces.iter().zip(&mut slices) {
@@ -103,10 +100,8 @@ impl Sender {
             *slice = IoSlice::new(bytes);
             filled += 1;
         }
-        // Without it the header of a response would travel, and wake the client, before the records that follow.
-        let more = if self.pieces.len() > filled { SendFlags::MORE } else { SendFlags::empty() };
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
-        retry(|| rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), flags))
+        // Without `more` the header of a response would travel, and wake the client, before the records that follow.
+        out.send(&slices[..filled], self.pieces.len() > filled)
     }
 
     /// `sent` bytes of the pieces of memory at the front are out.
@@ -123,21 +118,13 @@ impl Sender {
     }
 }
 
-fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(sent) => return Ok(sent),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::OpenFile;
     use std::io::{Read, Seek, Write};
     use std::os::unix::net::UnixStream;
+    use tidelog_core::ids::FileId;
     use tidelog_core::wire::FileSlice;
 
     #[test]
@@ -146,7 +133,7 @@ mod tests {
         let content: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
         file.write_all(&content).unwrap();
         file.rewind().unwrap();
-        let files = [(FileId(1), Arc::new(OpenFile { file }))];
+        let file: Arc<dyn Content> = Arc::new(OpenFile { file });
         let slice = |position: usize, len: usize| {
             RecordsChunk::File(FileSlice { file: FileId(1), position: position as u64, len: len as u32 })
         };
@@ -167,7 +154,8 @@ mod tests {
                     }
                 }
             }
-            sender.push(Frame { chunks, len: wanted.len() - before }, &files).unwrap();
+            let slices = chunks.iter().filter(|chunk| matches!(chunk, RecordsChunk::File(_))).count();
+            sender.push(Frame { chunks, len: wanted.len() - before }, vec![file.clone(); slices]).unwrap();
             count += 1;
             assert_eq!(sender.unsent(), count);
         }
@@ -194,15 +182,15 @@ mod tests {
     fn a_slice_beyond_the_end_of_its_file_is_an_error_and_not_a_wrong_answer() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 20_000]).unwrap();
-        let files = [(FileId(1), Arc::new(OpenFile { file }))];
+        let file: Arc<dyn Content> = Arc::new(OpenFile { file });
         let slice = |len| Frame {
             chunks: vec![RecordsChunk::File(FileSlice { file: FileId(1), position: 15_000, len })],
             len: len as usize,
         };
         let (out, _into) = UnixStream::pair().unwrap();
-        assert!(Sender::default().push(slice(6000), &files).is_err());
+        assert!(Sender::default().push(slice(6000), vec![file.clone()]).is_err());
         let mut sender = Sender::default();
-        sender.push(slice(9000), &files).unwrap();
+        sender.push(slice(9000), vec![file]).unwrap();
         sender.send_some(&out).unwrap();
         assert_eq!(sender.send_some(&out).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }

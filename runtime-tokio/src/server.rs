@@ -1,39 +1,27 @@
 //! A broker in this process: the core, its threads, sockets and files, from start to stop.
 
-use crate::budget::{self, Budget};
-use crate::clock::Clock;
-use crate::connection::{self, Shared};
+use crate::admission::{Limits, UnknownHost};
 use crate::data_dirs::{DataDirError, DataDirs};
 use crate::disk::{Disk, Roots};
-use crate::door::{Door, Life, Link, Machine, Message};
+use crate::door::Machine;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
-use std::collections::HashMap;
+use crate::service::{Fatal, Service};
+use crate::tcp::TcpAcceptor;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tidelog_core::batch::BatchLimits;
+use std::sync::Arc;
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
-use tidelog_core::ids::ConnId;
-use tidelog_core::io::Input;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 /// Worker threads run no deep recursion; what they do not touch of it is never given to them.
 const STACK_BYTES: usize = 1 << 20;
 /// Fewer than this, and an operator should know it before it is too late.
 const FEW_OPEN_FILES: u64 = 10_000;
-/// After this the stop no longer waits for clients to take their last answers.
-const GOODBYE: Duration = Duration::from_secs(6);
-/// How long a listener pauses when the process has no file descriptor for another connection.
-const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -41,23 +29,25 @@ pub enum ServerError {
     DataDir(#[from] DataDirError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    UnknownHost(#[from] UnknownHost),
     #[error("cannot start the threads of the runtime: {0}")]
     Runtime(io::Error),
     #[error("cannot read /dev/urandom, from which the broker takes its seed: {0}")]
     Seed(io::Error),
     #[error("cannot listen for signals: {0}")]
     Signal(io::Error),
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
 }
 
 /// A running broker. Dropping it without [`stop`](Self::stop) is like pulling the plug.
 pub struct Server {
     // Before the directories: their locks outlive everything that writes.
     runtime: Option<Runtime>,
-    door: Arc<Door>,
+    service: Arc<Service>,
+    disk: Arc<Disk>,
     listeners: Vec<(String, SocketAddr)>,
-    connections: Arc<Connections>,
     _dirs: DataDirs,
 }
 
@@ -80,6 +70,7 @@ impl Server {
             ),
             files => tracing::debug!(?files, "open files"),
         }
+        let limits = Limits::of(&config, address_of)?;
         let bound = config.listeners.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
         let ports: Vec<u16> = bound.iter().map(|bound| bound.port).collect();
         config.set_addresses(&ports, &host_name());
@@ -101,13 +92,15 @@ impl Server {
         let pool_threads = usize::try_from(config.num_io_threads).unwrap_or(1).max(1);
         // One worker stays out of the disk, whatever hangs there.
         let disk = Arc::new(Disk::new(Roots::new(dirs.roots().to_vec()), pool_threads, workers - 1));
-        let door = Door::new(machine(config.clone()), disk, Clock::start());
-        runtime.spawn(door.clone().tick());
-        let mut server = Self {
+        let service = {
+            let _inside = runtime.enter();
+            Arc::new(Service::new(&config, limits, machine(config.clone()), Box::new(disk.clone())))
+        };
+        let server = Self {
             runtime: Some(runtime),
-            door,
+            service,
+            disk,
             listeners: bound.iter().map(|bound| (bound.name.clone(), bound.address())).collect(),
-            connections: Arc::new(Connections::new(&config)),
             _dirs: dirs,
         };
         server.boot(&config, bound)?;
@@ -121,12 +114,7 @@ impl Server {
 
     /// Waits until the broker stops by itself, which only a fatal error makes it do.
     pub async fn failed(&self) -> ServerError {
-        let mut life = self.door.life();
-        let fatal = life.wait_for(|life| matches!(life, Life::Fatal(_))).await;
-        match fatal.as_deref() {
-            Ok(Life::Fatal(text)) => ServerError::Fatal(text.clone()),
-            _ => unreachable!("the door outlives the server, and what was waited for has come"),
-        }
+        self.service.failed().await.into()
     }
 
     /// Serves until SIGTERM, SIGINT or SIGHUP, then stops cleanly. A second signal ends the process at once.
@@ -155,47 +143,19 @@ impl Server {
     /// sends the last answers. Not to be called from a task of a runtime.
     pub fn stop(mut self) -> Result<(), ServerError> {
         let runtime = self.runtime.take().expect("it runs");
-        let (door, connections) = (self.door.clone(), self.connections.clone());
-        let ended = runtime.block_on(async move {
-            connections.refuse();
-            door.submit_all(&mut vec![Message::Drain, Message::Input(Input::Stop)]);
-            let mut life = door.life();
-            let ended = life.wait_for(|life| matches!(life, Life::Stopped | Life::Fatal(_))).await;
-            let ended = ended.expect("the door lives").clone();
-            door.submit(Message::Close("the broker has stopped"));
-            if tokio::time::timeout(GOODBYE, connections.none()).await.is_err() {
-                tracing::info!("some clients did not take their last answers");
-            }
-            ended
-        });
+        let ended = runtime.block_on(self.service.stop());
         self.end(runtime);
-        match ended {
-            Life::Fatal(text) => Err(ServerError::Fatal(text)),
-            _ => Ok(()),
-        }
+        ended.map_err(ServerError::from)
     }
 
-    fn boot(&mut self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
+    fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
         let runtime = self.runtime.as_ref().expect("it runs");
         let _inside = runtime.enter();
-        self.door.submit(Message::Input(Input::Boot));
-        let mut life = self.door.life();
-        let come_up = life.wait_for(|life| *life != Life::Starting);
-        if let Life::Fatal(text) = runtime.block_on(come_up).expect("the door lives").clone() {
-            return Err(ServerError::Fatal(text));
-        }
-        let shared = Arc::new(Shared {
-            door: self.door.clone(),
-            budget: Budget::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(budget::DEFAULT_BYTES)),
-            limits: BatchLimits::default(),
-            request_bytes_max: config.socket_request_max_bytes,
-            idle_max: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
-        });
+        runtime.block_on(self.service.boot())?;
+        let options = SocketOptions::of(config);
         for (place, (bound, listener)) in bound.into_iter().zip(&config.listeners).enumerate() {
-            let place = u16::try_from(place).expect("few listeners");
             for socket in bound.listen(listener, config.socket_listen_backlog_size)? {
-                let connections = self.connections.clone();
-                runtime.spawn(accept(socket, place, connections, shared.clone(), SocketOptions::of(config)));
+                self.service.listen(place, TcpAcceptor { socket, options });
             }
         }
         Ok(())
@@ -203,7 +163,7 @@ impl Server {
 
     fn end(&self, runtime: Runtime) {
         runtime.shutdown_background();
-        self.door.disk().stop();
+        self.disk.stop();
     }
 }
 
@@ -240,128 +200,6 @@ impl Signals {
     }
 }
 
-/// Takes connections in until the broker stops.
-async fn accept(
-    socket: TcpListener,
-    listener: u16,
-    connections: Arc<Connections>,
-    shared: Arc<Shared>,
-    options: SocketOptions,
-) {
-    let mut open = connections.open.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            _ = open.wait_for(|open| !open) => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => admit(stream, peer, listener, &connections, &shared, options),
-            // The client gave up before we came to it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn admit(
-    stream: TcpStream,
-    peer: SocketAddr,
-    listener: u16,
-    connections: &Arc<Connections>,
-    shared: &Arc<Shared>,
-    options: SocketOptions,
-) {
-    let admitted = match connections.admit(peer.ip()) {
-        Ok(admitted) => admitted,
-        Err(why) => return tracing::info!(%peer, "connection refused: {why}"),
-    };
-    if let Err(error) = options.apply(&stream) {
-        return tracing::debug!(%peer, "connection lost: {error}");
-    }
-    let link = Link::new(connections.name());
-    tracing::debug!(%peer, conn = link.conn.0, "connection accepted");
-    shared.door.submit(Message::Connected(link.clone()));
-    let shared = shared.clone();
-    tokio::spawn(async move {
-        connection::serve(stream, peer, listener, link, shared).await;
-        drop(admitted);
-    });
-}
-
-/// Who is connected, and who may be.
-struct Connections {
-    /// `max.connections`
-    max: usize,
-    /// `max.connections.per.ip`
-    max_per_ip: usize,
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
-    count: watch::Sender<usize>,
-    next: AtomicU64,
-    open: watch::Sender<bool>,
-}
-
-impl Connections {
-    fn new(config: &BrokerConfig) -> Self {
-        Self {
-            max: usize::try_from(config.max_connections).unwrap_or(0),
-            max_per_ip: usize::try_from(config.max_connections_per_ip).unwrap_or(0),
-            by_ip: Mutex::default(),
-            count: watch::Sender::new(0),
-            next: AtomicU64::new(1),
-            open: watch::Sender::new(true),
-        }
-    }
-
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admitted, String> {
-        let mut by_ip = self.by_ip.lock().expect("no panic holds this lock");
-        if *self.count.borrow() >= self.max {
-            return Err(format!("there are max.connections = {} already", self.max));
-        }
-        let of_ip = by_ip.entry(ip).or_default();
-        if *of_ip >= self.max_per_ip {
-            return Err(format!("there are max.connections.per.ip = {} from there already", self.max_per_ip));
-        }
-        *of_ip += 1;
-        self.count.send_modify(|count| *count += 1);
-        Ok(Admitted { connections: self.clone(), ip })
-    }
-
-    fn name(&self) -> ConnId {
-        ConnId(self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// From now on nobody is let in.
-    fn refuse(&self) {
-        self.open.send_replace(false);
-    }
-
-    /// Completes when nobody is connected.
-    async fn none(&self) {
-        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-/// One connection's place among the limits.
-struct Admitted {
-    connections: Arc<Connections>,
-    ip: IpAddr,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut by_ip = self.connections.by_ip.lock().expect("no panic holds this lock");
-        let of_ip = by_ip.get_mut(&self.ip).expect("it was counted");
-        *of_ip -= 1;
-        if *of_ip == 0 {
-            by_ip.remove(&self.ip);
-        }
-        self.connections.count.send_modify(|count| *count -= 1);
-    }
-}
-
 /// One more than there are processors, few as they may be: a thread in the disk must not be the last one. More than
 /// a handful do not help one lock. `num.network.threads`, where it is set, says it otherwise.
 fn worker_threads(config: &BrokerConfig) -> usize {
@@ -376,6 +214,12 @@ fn seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     Ok(seed)
+}
+
+/// The first that a host has, as Kafka takes it.
+fn address_of(host: &str) -> io::Result<IpAddr> {
+    let mut addresses = (host, 0).to_socket_addrs()?;
+    addresses.next().map(|address| address.ip()).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// What this machine calls itself, for an advertised listener without a host.

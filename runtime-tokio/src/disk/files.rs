@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use tidelog_core::ids::{FileId, LogDirId};
@@ -39,9 +41,27 @@ impl Roots {
     }
 }
 
+/// What a response names a slice of. It stays whole until the last slice has left, whatever the core closes.
+pub trait Content: Send + Sync {
+    fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()>;
+
+    /// For `sendfile`: the file of this machine, where it is one.
+    fn file(&self) -> Option<&File>;
+}
+
 /// One open file.
 pub struct OpenFile {
     pub file: File,
+}
+
+impl Content for OpenFile {
+    fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()> {
+        self.file.read_exact_at(into, position)
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 #[derive(Default)]

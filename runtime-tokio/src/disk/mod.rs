@@ -13,13 +13,14 @@
 mod files;
 mod operations;
 
-pub use files::{FileTable, OpenFile, Roots};
+pub use files::{Content, FileTable, OpenFile, Roots};
 
 use operations::{Context, len_of};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tidelog_core::io::{IoCommand, IoCompletion, IoDone, IoOp, IoOwner};
+use tidelog_core::wire::FileSlice;
 
 /// A pool thread runs system calls and small decisions of the core; the core's own depth is modest.
 const STACK_BYTES: usize = 512 * 1024;
@@ -42,6 +43,32 @@ pub enum Task {
     Lane(IoOwner),
     /// A [`IoOp::Read`].
     Read(IoCommand),
+}
+
+/// What carries out the core's I/O commands: this machine's [`Disk`], or a simulated one.
+pub trait Storage: Send + Sync + 'static {
+    /// Queues `commands` in their lanes, and puts what can be run now into `runnable`: whoever calls must run it,
+    /// here or in the pool. Calls must be made in the order in which the core gave the commands.
+    fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>);
+
+    /// Runs as much of `task` as does not wait for a device, on the calling thread, and leaves the rest to the pool.
+    /// Follow-up work on the same lane, if any came meanwhile, is put into `runnable`.
+    fn run_inline(
+        &self,
+        task: Task,
+        sink: &Arc<dyn Completions>,
+        runnable: &mut VecDeque<Task>,
+        completions: &mut Vec<IoCompletion>,
+    );
+
+    /// Hands `task` to the pool.
+    fn run_in_pool(&self, task: Task, sink: &Arc<dyn Completions>);
+
+    /// Holds on to a slice that a response names.
+    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content>;
+
+    /// The bytes that wait to be written.
+    fn queued_bytes(&self) -> usize;
 }
 
 pub struct Disk {
@@ -85,106 +112,6 @@ impl Disk {
             threads_max,
             inline_free: AtomicUsize::new(inline_max),
             queued_bytes: AtomicUsize::new(0),
-        }
-    }
-
-    pub fn files(&self) -> &FileTable {
-        &self.context.files
-    }
-
-    /// The bytes that wait to be written.
-    pub fn queued_bytes(&self) -> usize {
-        self.queued_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Queues `commands` in their lanes, and puts what can be run now into `runnable`: whoever calls must run it,
-    /// here or in the pool. Calls must be made in the order in which the core gave the commands.
-    pub fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>) {
-        if commands.is_empty() {
-            return;
-        }
-        let mut lanes = lock(&self.lanes);
-        for command in commands.drain(..) {
-            if let IoOp::Read { .. } = command.op {
-                runnable.push_back(Task::Read(command));
-                continue;
-            }
-            if let IoOp::Write { chunks, .. } = &command.op {
-                self.queued_bytes.fetch_add(len_of(chunks) as usize, Ordering::Relaxed);
-            }
-            let owner = command.id.owner;
-            let lane = lanes.entry(owner).or_default();
-            lane.queue.push_back(command);
-            if !lane.taken {
-                lane.taken = true;
-                runnable.push_back(Task::Lane(owner));
-            }
-        }
-    }
-
-    /// Runs as much of `task` as needs the page cache alone, on the calling thread, and leaves the rest to the
-    /// pool. Follow-up work on the same lane, if any came meanwhile, is put into `runnable`.
-    pub fn run_inline(
-        self: &Arc<Self>,
-        task: Task,
-        sink: &Arc<dyn Completions>,
-        runnable: &mut VecDeque<Task>,
-        completions: &mut Vec<IoCompletion>,
-    ) {
-        let Ok(_) = self.inline_free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1))
-        else {
-            return self.run_in_pool(task, sink);
-        };
-        match task {
-            Task::Read(command) => {
-                let IoOp::Read { file, position, len } = command.op else { unreachable!("a read") };
-                match self.context.read_cached(file, position, len) {
-                    Some(result) => {
-                        completions.push(IoCompletion { id: command.id, result });
-                        sink.deliver(completions);
-                    }
-                    None => self.run_in_pool(Task::Read(command), sink),
-                }
-            }
-            Task::Lane(owner) => {
-                let mut batch = self.take(owner);
-                let cheap = batch.iter().take_while(|command| matches!(command.op, IoOp::Write { .. })).count();
-                let slow = batch.split_off(cheap);
-                self.perform(batch, completions);
-                if !completions.is_empty() {
-                    sink.deliver(completions);
-                }
-                if slow.is_empty() {
-                    if self.release(owner) {
-                        runnable.push_back(Task::Lane(owner));
-                    }
-                } else {
-                    self.put_back(owner, slow);
-                    self.run_in_pool(Task::Lane(owner), sink);
-                }
-            }
-        }
-        self.inline_free.fetch_add(1, Ordering::Release);
-    }
-
-    /// Hands `task` to the pool.
-    pub fn run_in_pool(self: &Arc<Self>, task: Task, sink: &Arc<dyn Completions>) {
-        let mut pool = lock(&self.pool);
-        pool.tasks.push_back(task);
-        if pool.idle >= pool.tasks.len() {
-            self.work.notify_one();
-        } else if pool.threads < self.threads_max && !pool.stopping {
-            pool.threads += 1;
-            let (disk, sink) = (self.clone(), sink.clone());
-            let thread = std::thread::Builder::new().name(format!("disk-{}", pool.threads)).stack_size(STACK_BYTES);
-            match thread.spawn(move || disk.serve(&sink)) {
-                Ok(handle) => pool.handles.push(handle),
-                Err(error) if pool.threads > 1 => {
-                    pool.threads -= 1;
-                    tracing::warn!("cannot start another disk thread: {error}");
-                }
-                Err(error) => panic!("cannot start a disk thread: {error}"),
-            }
         }
     }
 
@@ -309,6 +236,102 @@ impl Disk {
             self.queued_bytes.fetch_sub(bytes as usize, Ordering::Relaxed);
             debug_assert!(matches!(result, Ok(IoDone::Unit) | Err(_)));
         }
+    }
+}
+
+impl Storage for Arc<Disk> {
+    fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>) {
+        if commands.is_empty() {
+            return;
+        }
+        let mut lanes = lock(&self.lanes);
+        for command in commands.drain(..) {
+            if let IoOp::Read { .. } = command.op {
+                runnable.push_back(Task::Read(command));
+                continue;
+            }
+            if let IoOp::Write { chunks, .. } = &command.op {
+                self.queued_bytes.fetch_add(len_of(chunks) as usize, Ordering::Relaxed);
+            }
+            let owner = command.id.owner;
+            let lane = lanes.entry(owner).or_default();
+            lane.queue.push_back(command);
+            if !lane.taken {
+                lane.taken = true;
+                runnable.push_back(Task::Lane(owner));
+            }
+        }
+    }
+
+    fn run_inline(
+        &self,
+        task: Task,
+        sink: &Arc<dyn Completions>,
+        runnable: &mut VecDeque<Task>,
+        completions: &mut Vec<IoCompletion>,
+    ) {
+        let Ok(_) = self.inline_free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1))
+        else {
+            return self.run_in_pool(task, sink);
+        };
+        match task {
+            Task::Read(command) => {
+                let IoOp::Read { file, position, len } = command.op else { unreachable!("a read") };
+                match self.context.read_cached(file, position, len) {
+                    Some(result) => {
+                        completions.push(IoCompletion { id: command.id, result });
+                        sink.deliver(completions);
+                    }
+                    None => self.run_in_pool(Task::Read(command), sink),
+                }
+            }
+            Task::Lane(owner) => {
+                let mut batch = self.take(owner);
+                let cheap = batch.iter().take_while(|command| matches!(command.op, IoOp::Write { .. })).count();
+                let slow = batch.split_off(cheap);
+                self.perform(batch, completions);
+                if !completions.is_empty() {
+                    sink.deliver(completions);
+                }
+                if slow.is_empty() {
+                    if self.release(owner) {
+                        runnable.push_back(Task::Lane(owner));
+                    }
+                } else {
+                    self.put_back(owner, slow);
+                    self.run_in_pool(Task::Lane(owner), sink);
+                }
+            }
+        }
+        self.inline_free.fetch_add(1, Ordering::Release);
+    }
+
+    fn run_in_pool(&self, task: Task, sink: &Arc<dyn Completions>) {
+        let mut pool = lock(&self.pool);
+        pool.tasks.push_back(task);
+        if pool.idle >= pool.tasks.len() {
+            self.work.notify_one();
+        } else if pool.threads < self.threads_max && !pool.stopping {
+            pool.threads += 1;
+            let (disk, sink) = (self.clone(), sink.clone());
+            let thread = std::thread::Builder::new().name(format!("disk-{}", pool.threads)).stack_size(STACK_BYTES);
+            match thread.spawn(move || disk.serve(&sink)) {
+                Ok(handle) => pool.handles.push(handle),
+                Err(error) if pool.threads > 1 => {
+                    pool.threads -= 1;
+                    tracing::warn!("cannot start another disk thread: {error}");
+                }
+                Err(error) => panic!("cannot start a disk thread: {error}"),
+            }
+        }
+    }
+
+    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content> {
+        self.context.files.find(slice.file).expect("the core names files that it has open")
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::{Shutdown, TcpStream as Client};
 use std::sync::mpsc;
 use tidelog_core::ids::{FileId, LogDirId, LogId};
-use tidelog_core::io::{Chunks, DiskPath, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
+use tidelog_core::io::{Chunks, DiskPath, Input, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use tidelog_core::wire::messages::{
@@ -296,14 +296,31 @@ fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_refused_until_one_goes() {
+fn a_connection_beyond_the_limit_waits_until_one_goes() {
     let bench = start_with(&[("max.connections", "1")], Output::Ready).unwrap();
+    let mut first = bench.connect();
+    first.write_all(&api_versions(1)).unwrap();
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 1);
+    let mut next = bench.connect();
+    next.write_all(&api_versions(2)).unwrap();
+    first.write_all(&api_versions(3)).unwrap();
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 3);
+    next.set_nonblocking(true).unwrap();
+    assert_eq!(next.peek(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    next.set_nonblocking(false).unwrap();
+    drop(first);
+    assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut next), 2);
+}
+
+#[test]
+fn a_connection_too_many_from_one_address_is_closed_at_once() {
+    let bench = start_with(&[("max.connections.per.ip", "1")], Output::Ready).unwrap();
     let mut first = bench.connect();
     first.write_all(&api_versions(1)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 1);
     assert_closed(&mut bench.connect());
     drop(first);
-    bench.server.runtime.as_ref().unwrap().block_on(bench.server.connections.none());
+    bench.server.runtime.as_ref().unwrap().block_on(bench.server.service.connections().none());
     let mut next = bench.connect();
     next.write_all(&api_versions(2)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut next), 2);

@@ -1,0 +1,75 @@
+//! TCP sockets as connections use them. Bytes leave by `sendmsg`, slices of files by `sendfile`, from the page cache
+//! to the socket without passing through this process.
+
+use crate::disk::Content;
+use crate::frames::FrameReader;
+use crate::listeners::SocketOptions;
+use crate::sender::Sender;
+use crate::transport::{Listener, Output, Socket};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A socket that listens, and how those that come out of it are set up.
+pub struct TcpAcceptor {
+    pub socket: TcpListener,
+    pub options: SocketOptions,
+}
+
+impl Listener for TcpAcceptor {
+    type Socket = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.socket.accept().await?;
+        // Where it fails, the client is gone already.
+        self.options.apply(&stream).map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
+        Ok((stream, peer))
+    }
+}
+
+impl Socket for TcpStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, reader: &mut FrameReader) -> Poll<io::Result<usize>> {
+        match self.poll_read_ready(cx)? {
+            Poll::Ready(()) => pin!(self.read_buf(reader.room())).poll(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write_ready(cx)
+    }
+
+    fn try_send(&mut self, sender: &mut Sender) -> io::Result<()> {
+        self.try_io(Interest::WRITABLE, || sender.send_some(self))
+    }
+}
+
+impl<T: AsFd> Output for T {
+    fn send(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let more = if more { SendFlags::MORE } else { SendFlags::empty() };
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
+        retry(|| rustix::net::sendmsg(self, slices, &mut SendAncillaryBuffer::default(), flags))
+    }
+
+    fn send_content(&self, content: &dyn Content, mut position: u64, len: usize) -> io::Result<usize> {
+        let file = content.file().expect("a real socket sends real files");
+        retry(|| rustix::fs::sendfile(self, file, Some(&mut position), len))
+    }
+}
+
+fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(sent) => return Ok(sent),
+        }
+    }
+}
