@@ -2,7 +2,8 @@
 //!
 //! The task reads frames, does the per-byte work on them (`api::prepare`), submits them to the core and sends the
 //! answers, in the order in which the core gives them. Requests may be pipelined: a connection goes on reading while
-//! it has fewer than [`IN_FLIGHT_MAX`] requests that are unanswered or whose answers are not out yet. So a client
+//! it has fewer than [`IN_FLIGHT_MAX`] requests that are unanswered or whose answers are not out yet, and those that
+//! are unanswered take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes. So a client
 //! that does not read its answers stops being read, and costs what these answers hold, which for records is the
 //! name of a slice of a file.
 
@@ -27,6 +28,10 @@ use tokio::time::Sleep;
 
 /// Requests of a connection that are not answered, or whose answers are not out.
 pub const IN_FLIGHT_MAX: usize = 128;
+/// Bytes of a connection's requests, whole or begun, at which it is not read on while one of them is unanswered. A
+/// client that sends without limit gains nothing from more, and would have the broker go through 200 MB of memory that
+/// no cache holds. A larger request is read all the same: by itself.
+pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// Checking a larger frame takes long enough that the thread's other connections should go elsewhere meanwhile.
 const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
 /// How long a connection that will be closed may take to send what it still has, and how long a client that sends
@@ -172,7 +177,7 @@ impl<S: Socket> Connection<S> {
 
     /// Waits until something can be done, and reads if that is it.
     async fn wait(&mut self, blocked: bool, mut timer: Pin<&mut Sleep>) -> Result<(), End> {
-        let wants = matches!(self.phase, Phase::Open) && self.has_room();
+        let wants = matches!(self.phase, Phase::Open) && self.has_room() && !self.holds_enough();
         let read = wants && self.may_hold_more();
         let expiry = self.expiry();
         if expiry < self.timed_for {
@@ -292,6 +297,12 @@ impl<S: Socket> Connection<S> {
     /// Whether one more request may be taken up.
     fn has_room(&self) -> bool {
         self.in_flight.len() + self.sender.unsent() < IN_FLIGHT_MAX
+    }
+
+    /// Whether what is read next can wait for the answers to what was read before.
+    fn holds_enough(&self) -> bool {
+        // Who reads at the expense of all others comes to the end of its frame.
+        self.overdraft.is_none() && !self.in_flight.is_empty() && self.held >= IN_FLIGHT_BYTES_MAX
     }
 
     fn has_frame_to_submit(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The world around a scripted machine, over loopback sockets.
 
 use super::*;
-use crate::connection::IN_FLIGHT_MAX;
+use crate::connection::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 use bytes::Bytes;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream as Client};
@@ -10,9 +10,10 @@ use tidelog_core::ids::{FileId, LogDirId, LogId};
 use tidelog_core::io::{Chunks, DiskPath, Input, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use tidelog_core::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidelog_core::wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, MetadataRequest, MetadataResponse,
-    ProduceRequest,
+    ProduceRequest, ProduceResponse,
 };
 use tidelog_core::wire::{
     ApiKey, FileSlice, RequestBody, RequestHeader, ResponseBody, decode_response, encode_request,
@@ -21,10 +22,13 @@ use tidelog_core::wire::{
 const CONTENT_LEN: usize = 3_000_000;
 
 /// Answers ApiVersions at once, Metadata when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
-/// slice of a file that it has just written and closes at once. Tells the test what it sees.
+/// slice of a file that it has just written and closes at once, a Produce from the first Metadata on. Tells the test
+/// what it sees.
 struct Script {
     seen: mpsc::Sender<String>,
     waiting: Vec<Request>,
+    produced: Vec<Request>,
+    answers_produce: bool,
     fetch: Option<Request>,
     ready: Output,
 }
@@ -42,19 +46,33 @@ impl Script {
         }
     }
 
+    fn answer_produced(&mut self, out: &mut Outbox) {
+        for request in self.produced.drain(..) {
+            Self::answer(&request, ResponseBody::Produce(ProduceResponse::default()), out);
+        }
+    }
+
     fn request(&mut self, request: Request, out: &mut Outbox) {
         match &request.body {
             RequestBody::ApiVersions(_) => {
                 Self::answer(&request, ResponseBody::ApiVersions(ApiVersionsResponse::default()), out);
             }
             RequestBody::Metadata(_) => {
+                self.answers_produce = true;
+                self.answer_produced(out);
                 self.waiting.push(request);
                 assert!(self.waiting.len() <= IN_FLIGHT_MAX, "more in flight than a connection may have");
                 if self.waiting.len() == IN_FLIGHT_MAX {
                     self.answer_waiting(out);
                 }
             }
-            RequestBody::Produce(produce) => assert_eq!(produce.acks, 0),
+            RequestBody::Produce(produce) if produce.acks == 0 => {}
+            RequestBody::Produce(_) => {
+                self.produced.push(request);
+                if self.answers_produce {
+                    self.answer_produced(out);
+                }
+            }
             RequestBody::Fetch(_) => {
                 self.fetch = Some(request);
                 let path = DiskPath { dir: LogDirId(0), path: "content".into() };
@@ -130,7 +148,8 @@ fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Bench, ServerErro
     let (config, warnings) = BrokerConfig::from_properties(properties).unwrap();
     assert!(warnings.is_empty());
     let (sender, seen) = mpsc::channel();
-    let script = Script { seen: sender, waiting: Vec::new(), fetch: None, ready };
+    let script =
+        Script { seen: sender, waiting: Vec::new(), produced: Vec::new(), answers_produce: false, fetch: None, ready };
     let server = Server::start_machine(config, |_| Box::new(script))?;
     Ok(Bench { server, seen, _dir: dir })
 }
@@ -142,6 +161,17 @@ fn start() -> Bench {
 impl Bench {
     fn connect(&self) -> Client {
         Client::connect(self.server.listeners()[0].1).unwrap()
+    }
+
+    /// The bytes of requests that the broker holds.
+    fn held(&self) -> usize {
+        self.server.service.shared().budget.held()
+    }
+
+    fn await_held(&self, bytes: usize) {
+        while self.held() < bytes {
+            std::thread::yield_now();
+        }
     }
 
     fn expect(&self, wanted: &str) {
@@ -212,6 +242,51 @@ fn a_connection_has_no_more_than_its_share_in_flight_and_what_wants_no_answer_do
     });
     for correlation in 0..count {
         assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), correlation);
+    }
+    writer.join().unwrap();
+}
+
+fn produce(correlation_id: i32, record_bytes: usize) -> Vec<u8> {
+    let records = Bytes::from(vec![0; record_bytes]);
+    let partition = PartitionProduceData { records: Some(records.into()), ..Default::default() };
+    let topic = TopicProduceData { partition_data: vec![partition], ..Default::default() };
+    let body = ProduceRequest { acks: 1, topic_data: vec![topic], ..Default::default() };
+    frame(ApiKey::Produce, 9, correlation_id, RequestBody::Produce(body))
+}
+
+#[test]
+fn a_client_that_sends_without_limit_is_read_as_far_as_it_has_answers() {
+    const COUNT: i32 = 64;
+    let bench = start();
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    let mut sender = client.try_clone().unwrap();
+    let writer = std::thread::spawn(move || (0..COUNT).for_each(|n| sender.write_all(&produce(n, 1 << 20)).unwrap()));
+    bench.await_held(IN_FLIGHT_BYTES_MAX);
+    // Time enough to read all the rest.
+    for n in 0..200 {
+        other.write_all(&api_versions(n)).unwrap();
+        assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut other), n);
+        let held = bench.held();
+        assert!(held < IN_FLIGHT_BYTES_MAX + (2 << 20), "{held} bytes are held of 64 MiB");
+    }
+    other.write_all(&metadata(0)).unwrap();
+    for n in 0..COUNT {
+        assert_eq!(correlation_of(ApiKey::Produce, 9, &mut client), n);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_request_larger_than_what_a_connection_may_hold_is_read_once_it_is_the_only_one() {
+    let bench = start();
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    let mut sender = client.try_clone().unwrap();
+    let stream = [produce(0, 10), produce(1, 3 * IN_FLIGHT_BYTES_MAX)].concat();
+    let writer = std::thread::spawn(move || sender.write_all(&stream).unwrap());
+    bench.await_held(IN_FLIGHT_BYTES_MAX);
+    other.write_all(&metadata(0)).unwrap();
+    for n in 0..2 {
+        assert_eq!(correlation_of(ApiKey::Produce, 9, &mut client), n);
     }
     writer.join().unwrap();
 }
