@@ -103,6 +103,8 @@ pub(super) enum Pending {
     Synced {
         end_offset: Offset,
     },
+    /// The name of a new segment becomes stable.
+    Named,
     Load(LoaderStep),
     IndexLoaded {
         segment: Offset,
@@ -160,7 +162,9 @@ pub struct Log {
     pub(super) index_loads: Vec<IndexLoad>,
     /// A use of an index: counts up.
     pub(super) index_uses: u64,
-    /// The high watermark of a retention that waits for an index.
+    /// New segments whose names are not stable yet.
+    pub(super) names_in_flight: usize,
+    /// The high watermark of a retention that waits for an index, or for a name.
     pub(super) retention_waits: Option<Offset>,
     pub(super) removals: VecDeque<Removal>,
     pub(super) loader: Option<Box<Loader>>,
@@ -197,6 +201,7 @@ impl Log {
             next_job: 0,
             index_loads: Vec::new(),
             index_uses: 0,
+            names_in_flight: 0,
             retention_waits: None,
             removals: VecDeque::new(),
             loader: None,
@@ -469,6 +474,12 @@ impl Log {
                 self.note_synced(end_offset, out);
                 Ok(())
             }
+            Pending::Named => {
+                result.map_err(text)?;
+                self.names_in_flight -= 1;
+                self.resume_waiting(now, out, events);
+                Ok(())
+            }
             Pending::Load(step) => self.loader_completed(now, step, result, out, events),
             // What is closing is asked nothing any more, and its files must not be read behind their closing.
             Pending::IndexLoaded { .. } | Pending::IndexScanned { .. } if self.state == LogState::Closing => {
@@ -503,7 +514,7 @@ impl Log {
         }
     }
 
-    /// What waited for an index goes on.
+    /// What waited for an index, or for a segment's name, goes on.
     fn resume_waiting(&mut self, now: Now, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         if !self.is_open() {
             return;
@@ -681,7 +692,8 @@ impl Log {
         }
         if !self.plants.has(Plant::NewSegmentNameNotSynced) {
             let dir = self.path("");
-            self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);
+            self.names_in_flight += 1;
+            self.issue(Pending::Named, IoOp::SyncDir { path: dir }, out);
         }
         self.segments.push(Segment::new(base, file, now.wall, self.settings.segment_index_bytes));
     }

@@ -49,7 +49,7 @@ impl Log {
     }
 
     /// Drops what retention allows, of what all replicas have (KAFKA-5634: below the high watermark). Returns at
-    /// once; where an index has to be read first, it goes on by itself.
+    /// once; where an index has to be read or a new segment's name made stable first, it goes on by itself.
     pub fn enforce_retention(&mut self, now: Now, high_watermark: Offset, out: &mut Outbox) {
         if !self.is_open() {
             return;
@@ -61,6 +61,11 @@ impl Log {
         while let Some(breach) = self.first_breach(now, high_watermark, by_time, &mut excess_bytes, out) {
             if self.segments.len() == 1 {
                 self.roll(now, out);
+            }
+            if self.names_in_flight > 0 {
+                // A crash must find what stays, or the log would begin anew at offset 0.
+                self.retention_waits = Some(high_watermark);
+                return;
             }
             self.drop_first_segment(now, breach, out);
         }
@@ -85,7 +90,8 @@ impl Log {
             *excess_bytes -= i64::from(first.len);
             return Some(Breach::LogStart);
         }
-        let greedy = next_base.is_none() && self.plants.has(Plant::RetentionDeletesActiveSegment);
+        let holds_all = self.segments.get(1).is_none_or(|next| next.len == 0);
+        let greedy = holds_all && self.plants.has(Plant::RetentionDeletesActiveSegment);
         if *excess_bytes > 0 && (*excess_bytes >= i64::from(first.len) || greedy) {
             *excess_bytes -= i64::from(first.len);
             return Some(Breach::Size);
