@@ -1,0 +1,123 @@
+//! One broker's machine and its clients' machines, with the levers that a scenario pulls.
+
+use crate::client::Client;
+use crate::network::{Listener, Network};
+use crate::runs::Log;
+use crate::storage::{SharedDisk, SimulatedStorage};
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::time::{Duration, sleep, timeout};
+use std::sync::{Arc, Mutex};
+use tidelog::admission::Limits;
+use tidelog::service::Service;
+use tidelog_core::broker::Broker;
+use tidelog_core::config::BrokerConfig;
+use tidelog_sim::disk::{Disk, DiskOptions, Loss};
+use tidelog_sim::random::{Ratio, Stream as Random, stream};
+
+/// How long what a dead process leaves behind may take to go.
+const FUNERAL: Duration = Duration::from_millis(10);
+
+pub struct World {
+    pub seed: u64,
+    pub log: Log,
+    pub network: Network,
+    /// For what the scenario itself draws.
+    pub random: Random,
+    disk: SharedDisk,
+    lives: u64,
+    process: Option<Process>,
+}
+
+struct Process {
+    node: NodeHandle,
+    service: Arc<Service>,
+}
+
+impl World {
+    pub fn new(seed: u64, log: Log) -> Self {
+        let mut random = stream(seed, "world", &[]);
+        let options = DiskOptions {
+            latency_ns_max: *random.pick(&[100_000, 5_000_000]),
+            sync_ns_max: *random.pick(&[2_000_000, 30_000_000]),
+            stall: if random.one_in(2) { Ratio::new(1, 50) } else { Ratio::NEVER },
+            stall_ns_max: 300_000_000,
+            ..DiskOptions::default()
+        };
+        Self {
+            seed,
+            network: Network::start(seed, log.clone()),
+            log,
+            random,
+            disk: Arc::new(Mutex::new(Disk::new(seed, 0, options))),
+            lives: 0,
+            process: None,
+        }
+    }
+
+    /// Starts the broker's process; it accepts connections when this returns.
+    pub async fn start(&mut self, properties: &[(&str, &str)]) {
+        assert!(self.process.is_none(), "one process at a time");
+        let mut all = vec![("node.id", "1"), ("log.dirs", "/disk0")];
+        all.extend(properties);
+        let (mut config, _) = BrokerConfig::from_properties(all).expect("a configuration that holds");
+        config.set_addresses(&[9092], "broker");
+        self.lives += 1;
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&stream(self.seed, "broker", &[self.lives]).bytes_16());
+
+        let node = Handle::current().create_node().name(format!("broker-{}", self.lives)).build();
+        let (disk, log, network) = (self.disk.clone(), self.log.clone(), self.network.clone());
+        let started = node.spawn(async move {
+            let storage = SimulatedStorage::start(disk, log);
+            let broker = Broker::new(config.clone(), seed);
+            let limits = Limits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
+            let service = Arc::new(Service::new(&config, limits, Box::new(broker), Box::new(storage)));
+            service.boot().await.expect("a broker that comes up");
+            let listener: Listener = network.listen().await.expect("the port is free");
+            service.listen(0, listener);
+            service
+        });
+        let service = started.await.expect("the start comes to its end");
+        self.log.say(format_args!("the broker is up for the {}. time", self.lives));
+        self.process = Some(Process { node, service });
+    }
+
+    /// What the running broker's connections share.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.process.as_ref().expect("it runs").service
+    }
+
+    /// Stops the broker as an operator does, and then ends its process.
+    pub async fn stop(&mut self) {
+        let service = self.service().clone();
+        let process = self.process.as_ref().expect("it runs");
+        let stopped = process.node.spawn(async move { service.stop().await });
+        stopped.await.expect("the stop comes to its end").expect("a clean stop");
+        self.log.say(format_args!("the broker has stopped"));
+        self.end(Loss::Process).await;
+    }
+
+    /// The broker's process is gone from one moment to the next, and with the machine's power what was not synced.
+    pub async fn crash(&mut self, loss: Loss) {
+        self.log.say(format_args!("crash: {loss:?}"));
+        self.end(loss).await;
+    }
+
+    async fn end(&mut self, loss: Loss) {
+        let process = self.process.take().expect("it runs");
+        Handle::current().kill(process.node.id());
+        drop(process);
+        self.disk.lock().expect("one thread").crash(loss);
+        if loss == Loss::Power {
+            self.network.power_off();
+        }
+        sleep(FUNERAL).await;
+    }
+
+    /// A client on one of the clients' hosts, 1 to 5.
+    pub async fn client(&self, host: usize) -> Client {
+        let connected = timeout(Duration::from_secs(30), self.network.connect(host)).await;
+        let stream = connected.expect("in time").expect("a broker that accepts");
+        Client::new(stream, format!("client on host {host}"), self.log.clone())
+    }
+}
