@@ -21,7 +21,8 @@ pub struct NetworkOptions {
     pub clog_ns_max: u64,
     /// A message with which the connection breaks.
     pub cut: Ratio,
-    /// How much later than the client a node may learn of a cut (half-open).
+    /// How much later than the client a node may learn of a cut, and how long a client may take to notice that a
+    /// machine has lost its power (half-open).
     pub half_open_ns_max: u64,
     /// A cut after which what was under way to the node arrives all the same, before the node learns of it: the old
     /// requests of a client that has sent them again on a new connection.
@@ -235,15 +236,16 @@ impl Network {
         Fate::Arrives(direction.last_arrival)
     }
 
-    /// Breaks a connection, if it is not broken yet.
-    pub fn cut(&mut self, now: u64, conn: ConnId) -> Option<Break> {
+    /// Breaks a connection, if it is not broken yet. `silent`: the node's end says nothing, for its machine is dark.
+    pub fn cut(&mut self, now: u64, conn: ConnId, silent: bool) -> Option<Break> {
         let connection = self.connections.get_mut(&conn).filter(|connection| !connection.gone)?;
         connection.gone = true;
         let (node, client) = (connection.node, connection.client);
         let mut stream = stream(self.seed, "net.cut", &[conn.0]);
         let late = if self.faulty { stream.skewed(self.options.half_open_ns_max) } else { 0 };
         let learns_at = |way, at| after_outages(&self.outages, node, client, way, at);
-        let client_learns_at = learns_at(Way::ToClient, now + 5_000);
+        let silence = if silent && self.faulty { stream.skewed(self.options.half_open_ns_max) } else { 0 };
+        let client_learns_at = learns_at(Way::ToClient, now + 5_000 + silence);
         let mut node_learns_at = learns_at(Way::ToNode, now + 5_000 + late);
         if self.faulty && stream.chance(self.options.late_requests) {
             node_learns_at = node_learns_at.max(connection.to_node.last_arrival + 1);
@@ -371,14 +373,14 @@ mod tests {
         let mut network = Network::new(1, NetworkOptions { late_requests: Ratio::ALWAYS, ..options() });
         let (conn, _) = network.open(0, 0, 0, 0);
         let at = arrival(&mut network, 0, conn);
-        let broken = network.cut(1, conn).expect("it was open");
+        let broken = network.cut(1, conn, false).expect("it was open");
         assert!(broken.node_learns_at > at && network.get(conn).is_some_and(|connection| connection.gone));
-        assert_eq!(network.cut(2, conn), None, "and it breaks once");
+        assert_eq!(network.cut(2, conn, false), None, "and it breaks once");
         network.forget(conn);
         assert!(network.get(conn).is_none());
         let (conn, _) = network.open(0, 0, 0, 0);
         network.heal();
-        network.cut(1, conn).expect("it was open");
+        network.cut(1, conn, false).expect("it was open");
         assert!(network.get(conn).is_none(), "nothing comes late in a world that is healed");
     }
 }

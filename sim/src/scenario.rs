@@ -81,6 +81,9 @@ pub enum Fault {
     Stop {
         loss: Loss,
         down_ns: u64,
+        /// It does not come to its end: the machine loses its power, or the process dies, so many steps later.
+        #[serde(default)]
+        crash_after_steps: Option<u32>,
     },
     /// All connections break.
     CutAll,
@@ -91,6 +94,10 @@ pub enum Fault {
         ways: Ways,
         for_ns: u64,
         times: u32,
+    },
+    /// The node loses its clients one after the other, and finds them again in another order.
+    Swizzle {
+        for_ns: u64,
     },
     /// The process takes a pause of up to so long after every step.
     Slow {
@@ -144,7 +151,7 @@ impl Scenario {
         let mut swarm = stream(seed, "scenario", &[]);
         let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
         let fault_ns = swarm.between(1, 6) * SECOND;
-        let topics = draw_topics(&mut stream(seed, "scenario.topics", &[]));
+        let topics = draw_topics(seed, &mut stream(seed, "scenario.topics", &[]));
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
@@ -170,7 +177,7 @@ impl Scenario {
     }
 }
 
-fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
+fn draw_topics(seed: u64, stream: &mut Stream) -> Vec<TopicPlan> {
     let draw = |place: u64, stream: &mut Stream| {
         let auto_created = stream.one_in(4);
         let mut configs = BTreeMap::new();
@@ -206,6 +213,15 @@ fn draw_topics(stream: &mut Stream) -> Vec<TopicPlan> {
         if stream.one_in(6) {
             set("acks.require.fsync", "false".into());
         }
+        let mut times = self::stream(seed, "scenario.topic.times", &[place]);
+        if times.one_in(5) {
+            set("segment.ms", times.pick(&[1, 50, 1_000]).to_string());
+            set("segment.jitter.ms", times.pick(&[0, 20]).to_string());
+        }
+        if times.one_in(6) {
+            set("flush.messages", times.between(1, 5).to_string());
+            set("flush.ms", times.between(0, 100).to_string());
+        }
         let partitions = stream.between(1, 4) as i32;
         TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs }
     };
@@ -227,6 +243,8 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
     let mut set = |name: &str, value: &str| properties.insert(name.to_string(), value.to_string());
     set("num.partitions", &topics[0].partitions.to_string());
     set("auto.create.topics.enable", "true");
+    // Where a wall has gone back by an hour and more, a client's records come from the future.
+    set("log.message.timestamp.after.max.ms", "86400000");
     if topics.iter().any(TopicPlan::has_retention) || stream.one_in(5) {
         set("log.retention.check.interval.ms", ["100", "500", "1000"][stream.below(3) as usize]);
     }
@@ -312,6 +330,8 @@ fn draw_disk(stream: &mut Stream) -> DiskOptions {
         read_error: rare(8, 50, 2_000),
         write_error: rare(8, 100, 2_000),
         sync_error: rare(5, 20, 500),
+        sync_lie: Ratio::NEVER,
+        name_error: rare(8, 100, 2_000),
         stall: rare(3, 20, 500),
         stall_ns_max: stream.between(10, 3_000) * MS,
         latency_ns_max: [10_000, 200_000, 5 * MS][stream.below(3) as usize],
@@ -322,7 +342,7 @@ fn draw_disk(stream: &mut Stream) -> DiskOptions {
 
 fn draw_network(stream: &mut Stream) -> NetworkOptions {
     NetworkOptions {
-        delay_ns_max: [100_000, 2 * MS, 50 * MS][stream.below(3) as usize],
+        delay_ns_max: [100_000, 2 * MS, 100 * MS][stream.below(3) as usize],
         clog: if stream.one_in(3) { Ratio::new(1, stream.between(20, 500) as u32) } else { Ratio::NEVER },
         clog_ns_max: stream.between(1, 5_000) * MS,
         cut: if stream.one_in(2) { Ratio::new(1, stream.between(10, 500) as u32) } else { Ratio::NEVER },
@@ -363,6 +383,7 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
         swarm.one_in(4).then_some(8),
         swarm.one_in(4).then_some(9),
         swarm.one_in(8).then_some(10),
+        stream(seed, "scenario.swizzle", &[]).one_in(6).then_some(11),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
     if kinds.is_empty() || swarm.one_in(10) {
@@ -380,7 +401,10 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
                     let again_after_steps = (0..again).map(|_| stream.skewed(60) as u32).collect();
                     Fault::Crash { loss, down_ns, again_after_steps }
                 }
-                1 => Fault::Stop { loss, down_ns },
+                1 => {
+                    let crash_after_steps = stream.one_in(3).then(|| stream.skewed(60) as u32);
+                    Fault::Stop { loss, down_ns, crash_after_steps }
+                }
                 2 => Fault::CutAll,
                 3 => Fault::DiskFull { for_ns: stream.skewed(SECOND) },
                 4 => {
@@ -395,11 +419,12 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
                     times: if stream.one_in(3) { stream.between(2, 6) as u32 } else { 1 },
                 },
                 8 => {
-                    let damage = *stream.pick(&[Damage::Flip, Damage::Misdirected, Damage::Latent]);
+                    let damage = *stream.pick(&[Damage::Flip, Damage::Misdirected, Damage::Unwritten, Damage::Latent]);
                     Fault::Damage { damage, for_ns: stream.skewed(3 * SECOND) }
                 }
                 9 => Fault::Damage { damage: Damage::Hint, for_ns: 0 },
                 10 => Fault::Unmount { dir: stream.below(2) as u16, for_ns: stream.skewed(2 * SECOND) },
+                11 => Fault::Swizzle { for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns) },
                 _ => Fault::Slow { for_ns: stream.skewed(3 * SECOND), step_ns_max: stream.between(1, 20) * MS },
             };
             let at_ns = stream.between(0, fault_ns);

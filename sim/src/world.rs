@@ -196,6 +196,20 @@ impl World {
         if self.trace.is_on() {
             self.note_remains();
         }
+        for node in &self.nodes {
+            let (losses, of_syncs) = (node.disk.losses(), node.disk.sync_losses());
+            let losses = [
+                ("writes lost", losses.lost),
+                ("writes torn", losses.torn),
+                ("writes that overtook a lost one", losses.overtaken),
+                ("writes that left their length", losses.hollow),
+                ("names lost", losses.names),
+                ("writes lost by a failed sync", of_syncs.lost + of_syncs.torn + of_syncs.hollow),
+            ];
+            for (name, count) in losses.into_iter().filter(|(_, count)| *count > 0) {
+                *self.counts.entry(name).or_default() += count;
+            }
+        }
         Outcome {
             violation: self.violation,
             events: self.trace.events(),
@@ -451,7 +465,12 @@ impl World {
 
     /// Both ends learn that the connection is gone, each when it does.
     fn break_connection(&mut self, conn: ConnId) {
-        let Some(broken) = self.network.cut(self.now, conn) else { return };
+        self.break_off(conn, false);
+    }
+
+    /// The same; `silent`, where the node's machine is dark and says nothing to anybody.
+    fn break_off(&mut self, conn: ConnId, silent: bool) {
+        let Some(broken) = self.network.cut(self.now, conn, silent) else { return };
         self.trace.note(self.now, Note::Cut { conn });
         self.count("connections broken");
         let (client, node) = (broken.client, broken.node);

@@ -2,9 +2,34 @@
 
 use crate::random::Stream;
 use bytes::Bytes;
+use std::ops::AddAssign;
 
 /// A sector: what a disk writes whole or not at all.
 pub(super) const SECTOR: u64 = 512;
+
+/// What became of changes that no sync had made stable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    pub lost: u64,
+    /// Of a write, a part.
+    pub torn: u64,
+    /// There, where something that was written before is not.
+    pub overtaken: u64,
+    /// Of a write, the length of its file alone.
+    pub hollow: u64,
+    /// Changes of names.
+    pub names: u64,
+}
+
+impl AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.torn += other.torn;
+        self.overtaken += other.overtaken;
+        self.hollow += other.hollow;
+        self.names += other.names;
+    }
+}
 
 /// Bytes with an implicit tail of zeros, so that a preallocated file costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,9 +155,9 @@ impl FileContent {
 
     /// The sync fails, and as Linux has it, the pages count as clean from now on: some of what was unsynced reached
     /// the platter, the rest never will, whatever later syncs say.
-    pub(super) fn fail_sync(&mut self, stream: &mut Stream) {
-        self.land(stream);
+    pub(super) fn fail_sync(&mut self, stream: &mut Stream) -> Losses {
         self.distrusted = true;
+        self.land(stream)
     }
 
     /// A byte is another from now on, wherever it is looked at.
@@ -145,10 +170,11 @@ impl FileContent {
     }
 
     /// The machine loses its power: what was not synced is kept, lost, torn or reordered.
-    pub(super) fn lose_power(&mut self, stream: &mut Stream) {
-        self.land(stream);
+    pub(super) fn lose_power(&mut self, stream: &mut Stream) -> Losses {
+        let losses = self.land(stream);
         self.visible = self.stable.clone();
         self.distrusted = false;
+        losses
     }
 
     /// The process ends and the machine does not: the page cache stays, but for pages that a failed sync has made
@@ -162,27 +188,36 @@ impl FileContent {
     }
 
     /// Some of the unsynced changes reach the platter.
-    fn land(&mut self, stream: &mut Stream) {
+    fn land(&mut self, stream: &mut Stream) -> Losses {
         let changes = std::mem::take(&mut self.unsynced);
+        let mut losses = Losses::default();
         if changes.is_empty() {
-            return;
+            return losses;
         }
         match stream.below(8) {
             0 => changes.iter().for_each(|change| change.apply(&mut self.stable)),
-            1 | 2 => {}
+            1 | 2 => losses.lost += changes.len() as u64,
             // What was written first is there, up to some byte.
             3 | 4 => {
                 let whole = stream.below(changes.len() as u64) as usize;
                 changes[..whole].iter().for_each(|change| change.apply(&mut self.stable));
                 changes[whole].apply_torn(&mut self.stable, stream);
+                losses.torn += 1;
+                losses.lost += (changes.len() - whole - 1) as u64;
             }
             // Any of it is there, in part or whole: the disk writes in the order it likes.
             5 | 6 => {
                 for change in &changes {
                     match stream.below(4) {
-                        0 | 1 => change.apply(&mut self.stable),
-                        2 => change.apply_torn(&mut self.stable, stream),
-                        _ => {}
+                        0 | 1 => {
+                            losses.overtaken += u64::from(losses.lost > 0);
+                            change.apply(&mut self.stable);
+                        }
+                        2 => {
+                            losses.torn += 1;
+                            change.apply_torn(&mut self.stable, stream);
+                        }
+                        _ => losses.lost += 1,
                     }
                 }
             }
@@ -196,11 +231,13 @@ impl FileContent {
                         Change::Write { position, bytes } => {
                             let end = position + bytes.len() as u64;
                             self.stable.len = self.stable.len.max(end);
+                            losses.hollow += 1;
                         }
                     }
                 }
             }
         }
+        losses
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens to bytes at rest: sectors that go bad, bits that flip, writes that landed elsewhere, names and whole
+//! What happens to bytes at rest: sectors that go bad, bits that flip, writes that landed elsewhere or nowhere, names and whole
 //! volumes that are gone; and the atlas, which says what may be damaged in a run by seed.
 //!
 //! With one replica nothing can be repaired from elsewhere, so the budget is this:
@@ -33,6 +33,8 @@ pub enum Damage {
     Flip,
     /// A sector of data holds what belongs to another.
     Misdirected,
+    /// A sector of data was never written, whatever the disk has said: it reads as zeros.
+    Unwritten,
     /// A sector of data cannot be read.
     Latent,
     /// A file that can be rebuilt is gone, zeroed, or has flipped bits.
@@ -238,6 +240,10 @@ impl Disk {
                     .map(|n| content[((from + n) % content.len() as u64) as usize])
                     .collect();
                 self.overwrite(dir, path, batch.position + 16, &some);
+            }
+            Damage::Unwritten => {
+                let nothing = vec![0; SECTOR.min(batch.len - 16) as usize];
+                self.overwrite(dir, path, batch.position + 16, &nothing);
             }
             Damage::Hint => unreachable!("dealt above"),
         }

@@ -9,12 +9,14 @@
 
 mod content;
 mod damage;
+mod digest;
 mod tree;
 
+pub use content::Losses;
 pub use damage::{Damage, Damaged};
+pub use digest::{digest_command, digest_completion};
 
 use crate::random::{Ratio, Stream, stream};
-use crate::trace::Digest;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,7 +41,11 @@ pub struct DiskOptions {
     pub stall_ns_max: u64,
     pub read_error: Ratio,
     pub write_error: Ratio,
+    /// Of opening a file, and of whatever makes, moves or removes a name.
+    pub name_error: Ratio,
     pub sync_error: Ratio,
+    /// A sync that does nothing and says that it has. No seed draws it: with one replica nothing could be kept.
+    pub sync_lie: Ratio,
 }
 
 impl Default for DiskOptions {
@@ -52,7 +58,9 @@ impl Default for DiskOptions {
             stall_ns_max: 1_000_000_000,
             read_error: Ratio::NEVER,
             write_error: Ratio::NEVER,
+            name_error: Ratio::NEVER,
             sync_error: Ratio::NEVER,
+            sync_lie: Ratio::NEVER,
         }
     }
 }
@@ -125,6 +133,10 @@ pub struct Disk {
     /// contract.
     failed: BTreeSet<FileId>,
     wounds: damage::Wounds,
+    /// What power cuts have taken.
+    losses: Losses,
+    /// What failed syncs have taken.
+    sync_losses: Losses,
 }
 
 macro_rules! contract {
@@ -153,7 +165,19 @@ impl Disk {
             errors_dealt: 0,
             failed: BTreeSet::new(),
             wounds: damage::Wounds::default(),
+            losses: Losses::default(),
+            sync_losses: Losses::default(),
         }
+    }
+
+    /// What all power cuts so far have made of what was not synced.
+    pub fn losses(&self) -> Losses {
+        self.losses
+    }
+
+    /// What all failed syncs so far have made of what they should have made stable.
+    pub fn sync_losses(&self) -> Losses {
+        self.sync_losses
     }
 
     /// How it behaves from the next command on.
@@ -254,7 +278,7 @@ impl Disk {
         match loss {
             Loss::Process => self.tree.lose_process(&mut stream),
             Loss::Power => {
-                self.tree.lose_power(&mut stream, self.wounds.roots());
+                self.losses += self.tree.lose_power(&mut stream, self.wounds.roots());
                 true
             }
         }
@@ -377,7 +401,9 @@ impl Disk {
         let ratio = match op {
             IoOp::Read { .. } | IoOp::Load { .. } | IoOp::List { .. } => self.options.read_error,
             IoOp::Write { .. } | IoOp::SetLen { .. } | IoOp::Replace { .. } => self.options.write_error,
-            IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::CreateDir { .. } => self.options.write_error,
+            IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::RemoveDir { .. } => self.options.name_error,
+            IoOp::CreateDir { .. } | IoOp::Open { .. } => self.options.name_error,
+            IoOp::Volume { .. } => self.options.read_error,
             IoOp::Sync { .. } | IoOp::SyncDir { .. } => self.options.sync_error,
             _ => Ratio::NEVER,
         };
@@ -387,7 +413,7 @@ impl Disk {
         match op {
             IoOp::Sync { file } => {
                 let inode = self.handle(*file).inode;
-                self.tree.file_mut(inode).fail_sync(stream);
+                self.sync_losses += self.tree.file_mut(inode).fail_sync(stream);
             }
             other => self.execute_in_part(other, stream),
         }
@@ -537,7 +563,10 @@ impl Disk {
             }
             IoOp::Sync { file } => {
                 let inode = self.own_handle(*file, pending.id).inode;
-                self.tree.file_mut(inode).sync();
+                let mut stream = stream(self.seed, "disk.lie", &[self.node, self.next_ticket]);
+                if !(self.faulty && stream.chance(self.options.sync_lie)) {
+                    self.tree.file_mut(inode).sync();
+                }
                 Ok(IoDone::Unit)
             }
             IoOp::Close { file } => {
@@ -662,92 +691,6 @@ fn path_error(path: &DiskPath, why: PathError) -> IoError {
 
 fn error(kind: IoErrorKind, text: String) -> IoError {
     IoError { kind, text }
-}
-
-/// Feeds a command to a digest: its name, its place and its bytes.
-pub fn digest_command(command: &IoCommand, digest: &mut Digest) {
-    digest_id(command.id, digest);
-    let mut path = |kind: u64, path: &DiskPath| {
-        digest.number(kind);
-        digest.number(u64::from(path.dir.0));
-        digest.text(&path.path);
-    };
-    match &command.op {
-        IoOp::List { path: of } => path(1, of),
-        IoOp::CreateDir { path: of } => path(2, of),
-        IoOp::SyncDir { path: of } => path(3, of),
-        IoOp::Rename { from, to } => {
-            path(4, from);
-            path(4, to);
-        }
-        IoOp::Remove { path: of } => path(5, of),
-        IoOp::RemoveDir { path: of } => path(6, of),
-        IoOp::Load { path: of, .. } => path(7, of),
-        IoOp::Replace { path: of, content } => {
-            path(8, of);
-            digest.bytes(content);
-        }
-        IoOp::Open { file, path: of, create } => {
-            path(9 + u64::from(*create), of);
-            digest.number(file.0);
-        }
-        IoOp::Write { file, position, chunks } => {
-            digest.number(11);
-            digest.number(file.0);
-            digest.number(*position);
-            digest.chunks(chunks);
-        }
-        IoOp::Read { file, position, len } => {
-            digest.number(12);
-            digest.number(file.0);
-            digest.number(*position);
-            digest.number(u64::from(*len));
-        }
-        IoOp::SetLen { file, len } => {
-            digest.number(13);
-            digest.number(file.0);
-            digest.number(*len);
-        }
-        IoOp::Sync { file } => {
-            digest.number(14);
-            digest.number(file.0);
-        }
-        IoOp::Close { file } => {
-            digest.number(15);
-            digest.number(file.0);
-        }
-        IoOp::Volume { dir } => {
-            digest.number(16);
-            digest.number(u64::from(dir.0));
-        }
-    }
-}
-
-/// Feeds a completion to a digest.
-pub fn digest_completion(completion: &IoCompletion, digest: &mut Digest) {
-    digest_id(completion.id, digest);
-    match &completion.result {
-        Ok(IoDone::Unit) => digest.number(1),
-        Ok(IoDone::Len(len)) => digest.number(2 + len),
-        Ok(IoDone::Bytes(bytes)) => digest.bytes(bytes),
-        Ok(IoDone::Entries(entries)) => {
-            for entry in entries {
-                digest.text(&entry.name);
-                digest.number(entry.len);
-            }
-        }
-        Ok(IoDone::Volume { usable_bytes, .. }) => digest.number(*usable_bytes),
-        Err(error) => digest.text(&error.text),
-    }
-}
-
-fn digest_id(id: IoId, digest: &mut Digest) {
-    digest.number(match id.owner {
-        IoOwner::Dir(dir) => 1 << 32 | u64::from(dir.0),
-        IoOwner::Log(log) => 2 << 32 | u64::from(log.0),
-        IoOwner::Quorum => 3 << 32,
-    });
-    digest.number(id.seq);
 }
 
 #[cfg(test)]

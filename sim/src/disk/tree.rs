@@ -3,7 +3,7 @@
 //! A change of names (create, rename, remove) is a *move* of the journal: it is made stable by a sync of a directory
 //! that it touches, and a power cut keeps any of the others, each whole or not at all.
 
-use super::content::FileContent;
+use super::content::{FileContent, Losses};
 use crate::random::Stream;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -170,15 +170,16 @@ impl Tree {
     }
 
     /// The machine loses its power. What lies below `kept` is not forgotten, though no root reaches it.
-    pub(super) fn lose_power(&mut self, stream: &mut Stream, kept: impl Iterator<Item = Inode>) {
-        self.land_names(stream);
+    pub(super) fn lose_power(&mut self, stream: &mut Stream, kept: impl Iterator<Item = Inode>) -> Losses {
+        let mut losses = Losses { names: self.land_names(stream), ..Losses::default() };
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(file) => file.lose_power(stream),
+                Node::File(file) => losses += file.lose_power(stream),
                 Node::Directory { visible, stable } => visible.clone_from(stable),
             }
         }
         self.forget_the_unreachable(kept);
+        losses
     }
 
     /// The process ends; the machine goes on. Tells whether something is lost all the same.
@@ -192,10 +193,11 @@ impl Tree {
         lost
     }
 
-    fn land_names(&mut self, stream: &mut Stream) {
+    /// Some of the unsynced names become stable; tells how many do not.
+    fn land_names(&mut self, stream: &mut Stream) -> u64 {
         let moves = std::mem::take(&mut self.unsynced);
         if moves.is_empty() {
-            return;
+            return 0;
         }
         let kept: Vec<bool> = match stream.below(5) {
             0 => vec![true; moves.len()],
@@ -208,9 +210,11 @@ impl Tree {
             // … and POSIX promises none.
             _ => moves.iter().map(|_| stream.one_in(2)).collect(),
         };
+        let lost = kept.iter().filter(|kept| !**kept).count();
         for (edits, _) in moves.iter().zip(kept).filter(|(_, kept)| *kept) {
             edits.iter().for_each(|edit| self.apply(edit, true));
         }
+        lost as u64
     }
 
     fn forget_the_unreachable(&mut self, kept: impl Iterator<Item = Inode>) {

@@ -5,7 +5,7 @@ use super::{Phase, World};
 use crate::client::ClientInput;
 use crate::disk::{Damage, Loss};
 use crate::history::{Fact, PartitionKey};
-use crate::network::Outage;
+use crate::network::{Outage, Ways};
 use crate::random::stream;
 use crate::scenario::Fault;
 use crate::trace::{Digest, Note};
@@ -32,13 +32,15 @@ impl World {
                 self.nodes[node].crash_again = again_after_steps.into();
                 self.end_process(node, loss, down_ns);
             }
-            Fault::Stop { loss, down_ns } => {
+            Fault::Stop { loss, down_ns, crash_after_steps } => {
                 let Some(process) = self.nodes[node].process.as_mut() else { return };
                 if process.stopping.is_some() {
                     return;
                 }
                 process.accepts = false;
                 process.stopping = Some((loss, down_ns));
+                let crash_at = crash_after_steps.map(|steps| process.steps + u64::from(steps));
+                self.nodes[node].crash_after_steps = crash_at.or(self.nodes[node].crash_after_steps);
                 self.events.push(self.now + STOP_NS_MAX, Event::StopDeadline { node, life });
                 if !self.nodes[node].paused {
                     self.step_node(node, Input::Stop, Digest::default());
@@ -56,6 +58,18 @@ impl World {
                     let until = (from + for_ns).min(self.scenario.fault_ns);
                     self.network.part(Outage { node, client: client.map(|client| client as usize), ways, from, until });
                 }
+            }
+            Fault::Swizzle { for_ns } => {
+                self.count("partitions");
+                let mut stream = stream(self.scenario.seed, "swizzle", &[node as u64, self.now]);
+                let clients = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
+                let half = for_ns / 2;
+                let outages = clients.map(|client| {
+                    let (from, until) = (self.now + stream.between(0, half), self.now + half + stream.between(0, half));
+                    let until = until.min(self.scenario.fault_ns);
+                    Outage { node, client: Some(client), ways: Ways::Both, from, until }
+                });
+                outages.for_each(|outage| self.network.part(outage));
             }
             Fault::Slow { for_ns, step_ns_max } => {
                 self.count("slow processes");
@@ -153,7 +167,9 @@ impl World {
     pub(super) fn crash_when_it_is_time(&mut self, node: usize) {
         let Some(process) = &self.nodes[node].process else { return };
         if self.nodes[node].crash_after_steps.is_some_and(|steps| process.steps >= steps) {
-            if !process.accepts {
+            if process.stopping.is_some() {
+                self.count("crashes in a clean stop");
+            } else if !process.accepts {
                 self.count("crashes in recovery");
             }
             self.count("crashes");

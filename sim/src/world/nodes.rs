@@ -70,7 +70,7 @@ impl World {
             };
             self.events.push(at, Event::Client { client, conn, input: ClientInput::Connected });
         } else {
-            self.network.cut(self.now, conn);
+            self.network.cut(self.now, conn, false);
             self.events.push(self.now + 50_000, Event::Client { client, conn, input: ClientInput::Refused });
         }
     }
@@ -303,7 +303,7 @@ impl World {
         let cache_is_lost = self.nodes[node].end(loss);
         self.deferred[node].clear();
         for conn in self.network.of_node(node) {
-            self.break_connection(conn);
+            self.break_off(conn, loss == Loss::Power);
         }
         self.network.forget_node(node);
         if loss == Loss::Power {

@@ -43,6 +43,8 @@ pub struct Ending {
     pub violation: Option<Violation>,
     /// What each partition holds, from its first offset to its end.
     pub logs: BTreeMap<PartitionKey, Vec<ReadRecord>>,
+    /// What the brokers told their operators: the node, and the text.
+    pub said: Vec<(usize, String)>,
 }
 
 impl Script {
@@ -87,7 +89,11 @@ impl Script {
 
     /// A reader that asks every few milliseconds for whatever is there.
     pub fn fetcher(&mut self, node: u32) {
-        let plan = FetcherPlan {
+        self.fetcher_with(node, |_| {});
+    }
+
+    pub fn fetcher_with(&mut self, node: u32, change: impl FnOnce(&mut FetcherPlan)) {
+        let mut plan = FetcherPlan {
             with_session: false,
             max_wait_ms: 5,
             min_bytes: 1,
@@ -96,6 +102,7 @@ impl Script {
             gap_ns_max: 5 * MS,
             last: false,
         };
+        change(&mut plan);
         self.world.add_client(node, Role::Fetcher(plan));
     }
 
@@ -131,6 +138,12 @@ impl Script {
         }
     }
 
+    /// Lets so many things happen.
+    #[track_caller]
+    pub fn run_events(&mut self, events: u32) {
+        (0..events).for_each(|_| self.step());
+    }
+
     /// Deals a fault now.
     pub fn deal(&mut self, node: usize, fault: Fault) {
         self.world.deal(node, fault);
@@ -149,7 +162,7 @@ impl Script {
     /// A stop by the operator, and a start once it is done.
     pub fn restart(&mut self, node: usize) {
         let life = self.life(node);
-        self.deal(node, Fault::Stop { loss: Loss::Process, down_ns: MS });
+        self.deal(node, Fault::Stop { loss: Loss::Process, down_ns: MS, crash_after_steps: None });
         self.run_until("the broker has stopped and is up again", |t| t.life(node) > life && t.is_up(node));
     }
 
@@ -261,7 +274,8 @@ impl Script {
             self.world.advance();
         }
         let logs = self.world.finals.into_iter().map(|(partition, log)| (partition, log.records)).collect();
-        Ending { violation: self.world.violation, logs }
+        let said = self.world.record.map(|record| record.said).unwrap_or_default();
+        Ending { violation: self.world.violation, logs, said }
     }
 
     /// The same, where nothing may be wrong.

@@ -1,6 +1,7 @@
 //! Disks that are slow, fail, fill up, and lose what was not synced.
 
 use std::collections::BTreeMap;
+use tidelog_sim::disk::Losses;
 use tidelog_sim::history::{PartitionKey, ReadRecord};
 use tidelog_sim::random::Ratio;
 use tidelog_sim::scenario::Fault;
@@ -106,8 +107,39 @@ fn a_full_volume_refuses_records_until_there_is_room_and_a_new_start() {
 }
 
 #[test]
+fn a_slow_disk_is_slow_and_one_sync_serves_all_that_came_meanwhile() {
+    let mut t = Script::with(5, |scenario| {
+        (scenario.disk.latency_ns_max, scenario.disk.sync_ns_max) = (5 * MS, 300 * MS);
+    });
+    for _ in 0..5 {
+        t.producer_with(0, 40, |plan| plan.gap_ns_max = MS);
+    }
+    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    let took = t.now_ms();
+    assert!(took > 300, "{took}: a sync takes its time");
+    assert!(took < 200 * 20, "{took}: less than a sync for each");
+    assert_eq!(count(&t.ends_well()), 200);
+}
+
+#[test]
+fn a_name_that_cannot_be_made_or_a_file_that_cannot_be_opened_takes_the_directory_offline() {
+    for seed in 0..6 {
+        let mut t = Script::with(seed, |scenario| {
+            scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
+        });
+        t.producer(0, 200);
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.on_disk(0, |disk| disk.name_error = Ratio::new(1, 4));
+        t.run_until("it fails", |t| t.count("disk errors") > 0);
+        t.run_until("the directory is offline", |t| t.has_said(0, "is offline"));
+        t.on_disk(0, |disk| disk.name_error = Ratio::NEVER);
+        assert_eq!(count(&t.ends_well()), 200);
+    }
+}
+
+#[test]
 fn a_power_cut_keeps_drops_tears_and_reorders_what_was_not_synced_and_nothing_else() {
-    let (mut torn, mut whole) = (0, 0);
+    let (mut losses, mut cut_back) = (Losses::default(), 0);
     for seed in 0..40 {
         let mut t = Script::with(seed, |scenario| {
             scenario.disk.sync_ns_max = 30 * MS;
@@ -117,15 +149,76 @@ fn a_power_cut_keeps_drops_tears_and_reorders_what_was_not_synced_and_nothing_el
         t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 40);
         t.cut_power(0);
         t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
-        if t.has_said(0, "ends at position") {
-            torn += 1
-        } else {
-            whole += 1
-        }
+        cut_back += usize::from(t.has_said(0, "ends at position"));
         t.cut_power(0);
+        losses += t.disk(0).losses();
         t.ends_well();
     }
-    assert!(torn >= 5 && whole >= 5, "torn {torn}, whole {whole}");
+    let Losses { lost, torn, overtaken, hollow, .. } = losses;
+    assert!(lost > 20 && torn > 5 && overtaken > 2 && hollow > 5, "{losses:?}");
+    assert!((5..35).contains(&cut_back), "{cut_back}: a torn end is cut back, a whole one is not");
+}
+
+#[test]
+fn what_was_queued_at_a_crash_happened_in_part_and_is_recovered_to_a_whole() {
+    let mut cut_back = 0;
+    for seed in 0..30 {
+        let mut t = Script::with(seed, |scenario| {
+            scenario.disk.latency_ns_max = 20 * MS;
+            scenario.value_bytes_max = 3_000;
+        });
+        t.producer_with(0, 100, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 30);
+        // The page cache stays: what is torn was not yet written.
+        t.kill(0);
+        t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
+        cut_back += usize::from(t.has_said(0, "ends at position"));
+        t.ends_well();
+    }
+    assert!(cut_back > 3, "{cut_back}");
+}
+
+#[test]
+fn pages_that_a_failed_sync_has_lost_are_not_acknowledged_by_a_later_one() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let mut t = two_directories(seed);
+        t.producer_with(0, 300, |plan| plan.gap_ns_max = MS);
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.on_disk(0, |disk| disk.sync_error = Ratio::new(1, 5));
+        t.run_until("a sync fails", |t| t.count("disk errors") > 0);
+        t.on_disk(0, |disk| disk.sync_error = Ratio::NEVER);
+        t.run_for(100);
+        // With the process go the pages that no sync will ever write.
+        t.kill(0);
+        let Losses { lost: whole, torn, hollow, .. } = t.disk(0).sync_losses();
+        lost += whole + torn + hollow;
+        assert_eq!(count(&t.ends_well()), 300);
+    }
+    assert!(lost > 10, "{lost}");
+}
+
+#[test]
+fn a_disk_that_lies_about_its_syncs_costs_records_and_the_broker_tells_that_its_log_is_too_short() {
+    let (mut told, mut noticed) = (0, 0);
+    for seed in 0..20 {
+        let mut t = Script::with(seed, |scenario| {
+            scenario.properties.insert("log.flush.offset.checkpoint.interval.ms".into(), "20".into());
+        });
+        t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.on_disk(0, |disk| disk.sync_lie = Ratio::ALWAYS);
+        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+        t.run_for(100);
+        t.cut_power(0);
+        t.on_disk(0, |disk| disk.sync_lie = Ratio::NEVER);
+        let ending = t.ends();
+        let tells = |text: &str| text.contains("below its recovery point") || text.contains("below what was on stable");
+        told += usize::from(ending.said.iter().any(|(_, text)| tells(text)));
+        // One replica cannot do better, so the checkers must see it.
+        noticed += usize::from(ending.violation.is_some());
+    }
+    assert!(told >= 10 && noticed >= 10, "told {told}, noticed {noticed}");
 }
 
 #[test]
@@ -153,15 +246,22 @@ fn a_topic_that_asks_for_no_sync_may_lose_its_end_with_the_power_and_never_with_
 
 #[test]
 fn names_that_were_not_synced_may_be_gone_after_a_power_cut_with_no_record_missing() {
+    let mut names = 0;
     for seed in 0..20 {
         let mut t = Script::with(seed, |scenario| {
             scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
+            scenario.disk.sync_ns_max = 100 * MS;
         });
-        t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 50 + seed as usize);
-        t.cut_power(0);
-        assert_eq!(count(&t.ends_well()), 200);
+        t.producer_with(0, 600, |plan| plan.gap_ns_max = 10 * MS);
+        for _ in 0..10 {
+            t.run_until("it is up again", |t| t.is_up(0));
+            t.run_for(10 + seed);
+            t.cut_power(0);
+        }
+        names += t.disk(0).losses().names;
+        assert_eq!(count(&t.ends_well()), 600);
     }
+    assert!(names > 10, "{names}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The fault model, row by row: each test makes one fault happen, shows that it did, and asks what the broker made of
 //! it. Every checker of the simulator watches.
 
+mod atlas;
+mod config;
 mod disk;
 mod network;
 mod process;

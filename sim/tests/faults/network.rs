@@ -167,3 +167,36 @@ fn an_old_request_that_arrives_after_it_was_sent_again_on_a_new_connection_is_a_
     assert!(t.count("requests of clients that are gone") > 5, "{}", t.count("requests of clients that are gone"));
     assert_eq!(t.ends_well().values().next().unwrap().len(), 300);
 }
+
+#[test]
+fn a_client_of_a_machine_that_lost_its_power_hears_nothing_and_comes_back_by_itself() {
+    let mut t = Script::with(11, |scenario| scenario.network.half_open_ns_max = 8_000 * MS);
+    for _ in 0..20 {
+        t.producer(0, 40);
+    }
+    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 100);
+    t.cut_power(0);
+    t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
+    t.run_for(10);
+    let back = t.acknowledged(0);
+    t.run_for(500);
+    assert!(t.acknowledged(0) > back, "those that have noticed go on");
+    t.run_until("all are back", |t| t.acknowledged(0) == 800);
+    assert!(slowest_acknowledgement_ms(&t) > 1_000, "{}", slowest_acknowledgement_ms(&t));
+    assert_eq!(t.ends_well().values().next().unwrap().len(), 800);
+}
+
+#[test]
+fn clients_that_are_lost_one_by_one_and_come_back_in_another_order_miss_nothing() {
+    let mut t = Script::new(12);
+    for _ in 0..4 {
+        t.producer_with(0, 100, |plan| plan.gap_ns_max = 400 * MS);
+        t.fetcher(0);
+    }
+    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 40);
+    assert!(slowest_acknowledgement_ms(&t) < 100);
+    t.deal(0, Fault::Swizzle { for_ns: 2_000 * MS });
+    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 400);
+    assert!(slowest_acknowledgement_ms(&t) > 500, "{}", slowest_acknowledgement_ms(&t));
+    assert_eq!(t.ends_well().values().next().unwrap().len(), 400);
+}

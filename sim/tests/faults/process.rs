@@ -36,7 +36,7 @@ fn a_clean_stop_leaves_nothing_that_a_power_cut_could_take() {
     let mut t = Script::new(3);
     t.producer(0, 60);
     t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
-    t.deal(0, Fault::Stop { loss: Loss::Power, down_ns: MS });
+    t.deal(0, Fault::Stop { loss: Loss::Power, down_ns: MS, crash_after_steps: None });
     t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
     assert_eq!(t.count("clean stops"), 1);
     assert!(!t.has_said(0, "rebuilt") && !t.has_said(0, "there is"), "nothing had to be recovered: {}", t.story());
@@ -74,4 +74,47 @@ fn a_slow_broker_is_slow_and_no_more() {
     let slow = t.now_ms() - began;
     assert!(slow > 3 * fast, "{slow} ms against {fast} ms");
     assert_eq!(t.ends_well().values().next().unwrap().len(), 200);
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_clean_stop_is_a_crash_like_any_other() {
+    let mut cut_short = 0;
+    for steps in 0..40 {
+        let mut t = Script::with(steps.into(), |scenario| {
+            scenario.topics[0].configs.insert("internal.segment.bytes".into(), "2048".into());
+        });
+        t.producer(0, 80);
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 40);
+        let loss = Loss::Power;
+        t.deal(0, Fault::Stop { loss, down_ns: MS, crash_after_steps: Some(steps) });
+        t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
+        cut_short += t.count("crashes in a clean stop");
+        assert_eq!(t.ends_well().values().next().unwrap().len(), 80, "after {steps} steps");
+    }
+    assert!(cut_short >= 15, "{cut_short}");
+}
+
+#[test]
+fn a_crash_at_any_step_of_the_first_start_leaves_what_the_next_start_completes() {
+    let mut t = Script::with(6, |scenario| scenario.disk.directories = 2);
+    let again_after_steps = (1..60).collect();
+    t.producer(0, 400);
+    t.run_events(1);
+    t.deal(0, Fault::Crash { loss: Loss::Power, down_ns: MS, again_after_steps });
+    t.run_until("it has died at every step of coming up", |t| t.life(0) >= 60);
+    assert_eq!(t.ends_well().values().next().unwrap().len(), 400);
+}
+
+#[test]
+fn a_pause_longer_than_any_clients_patience_ends_connections_and_no_record() {
+    let mut t = Script::new(7);
+    t.producer(0, 60);
+    t.fetcher(0);
+    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
+    t.deal(0, Fault::Pause { for_ns: 25_000 * MS });
+    t.run_for(24_000);
+    assert!(t.count("connections broken") >= 1, "the producer gives its connection up");
+    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 60);
+    assert_eq!(t.life(0), 0, "it is the same process");
+    assert_eq!(t.ends_well().values().next().unwrap().len(), 60);
 }

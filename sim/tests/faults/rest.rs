@@ -94,7 +94,7 @@ fn after_a_crash_damage_below_the_recovery_point_is_refused_and_not_cut_off() {
 #[test]
 fn after_a_clean_stop_damage_in_the_part_that_is_read_is_refused_and_not_cut_off() {
     let mut t = filled(5);
-    t.deal(0, Fault::Stop { loss: tidelog_sim::disk::Loss::Process, down_ns: 1_000 * MS });
+    t.deal(0, Fault::Stop { loss: tidelog_sim::disk::Loss::Process, down_ns: 1_000 * MS, crash_after_steps: None });
     t.run_until("it has stopped", |t| t.count("clean stops") == 1);
     let segment = files(&mut t, ".log").last().unwrap().clone();
     let last = *batch_positions(&t.disk(0).content(0, &segment)).last().unwrap();
@@ -115,6 +115,72 @@ fn a_write_that_landed_elsewhere_is_noticed_by_whoever_reads_there() {
     t.damage_at(0, &segment, |disk| disk.overwrite(0, &segment, to, &content[from..from + len]));
     t.fetcher(0);
     t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
+    ends_with_everything(t);
+}
+
+#[test]
+fn a_write_that_never_reached_the_platter_is_refused_where_it_was_stable() {
+    for restarted in [false, true] {
+        let mut t = filled(13);
+        let segment = files(&mut t, ".log").last().unwrap().clone();
+        let at = batch_positions(&t.disk(0).content(0, &segment))[0] + 16;
+        t.damage_at(0, &segment, |disk| disk.overwrite(0, &segment, at, &[0; 60]));
+        if restarted {
+            t.cut_power(0);
+            t.run_until("it refuses", |t| t.has_said(0, "below what was on stable storage"));
+        } else {
+            t.fetcher(0);
+            t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
+        }
+        ends_with_everything(t);
+    }
+}
+
+/// Like [`filled`], with much metadata: a topic of many partitions, small segments, a snapshot at every record.
+fn with_metadata(seed: u64) -> Script {
+    let mut t = Script::with(seed, |scenario| {
+        for (name, value) in [
+            ("metadata.log.max.record.bytes.between.snapshots", "1"),
+            ("internal.metadata.log.segment.bytes", "4096"),
+            ("log.flush.offset.checkpoint.interval.ms", "100"),
+        ] {
+            scenario.properties.insert(name.into(), value.into());
+        }
+    });
+    t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
+    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    t.restart(0);
+    t.run_for(500);
+    t
+}
+
+#[test]
+fn a_damaged_snapshot_of_the_metadata_is_left_out_for_the_one_before() {
+    let mut t = with_metadata(14);
+    let is_snapshot = |path: &String| path.starts_with("__cluster_metadata-0/") && path.ends_with(".checkpoint");
+    let snapshot = t.disk(0).files(0).into_iter().rfind(is_snapshot).expect("it has snapshots");
+    let len = t.disk(0).content(0, &snapshot).len() as u64;
+    t.disk(0).flip(0, &snapshot, len - 1, 1);
+    t.kill(0);
+    t.run_until("it is left out", |t| t.has_said(0, "is left out"));
+    ends_with_everything(t);
+}
+
+#[test]
+fn a_damaged_metadata_log_stops_the_broker_and_no_partition_is_taken_for_deleted() {
+    let mut t = with_metadata(15);
+    let is_log = |path: &String| path.starts_with("__cluster_metadata-0/") && path.ends_with(".log");
+    let logs: Vec<String> = t.disk(0).files(0).into_iter().filter(is_log).collect();
+    let snapshots = t.disk(0).files(0).into_iter().filter(|path| path.ends_with(".checkpoint"));
+    let snapshots: Vec<String> = snapshots.filter(|path| path.starts_with("__cluster")).collect();
+    for path in logs.iter().chain(&snapshots) {
+        for at in batch_positions(&t.disk(0).content(0, path)) {
+            t.disk(0).flip(0, path, at + 64, 1);
+        }
+    }
+    t.kill(0);
+    t.run_until("it gives up", |t| t.count("processes that gave up") > 0);
+    assert!(!t.is_up(0));
     ends_with_everything(t);
 }
 
@@ -198,7 +264,7 @@ fn checkpoints_that_are_zeroed_or_gone_are_rebuilt() {
 #[test]
 fn a_lost_marker_of_a_clean_stop_costs_a_recovery_and_no_more() {
     let mut t = filled(10);
-    t.deal(0, Fault::Stop { loss: tidelog_sim::disk::Loss::Process, down_ns: 100 * MS });
+    t.deal(0, Fault::Stop { loss: tidelog_sim::disk::Loss::Process, down_ns: 100 * MS, crash_after_steps: None });
     t.run_until("it has stopped", |t| t.count("clean stops") == 1);
     t.disk(0).lose(0, ".kafka_cleanshutdown");
     t.run_until("it is up again", |t| t.is_up(0));

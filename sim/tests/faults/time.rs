@@ -55,3 +55,19 @@ fn ticks_that_are_ten_seconds_late_delay_what_waits_for_time_and_nothing_else() 
     assert!(t.now_ms() < 10_000, "a produce waits for no tick: {} ms", t.now_ms());
     assert_eq!(t.ends_well().values().next().unwrap().len(), 100);
 }
+
+#[test]
+fn nodes_whose_walls_are_an_hour_apart_serve_their_clients_alike() {
+    let mut t = Script::with(4, |scenario| {
+        scenario.nodes = 3;
+        scenario.clock.wall_apart_ms_max = 3_600_000;
+        scenario.topics[0].configs.insert("message.timestamp.type".into(), "LogAppendTime".into());
+    });
+    (0..3).for_each(|node| t.producer(node, 20));
+    t.run_until("everything is acknowledged", |t| (0..3).all(|node| t.acknowledged(node) == 20));
+    let logs = t.ends_well();
+    let began: Vec<i64> = logs.values().map(|log| log[0].timestamp).collect();
+    let (first, last) = (began.iter().min().unwrap(), began.iter().max().unwrap());
+    assert!(last - first > 60_000, "their walls differ: {began:?}");
+    assert!(logs.values().all(|log| log.len() == 20));
+}
