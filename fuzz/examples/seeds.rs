@@ -8,8 +8,11 @@ use tidelog_core::ids::{LeaderEpoch, Offset, ProducerId};
 use tidelog_core::wire::versions::served;
 use tidelog_core::wire::{ApiKey, Reader, RequestBody, ResponseBody, Writer};
 use tidelog_fuzz::joined;
+use tidelog_sim::random::CHOSEN_BYTES;
 
 const NOW: i64 = 1_700_000_000_000;
+/// Of a scenario, about: its parts and its faults.
+const STREAMS: u8 = 15;
 
 fn main() {
     for &key in ApiKey::ALL {
@@ -34,6 +37,21 @@ fn main() {
         write("frames", &format!("Produce-9-{codec:?}"), &produce(&batch));
     }
     write_directories();
+    write_scenarios();
+}
+
+/// Seeds alone, and every choice the lowest (all faults are on), the highest (none is), or in between.
+fn write_scenarios() {
+    for seed in 0..8u64 {
+        write("scenarios", &format!("seed-{seed}"), &seed.to_le_bytes());
+    }
+    for byte in [0, 40, 100, 160, 255u8] {
+        let stripes: Vec<u8> =
+            (0..STREAMS).flat_map(|n| [byte.wrapping_add(n.wrapping_mul(37)); CHOSEN_BYTES]).collect();
+        let seed = u64::from(byte).to_le_bytes();
+        write("scenarios", &format!("all-{byte}"), &[&seed[..], &[byte; STREAMS as usize * CHOSEN_BYTES]].concat());
+        write("scenarios", &format!("stripes-{byte}"), &[&seed[..], &stripes].concat());
+    }
 }
 
 /// Two segments with their hints, and directories that lack or damage some of it.

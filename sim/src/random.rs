@@ -10,6 +10,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// A probability as a fraction of whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,11 @@ impl Ratio {
 
 /// A generator for one named decision, or for one series of them.
 #[derive(Clone, Debug)]
-pub struct Stream(ChaCha8Rng);
+pub struct Stream {
+    generator: ChaCha8Rng,
+    /// The highest bytes of the first numbers, where somebody else chooses them.
+    chosen: VecDeque<u8>,
+}
 
 /// The stream of `name` and `numbers` in the run of `seed`. The same arguments give the same stream, always.
 pub fn stream(seed: u64, name: &str, numbers: &[u64]) -> Stream {
@@ -51,7 +56,7 @@ pub fn stream(seed: u64, name: &str, numbers: &[u64]) -> Stream {
         state = mix(state);
         lane.copy_from_slice(&state.to_le_bytes());
     }
-    Stream(ChaCha8Rng::from_seed(key))
+    Stream { generator: ChaCha8Rng::from_seed(key), chosen: VecDeque::new() }
 }
 
 /// SplitMix64's finaliser: every bit of the input changes about half of the output's.
@@ -62,9 +67,45 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// The streams of one seed, the first of which may be [`chosen`](Stream::chosen) by the bytes of a fuzzer: so many each,
+/// in the order in which they are asked for.
+#[derive(Debug)]
+pub struct Streams<'a> {
+    seed: u64,
+    chosen: std::slice::Chunks<'a, u8>,
+}
+
+/// How many bytes choose of one stream.
+pub const CHOSEN_BYTES: usize = 32;
+
+impl<'a> Streams<'a> {
+    pub fn new(seed: u64, chosen: &'a [u8]) -> Self {
+        Self { seed, chosen: chosen.chunks(CHOSEN_BYTES) }
+    }
+
+    pub fn stream(&mut self, name: &str, numbers: &[u64]) -> Stream {
+        let stream = stream(self.seed, name, numbers);
+        match self.chosen.next() {
+            Some(bytes) => stream.chosen(bytes),
+            None => stream,
+        }
+    }
+}
+
 impl Stream {
+    /// The same stream, but the first numbers are, by their highest bytes, what `bytes` say: what is drawn below a bound
+    /// of up to 256 is chosen by one byte.
+    #[must_use]
+    pub fn chosen(self, bytes: &[u8]) -> Self {
+        Self { chosen: bytes.iter().copied().collect(), ..self }
+    }
+
     pub fn draw(&mut self) -> u64 {
-        self.0.next_u64()
+        let drawn = self.generator.next_u64();
+        match self.chosen.pop_front() {
+            Some(byte) => u64::from(byte) << 56 | drawn >> 8,
+            None => drawn,
+        }
     }
 
     /// A number in `0..bound`, each as likely as any other (Lemire's multiplication with rejection).
@@ -138,6 +179,16 @@ mod tests {
         let mut stream = stream(1, "net", &[2, 3]);
         let drawn = [stream.draw(), stream.below(100), stream.between(5, 9), stream.skewed(1_000)];
         assert_eq!(drawn, [1_225_054_179_087_537_756, 89, 8, 5]);
+    }
+
+    #[test]
+    fn bytes_choose_as_far_as_they_reach_and_the_seed_chooses_the_rest() {
+        let mut streams = Streams::new(5, &[0, 128, 255]);
+        let (mut chosen, mut drawn) = (streams.stream("a", &[]), stream(5, "a", &[]));
+        assert_eq!([10; 3].map(|bound| chosen.below(bound)), [0, 5, 9]);
+        let _ = [(); 3].map(|()| drawn.draw());
+        assert_eq!(chosen.draw(), drawn.draw());
+        assert_eq!(streams.stream("b", &[]).draw(), stream(5, "b", &[]).draw());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::client::{FetcherPlan, HostilePlan, ListerPlan, ProducerPlan, TopicPla
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{Damage, DiskOptions, Loss};
 use crate::network::{NetworkOptions, Ways};
-use crate::random::{Ratio, Stream, stream};
+use crate::random::{Ratio, Stream, Streams};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -148,15 +148,22 @@ impl Default for Scenario {
 
 impl Scenario {
     pub fn draw(seed: u64) -> Self {
-        let mut swarm = stream(seed, "scenario", &[]);
+        Self::chosen(seed, &[])
+    }
+
+    /// The same, but the bytes choose ([`Streams`]) as far as they reach: what a fuzzer mutates.
+    pub fn chosen(seed: u64, bytes: &[u8]) -> Self {
+        let mut streams = Streams::new(seed, bytes);
+        let mut swarm = streams.stream("scenario", &[]);
         let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
         let fault_ns = swarm.between(1, 6) * SECOND;
-        let topics = draw_topics(seed, &mut stream(seed, "scenario.topics", &[]));
+        let topics = draw_topics(&mut streams);
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
         let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
-        let mut clients = draw_clients(&mut stream(seed, "scenario.clients", &[]), nodes, fault_ns, batch_records_max);
+        let mut clients =
+            draw_clients(&mut streams.stream("scenario.clients", &[]), nodes, fault_ns, batch_records_max);
         for (place, plan) in clients.iter_mut().enumerate() {
             plan.number = Some(place as u32);
         }
@@ -164,21 +171,22 @@ impl Scenario {
             seed,
             nodes,
             fault_ns,
-            disk: draw_disk(&mut stream(seed, "scenario.disk", &[])),
-            network: draw_network(&mut stream(seed, "scenario.network", &[])),
-            clock: draw_clock(&mut stream(seed, "scenario.clock", &[])),
-            properties: draw_properties(&mut stream(seed, "scenario.properties", &[]), &topics),
+            disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
+            network: draw_network(&mut streams.stream("scenario.network", &[])),
+            clock: draw_clock(&mut streams.stream("scenario.clock", &[])),
+            properties: draw_properties(&mut streams.stream("scenario.properties", &[]), &topics),
             topics,
             value_bytes_max,
             clients,
-            faults: draw_faults(seed, nodes, fault_ns),
+            faults: draw_faults(&mut streams, nodes, fault_ns),
             last_power_loss: swarm.one_in(2),
         }
     }
 }
 
-fn draw_topics(seed: u64, stream: &mut Stream) -> Vec<TopicPlan> {
-    let draw = |place: u64, stream: &mut Stream| {
+fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
+    let mut swarm = streams.stream("scenario.topics", &[]);
+    let mut draw = |place: u64, stream: &mut Stream| {
         let auto_created = stream.one_in(4);
         let mut configs = BTreeMap::new();
         let mut set = |name: &str, value: String| {
@@ -213,7 +221,7 @@ fn draw_topics(seed: u64, stream: &mut Stream) -> Vec<TopicPlan> {
         if stream.one_in(6) {
             set("acks.require.fsync", "false".into());
         }
-        let mut times = self::stream(seed, "scenario.topic.times", &[place]);
+        let mut times = streams.stream("scenario.topic.times", &[place]);
         if times.one_in(5) {
             set("segment.ms", times.pick(&[1, 50, 1_000]).to_string());
             set("segment.jitter.ms", times.pick(&[0, 20]).to_string());
@@ -225,8 +233,8 @@ fn draw_topics(seed: u64, stream: &mut Stream) -> Vec<TopicPlan> {
         let partitions = stream.between(1, 4) as i32;
         TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs }
     };
-    let count = if stream.one_in(3) { 2 } else { 1 };
-    let mut topics: Vec<TopicPlan> = (0..count).map(|place| draw(place, stream)).collect();
+    let count = if swarm.one_in(3) { 2 } else { 1 };
+    let mut topics: Vec<TopicPlan> = (0..count).map(|place| draw(place, &mut swarm)).collect();
     // All that are created by the way have as many partitions as the broker's one default says.
     let default = topics[0].partitions;
     topics.iter_mut().filter(|topic| topic.auto_created).for_each(|topic| topic.partitions = default);
@@ -369,8 +377,8 @@ fn draw_clock(stream: &mut Stream) -> ClockOptions {
     }
 }
 
-fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
-    let mut swarm = stream(seed, "scenario.faults", &[]);
+fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
+    let mut swarm = streams.stream("scenario.faults", &[]);
     let kinds = [
         (!swarm.one_in(5)).then_some(0),
         swarm.one_in(3).then_some(1),
@@ -383,7 +391,7 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
         swarm.one_in(4).then_some(8),
         swarm.one_in(4).then_some(9),
         swarm.one_in(8).then_some(10),
-        stream(seed, "scenario.swizzle", &[]).one_in(6).then_some(11),
+        streams.stream("scenario.swizzle", &[]).one_in(6).then_some(11),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
     if kinds.is_empty() || swarm.one_in(10) {
@@ -392,7 +400,7 @@ fn draw_faults(seed: u64, nodes: u32, fault_ns: u64) -> Vec<TimedFault> {
     let count = swarm.between(1, 6);
     (0..count)
         .map(|place| {
-            let mut stream = stream(seed, "scenario.fault", &[place]);
+            let mut stream = streams.stream("scenario.fault", &[place]);
             let loss = if stream.one_in(5) { Loss::Process } else { Loss::Power };
             let down_ns = stream.skewed(SECOND);
             let fault = match stream.pick(&kinds) {
@@ -463,6 +471,14 @@ mod tests {
             let text = serde_json::to_string(&scenario).unwrap();
             assert_eq!(scenario, serde_json::from_str(&text).unwrap());
         }
+    }
+
+    #[test]
+    fn bytes_choose_a_scenario() {
+        let (all_lowest, all_highest) = (Scenario::chosen(3, &[0; 512]), Scenario::chosen(3, &[255; 512]));
+        assert_eq!((all_lowest.nodes, all_highest.nodes), (2, 1));
+        assert!(!all_lowest.disk.sync_error.is_never() && all_highest.disk.sync_error.is_never());
+        assert_ne!(all_lowest, Scenario::draw(3));
     }
 
     #[test]
