@@ -62,11 +62,15 @@ struct Shrinker<'a> {
 /// The way to a value: names, and places as numbers.
 type Path = Vec<String>;
 
+/// How many other seeds are tried where luck may help.
+const LUCK: u64 = 8;
+
 /// How many times its events a candidate may have, in percent, that has less in it.
 const SIMPLER: u64 = 105;
 
 impl Shrinker<'_> {
     fn shrink(&mut self) {
+        self.bold();
         // First what takes whole parts away, until nothing more goes: every run after it is cheaper.
         self.again_and_again(&|shrinker| {
             shrinker.numbers("fault_ns");
@@ -75,6 +79,9 @@ impl Shrinker<'_> {
                 shrinker.list(&vec![list.to_string()]);
             }
             shrinker.topics();
+            shrinker.one_partition();
+            shrinker.fewer_with_luck();
+            shrinker.sooner();
             shrinker.other_luck();
         });
         self.again_and_again(&|shrinker| {
@@ -84,9 +91,48 @@ impl Shrinker<'_> {
             }
             shrinker.nested_lists();
             shrinker.options();
+            shrinker.one_partition();
+            shrinker.sooner();
+            shrinker.fewer_with_luck();
             shrinker.numbers("");
             shrinker.other_luck();
         });
+    }
+
+    /// A guess at what it takes: one producer, perhaps somebody else, on one node, with one partition, with or without
+    /// the dealt faults, where what happens seldom happens often. Most bugs need no more, and step by step the way to
+    /// there is long: the luck that they need is another one at every step.
+    fn bold(&mut self) {
+        let nodes = self.best["nodes"].as_u64().unwrap_or(1);
+        for node in 0..nodes {
+            if self.fingerprint.contains("node") && !self.fingerprint.contains(&format!("node{node}/")) {
+                continue;
+            }
+            let alone = self.with_nodes(1, |of| (of == node).then_some(0));
+            let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
+            let (alone, fingerprint) = with_one_partition(alone, &fingerprint);
+            for clients in few_of(alone["clients"].as_array().map_or(&[][..], Vec::as_slice)) {
+                for (with_faults, among) in [(false, 0), (true, 0), (false, 20), (true, 20), (false, 4), (true, 4)] {
+                    let mut candidate = alone.clone();
+                    candidate["clients"] = clients.clone().into();
+                    if !with_faults {
+                        candidate["faults"] = json!([]);
+                    }
+                    for path in paths(&candidate, &|value| among > 0 && is_ratio(value)) {
+                        *at_mut(&mut candidate, &path).expect("it was just there") = json!({"of": 1, "among": among});
+                    }
+                    for seed in 0..LUCK {
+                        candidate["seed"] = seed.into();
+                        if self.take_as(candidate.clone(), fingerprint.clone(), 60, "boldly") {
+                            return;
+                        }
+                        if self.runs > self.runs_max / 2 {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     fn again_and_again(&mut self, pass: &dyn Fn(&mut Self)) {
@@ -119,7 +165,7 @@ impl Shrinker<'_> {
         if self.plants != Plants::default() {
             self.runs += 1;
             // Without the bug a run goes on to its end.
-            let most = 10 * self.events + 5_000;
+            let most = 5 * self.events + 5_000;
             let outcome = attempt_until(&scenario, Plants::default(), Some(most));
             if outcome.violation.is_some() || outcome.events >= most {
                 return false;
@@ -128,6 +174,19 @@ impl Shrinker<'_> {
         (self.best, self.events, self.fingerprint) = (candidate, outcome.events, fingerprint);
         (self.tell)(what, self.events);
         true
+    }
+
+    /// The same, with other seeds too: what is left of a scenario may fail in this way as well as all of it did, only
+    /// not with the delays that this seed has for it.
+    fn take_with_luck(&mut self, candidate: &Value, fingerprint: &str, percent: u64, what: &str) -> bool {
+        if self.take_as(candidate.clone(), fingerprint.to_string(), percent, what) {
+            return true;
+        }
+        (0..LUCK).any(|seed| {
+            let mut candidate = candidate.clone();
+            candidate["seed"] = seed.into();
+            self.take_as(candidate, fingerprint.to_string(), percent, what)
+        })
     }
 
     /// Delta debugging: takes out half of a list, a quarter, and so on to single entries.
@@ -161,6 +220,44 @@ impl Shrinker<'_> {
         }
     }
 
+    /// Topics of one partition: the one that fails becomes their first.
+    fn one_partition(&mut self) {
+        let (candidate, fingerprint) = with_one_partition(self.best.clone(), &self.fingerprint);
+        self.take_with_luck(&candidate, &fingerprint, SIMPLER, "with one partition");
+    }
+
+    /// What happens seldom, often: then less has to happen before it does.
+    fn sooner(&mut self) {
+        for path in paths(&self.best, &is_ratio) {
+            for among in [2, 5, 20, 100] {
+                let mut candidate = self.best.clone();
+                let Some(ratio) = at_mut(&mut candidate, &path) else { break };
+                if ratio["among"].as_u64().is_none_or(|now| now <= among) {
+                    break;
+                }
+                *ratio = json!({"of": 1, "among": among});
+                if self.take(candidate, 90, "sooner") {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Half of what clients do, and the luck that it needs.
+    fn fewer_with_luck(&mut self) {
+        for path in paths(&self.best, &Value::is_number) {
+            let name = path.last().map_or("", String::as_str);
+            while ["batches", "fault_ns"].contains(&name) {
+                let mut candidate = self.best.clone();
+                let Some(number) = at_mut(&mut candidate, &path) else { break };
+                *number = (number.as_u64().unwrap_or(0) / 2).into();
+                if *number == json!(0) || !self.take_with_luck(&candidate, &self.fingerprint.clone(), 90, "fewer") {
+                    break;
+                }
+            }
+        }
+    }
+
     /// One node alone, which becomes the first; or else one node less.
     fn one_node(&mut self) {
         let nodes = self.best["nodes"].as_u64().unwrap_or(1);
@@ -170,7 +267,7 @@ impl Shrinker<'_> {
         for node in 0..nodes {
             let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
             let alone = self.with_nodes(1, |of| (of == node).then_some(0));
-            if self.take_as(alone, fingerprint, SIMPLER, "with one node") {
+            if self.take_with_luck(&alone, &fingerprint, SIMPLER, "with one node") {
                 return;
             }
         }
@@ -281,7 +378,7 @@ impl Shrinker<'_> {
 
     /// The seed is only luck by now: another one may run into the same bug much sooner.
     fn other_luck(&mut self) {
-        for seed in 0..40_u64 {
+        for seed in 0..2 * LUCK {
             let mut candidate = self.best.clone();
             candidate["seed"] = seed.into();
             self.take(candidate, 85, "with other luck");
@@ -291,6 +388,30 @@ impl Shrinker<'_> {
 
 /// What shrinks in its own way.
 const KEPT: [&str; 5] = ["seed", "nodes", "topics", "clients", "faults"];
+
+fn with_one_partition(mut candidate: Value, fingerprint: &str) -> (Value, String) {
+    for topic in candidate["topics"].as_array_mut().into_iter().flatten() {
+        topic["partitions"] = json!(1);
+    }
+    if let Some(default) = candidate["properties"].get_mut("num.partitions") {
+        *default = json!("1");
+    }
+    let fingerprint = match fingerprint.rsplit_once('-') {
+        Some((topic, _)) if topic.contains("/t") => format!("{topic}-0"),
+        _ => fingerprint.to_string(),
+    };
+    (candidate, fingerprint)
+}
+
+/// Each producer alone, then with each of the others.
+fn few_of(clients: &[Value]) -> Vec<Vec<Value>> {
+    let (producers, others): (Vec<&Value>, Vec<&Value>) =
+        clients.iter().partition(|client| client["role"].get("Producer").is_some());
+    let alone = producers.iter().map(|producer| vec![(*producer).clone()]);
+    let pairs =
+        producers.iter().flat_map(|producer| others.iter().map(|other| vec![(*producer).clone(), (*other).clone()]));
+    alone.chain(pairs).collect()
+}
 
 fn is_ratio(value: &Value) -> bool {
     value.get("among").is_some() && value["of"] != json!(0)
@@ -335,6 +456,37 @@ mod tests {
     #[test]
     fn a_scenario_that_passes_is_not_shrunk() {
         assert!(minimise(&Scenario::draw(0), Plants::default(), 10, &mut |_, _| {}).is_none());
+    }
+
+    #[test]
+    fn a_topic_of_one_partition_has_its_name_in_the_fingerprint() {
+        let (scenario, fingerprint) = with_one_partition(json!({"topics": [{"partitions": 3}]}), "offsets node0/t1-2");
+        assert_eq!(
+            (scenario["topics"][0]["partitions"].as_i64(), fingerprint.as_str()),
+            (Some(1), "offsets node0/t1-0")
+        );
+        let (_, panic) = with_one_partition(json!({"topics": []}), "panic left-right (at core/x.rs:#)");
+        assert_eq!(panic, "panic left-right (at core/x.rs:#)");
+    }
+
+    #[test]
+    fn a_planted_bug_shrinks_at_least_tenfold() {
+        let plants = Plants::default().with(Plant::TornTailAccepted);
+        let fails = |seed: &u64| attempt(&Scenario::draw(*seed), plants);
+        let (seed, _) = (0..100)
+            .map(|seed| (seed, fails(&seed)))
+            .find(|(_, run)| run.violation.is_some() && run.events > 2_000)
+            .unwrap();
+        let shrunk = minimise(&Scenario::draw(seed), plants, 400, &mut |_, _| {}).unwrap();
+        assert!(
+            shrunk.events_after * 10 <= shrunk.events_before,
+            "seed {seed}: {} to {}",
+            shrunk.events_before,
+            shrunk.events_after
+        );
+        let again = attempt(&shrunk.kept.scenario, plants);
+        assert_eq!(again.violation.map(|violation| violation.fingerprint()), shrunk.kept.finds);
+        assert_eq!(again.events, shrunk.events_after);
     }
 
     #[test]

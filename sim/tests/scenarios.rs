@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is a part of the real world: it reads files")]
 
 use std::path::Path;
+use tidelog_core::plant::Plants;
 use tidelog_sim::kept::{Kept, attempt};
 use tidelog_sim::panics;
 
@@ -19,6 +20,10 @@ fn every_kept_scenario_does_what_its_file_says() {
             Kept::parse(&std::fs::read_to_string(&file).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let plants = kept.plants().unwrap_or_else(|error| panic!("{name}: {error}"));
         panics::quiet(kept.finds.is_some());
+        if plants != Plants::default() {
+            let without = attempt(&kept.scenario, Plants::default()).violation;
+            assert_eq!(without, None, "{name} passes where no bug is planted");
+        }
         let found = attempt(&kept.scenario, plants).violation;
         panics::quiet(false);
         let fingerprint = found.as_ref().map(|violation| violation.fingerprint());

@@ -14,7 +14,7 @@ pub struct Minimise {
     #[arg(short, long, value_name = "FILE")]
     output: Option<String>,
     /// At most about so many runs.
-    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
     runs: u32,
 }
 

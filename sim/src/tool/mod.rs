@@ -1,9 +1,11 @@
 //! The commands of `tidelog-sim`. Each returns whether all was well, or what cannot be done.
 
+mod bench;
 mod describe;
 mod diff;
 mod loops;
 mod minimise;
+mod planted;
 mod run;
 mod select;
 mod sinks;
@@ -33,6 +35,10 @@ enum Command {
     Minimise(minimise::Minimise),
     /// Write a run as one page, to look at in a browser.
     View(view::View),
+    /// Tell how soon each known bug is found, and how far its failure shrinks.
+    Planted(planted::Planted),
+    /// Measure how fast it is, and where the time goes.
+    Bench(bench::Bench),
     /// Find the first event in which two runs, or two builds, differ.
     Diff(diff::Diff),
     /// Print the rolling hash of seeds: the same in every process, or something is not deterministic.
@@ -54,6 +60,8 @@ pub fn main() -> ExitCode {
         Command::Loop(command) => command.run(),
         Command::Minimise(minimise) => minimise.run(),
         Command::View(view) => view.run(),
+        Command::Planted(planted) => planted.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Diff(diff) => diff.run(),
         Command::Hash(hash) => hash.run(),
         Command::Scenario { selected } => scenario(&selected),

@@ -92,6 +92,11 @@ impl Progress {
         self.bar.suspend(|| println!("{line}"));
     }
 
+    /// The same on the standard error, for what is no result.
+    pub fn tell_line(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     /// The last line: what was run, and how fast.
     pub fn finish(&self) -> String {
         self.bar.finish_and_clear();

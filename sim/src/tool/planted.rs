@@ -1,0 +1,169 @@
+//! `planted`: how soon each known bug is found, and how far its failure shrinks. The table in docs/SIMULATION.md is
+//! what this prints.
+
+use super::select::seed;
+use super::threads::{Progress, Span, each_seed, jobs_default};
+use super::{Done, needs_an_optimised_build_that_unwinds};
+use clap::Args;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use tidelog_core::plant::{Plant, Plants};
+use tidelog_sim::kept::{attempt, plant_named};
+use tidelog_sim::minimise::{Shrunk, minimise};
+use tidelog_sim::panics;
+use tidelog_sim::scenario::Scenario;
+
+/// The failure that is shrunk is the shortest of so many that has something to shrink.
+const FAILURES: usize = 8;
+const EVENTS_MIN: u64 = 2_000;
+
+#[derive(Args)]
+pub struct Planted {
+    /// The bugs; all if none is named.
+    #[arg(value_parser = plant_named)]
+    plants: Vec<Plant>,
+    /// The first seed.
+    #[arg(long, value_parser = seed, default_value = "0")]
+    from: u64,
+    /// How many seeds are run with each bug.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Threads; as many as the machine has cores if not told.
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Shrink a failure of each: of the first eight the shortest of 2,000 events or more, or else the longest.
+    #[arg(long)]
+    minimise: bool,
+    /// Shrink, and write each shrunk scenario into this directory.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// At most about so many runs to shrink one.
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    runs: u32,
+}
+
+/// What one bug comes to.
+struct Row {
+    plant: Plant,
+    /// The seeds that find it, and after how many events.
+    hits: Vec<(u64, u64)>,
+    shrunk: Option<Shrunk>,
+}
+
+impl Row {
+    /// For whoever waits for the table.
+    fn line(&self) -> String {
+        let found = format!("{:?}: {} seeds find it", self.plant, self.hits.len());
+        match &self.shrunk {
+            Some(Shrunk { events_before, events_after, runs, .. }) => {
+                format!("{found}; {events_before} events -> {events_after}, in {runs} runs")
+            }
+            None => found,
+        }
+    }
+}
+
+impl Planted {
+    pub fn run(&self) -> Done {
+        needs_an_optimised_build_that_unwinds()?;
+        panics::install(|| {});
+        let plants = if self.plants.is_empty() { Plant::ALL.to_vec() } else { self.plants.clone() };
+        let jobs = self.jobs.unwrap_or_else(jobs_default);
+        let span = Span { from: 0, seeds: Some(plants.len() as u64 * self.seeds), time: None, jobs };
+        let progress = Progress::new(&span);
+        let rows = Mutex::new(Vec::new());
+        // A thread a bug: the bugs are more than the cores, and each is worked on from its first seed to its file.
+        let bugs = Span { from: 0, seeds: Some(plants.len() as u64), ..span };
+        each_seed(&bugs, |place| {
+            panics::quiet(true);
+            let row = self.search(plants[place as usize], &progress);
+            progress.tell_line(&row.line());
+            rows.lock().expect("nobody panics while it writes").push((place, row));
+            true
+        });
+        progress.finish();
+        let mut rows = rows.into_inner().expect("nobody panics while it writes");
+        rows.sort_by_key(|(place, _)| *place);
+        let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+        print!("{}", self.table(&rows));
+        if let Some(directory) = &self.keep {
+            self.write(directory, &rows)?;
+        }
+        Ok(rows.iter().all(|row| !row.hits.is_empty()))
+    }
+
+    fn search(&self, plant: Plant, progress: &Progress) -> Row {
+        let plants = Plants::default().with(plant);
+        let mut hits = Vec::new();
+        for seed in self.from..self.from.saturating_add(self.seeds) {
+            let outcome = attempt(&Scenario::draw(seed), plants);
+            progress.tell(outcome.events, outcome.violation.is_some());
+            if outcome.violation.is_some() {
+                hits.push((seed, outcome.events));
+            }
+        }
+        let is_shrunk = self.minimise || self.keep.is_some();
+        let first = || hits.iter().take(FAILURES);
+        let chosen = first().filter(|(_, events)| *events >= EVENTS_MIN).min_by_key(|(_, events)| *events);
+        let chosen = chosen.or_else(|| first().max_by_key(|(_, events)| *events)).filter(|_| is_shrunk);
+        let shrunk = chosen.and_then(|(seed, _)| minimise(&Scenario::draw(*seed), plants, self.runs, &mut |_, _| {}));
+        Row { plant, hits, shrunk }
+    }
+
+    fn table(&self, rows: &[Row]) -> String {
+        let mut table = format!("| bug | found by, of {} seeds | median seeds to find it | first |", self.seeds);
+        let with_shrunk = rows.iter().any(|row| row.shrunk.is_some());
+        table.push_str(if with_shrunk { " a failure's events | shrunk to | times |\n" } else { "\n" });
+        table.push_str(if with_shrunk { "|---|---|---|---|---|---|---|\n" } else { "|---|---|---|---|\n" });
+        for row in rows {
+            let seeds: Vec<u64> = row.hits.iter().map(|(seed, _)| *seed).collect();
+            let median = median_to_find(self.from, &seeds).map_or("-".into(), |median| median.to_string());
+            let first = seeds.first().map_or("-".into(), u64::to_string);
+            let _ = write!(table, "| `{:?}` | {} | {median} | {first} |", row.plant, seeds.len());
+            if let Some(Shrunk { events_before, events_after, .. }) = &row.shrunk {
+                let _ = write!(table, " {events_before} | {events_after} | {} |", events_before / events_after.max(&1));
+            } else if with_shrunk {
+                table.push_str(" - | - | - |");
+            }
+            table.push('\n');
+        }
+        table
+    }
+
+    fn write(&self, directory: &PathBuf, rows: &[Row]) -> Result<(), String> {
+        std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        for (plant, shrunk) in rows.iter().filter_map(|row| Some((row.plant, row.shrunk.as_ref()?))) {
+            let file = directory.join(format!("{plant:?}.json"));
+            let text = serde_json::to_string_pretty(&shrunk.kept).expect("a scenario is data");
+            std::fs::write(&file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever begins at some seed needs so many, as the median over where he begins; what he begins at behind the last
+/// that finds it is not known, and left out.
+fn median_to_find(from: u64, hits: &[u64]) -> Option<u64> {
+    let mut needed = Vec::new();
+    let mut begin = from;
+    for hit in hits {
+        needed.extend((begin..=*hit).map(|begin| hit - begin + 1));
+        begin = hit + 1;
+    }
+    needed.sort_unstable();
+    needed.get(needed.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_over_all_seeds_that_one_may_begin_at() {
+        assert_eq!(median_to_find(0, &[]), None);
+        assert_eq!(median_to_find(0, &[0, 1, 2]), Some(1));
+        assert_eq!(median_to_find(0, &[9]), Some(5), "1 to 10, all as likely");
+        assert_eq!(median_to_find(100, &[100, 103]), Some(1), "1; 3, 2, 1");
+    }
+}
