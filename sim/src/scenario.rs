@@ -361,10 +361,15 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
     }
 }
 
+/// How far a node's wall clock may be from the clients' from the start, and by how much all its jumps together may move
+/// it: less than `message.timestamp.after.max.ms`, an hour, or producers' honest timestamps are refused for ever.
+const WALL_APART_MS_MAX: u64 = 1_000_000;
+const WALL_JUMPS_MS_MAX: u64 = 2_400_000;
+
 fn draw_clock(stream: &mut Stream) -> ClockOptions {
     ClockOptions {
         tick_late_ns_max: [0, MS, 100 * MS, 10 * SECOND][stream.below(4) as usize],
-        wall_apart_ms_max: if stream.one_in(2) { 3_600_000 } else { 0 },
+        wall_apart_ms_max: if stream.one_in(2) { WALL_APART_MS_MAX } else { 0 },
         drift: {
             let ppm = stream.between(0, 20_000) as i32 - 10_000;
             match stream.below(6) {
@@ -416,7 +421,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 2 => Fault::CutAll,
                 3 => Fault::DiskFull { for_ns: stream.skewed(SECOND) },
                 4 => {
-                    let ms = stream.skewed(3_600_000) as i64;
+                    let ms = stream.skewed(WALL_JUMPS_MS_MAX / count) as i64;
                     Fault::WallJump { ms: if stream.one_in(2) { ms } else { -ms } }
                 }
                 5 => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },
