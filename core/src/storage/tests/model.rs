@@ -156,6 +156,8 @@ impl Checked {
                 self.log_start = self.world.log.log_start_offset();
             }
             Action::Close => {
+                // A retention that waits for a new segment's name goes on before.
+                self.world.run();
                 let (start, end) = (self.world.log.log_start_offset(), self.world.log.log_end_offset());
                 self.world.close_and_reload();
                 assert_eq!((self.world.log.log_start_offset(), self.world.log.log_end_offset()), (start, end));
