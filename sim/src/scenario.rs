@@ -352,7 +352,7 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
     NetworkOptions {
         delay_ns_max: [100_000, 2 * MS, 100 * MS][stream.below(3) as usize],
         clog: if stream.one_in(3) { Ratio::new(1, stream.between(20, 500) as u32) } else { Ratio::NEVER },
-        clog_ns_max: stream.between(1, 5_000) * MS,
+        clog_ns_max: stream.between(1, 2_000) * MS,
         cut: if stream.one_in(2) { Ratio::new(1, stream.between(10, 500) as u32) } else { Ratio::NEVER },
         half_open_ns_max: if stream.one_in(2) { stream.between(1, 3_000) * MS } else { 0 },
         late_requests: if stream.one_in(2) { Ratio::new(1, stream.between(1, 10) as u32) } else { Ratio::NEVER },
@@ -361,15 +361,10 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
     }
 }
 
-/// How far a node's wall clock may be from the clients' from the start, and by how much all its jumps together may move
-/// it: less than `message.timestamp.after.max.ms`, an hour, or producers' honest timestamps are refused for ever.
-const WALL_APART_MS_MAX: u64 = 1_000_000;
-const WALL_JUMPS_MS_MAX: u64 = 2_400_000;
-
 fn draw_clock(stream: &mut Stream) -> ClockOptions {
     ClockOptions {
         tick_late_ns_max: [0, MS, 100 * MS, 10 * SECOND][stream.below(4) as usize],
-        wall_apart_ms_max: if stream.one_in(2) { WALL_APART_MS_MAX } else { 0 },
+        wall_apart_ms_max: if stream.one_in(2) { 3_600_000 } else { 0 },
         drift: {
             let ppm = stream.between(0, 20_000) as i32 - 10_000;
             match stream.below(6) {
@@ -421,7 +416,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 2 => Fault::CutAll,
                 3 => Fault::DiskFull { for_ns: stream.skewed(SECOND) },
                 4 => {
-                    let ms = stream.skewed(WALL_JUMPS_MS_MAX / count) as i64;
+                    let ms = stream.skewed(3_600_000) as i64;
                     Fault::WallJump { ms: if stream.one_in(2) { ms } else { -ms } }
                 }
                 5 => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },

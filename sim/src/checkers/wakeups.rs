@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Longer than anything takes in a healed world.
 const SOON_NS: u64 = 4_000_000_000;
 /// What was on its way when all was healed is there by then, and holds up no more what follows on its connection.
-const CLOGGED_NS: u64 = 5_000_000_000;
+const CLOGGED_NS: u64 = 2_000_000_000;
 
 #[derive(Debug)]
 pub struct Wakeups {
