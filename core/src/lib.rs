@@ -13,12 +13,13 @@
 //!
 //! The modules stand in layers; each knows only those below it:
 //! `broker` → `api` → `controller`, `replication`, `quorum` → `storage` → `io` → `config`, `batch` → `wire` →
-//! `time`, `ids`.
+//! `time`, `ids`. Beside the broker stand the clients (`client`), on `config`, `batch` and `wire` alone.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod batch;
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod ids;
