@@ -4,7 +4,10 @@
 //! A seed draws a subset of the faults (the swarm), then how wild each of them is.
 
 use crate::client::records::Codec;
-use crate::client::{FetcherPlan, HostilePlan, ListerPlan, ProducerPlan, TopicPlan, TrimmerPlan};
+use crate::client::{
+    ApplicationPlan, FetcherPlan, HostilePlan, ListerPlan, OperatorPlan, ProducerPlan, ReaderPlan, TopicPlan,
+    TrimmerPlan,
+};
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{Damage, DiskOptions, Loss};
 use crate::network::{NetworkOptions, Ways};
@@ -59,6 +62,9 @@ pub enum Role {
     Lister(ListerPlan),
     Trimmer(TrimmerPlan),
     Hostile(HostilePlan),
+    Application(ApplicationPlan),
+    Reader(ReaderPlan),
+    Operator(OperatorPlan),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +170,8 @@ impl Scenario {
         let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
         let mut clients =
             draw_clients(&mut streams.stream("scenario.clients", &[]), nodes, fault_ns, batch_records_max);
+        let mut applications = streams.stream("scenario.applications", &[]);
+        clients.extend(draw_applications(&mut applications, nodes, fault_ns, segment_bytes));
         for (place, plan) in clients.iter_mut().enumerate() {
             plan.number = Some(place as u32);
         }
@@ -327,6 +335,84 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
         }
     }
     clients
+}
+
+/// Clients that work with the product's own state machines.
+fn draw_applications(stream: &mut Stream, nodes: u32, fault_ns: u64, segment_bytes: u32) -> Vec<ClientPlan> {
+    let mut clients = Vec::new();
+    for node in 0..nodes {
+        if stream.one_in(2) {
+            let plan = draw_application(stream, fault_ns, segment_bytes);
+            clients.push(ClientPlan::new(node, Role::Application(plan)));
+        }
+        if stream.one_in(2) {
+            clients.push(ClientPlan::new(node, Role::Reader(draw_reader(stream))));
+        }
+        if stream.one_in(4) {
+            clients.push(ClientPlan::new(node, Role::Operator(draw_operator(stream, fault_ns))));
+        }
+    }
+    clients
+}
+
+fn draw_application(stream: &mut Stream, fault_ns: u64, segment_bytes: u32) -> ApplicationPlan {
+    let mut properties = BTreeMap::new();
+    let mut set = |name: &str, value: String| properties.insert(name.to_string(), value);
+    match stream.below(6) {
+        0 => {
+            set("acks", "0".into());
+        }
+        1 => {
+            set("acks", "1".into());
+        }
+        2 => {
+            set("enable.idempotence", "false".into());
+        }
+        _ => {}
+    }
+    set("linger.ms", [0, 5, 50][stream.below(3) as usize].to_string());
+    // A batch must fit into a segment, and noise grows when it is compressed.
+    set("batch.size", [1, 300, 16_384][stream.below(3) as usize].min(segment_bytes / 2).to_string());
+    set("max.in.flight.requests.per.connection", stream.between(1, 5).to_string());
+    set("compression.type", ["none", "none", "gzip", "snappy", "lz4", "zstd"][stream.below(6) as usize].into());
+    let request_timeout_ms = stream.between(1_000, 10_000);
+    set("request.timeout.ms", request_timeout_ms.to_string());
+    set("delivery.timeout.ms", (request_timeout_ms + stream.between(50, 40_000)).to_string());
+    if stream.one_in(3) {
+        set("metadata.max.age.ms", stream.between(100, 5_000).to_string());
+    }
+    if stream.one_in(4) {
+        set("connections.max.idle.ms", stream.between(50, 2_000).to_string());
+    }
+    let records = stream.between(10, 200) as u32;
+    let burst_max = stream.between(1, 20) as u32;
+    let gap_ns_max = fault_ns * u64::from(burst_max) / u64::from(records);
+    ApplicationPlan { records, burst_max, gap_ns_max, properties }
+}
+
+fn draw_reader(stream: &mut Stream) -> ReaderPlan {
+    let mut properties = BTreeMap::new();
+    let mut set = |name: &str, value: u64| properties.insert(name.to_string(), value.to_string());
+    set("fetch.min.bytes", [1, 100, 5_000][stream.below(3) as usize]);
+    set("fetch.max.wait.ms", [20, 100][stream.below(2) as usize]);
+    set("fetch.max.bytes", [1, 1_000, 50_000_000][stream.below(3) as usize]);
+    set("max.partition.fetch.bytes", [1, 500, 1_000_000][stream.below(3) as usize]);
+    set("max.poll.records", [1, 7, 500][stream.below(3) as usize]);
+    set("request.timeout.ms", stream.between(1_000, 10_000));
+    if stream.one_in(3) {
+        set("metadata.max.age.ms", stream.between(100, 5_000));
+    }
+    ReaderPlan { gap_ns_max: stream.between(1, 300) * MS, properties }
+}
+
+fn draw_operator(stream: &mut Stream, fault_ns: u64) -> OperatorPlan {
+    let operations = stream.between(5, 40) as u32;
+    let number = |name: &str, value: u64| (name.to_string(), value.to_string());
+    let properties = BTreeMap::from([
+        number("request.timeout.ms", stream.between(1_000, 10_000)),
+        number("default.api.timeout.ms", stream.between(10_000, 30_000)),
+    ]);
+    OperatorPlan { operations, gap_ns_max: 2 * fault_ns / u64::from(operations), properties }
 }
 
 fn draw_disk(stream: &mut Stream) -> DiskOptions {

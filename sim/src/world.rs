@@ -13,7 +13,8 @@ pub mod script;
 use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
-    Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile, Lister, Producer, Setting, Trimmer,
+    Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile, Lister, Operator,
+    Producer, Reader, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
@@ -327,7 +328,11 @@ impl World {
         let zstd_topic = |topic: &crate::client::TopicPlan| {
             topic.configs.get("compression.type").is_some_and(|codec| codec == "zstd")
         };
-        let zstd_client = |plan: &crate::scenario::ClientPlan| matches!(&plan.role, Role::Producer(plan) if plan.codec == Codec::Zstd);
+        let zstd_client = |plan: &crate::scenario::ClientPlan| match &plan.role {
+            Role::Producer(plan) => plan.codec == Codec::Zstd,
+            Role::Application(plan) => plan.properties.get("compression.type").is_some_and(|codec| codec == "zstd"),
+            _ => false,
+        };
         let setting = Setting {
             seed,
             client,
@@ -343,6 +348,9 @@ impl World {
             Role::Lister(plan) => Box::new(Lister::new(plan, setting)),
             Role::Hostile(plan) => Box::new(Hostile::new(plan, setting)),
             Role::Trimmer(plan) => Box::new(Trimmer::new(plan, setting)),
+            Role::Application(plan) => Box::new(Application::new(plan, setting)),
+            Role::Reader(plan) => Box::new(Reader::new(plan, setting)),
+            Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
         };
         self.clients.push(ClientSlot { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });

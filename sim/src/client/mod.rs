@@ -1,19 +1,26 @@
 //! Clients as state machines: input in, actions out, like the broker itself. They speak through `kafka-protocol`,
 //! a codec that is not the broker's own.
 
+mod application;
+mod door;
 mod fetcher;
 mod hostile;
 mod lister;
+mod operator;
 mod producer;
+mod reader;
 pub mod records;
 mod session;
 mod topics;
 mod trimmer;
 
+pub use application::{Application, ApplicationPlan};
 pub use fetcher::{Fetcher, FetcherPlan};
 pub use hostile::{Hostile, HostilePlan};
 pub use lister::{Lister, ListerPlan};
+pub use operator::{Operator, OperatorPlan};
 pub use producer::{Producer, ProducerPlan};
+pub use reader::{Reader, ReaderPlan};
 pub use trimmer::{Trimmer, TrimmerPlan};
 
 use crate::history::Fact;

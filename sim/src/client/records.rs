@@ -73,7 +73,22 @@ pub enum Unreadable {
     Wrong(String),
 }
 
+/// What a producer is handed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub key: Option<Bytes>,
+    pub value: Bytes,
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
 impl Payloads {
+    /// What stands in the record of a value.
+    pub fn content(&self, id: ValueId) -> Content {
+        let Record { key, value, headers, .. } = self.record(id);
+        let headers = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Content { key, value: value.expect("every record has a value"), headers }
+    }
+
     fn record(&self, id: ValueId) -> Record {
         let mut stream = stream(self.seed, "record", &[id.0]);
         let filler = stream.skewed(u64::from(self.value_bytes_max)) as usize;
@@ -188,6 +203,21 @@ impl Payloads {
             }
         }
         Ok(seen)
+    }
+
+    /// Which value the product's own consumer has read; an error if any byte of the record is not what was sent.
+    pub fn value_of(&self, record: &tidelog_core::batch::Record) -> Result<ValueId, String> {
+        let at = record.offset;
+        let id = record.value.as_ref().and_then(|value| value.get(..8)).ok_or(format!("the value at {at} is cut"))?;
+        let id = ValueId(u64::from_be_bytes(id.try_into().expect("eight bytes")));
+        let sent = self.content(id);
+        let headers = record.headers.iter().map(|header| (&header.key[..], &header.value));
+        let same_headers = headers.eq(sent.headers.iter().map(|(name, value)| (&name[..], value)));
+        if record.value.as_ref() == Some(&sent.value) && record.key == sent.key && same_headers {
+            Ok(id)
+        } else {
+            Err(format!("the record at {at} is not what was sent as {id}"))
+        }
     }
 
     /// Which value this is; an error if any byte of the record is not what was sent.

@@ -1,0 +1,76 @@
+//! One of the product's own clients (`tidelog_core::client`) in the simulated world: the same state machine that the
+//! command line and applications use, with its door turned into the world's.
+
+use super::{ClientAction, ClientInput, ClientOutbox, Setting};
+use tidelog_core::client::{Address, Client, Input, Outbox, Output};
+use tidelog_core::ids::ConnId;
+use tidelog_core::time::{Mono, Now, WallMs};
+
+/// Where every node says that it listens: each is a cluster of its own.
+pub const ADDRESS: &str = "node:9092";
+
+#[derive(Debug)]
+pub struct Door<K> {
+    pub client: K,
+    /// The connection that the client believes in.
+    conn: Option<ConnId>,
+    address: Address,
+}
+
+impl<K: Client> Door<K> {
+    pub fn new(client: K) -> Self {
+        Self { client, conn: None, address: Address::parse(ADDRESS).expect("it is a host and a port") }
+    }
+
+    /// Tells the client what happened, and what it said to its application.
+    pub fn handle(&mut self, now: u64, input: ClientInput, setting: &Setting, out: &mut ClientOutbox) -> Vec<K::Event> {
+        let conn = || self.conn.expect("the world speaks of the connection that was asked for");
+        let input = match input {
+            ClientInput::Connected => Input::Connected(conn()),
+            ClientInput::Frame(frame) => Input::Frame(conn(), frame),
+            ClientInput::Refused => Input::ConnectFailed(self.conn.take().expect("a connection was asked for")),
+            ClientInput::Cut => Input::Disconnected(self.conn.take().expect("a connection was asked for")),
+            ClientInput::Wake | ClientInput::Healed | ClientInput::Finish => Input::Tick,
+        };
+        self.input(now, input, setting, out)
+    }
+
+    pub fn call(&mut self, now: u64, call: K::Call, setting: &Setting, out: &mut ClientOutbox) -> Vec<K::Event> {
+        self.input(now, Input::Call(call), setting, out)
+    }
+
+    fn input(&mut self, now: u64, input: Input<K::Call>, setting: &Setting, out: &mut ClientOutbox) -> Vec<K::Event> {
+        let mut outbox = Outbox::default();
+        self.client.handle(setting.now(now), input, &mut outbox);
+        let mut events = Vec::new();
+        for output in outbox.outputs {
+            match output {
+                Output::Connect(conn, address) => {
+                    assert_eq!(address, self.address, "there is one address");
+                    assert_eq!(self.conn.replace(conn), None, "one connection to an address");
+                    out.actions.push(ClientAction::Connect);
+                }
+                Output::Send(conn, frame) => {
+                    assert_eq!(self.conn, Some(conn), "a client sends on a connection that is open");
+                    out.actions.push(ClientAction::Send(frame.to_bytes().slice(4..)));
+                }
+                Output::Close(conn) => {
+                    assert_eq!(self.conn.take(), Some(conn), "a client closes a connection once");
+                    out.actions.push(ClientAction::Close);
+                }
+                Output::Event(event) => events.push(event),
+            }
+        }
+        events
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        self.client.deadline().map(|deadline| deadline.0)
+    }
+}
+
+impl Setting {
+    fn now(&self, now: u64) -> Now {
+        Now { mono: Mono(now), wall: WallMs(self.wall(now)) }
+    }
+}

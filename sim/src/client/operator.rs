@@ -1,0 +1,348 @@
+//! An operator with the product's own admin (`tidelog_core::client`): topics of its own that it makes, alters and
+//! deletes, and questions about all the others. What it was told must be so afterwards, whatever crashes between.
+//!
+//! An operation during which a connection was lost may have been carried out twice, or may be later: a topic that it
+//! was for is not judged any more.
+
+use super::door::{ADDRESS, Door};
+use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
+use crate::history::{Asked, Fact, PartitionKey};
+use crate::random::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidelog_core::client::admin::{Answer, Call, ConfigChange, Event, NewPartitions, NewTopic, Operation, Resource};
+use tidelog_core::client::{Admin, AdminConfig, ClientError, OffsetSpec, TopicPartition, is_retriable};
+use tidelog_core::wire::ErrorCode;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorPlan {
+    pub operations: u32,
+    /// The longest pause between two operations.
+    pub gap_ns_max: u64,
+    /// The admin's configuration beside its bootstrap server.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What is known of a topic of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Absent,
+    There { partitions: i32, retention_ms: i64 },
+    Unsure,
+}
+
+/// What is under way.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Create { topic: usize, partitions: i32, retention_ms: i64 },
+    Delete { topic: usize },
+    Grow { topic: usize, partitions: i32 },
+    Alter { topic: usize, retention_ms: i64 },
+    DescribeTopics,
+    DescribeConfigs,
+    DescribeCluster,
+    ListOffsets { asked: Asked },
+}
+
+#[derive(Debug)]
+pub struct Operator {
+    plan: OperatorPlan,
+    setting: Setting,
+    door: Door<Admin>,
+    stream: Stream,
+    topics: Vec<Known>,
+    begun: u32,
+    /// What is under way, since when, and how many connections had been lost before.
+    step: Option<(Step, u64, u64)>,
+    losses: u64,
+    next_at: u64,
+    /// Its topics are to be looked at a last time, and then their configs.
+    finish: Option<Finish>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    Topics,
+    Configs,
+    Done,
+}
+
+const TOPICS: usize = 3;
+
+impl Operator {
+    pub fn new(plan: OperatorPlan, setting: Setting) -> Self {
+        let mut properties = plan.properties.clone();
+        properties.insert("bootstrap.servers".into(), ADDRESS.into());
+        properties.insert("client.id".into(), format!("operator-{}", setting.client));
+        let (config, _) = AdminConfig::from_properties(&properties)
+            .unwrap_or_else(|errors| panic!("the operator's configuration is refused: {errors:?}"));
+        let mut stream = stream(setting.seed, "operator", &[setting.client.into()]);
+        Self {
+            door: Door::new(Admin::new(config, stream.draw())),
+            stream,
+            topics: vec![Known::Absent; TOPICS],
+            begun: 0,
+            step: None,
+            losses: 0,
+            next_at: 0,
+            finish: None,
+            plan,
+            setting,
+        }
+    }
+
+    fn name(&self, topic: usize) -> String {
+        format!("operator-{}-{topic}", self.setting.client)
+    }
+
+    /// The next step, if it is time for one.
+    fn work(&mut self, now: u64, out: &mut ClientOutbox) {
+        if self.step.is_some() || now < self.next_at {
+            return;
+        }
+        let step = match self.finish {
+            Some(Finish::Topics) => Step::DescribeTopics,
+            Some(Finish::Configs) => Step::DescribeConfigs,
+            Some(Finish::Done) => return,
+            None if self.begun < self.plan.operations => self.draw_step(),
+            None => return,
+        };
+        self.begun += 1;
+        let operation = self.operation(&step);
+        self.step = Some((step, now, self.losses));
+        let call = Call { id: self.begun.into(), operation };
+        let events = self.door.call(now, call, &self.setting, out);
+        self.take(now, events, out);
+    }
+
+    fn draw_step(&mut self) -> Step {
+        let topic = self.stream.below(TOPICS as u64) as usize;
+        let retention_ms = self.stream.between(1, 1 << 40) as i64;
+        let partitions = self.stream.between(1, 3) as i32;
+        match (self.stream.below(10), self.topics[topic]) {
+            (0..5, Known::Absent) => Step::Create { topic, partitions, retention_ms },
+            (0, _) => Step::Delete { topic },
+            (1, Known::There { partitions, .. }) if partitions < 6 => Step::Grow { topic, partitions: partitions + 1 },
+            (2 | 3, Known::There { .. }) => Step::Alter { topic, retention_ms },
+            (4, _) => Step::DescribeConfigs,
+            (5, _) => Step::DescribeCluster,
+            (6, _) => Step::ListOffsets { asked: Asked::Earliest },
+            (7, _) => Step::ListOffsets { asked: Asked::Latest },
+            _ => Step::DescribeTopics,
+        }
+    }
+
+    fn operation(&self, step: &Step) -> Operation {
+        let own = || (0..TOPICS).map(|topic| self.name(topic));
+        match *step {
+            Step::Create { topic, partitions, retention_ms } => Operation::CreateTopics {
+                topics: vec![NewTopic {
+                    name: self.name(topic).into(),
+                    partitions: Some(partitions),
+                    replication_factor: None,
+                    replicas: Vec::new(),
+                    configs: vec![("retention.ms".into(), Some(retention_ms.to_string().into()))],
+                }],
+                validate_only: false,
+            },
+            Step::Delete { topic } => Operation::DeleteTopics { topics: vec![self.name(topic).into()] },
+            Step::Grow { topic, partitions } => Operation::CreatePartitions {
+                topics: vec![NewPartitions { topic: self.name(topic).into(), count: partitions, replicas: None }],
+                validate_only: false,
+            },
+            Step::Alter { topic, retention_ms } => {
+                let change = ConfigChange::Set("retention.ms".into(), retention_ms.to_string().into());
+                let changes = vec![(Resource::Topic(self.name(topic).into()), vec![change])];
+                Operation::AlterConfigs { changes, validate_only: false }
+            }
+            Step::DescribeTopics => Operation::DescribeTopics { topics: own().map(Into::into).collect() },
+            Step::DescribeConfigs => {
+                Operation::DescribeConfigs { resources: own().map(|name| Resource::Topic(name.into())).collect() }
+            }
+            Step::DescribeCluster => Operation::DescribeCluster,
+            Step::ListOffsets { asked } => {
+                let spec = if asked == Asked::Latest { OffsetSpec::Latest } else { OffsetSpec::Earliest };
+                let partitions = self.partitions().into_iter().map(|key| (self.partition(key), spec)).collect();
+                Operation::ListOffsets { partitions }
+            }
+        }
+    }
+
+    /// The partitions that everybody works with.
+    fn partitions(&self) -> Vec<PartitionKey> {
+        let node = self.setting.node;
+        let of_topic = |(topic, plan): (usize, &super::TopicPlan)| {
+            (0..plan.partitions).map(move |index| PartitionKey { node, topic: topic as u16, index })
+        };
+        self.setting.topics.iter().enumerate().flat_map(of_topic).collect()
+    }
+
+    fn partition(&self, key: PartitionKey) -> TopicPartition {
+        TopicPartition::new(self.setting.topics[usize::from(key.topic)].name.clone(), key.index)
+    }
+
+    fn take(&mut self, now: u64, events: Vec<Event>, out: &mut ClientOutbox) {
+        for Event { results, .. } in events {
+            let (step, asked_at, losses) = self.step.take().expect("an answer belongs to a step");
+            self.next_at =
+                now + self.stream.skewed(if self.finish.is_some() { 100_000_000 } else { self.plan.gap_ns_max });
+            let is_sure = losses == self.losses;
+            let results: Vec<Result<Answer, ClientError>> = results.into_iter().map(|(_, result)| result).collect();
+            for error in results.iter().filter_map(|result| result.as_ref().err()) {
+                self.check_error(&step, error, out);
+            }
+            let all_answered = results.iter().all(|result| {
+                result.is_ok()
+                    || matches!(result, Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition))
+            });
+            match (&step, &results[..]) {
+                (Step::DescribeTopics, results) => {
+                    for (topic, result) in results.iter().enumerate() {
+                        self.check_topic(topic, result, out);
+                    }
+                    if all_answered && self.finish == Some(Finish::Topics) {
+                        self.finish = Some(Finish::Configs);
+                    }
+                }
+                (Step::DescribeConfigs, results) => {
+                    for (topic, result) in results.iter().enumerate() {
+                        self.check_configs(topic, result, out);
+                    }
+                    if all_answered && self.finish == Some(Finish::Configs) {
+                        self.finish = Some(Finish::Done);
+                    }
+                }
+                (Step::ListOffsets { asked }, results) => {
+                    for (partition, result) in self.partitions().into_iter().zip(results) {
+                        if let Ok(Answer::Offset(found)) = result {
+                            let offset = found.offset.unwrap_or(-1);
+                            out.fact(Fact::Listed { partition, asked_at, asked: *asked, offset, timestamp: -1 });
+                        }
+                    }
+                }
+                (Step::DescribeCluster, [Ok(Answer::Cluster(cluster))]) => {
+                    let brokers: Vec<i32> = cluster.brokers.iter().map(|broker| broker.node.0).collect();
+                    if brokers != [self.setting.node as i32 + 1] {
+                        out.misbehaved(format!("the brokers of node {} are {brokers:?}", self.setting.node));
+                    }
+                }
+                (step, [result]) => self.learn(step, result, is_sure),
+                (step, results) => unreachable!("{step:?} has {} results", results.len()),
+            }
+        }
+    }
+
+    /// An error that no fault explains.
+    fn check_error(&self, step: &Step, error: &ClientError, out: &mut ClientOutbox) {
+        let is_excused = match error {
+            ClientError::TimedOut { .. } => true,
+            ClientError::Refused { error, .. } => {
+                is_retriable(*error)
+                    || *error == ErrorCode::UnknownServerError
+                    // An attempt whose answer was lost may have done it.
+                    || matches!(error, ErrorCode::TopicAlreadyExists | ErrorCode::InvalidPartitions)
+            }
+            _ => false,
+        };
+        if !is_excused {
+            out.misbehaved(format!("{step:?}: {error}"));
+        }
+    }
+
+    /// What a change leaves.
+    fn learn(&mut self, step: &Step, result: &Result<Answer, ClientError>, is_sure: bool) {
+        let (topic, after) = match (*step, self.known(step)) {
+            (Step::Create { topic, partitions, retention_ms }, Known::Absent) => {
+                (topic, Known::There { partitions, retention_ms })
+            }
+            (Step::Delete { topic }, Known::There { .. } | Known::Absent) => (topic, Known::Absent),
+            (Step::Grow { topic, partitions }, Known::There { retention_ms, .. }) => {
+                (topic, Known::There { partitions, retention_ms })
+            }
+            (Step::Alter { topic, retention_ms }, Known::There { partitions, .. }) => {
+                (topic, Known::There { partitions, retention_ms })
+            }
+            _ => return,
+        };
+        let was_absent = self.topics[topic] == Known::Absent;
+        let is_refused = |code| matches!(result, Err(error) if error.code() == Some(code));
+        self.topics[topic] = match result {
+            Ok(_) if is_sure => after,
+            _ if is_sure && was_absent && is_refused(ErrorCode::UnknownTopicOrPartition) => Known::Absent,
+            _ => Known::Unsure,
+        };
+    }
+
+    fn known(&self, step: &Step) -> Known {
+        match *step {
+            Step::Create { topic, .. }
+            | Step::Delete { topic }
+            | Step::Grow { topic, .. }
+            | Step::Alter { topic, .. } => self.topics[topic],
+            _ => Known::Unsure,
+        }
+    }
+
+    fn check_topic(&self, topic: usize, result: &Result<Answer, ClientError>, out: &mut ClientOutbox) {
+        let name = self.name(topic);
+        match (self.topics[topic], result) {
+            (Known::There { partitions, .. }, Ok(Answer::Topic(told)))
+                if told.partitions.len() != partitions as usize =>
+            {
+                out.misbehaved(format!("{name} has {} partitions, not {partitions}", told.partitions.len()));
+            }
+            (Known::There { .. }, Err(error)) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+                out.misbehaved(format!("{name} was made and is not there"));
+            }
+            (Known::Absent, Ok(_)) => out.misbehaved(format!("{name} is there, and was deleted or never made")),
+            _ => {}
+        }
+    }
+
+    fn check_configs(&self, topic: usize, result: &Result<Answer, ClientError>, out: &mut ClientOutbox) {
+        if let (Known::There { retention_ms, .. }, Ok(Answer::Configs(configs))) = (self.topics[topic], result) {
+            let told = configs.iter().find(|config| config.name == "retention.ms").and_then(|it| it.value.clone());
+            if told.as_deref() != Some(&retention_ms.to_string()) {
+                out.misbehaved(format!("{} has retention.ms={told:?}, not {retention_ms}", self.name(topic)));
+            }
+        }
+    }
+}
+
+impl Client for Operator {
+    fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
+        if matches!(input, ClientInput::Finish) {
+            self.finish = Some(Finish::Topics);
+            self.next_at = now;
+        }
+        let was_cut = matches!(input, ClientInput::Cut);
+        let before = out.actions.len();
+        let is_close = |action: &ClientAction| matches!(action, ClientAction::Close);
+        // A request that went out on a connection that is lost may be carried out, then or later.
+        self.losses += u64::from(was_cut);
+        let events = self.door.handle(now, input, &self.setting, out);
+        self.losses += u64::from(out.actions[before..].iter().any(is_close));
+        self.take(now, events, out);
+        self.work(now, out);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let works = match self.finish {
+            None => self.begun < self.plan.operations,
+            Some(finish) => finish != Finish::Done,
+        };
+        let next = (self.step.is_none() && works).then_some(self.next_at);
+        [self.door.deadline(), next].into_iter().flatten().min()
+    }
+
+    fn pending(&self) -> Option<String> {
+        match self.finish {
+            None | Some(Finish::Done) => None,
+            Some(finish) => Some(format!("{finish:?} have not been looked at a last time, at {:?}", self.step)),
+        }
+    }
+
+    fn role(&self) -> &'static str {
+        "operator"
+    }
+}
