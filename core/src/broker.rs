@@ -12,9 +12,11 @@ mod timers;
 mod view;
 
 use crate::api::{self, Parts, Pending};
+use crate::buggify::Site;
 use crate::config::BrokerConfig;
 use crate::ids::{ConnId, LogId, Uuid};
 use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
+use crate::probe::Probe;
 use crate::quorum;
 use crate::storage::{DirEvent, TopicPartition};
 use crate::time::{Mono, Now};
@@ -81,7 +83,7 @@ impl Broker {
         match input {
             Input::Boot => self.boot(out),
             Input::Request(request) => self.request(now, *request, out),
-            Input::Disconnected(conn) => self.disconnected(conn),
+            Input::Disconnected(conn) => self.disconnected(conn, out),
             Input::Io(completion) => self.io(now, completion, out),
             Input::Tick => {}
             Input::Stop => self.stop(now, out),
@@ -113,10 +115,11 @@ impl Broker {
         }
     }
 
-    fn disconnected(&mut self, conn: ConnId) {
+    fn disconnected(&mut self, conn: ConnId, out: &mut Outbox) {
         self.parts.replies.disconnected(conn);
         for (id, pending) in self.parts.pending.disconnected(conn) {
             if let Pending::Fetch(fetch) = pending {
+                out.probe(Probe::FetchForgotten);
                 api::fetch::forget(&mut self.parts, id, &fetch);
             }
         }
@@ -174,6 +177,13 @@ impl Broker {
     }
 
     fn timer(&mut self, now: Now, timer: Timer, out: &mut Outbox) {
+        if out.buggify(Site::Checkpoint) {
+            self.parts.checkpoint_recovery_points(out);
+            self.parts.checkpoint_log_starts(out);
+        }
+        if out.buggify(Site::Retention) {
+            self.each_log(now, out, crate::replication::Partition::enforce_retention);
+        }
         match timer {
             Timer::Request => panic!("requests keep their own deadlines"),
             Timer::HighWatermarkCheckpoint => self.parts.checkpoint_high_watermarks(out),

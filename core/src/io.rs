@@ -12,7 +12,9 @@
 //! trusted again.
 
 use crate::batch::Checked;
+use crate::buggify::Dice;
 use crate::ids::{ConnId, FileId, LogDirId, LogId};
+use crate::probe::Probes;
 use crate::wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -95,6 +97,10 @@ pub enum Level {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub outputs: Vec<Output>,
+    /// Where this life has been; counts in a simulation alone.
+    pub probes: Probes,
+    /// Rare things to do; only a simulation has any.
+    pub dice: Dice,
 }
 
 impl Outbox {

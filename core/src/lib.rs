@@ -19,12 +19,14 @@
 pub mod api;
 pub mod batch;
 pub mod broker;
+pub mod buggify;
 pub mod client;
 pub mod config;
 pub mod controller;
 pub mod ids;
 pub mod io;
 pub mod plant;
+pub mod probe;
 pub mod quorum;
 pub mod replication;
 pub mod storage;

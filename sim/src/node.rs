@@ -6,6 +6,7 @@ use crate::random::stream;
 use crate::scenario::Scenario;
 use std::collections::{BTreeMap, VecDeque};
 use tidelog_core::broker::Broker;
+use tidelog_core::buggify::Dice;
 use tidelog_core::config::BrokerConfig;
 use tidelog_core::plant::Plants;
 
@@ -22,6 +23,8 @@ pub struct Process {
     pub ticks: u64,
     /// Inputs handled.
     pub steps: u64,
+    /// What it does though nothing forces it to.
+    pub dice: Dice,
     /// It will be restarted because its disk has failed.
     pub doctor_is_called: bool,
 }
@@ -39,6 +42,8 @@ pub struct Node {
     /// Crash after so many steps of the current process.
     pub crash_after_steps: Option<u64>,
     pub crash_again: VecDeque<u32>,
+    /// Its processes do nothing that nothing forces them to.
+    pub calm: bool,
     seed: u64,
     config: BrokerConfig,
     pub clock: Clock,
@@ -65,6 +70,7 @@ impl Node {
             slow: None,
             crash_after_steps: None,
             crash_again: VecDeque::new(),
+            calm: !scenario.buggify,
             seed,
             config,
             clock: Clock::new(seed, index.into(), &scenario.clock),
@@ -85,6 +91,7 @@ impl Node {
             tick_at: None,
             ticks: 0,
             steps: 0,
+            dice: if self.calm { Dice::default() } else { Dice::new(stream.draw()) },
             doctor_is_called: false,
         });
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);

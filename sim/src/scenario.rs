@@ -33,6 +33,8 @@ pub struct Scenario {
     /// Every node's configuration beside its own name and directories.
     pub properties: BTreeMap<String, String>,
     pub value_bytes_max: u32,
+    /// The core does rare things that nothing forces it to (`core/src/buggify.rs`).
+    pub buggify: bool,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<TimedFault>,
     /// All nodes lose their power before the last read.
@@ -185,6 +187,7 @@ impl Scenario {
             properties: draw_properties(&mut streams.stream("scenario.properties", &[]), &topics),
             topics,
             value_bytes_max,
+            buggify: !swarm.one_in(4),
             clients,
             faults: draw_faults(&mut streams, nodes, fault_ns),
             last_power_loss: swarm.one_in(2),
@@ -210,6 +213,9 @@ fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
         }
         if stream.one_in(4) {
             set("retention.bytes", [0, 1_000, 4_000, 20_000][stream.below(4) as usize].to_string());
+        }
+        if stream.one_in(6) {
+            set("segment.ms", [1, 100, 1_000][stream.below(3) as usize].to_string());
         }
         if stream.one_in(2) {
             set("file.delete.delay.ms", [0, 100, 1_000][stream.below(3) as usize].to_string());
@@ -301,6 +307,7 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
                 gap_ns_max: 4 * fault_ns / u64::from(batches),
                 requests_in_flight_max: stream.between(1, 5) as u32,
                 partitions_per_request_max: stream.between(1, 3) as u32,
+                timeout_ms: if stream.one_in(4) { [1, 20, 300][stream.below(3) as usize] } else { 5_000 },
                 codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
             });
             clients.push(ClientPlan::new(node, role));

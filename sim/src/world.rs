@@ -57,6 +57,8 @@ pub struct Outcome {
     pub kept: Vec<u64>,
     /// How much was going on, by name: what the scenario reached.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The places in the core that were reached, and how often.
+    pub probes: BTreeMap<&'static str, u64>,
     /// The attacks that were answered as they should be.
     pub attacks: BTreeMap<&'static str, u64>,
 }
@@ -218,6 +220,7 @@ impl World {
             hash: self.trace.hash(),
             kept: self.trace.kept().to_vec(),
             counts: self.counts,
+            probes: self.outbox.probes.reached().map(|(probe, count)| (probe.name(), count)).collect(),
             attacks: self.attacks,
         }
     }

@@ -10,6 +10,7 @@ use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
 use crate::api::{Parts, Pending, Ticket};
 use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
+use crate::probe::Probe;
 use crate::storage::ReadOutcome;
 use crate::time::{Mono, Now};
 use crate::wire::messages::fetch_request::FetchRequest;
@@ -50,6 +51,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
     let (context, targets) = match parts.sessions.begin(now.mono, ticket.api_version, &request) {
         Ok(begun) => begun,
         Err(error) => {
+            out.probe(Probe::SessionRefused);
             let response = FetchResponse { error_code: error.code(), ..Default::default() };
             return parts.replies.answer(ticket, ResponseBody::Fetch(response), out);
         }
@@ -85,8 +87,10 @@ pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcom
 pub fn wake(parts: &mut Parts, now: Now, id: PendingId, out: &mut Outbox) {
     let Some(Pending::Fetch(fetch)) = parts.pending.get_mut(id) else { return };
     if fetch.pass.reading.is_some() {
+        out.probe(Probe::FetchMovedWhileReading);
         fetch.moved = true;
     } else if let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) {
+        out.probe(Probe::FetchWoken);
         fetch.pass = Pass::default();
         advance(parts, now, id, fetch, out);
     }
@@ -98,6 +102,7 @@ pub fn expire(parts: &mut Parts, now: Now, id: PendingId, fetch: Box<PendingFetc
     if fetch.pass.reading.is_some() {
         parts.pending.put(id, Pending::Fetch(fetch), None);
     } else {
+        out.probe(Probe::FetchExpired);
         answer(parts, now, id, fetch, out);
     }
 }
@@ -139,6 +144,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         let first = fetch.pass.bytes == 0;
         match partition.read(Offset(target.fetch_offset), budget, first, id, out) {
             ReadOutcome::Pending => {
+                out.probe(Probe::FetchWaitsForRead);
                 fetch.pass.reading = Some(log);
                 watch(parts, id, &mut fetch);
                 parts.pending.put(id, Pending::Fetch(fetch), None);
@@ -152,6 +158,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
     }
     let satisfied = fetch.pass.urgent || fetch.pass.bytes >= fetch.min_bytes || fetch.targets.is_empty();
     if satisfied || now.mono >= fetch.deadline || parts.stopping {
+        out.probe(Probe::FetchAtOnce);
         return answer(parts, now, id, fetch, out);
     }
     if fetch.moved {
@@ -159,6 +166,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         fetch.pass = Pass::default();
         return advance(parts, now, id, fetch, out);
     }
+    out.probe(Probe::FetchWaits);
     watch(parts, id, &mut fetch);
     let deadline = fetch.deadline;
     parts.pending.put(id, Pending::Fetch(fetch), Some(deadline));
@@ -180,11 +188,16 @@ fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
 fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     forget(parts, id, &fetch);
     if !fetch.watched.is_empty() {
-        refuse_what_has_gone(parts, &mut fetch);
+        refuse_what_has_gone(parts, &mut fetch, out);
     }
     let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
     let rng = &mut parts.rng;
     let (session_id, told) = parts.sessions.finish(now.mono, fetch.context, answers, || rng.next_u32() as i32);
+    match fetch.context {
+        FetchContext::Full if session_id == 0 => out.probe(Probe::SessionWithoutRoom),
+        FetchContext::Incremental(_) => out.probe(Probe::SessionIncremental),
+        _ => {}
+    }
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut current: Option<TopicKey> = None;
     for (target, answer) in told {
@@ -204,7 +217,7 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
 
 /// A log that was closed or deleted while the fetch waited has closed its files, and so has a segment that left by
 /// retention: what was found there can no longer be sent.
-fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch) {
+fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbox) {
     for (target, answer) in fetch.targets.iter().zip(&mut fetch.pass.answers) {
         if answer.error_code != ErrorCode::None.code() {
             continue;
@@ -220,6 +233,7 @@ fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch) {
                 ErrorCode::OffsetOutOfRange
             }
         };
+        out.probe(Probe::FetchFoundGone);
         *answer = refusal(target.partition, error);
     }
 }

@@ -9,6 +9,7 @@ use crate::batch::Checked;
 use crate::ids::PendingId;
 use crate::io::Outbox;
 use crate::plant::{Plant, Plants};
+use crate::probe::Probe;
 use crate::replication::{Accepted, Refused, Slot};
 use crate::time::Now;
 use crate::wire::messages::produce_request::ProduceRequest;
@@ -75,6 +76,7 @@ pub fn handle(
     if waiting == 0 {
         return parts.replies.answer(ticket, ResponseBody::Produce(response), out);
     }
+    out.probe(Probe::ProduceWaits);
     // Kafka bounds the wait of acks=all alone: with acks=1 the answer follows the leader's own append.
     let deadline = (request.acks == -1).then(|| now.mono.plus_ms(request.timeout_ms.into()));
     parts.pending.put(id, Pending::Produce(PendingProduce { ticket, response, waiting }), deadline);
@@ -85,6 +87,7 @@ pub fn settle(parts: &mut Parts, id: PendingId, slot: Slot, outcome: Result<(), 
     // A request whose time ran out has been answered.
     let Some(Pending::Produce(pending)) = parts.pending.get_mut(id) else { return };
     if let Err(error) = outcome {
+        out.probe(Probe::ProduceTurnedAway);
         fail(&mut pending.response, slot, error);
     }
     pending.waiting -= 1;
@@ -98,6 +101,7 @@ pub fn settle(parts: &mut Parts, id: PendingId, slot: Slot, outcome: Result<(), 
 /// The time of the request ran out. What is not stable yet is answered with `REQUEST_TIMED_OUT`: it may or may
 /// not survive.
 pub fn expire(parts: &mut Parts, id: PendingId, mut pending: PendingProduce, out: &mut Outbox) {
+    out.probe(Probe::ProduceTimedOut);
     for slot in parts.partitions.forget_produce(id) {
         fail(&mut pending.response, slot, ErrorCode::RequestTimedOut);
     }

@@ -6,6 +6,7 @@
 use crate::ids::ConnId;
 use crate::io::{Outbox, Output, Response};
 use crate::plant::{Plant, Plants};
+use crate::probe::Probe;
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -113,6 +114,9 @@ impl Replies {
             }
             outcome => outcome,
         };
+        if place > 0 {
+            out.probe(Probe::AnswerWaitsForEarlier);
+        }
         while let Some(slot) = lane.slots.pop_front_if(|slot| !matches!(slot, Slot::Waiting)) {
             lane.first += 1;
             match slot {

@@ -4,6 +4,7 @@ use super::{Broker, Life};
 use crate::ids::{LogDirId, LogId, Uuid};
 use crate::io::{Level, Outbox, Output};
 use crate::plant::{Plant, Plants};
+use crate::probe::Probe;
 use crate::replication::Partition;
 use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
@@ -100,6 +101,7 @@ impl Broker {
         let name = TopicPartition::new(image.name.clone(), index);
         if self.vacating.contains_key(&name) {
             // The directory of an earlier topic of this name is still being moved away.
+            out.probe(Probe::TopicNameWaits);
             self.blocked.insert(name, topic);
             return None;
         }

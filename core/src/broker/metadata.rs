@@ -2,9 +2,11 @@
 
 use super::{Broker, Life};
 use crate::api::AfterCommit;
+use crate::buggify::Site;
 use crate::controller;
 use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Level, Outbox, Output};
+use crate::probe::Probe;
 use crate::quorum::QuorumEvent;
 use crate::replication::PartitionEvent;
 use crate::storage::TopicPartition;
@@ -64,12 +66,15 @@ impl Broker {
 
     pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
         if self.parts.quorum().snapshot_due(now.mono) {
-            let version = self.parts.image.metadata_version();
-            let records = self.parts.image.to_records();
-            let values: Vec<Bytes> =
-                records.iter().map(|record| controller::records::encode(record, version)).collect();
-            self.parts.quorum().snapshot(now, &values, out);
+            self.take_snapshot(now, out);
         }
+    }
+
+    fn take_snapshot(&mut self, now: Now, out: &mut Outbox) {
+        let version = self.parts.image.metadata_version();
+        let records = self.parts.image.to_records();
+        let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
+        self.parts.quorum().snapshot(now, &values, out);
     }
 
     fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
@@ -77,7 +82,10 @@ impl Broker {
         let mut configured = BTreeSet::new();
         for record in &records {
             match record {
-                MetadataRecord::Partition(record) => opened.push((record.topic_id, record.partition_id)),
+                MetadataRecord::Partition(record) => {
+                    out.probe(Probe::TopicCreated);
+                    opened.push((record.topic_id, record.partition_id));
+                }
                 MetadataRecord::PartitionChange(record) => {
                     changed.push((record.topic_id, record.partition_id));
                 }
@@ -117,6 +125,12 @@ impl Broker {
             }
         }
         self.logs_closed(now, out);
+        if matches!(self.life, Life::Running)
+            && self.parts.quorum().can_snapshot()
+            && out.buggify(Site::MetadataSnapshot)
+        {
+            self.take_snapshot(now, out);
+        }
     }
 
     fn partition_changed(&mut self, topic: Uuid, index: i32, out: &mut Outbox) {
@@ -145,6 +159,7 @@ impl Broker {
             let Some((settings, rules)) = self.parts.settings_of(topic) else { continue };
             for log in self.parts.partitions.of_topic(topic) {
                 let partition = self.parts.partitions.get_mut(log).expect("of this topic");
+                out.probe(Probe::ConfigChangedOpenLog);
                 partition.configure(settings.clone(), rules.clone(), out);
             }
         }
@@ -170,6 +185,7 @@ impl Broker {
         else {
             return;
         };
+        out.probe(Probe::LogDirectoryVacated);
         self.vacating.remove(&name);
         if let Some(topic) = self.blocked.remove(&name) {
             self.open_partition(now, topic, name.partition, out);

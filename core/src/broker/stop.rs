@@ -5,6 +5,7 @@ use crate::api::{self, AfterCommit, Pending};
 use crate::controller;
 use crate::ids::LogId;
 use crate::io::{Outbox, Output};
+use crate::probe::Probe;
 use crate::time::Now;
 use std::collections::BTreeSet;
 
@@ -20,6 +21,7 @@ impl Broker {
         self.parts.stopping = true;
         for (id, pending) in self.parts.pending.take_fetches() {
             if let Pending::Fetch(fetch) = pending {
+                out.probe(Probe::StopAnswersFetches);
                 api::fetch::expire(&mut self.parts, now, id, fetch, out);
             }
         }

@@ -23,6 +23,7 @@ use crate::batch::{BatchHeader, ControlRecord, ControlType};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
 use crate::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
 use crate::plant::{Plant, Plants};
+use crate::probe::Probe;
 use crate::storage::names::{self, ParsedFile, SnapshotStage};
 use crate::storage::{Append, AppendError, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
 use crate::time::{Mono, Now, WallMs};
@@ -231,6 +232,7 @@ impl Quorum {
         if self.snapshots.last().is_some_and(|(newest, _)| *newest >= end) || epoch == LeaderEpoch::UNKNOWN {
             return;
         }
+        out.probe(Probe::MetadataSnapshotTaken);
         let content = snapshot::encode(epoch, now.wall, self.last_committed_at, Some(&self.config.voter), image);
         let path = self.path(&names::metadata_snapshot_file(end, epoch));
         let seq = self.submit(IoOp::Replace { path, content }, out);
@@ -239,15 +241,17 @@ impl Quorum {
         self.last_snapshot_at = now.mono;
     }
 
+    /// Whether a snapshot could be taken now.
+    pub fn can_snapshot(&self) -> bool {
+        self.is_leading() && self.writing.is_none() && self.proposed.is_empty()
+    }
+
     /// Whether a snapshot is due by now.
     pub fn snapshot_due(&self, now: Mono) -> bool {
         let by_time = self.config.snapshot_interval_ms > 0
             && now >= self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms)
             && self.bytes_since_snapshot > 0;
-        self.is_leading()
-            && self.writing.is_none()
-            && self.proposed.is_empty()
-            && (by_time || self.bytes_since_snapshot >= self.config.snapshot_bytes)
+        self.can_snapshot() && (by_time || self.bytes_since_snapshot >= self.config.snapshot_bytes)
     }
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
@@ -353,6 +357,7 @@ impl Quorum {
                         self.voters = voters;
                         self.committed = end;
                         if end > Offset::ZERO {
+                            out.probe(Probe::MetadataSnapshotRead);
                             self.has_metadata = true;
                             events.push(QuorumEvent::Committed { end, records });
                         }

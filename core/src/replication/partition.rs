@@ -4,6 +4,7 @@
 //! falls. What lies at or past it is shown to no consumer.
 
 use crate::batch::{BatchError, Checked, Codec, TopicBatchRules};
+use crate::buggify::Site;
 use crate::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
 use crate::io::{IoCompletion, Outbox};
 use crate::plant::{Plant, Plants};
@@ -381,6 +382,9 @@ impl Partition {
             }
         }
         self.advance_high_watermark(events);
+        if !self.fetches.is_empty() && out.buggify(Site::SpuriousWakeUp) {
+            events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+        }
     }
 
     /// The directory of this log is offline, whoever found out.

@@ -13,9 +13,11 @@ use super::producer_state::{AppendOrigin, BatchContent, EndTransactionMarker, Pr
 use super::segment::Segment;
 use super::tail::TailBatch;
 use crate::batch::{BatchHeader, BatchLimits, CheckedBatch, ControlRecord, ControlType, TimestampType, records};
+use crate::buggify::Site;
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::io::{Chunks, IoOp, Outbox};
 use crate::plant::Plant;
+use crate::probe::Probe;
 use crate::time::{Now, WallMs};
 use crate::wire::ErrorCode;
 use bytes::Bytes;
@@ -88,10 +90,13 @@ impl Log {
         let log_append_time = self.settings.log_append_time.then_some(now.wall);
         let (header, producer_batch) = match batch {
             Append::Produced(checked) => {
-                let header = self.check_room(checked.header())?;
-                let producer_batch = producer_batch(&header, None);
-                let verdict = self.producers.check(&producer_batch, AppendOrigin::Client)?;
+                let judged = self.judge(checked.header());
+                if let Err(error) = &judged {
+                    probe_refusal(error, out);
+                }
+                let (producer_batch, verdict) = judged?;
                 if let Verdict::Duplicate { base_offset, last_offset, timestamp } = verdict {
+                    out.probe(Probe::AppendDuplicate);
                     let log_append_time = log_append_time.map(|_| WallMs(timestamp));
                     if self.plants.has(Plant::DuplicateAnsweredWithNewOffset) {
                         return Ok(Appended {
@@ -133,6 +138,14 @@ impl Log {
         Ok(Appended { base_offset, last_offset: header.last_offset(), log_append_time, duplicate: false })
     }
 
+    /// What is to become of a client's batch.
+    fn judge(&self, header: &BatchHeader) -> Result<(ProducerBatch, Verdict), AppendError> {
+        let header = self.check_room(header)?;
+        let producer_batch = producer_batch(&header, None);
+        let verdict = self.producers.check(&producer_batch, AppendOrigin::Client)?;
+        Ok((producer_batch, verdict))
+    }
+
     fn check_room(&self, header: &BatchHeader) -> Result<BatchHeader, AppendError> {
         let size = header.size_bytes() as u64;
         if size > u64::from(self.settings.segment_bytes) {
@@ -160,7 +173,7 @@ impl Log {
         self.issue(Pending::Written { segment, len, end_offset }, op, out);
         if !self.settings.require_fsync {
             self.unsynced_since.get_or_insert(now.mono);
-            if self.log_end - self.sync_issued >= self.settings.flush_messages {
+            if self.log_end - self.sync_issued >= self.settings.flush_messages || out.buggify(Site::EarlyFlush) {
                 self.sync_active(out);
             }
         }
@@ -169,8 +182,13 @@ impl Log {
 
     /// Issues the next sync, if the topic asks for stable storage and none is in flight.
     pub(super) fn commit(&mut self, out: &mut Outbox) {
-        if self.settings.require_fsync && self.syncs_in_flight == 0 {
+        if !self.settings.require_fsync {
+            return;
+        }
+        if self.syncs_in_flight == 0 {
             self.sync_active(out);
+        } else {
+            out.probe(Probe::AppendJoinsSync);
         }
     }
 
@@ -217,10 +235,18 @@ impl Log {
             return;
         }
         let size = header.size_bytes() as u64;
-        let due = u64::from(active.len) + size > u64::from(settings.segment_bytes)
-            || age_ms(active, header, now) > settings.segment_ms - self.jitter_ms(active.base)
-            || active.indexes_full()
-            || !active.holds(header.last_offset());
+        let due = if u64::from(active.len) + size > u64::from(settings.segment_bytes) {
+            out.probe(Probe::RollBySize);
+            true
+        } else if age_ms(active, header, now) > settings.segment_ms - self.jitter_ms(active.base) {
+            out.probe(Probe::RollByAge);
+            true
+        } else if active.indexes_full() {
+            out.probe(Probe::RollIndexFull);
+            true
+        } else {
+            !active.holds(header.last_offset()) || out.buggify(Site::EarlyRoll)
+        };
         if due {
             self.roll(now, out);
         }
@@ -251,6 +277,15 @@ impl Log {
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ mixed >> 31) % bound as u64) as i64
+    }
+}
+
+fn probe_refusal(error: &AppendError, out: &mut Outbox) {
+    match error {
+        AppendError::TooLarge { .. } => out.probe(Probe::AppendTooLarge),
+        AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => out.probe(Probe::AppendSequenceRefused),
+        AppendError::Producer(ProducerError::InvalidEpoch { .. }) => out.probe(Probe::AppendEpochRefused),
+        _ => {}
     }
 }
 

@@ -7,8 +7,10 @@ use super::offset_index::{IndexBounds, OffsetIndex};
 use super::segment::Indexes;
 use super::time_index::TimeIndex;
 use crate::batch::BatchHeader;
+use crate::buggify::Site;
 use crate::ids::Offset;
 use crate::io::{IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
+use crate::probe::Probe;
 use bytes::Bytes;
 
 /// How many segments besides the active one keep their indexes in memory.
@@ -99,8 +101,13 @@ impl Log {
         }
         let offsets = self.index_loads[load].offsets.take().expect("the offset index was asked for first");
         let slot = self.slot_of(segment).expect("an index is loaded for a segment of the log");
-        match self.decode_indexes(slot, offsets, content) {
+        let decoded = match self.decode_indexes(slot, offsets, content) {
+            Ok(_) if out.buggify(Site::IndexRebuild) => Err("because it may be".into()),
+            decoded => decoded,
+        };
+        match decoded {
             Ok(indexes) => {
+                out.probe(Probe::IndexLoaded);
                 self.index_uses += 1;
                 let used = self.index_uses;
                 self.segments[slot].adopt(Box::new(Indexes { used, ..*indexes }));
@@ -141,6 +148,7 @@ impl Log {
         if self.indexes_loading(slot) {
             return;
         }
+        out.probe(Probe::IndexRebuilt);
         let segment = self.segments[slot].base;
         let name = &self.place.name;
         out.event(Level::Warn, PART, format!("{name}: the index of segment {segment} is rebuilt: {why}"));

@@ -24,6 +24,7 @@ use super::timestamps::TimestampedOffset;
 use crate::ids::{FileId, LeaderEpoch, LogDirId, LogId, Offset, Uuid};
 use crate::io::{Chunks, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
 use crate::plant::{Plant, Plants};
+use crate::probe::Probe;
 use crate::time::{Mono, Now};
 use bytes::Bytes;
 use smallvec::smallvec;
@@ -463,11 +464,17 @@ impl Log {
                 Ok(())
             }
             Pending::Written { segment, len, end_offset } => {
+                if result.is_err() {
+                    out.probe(Probe::WriteFailed);
+                }
                 result.map_err(text)?;
                 self.note_written(segment, len, end_offset);
                 Ok(())
             }
             Pending::Synced { end_offset } => {
+                if result.is_err() {
+                    out.probe(Probe::SyncFailed);
+                }
                 if !self.plants.has(Plant::SyncErrorIgnored) {
                     result.map_err(text)?;
                 }
@@ -536,6 +543,7 @@ impl Log {
         if self.plants.has(Plant::AppendsAfterIoError) && self.is_open() {
             return;
         }
+        out.probe(Probe::LogOffline);
         let reason = format!("{}: {reason}", self.place.name);
         out.event(Level::Error, PART, format!("the log goes offline: {reason}"));
         self.go_offline(reason, events);
@@ -653,6 +661,7 @@ impl Log {
     /// Writes the producers' state, for the end of the log.
     pub(super) fn write_snapshot(&mut self, out: &mut Outbox) {
         if let Some((offset, content)) = self.producers.take_snapshot() {
+            out.probe(Probe::ProducerSnapshotWritten);
             self.replace(&names::segment_file(offset, FileKind::ProducerSnapshot), content, out);
             self.snapshots.push(offset);
         }

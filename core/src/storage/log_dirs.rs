@@ -27,6 +27,7 @@ use crate::ids::{LogDirId, NodeId, Uuid};
 use crate::io::{
     DirEntry, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox, Output,
 };
+use crate::probe::Probe;
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
@@ -326,6 +327,7 @@ impl LogDirs {
         if dir.status != Status::Online {
             return events;
         }
+        out.probe(Probe::DirOffline);
         out.event(Level::Error, PART, format!("log directory {} is offline: {reason}", dir.path));
         dir.status = Status::Offline(reason.clone());
         dir.found = Found::default();
@@ -565,6 +567,7 @@ impl Dir {
     fn write_queued(&mut self, kind: CheckpointKind, out: &mut Outbox) {
         let file = &mut self.checkpoints[kind as usize];
         if file.in_flight.is_some() {
+            out.probe(Probe::CheckpointQueued);
             return;
         }
         let Some(content) = file.queued.take() else { return };

@@ -11,9 +11,11 @@
 use super::log::{Log, LogEvent, LogState, PART, Pending};
 use super::timestamps::LookupTarget;
 use crate::batch::{BatchHeader, Scan, ScanStop};
+use crate::buggify::Site;
 use crate::ids::Offset;
 use crate::io::{IoOp, Level, Outbox};
 use crate::plant::Plant;
+use crate::probe::Probe;
 use crate::wire::FileSlice;
 use bytes::Bytes;
 
@@ -154,11 +156,21 @@ impl Log {
         if self.state != LogState::Open {
             return ReadOutcome::Failed(format!("{}: the log is not open: {:?}", self.place.name, self.state));
         }
+        let max_bytes = if out.buggify(Site::SmallestRead) { max_bytes.min(1) } else { max_bytes };
         let ask = Ask::Read(ReadAsk { offset, upper, max_bytes, at_least_one_batch });
         let step = self.begin(&ask);
         match step {
-            Step::Read(outcome) => outcome,
+            Step::Read(outcome) => {
+                match outcome {
+                    ReadOutcome::Found(_) => out.probe(Probe::ReadTail),
+                    ReadOutcome::OutOfRange => out.probe(Probe::ReadOutOfRange),
+                    ReadOutcome::NoRoom => out.probe(Probe::ReadNoRoom),
+                    _ => {}
+                }
+                outcome
+            }
             step => {
+                out.probe(Probe::ReadDisk);
                 self.park(token, ask, step, out);
                 ReadOutcome::Pending
             }

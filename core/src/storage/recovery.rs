@@ -26,9 +26,11 @@ use super::read::At;
 use super::segment::{Indexes, Segment};
 use super::tail::{Tail, TailBatch};
 use crate::batch::{BatchHeader, Scan, ScanStop, ScannedBatch};
+use crate::buggify::Site;
 use crate::ids::{FileId, Offset, Uuid};
 use crate::io::{DirEntry, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::plant::Plant;
+use crate::probe::Probe;
 use crate::time::Now;
 use bytes::Bytes;
 
@@ -133,6 +135,7 @@ impl Log {
             valid_end: 0,
             began_at: None,
         }));
+        out.probe(if hints.clean { Probe::RecoveryClean } else { Probe::RecoveryAfterCrash });
         let path = self.path("");
         self.load_step(LoaderStep::List, IoOp::List { path }, out);
     }
@@ -405,7 +408,11 @@ impl Log {
         let [offsets, times] = std::mem::take(&mut self.loader().index_bytes);
         let missing = || Err("it is missing".to_string());
         let (offsets, times) = (offsets.unwrap_or_else(missing), times.unwrap_or_else(missing));
-        let start = match self.decode_indexes(slot, offsets, times) {
+        let decoded = match self.decode_indexes(slot, offsets, times) {
+            Ok(_) if out.buggify(Site::IndexRebuild) => Err("because it may be".into()),
+            decoded => decoded,
+        };
+        let start = match decoded {
             Ok(mut indexes) => {
                 if let Some(cut) = self.loader().cut {
                     indexes.offsets.truncate_to(cut);
@@ -414,6 +421,7 @@ impl Log {
                 self.start_behind(slot, indexes)
             }
             Err(why) => {
+                out.probe(Probe::RecoveryIndexRebuilt);
                 self.warn(out, format!("the index of segment {} is rebuilt: {why}", self.segments[slot].base));
                 self.segments[slot].reset(self.settings.segment_index_bytes);
                 0
@@ -496,6 +504,11 @@ impl Log {
                         }
                     };
                 }
+                out.probe(match stop {
+                    ScanStop::Zeros => Probe::RecoveryZeros,
+                    ScanStop::Damaged(_) => Probe::RecoveryBatchDamaged,
+                    ScanStop::End | ScanStop::Incomplete { .. } => Probe::RecoveryBatchCut,
+                });
                 let what = match stop {
                     ScanStop::Zeros => "zeros".into(),
                     ScanStop::Damaged(error) => error.to_string(),
@@ -642,6 +655,7 @@ impl Log {
         let mut touched = !hints.clean || cut_at.is_some();
         if let Some((slot, len)) = cut_at {
             while self.segments.len() > slot + 1 {
+                out.probe(Probe::RecoverySegmentsDropped);
                 self.remove_segment(self.segments.len() - 1, out);
                 let dir = self.path("");
                 self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);
@@ -657,6 +671,7 @@ impl Log {
         }
         // A snapshot of what is no longer there would be believed by the next start.
         if self.snapshots.last().is_some_and(|offset| *offset > end) && !self.segments.is_empty() {
+            out.probe(Probe::RecoverySnapshotStray);
             while let Some(offset) = self.snapshots.last().copied().filter(|offset| *offset > end) {
                 self.drop_snapshot(offset, out);
             }

@@ -10,6 +10,7 @@ use super::names::{self, AsideReason, FileKind, FileStage, TopicPartition};
 use crate::ids::{FileId, Offset, Uuid};
 use crate::io::{IoOp, Level, Outbox};
 use crate::plant::Plant;
+use crate::probe::Probe;
 use crate::time::{Mono, Now};
 
 /// Files, or a whole directory, that wait for their unlinking.
@@ -60,6 +61,7 @@ impl Log {
         let mut excess_bytes = if by_size { self.size_bytes() as i64 - retention_bytes } else { 0 };
         while let Some(breach) = self.first_breach(now, high_watermark, by_time, &mut excess_bytes, out) {
             if self.segments.len() == 1 {
+                out.probe(Probe::RetentionRolls);
                 self.roll(now, out);
             }
             if self.names_in_flight > 0 {
@@ -104,6 +106,7 @@ impl Log {
             return None;
         }
         let Some(largest) = first.largest.filter(|_| !self.indexes_loading(0)) else {
+            out.probe(Probe::RetentionWaitsForIndex);
             self.retention_waits = Some(high_watermark);
             self.load_indexes(0, out);
             return None;
@@ -114,6 +117,11 @@ impl Log {
     }
 
     fn drop_first_segment(&mut self, now: Now, breach: Breach, out: &mut Outbox) {
+        out.probe(match breach {
+            Breach::LogStart => Probe::RetentionByLogStart,
+            Breach::Size => Probe::RetentionBySize,
+            Breach::Time => Probe::RetentionByTime,
+        });
         let dropped = self.segments.remove(0);
         let next_base = self.segments[0].base;
         out.event(
@@ -170,6 +178,9 @@ impl Log {
             for file in removal.files {
                 self.issue(Pending::Tidy, IoOp::Close { file }, out);
             }
+            if !removal.whole_log {
+                out.probe(Probe::SegmentUnlinked);
+            }
             for name in removal.names {
                 let path = self.path(&name);
                 self.issue(Pending::Tidy, IoOp::Remove { path }, out);
@@ -202,6 +213,9 @@ impl Log {
     pub fn delete(&mut self, now: Now, unique: Uuid, out: &mut Outbox) {
         if matches!(self.state, LogState::Deleting | LogState::Deleted) {
             return;
+        }
+        if self.is_open() {
+            out.probe(Probe::LogDeletedOpen);
         }
         let name = match TopicPartition::parse(&self.place.name) {
             Some(partition) => names::aside_dir(&partition, AsideReason::Delete, unique),

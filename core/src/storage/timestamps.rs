@@ -11,6 +11,7 @@ use crate::batch::{BatchLimits, records, verify_checksum};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::io::Outbox;
 use crate::plant::Plant;
+use crate::probe::Probe;
 use bytes::Bytes;
 
 /// What is looked for.
@@ -51,6 +52,7 @@ impl Log {
             Step::Lookup(Ok(found)) => Lookup::Found(found),
             Step::Lookup(Err(reason)) => Lookup::Failed(reason),
             step => {
+                out.probe(Probe::LookupDisk);
                 self.park(token, ask, step, out);
                 Lookup::Pending
             }

@@ -30,6 +30,8 @@ pub struct ProducerPlan {
     /// Partitions that one request bundles, at most.
     pub partitions_per_request_max: u32,
     pub codec: Codec,
+    /// How long the broker may take until the records are stable; the client itself waits longer.
+    pub timeout_ms: i32,
 }
 
 #[derive(Debug)]
@@ -227,7 +229,7 @@ impl Producer {
         ProduceRequest::default()
             .with_transactional_id(None)
             .with_acks(self.plan.acks)
-            .with_timeout_ms(5_000)
+            .with_timeout_ms(self.plan.timeout_ms)
             .with_topic_data(topics.into_iter().map(topic).collect())
     }
 

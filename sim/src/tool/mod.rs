@@ -6,6 +6,7 @@ mod diff;
 mod loops;
 mod minimise;
 mod planted;
+mod probes;
 mod run;
 mod select;
 mod sinks;
@@ -43,6 +44,8 @@ enum Command {
     Diff(diff::Diff),
     /// Print the rolling hash of seeds: the same in every process, or something is not deterministic.
     Hash(run::Hash),
+    /// Tell which named places of the core some seeds reach; fail if they miss one.
+    Probes(probes::Probes),
     /// Print what a seed draws, as a file.
     Scenario {
         #[command(flatten)]
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Diff(diff) => diff.run(),
         Command::Hash(hash) => hash.run(),
+        Command::Probes(probes) => probes.run(),
         Command::Scenario { selected } => scenario(&selected),
     };
     match done {

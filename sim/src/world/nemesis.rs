@@ -9,6 +9,7 @@ use crate::network::{Outage, Ways};
 use crate::random::stream;
 use crate::scenario::Fault;
 use crate::trace::{Digest, Note};
+use tidelog_core::buggify::Dice;
 use tidelog_core::io::Input;
 
 /// How long a clean stop may take before the process is killed.
@@ -221,6 +222,10 @@ impl World {
             self.repair(node);
             self.nodes[node].disk.heal();
             self.nodes[node].crash_again.clear();
+            self.nodes[node].calm = true;
+            if let Some(process) = &mut self.nodes[node].process {
+                process.dice = Dice::default();
+            }
             self.nodes[node].crash_after_steps = None;
             self.nodes[node].slow = None;
             let life = self.nodes[node].life;

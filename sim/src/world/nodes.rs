@@ -116,7 +116,9 @@ impl World {
         process.steps += 1;
         let mut outbox = std::mem::take(&mut self.outbox);
         self.trace.enter(Part::Broker);
+        std::mem::swap(&mut outbox.dice, &mut process.dice);
         process.broker.handle(now, input, &mut outbox);
+        std::mem::swap(&mut outbox.dice, &mut process.dice);
         self.trace.enter(Part::Checkers);
         process.broker.verify();
         self.trace.enter(Part::World);

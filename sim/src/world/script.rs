@@ -82,6 +82,7 @@ impl Script {
             requests_in_flight_max: 5,
             partitions_per_request_max: 1,
             codec: Codec::None,
+            timeout_ms: 5_000,
         };
         change(&mut plan);
         self.world.add_client(node, Role::Producer(plan));
@@ -306,6 +307,7 @@ fn calm(seed: u64) -> Scenario {
         }],
         properties: [("num.partitions".to_owned(), "1".to_owned())].into(),
         value_bytes_max: 100,
+        buggify: false,
         clients: Vec::new(),
         faults: Vec::new(),
         last_power_loss: true,

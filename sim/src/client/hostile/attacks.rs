@@ -218,9 +218,25 @@ impl Attacks<'_> {
         attack
     }
 
+    /// A topic of small segments that takes a batch as it comes.
+    fn small_segments(&self) -> Option<(String, usize)> {
+        self.setting.topics.iter().find_map(|topic| {
+            let bytes = topic.number("internal.segment.bytes")?;
+            let is_kept = !topic.configs.contains_key("compression.type");
+            is_kept.then(|| (topic.name.clone(), bytes as usize))
+        })
+    }
+
     fn misled_produce(&mut self) -> Attack {
         let (topic, index) = self.partition();
         let batch = batches::valid(self.setting.payloads, self.setting.client, 1, None).freeze();
+        if let Some((topic, segment_bytes)) = self.small_segments()
+            && self.stream.one_in(4)
+        {
+            let (payloads, client) = (self.setting.payloads, self.setting.client);
+            let batch = batches::larger_than(segment_bytes, payloads, client, self.setting.wall_ms);
+            return self.produce("produce: larger than a segment", (&topic, 0), -1, batch, &[18]);
+        }
         match self.stream.below(6) {
             0 => self.produce("produce: acks=5", (&topic, index), 5, batch, &[21]),
             1 => self.produce("produce: no such topic", (NO_TOPIC, 0), -1, batch, &[3]),

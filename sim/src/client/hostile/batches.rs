@@ -24,6 +24,15 @@ pub fn valid(payloads: Payloads, client: u32, wall_ms: i64, identity: Option<(Id
     BytesMut::from(&payloads.encode(&values, &[wall_ms, wall_ms], Codec::None, identity)[..])
 }
 
+/// A whole batch of more than so many bytes.
+pub fn larger_than(bytes: usize, payloads: Payloads, client: u32, wall_ms: i64) -> Bytes {
+    let of = |count: u32| {
+        let values: Vec<ValueId> = (0..count).map(|place| ValueId::new(client, place)).collect();
+        payloads.encode(&values, &vec![wall_ms; values.len()], Codec::None, None)
+    };
+    (5..).map(|bits| of(1 << bits)).find(|batch| batch.len() > bytes).expect("more records are more bytes")
+}
+
 pub fn broken(payloads: Payloads, client: u32, wall_ms: i64, stream: &mut Stream) -> Broken {
     let mut batch = valid(payloads, client, wall_ms, None);
     let refused = |name, bytes: BytesMut, codes| Broken { name, bytes: bytes.freeze(), codes };
