@@ -147,6 +147,7 @@ impl Default for Scenario {
             topics: Vec::new(),
             properties: BTreeMap::new(),
             value_bytes_max: 16,
+            buggify: false,
             clients: Vec::new(),
             faults: Vec::new(),
             last_power_loss: false,
