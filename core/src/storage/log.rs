@@ -16,7 +16,7 @@ use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
 use super::read::{Job, ReadOutcome};
 use super::recovery::{Loader, LoaderStep};
-use super::retention::Removal;
+use super::retention::{Leaving, Removal};
 use super::segment::Segment;
 use super::settings::LogSettings;
 use super::tail::Tail;
@@ -119,6 +119,8 @@ pub(super) enum Pending {
     Region {
         job: u64,
     },
+    /// The files of a segment that leaves are renamed.
+    Aside,
     Closed,
     Renamed,
     Deleted,
@@ -167,6 +169,9 @@ pub struct Log {
     pub(super) names_in_flight: usize,
     /// The high watermark of a retention that waits for an index, or for a name.
     pub(super) retention_waits: Option<Offset>,
+    /// Segments that have left, oldest first, whose files are still to be renamed one after the other.
+    pub(super) leaving: VecDeque<Leaving>,
+    pub(super) is_setting_aside: bool,
     pub(super) removals: VecDeque<Removal>,
     pub(super) loader: Option<Box<Loader>>,
     close_after_load: bool,
@@ -204,6 +209,8 @@ impl Log {
             index_uses: 0,
             names_in_flight: 0,
             retention_waits: None,
+            leaving: VecDeque::new(),
+            is_setting_aside: false,
             removals: VecDeque::new(),
             loader: None,
             close_after_load: false,
@@ -396,6 +403,7 @@ impl Log {
             LogState::Loading => self.close_after_load = true,
             LogState::Open => {
                 self.write_tails(out);
+                self.leave_in_place(out);
                 self.remove_all(out);
                 for slot in 0..self.segments.len() {
                     let last = slot + 1 == self.segments.len();
@@ -510,6 +518,11 @@ impl Log {
                 self.region_read(job, bytes, out, events);
                 Ok(())
             }
+            Pending::Aside => {
+                result.map_err(text)?;
+                self.set_aside(out);
+                Ok(())
+            }
             Pending::Closed => {
                 result.map_err(text)?;
                 self.state = LogState::Closed;
@@ -553,6 +566,7 @@ impl Log {
         self.answer_all(&reason, events);
         self.loader = None;
         self.index_loads.clear();
+        self.leaving.clear();
         self.removals.clear();
         self.unsynced_since = None;
         self.state = LogState::Offline(reason.clone());

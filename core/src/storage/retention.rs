@@ -23,6 +23,17 @@ pub(super) struct Removal {
     whole_log: bool,
 }
 
+/// A segment that has left the log, and whose files still have their names.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    base: Offset,
+    /// When it is to be unlinked.
+    at: Mono,
+    pub file: FileId,
+    /// Snapshots that leave with it.
+    names: Vec<String>,
+}
+
 /// Why a segment may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Breach {
@@ -138,25 +149,50 @@ impl Log {
             self.producers.advance_log_start(next_base);
         }
         self.tail.forget_below(next_base);
-        let mut names = Vec::new();
+        let newest = self.snapshots.iter().max().copied();
+        let (below, kept) = self.snapshots.iter().partition(|offset| **offset < next_base && Some(**offset) != newest);
+        self.snapshots = kept;
+        let below: Vec<Offset> = below;
+        let names = below.into_iter().map(|offset| names::segment_file(offset, FileKind::ProducerSnapshot)).collect();
+        let at = now.mono.plus_ms(self.settings.file_delete_delay_ms);
+        self.leaving.push_back(Leaving { base: dropped.base, at, file: dropped.file, names });
+        if !self.is_setting_aside {
+            self.set_next_aside(out);
+        }
+    }
+
+    /// Renames the files of the next segment that leaves. The one behind it waits until that is on stable storage: were
+    /// this one to fail and that one not, the log would have a hole, and be cut there by the next start.
+    fn set_next_aside(&mut self, out: &mut Outbox) {
+        let Some(Leaving { base, at, file, mut names }) = self.leaving.pop_front() else { return };
         for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex] {
-            let deleted = names::staged_segment_file(dropped.base, kind, FileStage::Deleted);
-            let (from, to) = (self.segment_path(dropped.base, kind), self.path(&deleted));
+            let deleted = names::staged_segment_file(base, kind, FileStage::Deleted);
+            let (from, to) = (self.segment_path(base, kind), self.path(&deleted));
             // A segment that Kafka wrote may lack an index.
             let pending = if kind == FileKind::Log { Pending::Step } else { Pending::Tidy };
             self.issue(pending, IoOp::Rename { from, to }, out);
             names.push(deleted);
         }
-        names.push(names::segment_file(dropped.base, FileKind::TransactionIndex));
-        let newest = self.snapshots.iter().max().copied();
-        let (below, kept) = self.snapshots.iter().partition(|offset| **offset < next_base && Some(**offset) != newest);
-        self.snapshots = kept;
-        let below: Vec<Offset> = below;
-        names.extend(below.into_iter().map(|offset| names::segment_file(offset, FileKind::ProducerSnapshot)));
+        names.push(names::segment_file(base, FileKind::TransactionIndex));
         let dir = self.path("");
-        self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);
-        let at = now.mono.plus_ms(self.settings.file_delete_delay_ms);
-        self.removals.push_back(Removal { at, files: vec![dropped.file], names, whole_log: false });
+        self.issue(Pending::Aside, IoOp::SyncDir { path: dir }, out);
+        self.is_setting_aside = true;
+        self.removals.push_back(Removal { at, files: vec![file], names, whole_log: false });
+    }
+
+    /// A segment's files have other names, for good.
+    pub(super) fn set_aside(&mut self, out: &mut Outbox) {
+        self.is_setting_aside = false;
+        if self.is_open() {
+            self.set_next_aside(out);
+        }
+    }
+
+    /// The log is to be closed: what still has its name keeps it, until the next retention.
+    pub(super) fn leave_in_place(&mut self, out: &mut Outbox) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            self.issue(Pending::Step, IoOp::Close { file: leaving.file }, out);
+        }
     }
 
     /// Unlinks what has waited long enough.
@@ -201,6 +237,7 @@ impl Log {
         assert!(self.is_open() && offset >= Offset::ZERO, "cut to {offset} while {:?}", self.state);
         // What is on disk afterwards is all that counts: everything is written down, and read again up to `offset`.
         self.write_tails(out);
+        self.leave_in_place(out);
         let hints = LoadHints { clean: true, recovery_point: None, log_start: Some(self.log_start.min(offset)) };
         for slot in 0..self.segments.len() {
             self.issue(Pending::Step, IoOp::Close { file: self.segments[slot].file }, out);
@@ -227,6 +264,7 @@ impl Log {
         self.issue(Pending::Tidy, IoOp::Rename { from, to }, out);
         self.issue(Pending::Renamed, IoOp::SyncDir { path: root }, out);
         let mut files: Vec<FileId> = self.segments.iter().map(|segment| segment.file).collect();
+        files.extend(self.leaving.drain(..).map(|leaving| leaving.file));
         for removal in self.removals.drain(..) {
             files.extend(removal.files);
         }

@@ -46,6 +46,8 @@ pub struct TestDisk {
     /// Every command of this kind fails from now on.
     pub fail_syncs: bool,
     pub fail_writes: bool,
+    /// Renaming this file fails.
+    pub fail_rename: Option<String>,
     pub syncs: usize,
 }
 
@@ -136,6 +138,9 @@ impl TestDisk {
             IoOp::SyncDir { path } => {
                 self.sync_dir(&path.path);
                 Ok(IoDone::Unit)
+            }
+            IoOp::Rename { from, .. } if self.fail_rename.as_ref() == Some(&from.path) => {
+                Err(failed("the name cannot be written"))
             }
             IoOp::Rename { from, to } => {
                 if !self.seen.0.contains_key(&from.path) && !self.seen.1.contains(&from.path) {

@@ -429,6 +429,30 @@ fn retention_of_everything_leaves_an_empty_log_at_its_end() {
 }
 
 #[test]
+fn a_segment_whose_file_cannot_be_renamed_keeps_those_behind_it() {
+    let mut world = World::new(LogSettings { retention_bytes: 0, ..small_segments() });
+    for _ in 0..30 {
+        let batch = plain(&world);
+        world.append(&batch).unwrap();
+    }
+    world.run();
+    let segments = world.log.segment_count();
+    assert!(segments > 3);
+    let second = world.disk.names().iter().filter(|name| name.ends_with(".log")).nth(1).unwrap().to_string();
+    let base: i64 = second.rsplit('/').next().unwrap().trim_end_matches(".log").parse().unwrap();
+    world.disk.fail_rename = Some(second);
+    world.log.enforce_retention(world.now, Offset(30), &mut world.out);
+    world.take_out();
+    world.run();
+    assert!(matches!(world.log.state(), LogState::Offline(_)));
+    world.disk.fail_rename = None;
+    world.reload(LoadHints::default());
+    world.run();
+    world.loaded();
+    assert_eq!((world.log.log_start_offset(), world.log.log_end_offset()), (Offset(base), Offset(30)));
+}
+
+#[test]
 fn deleted_records_are_gone_and_their_segments_leave_with_the_next_retention() {
     let mut world = World::new(small_segments());
     for _ in 0..30 {
