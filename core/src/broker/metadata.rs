@@ -74,7 +74,8 @@ impl Broker {
         let version = self.parts.image.metadata_version();
         let records = self.parts.image.to_records();
         let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
-        self.parts.quorum().snapshot(now, &values, out);
+        let end = self.parts.committed;
+        self.parts.quorum().snapshot(now, end, &values, out);
     }
 
     fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
@@ -126,7 +127,7 @@ impl Broker {
         }
         self.logs_closed(now, out);
         if matches!(self.life, Life::Running)
-            && self.parts.quorum().can_snapshot()
+            && self.parts.quorum().can_snapshot(end)
             && out.buggify(Site::MetadataSnapshot)
         {
             self.take_snapshot(now, out);

@@ -223,11 +223,12 @@ impl Quorum {
         Ok(end + -1)
     }
 
-    /// Writes a snapshot of all that is committed; see [`QuorumEvent::SnapshotDue`].
-    pub fn snapshot(&mut self, now: Now, image: &[Bytes], out: &mut Outbox) {
+    /// Writes a snapshot of all that is committed, which must be what `image` has: the records up to `end`. See
+    /// [`QuorumEvent::SnapshotDue`].
+    pub fn snapshot(&mut self, now: Now, end: Offset, image: &[Bytes], out: &mut Outbox) {
         assert!(self.is_leading() && self.writing.is_none());
+        assert_eq!(end, self.committed, "a snapshot stands for all that is committed");
         let log = self.log.as_ref().expect("a leader has a log");
-        let end = self.committed;
         let epoch = log.epochs().epoch_for_offset(end + -1).unwrap_or(LeaderEpoch::UNKNOWN);
         if self.snapshots.last().is_some_and(|(newest, _)| *newest >= end) || epoch == LeaderEpoch::UNKNOWN {
             return;
@@ -241,8 +242,12 @@ impl Quorum {
         self.last_snapshot_at = now.mono;
     }
 
-    /// Whether a snapshot could be taken now.
-    pub fn can_snapshot(&self) -> bool {
+    /// Whether a snapshot could be taken now, by somebody who knows the records up to `end`.
+    pub fn can_snapshot(&self, end: Offset) -> bool {
+        end == self.committed && self.can_write_snapshot()
+    }
+
+    fn can_write_snapshot(&self) -> bool {
         self.is_leading() && self.writing.is_none() && self.proposed.is_empty()
     }
 
@@ -251,7 +256,7 @@ impl Quorum {
         let by_time = self.config.snapshot_interval_ms > 0
             && now >= self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms)
             && self.bytes_since_snapshot > 0;
-        self.can_snapshot() && (by_time || self.bytes_since_snapshot >= self.config.snapshot_bytes)
+        self.can_write_snapshot() && (by_time || self.bytes_since_snapshot >= self.config.snapshot_bytes)
     }
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
