@@ -49,10 +49,14 @@ impl Commits {
 }
 
 impl Parts {
-    /// Proposes the records of one decision; `after` follows their commit, or at once where there are none.
+    /// Proposes the records of one decision; `after` follows their commit. Where there are none, it follows the commit
+    /// of all that the decision was made from: nobody must hear of what a crash may still undo.
     pub fn commit(&mut self, now: Now, mut records: Vec<MetadataRecord>, after: AfterCommit, out: &mut Outbox) {
         if records.is_empty() {
-            return self.finish(now, after, out);
+            return match self.commits.waiting.back() {
+                Some((last, _)) => self.commits.waiting.push_back((*last, after)),
+                None => self.finish(now, after, out),
+            };
         }
         for record in &records {
             self.proposed.apply(record).expect("a decision fits the image that it was made from");
