@@ -215,9 +215,6 @@ fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
         if stream.one_in(4) {
             set("retention.bytes", [0, 1_000, 4_000, 20_000][stream.below(4) as usize].to_string());
         }
-        if stream.one_in(6) {
-            set("segment.ms", [1, 100, 1_000][stream.below(3) as usize].to_string());
-        }
         if stream.one_in(2) {
             set("file.delete.delay.ms", [0, 100, 1_000][stream.below(3) as usize].to_string());
         }
@@ -308,7 +305,12 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
                 gap_ns_max: 4 * fault_ns / u64::from(batches),
                 requests_in_flight_max: stream.between(1, 5) as u32,
                 partitions_per_request_max: stream.between(1, 3) as u32,
-                timeout_ms: if stream.one_in(4) { [1, 20, 300][stream.below(3) as usize] } else { 5_000 },
+                // A batch that times out again and again leaves the five that a broker remembers of its producer.
+                timeout_ms: if !idempotent && stream.one_in(2) {
+                    [1, 20, 300][stream.below(3) as usize]
+                } else {
+                    5_000
+                },
                 codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
             });
             clients.push(ClientPlan::new(node, role));
