@@ -31,7 +31,13 @@ pub struct ProducerPlan {
     pub partitions_per_request_max: u32,
     pub codec: Codec,
     /// How long the broker may take until the records are stable; the client itself waits longer.
+    #[serde(default = "patient")]
     pub timeout_ms: i32,
+}
+
+/// The timeout of a producer in a file that tells none.
+fn patient() -> i32 {
+    5_000
 }
 
 #[derive(Debug)]
