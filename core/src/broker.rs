@@ -150,7 +150,9 @@ impl Broker {
                         }
                         self.partition_events(now, log, events, out);
                     }
+                    self.logs_loaded(now, out);
                 }
+                DirEvent::SetAside => self.logs_loaded(now, out),
                 DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
                 DirEvent::CheckpointWritten { .. } => {}
                 DirEvent::Stopped => self.stopped(out),

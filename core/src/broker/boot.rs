@@ -81,13 +81,13 @@ impl Broker {
         for (topic, index) in mine {
             loading.extend(self.open_partition(now, topic, index, out));
         }
-        for (partition, (dir, _)) in &self.on_disk.partitions {
-            let path = &self.parts.config.log_dirs[usize::from(dir.0)];
-            out.event(
-                Level::Warn,
-                "broker",
-                format!("{path}/{partition} belongs to no topic of this cluster; it is left alone"),
-            );
+        // What is left was deleted while it could not be moved away: a crash came first, or its directory was offline.
+        for (partition, (dir, _)) in std::mem::take(&mut self.on_disk.partitions) {
+            let unique = self.parts.draw_uuid();
+            let path = self.parts.config.log_dirs[usize::from(dir.0)].clone();
+            let aside = self.parts.dirs.set_aside(dir, &partition, unique, out);
+            let text = format!("{path}/{partition} belongs to no topic of this cluster; it is kept as {aside}");
+            out.event(Level::Warn, "broker", text);
         }
         self.life = Life::Logs(loading);
         self.logs_loaded(now, out);
@@ -144,9 +144,10 @@ impl Broker {
         }
     }
 
-    fn logs_loaded(&mut self, now: Now, out: &mut Outbox) {
+    pub(super) fn logs_loaded(&mut self, now: Now, out: &mut Outbox) {
         if let Life::Logs(loading) = &self.life
             && loading.is_empty()
+            && !self.parts.dirs.is_setting_aside()
         {
             self.life = Life::Running;
             self.timers.start(now.mono);

@@ -230,6 +230,9 @@ impl Quorum {
         assert_eq!(end, self.committed, "a snapshot stands for all that is committed");
         let log = self.log.as_ref().expect("a leader has a log");
         let epoch = log.epochs().epoch_for_offset(end + -1).unwrap_or(LeaderEpoch::UNKNOWN);
+        // Whatever comes of it: the next is due an interval later.
+        self.bytes_since_snapshot = 0;
+        self.last_snapshot_at = now.mono;
         if self.snapshots.last().is_some_and(|(newest, _)| *newest >= end) || epoch == LeaderEpoch::UNKNOWN {
             return;
         }
@@ -238,8 +241,6 @@ impl Quorum {
         let path = self.path(&names::metadata_snapshot_file(end, epoch));
         let seq = self.submit(IoOp::Replace { path, content }, out);
         self.writing = Some((seq, end, epoch));
-        self.bytes_since_snapshot = 0;
-        self.last_snapshot_at = now.mono;
     }
 
     /// Whether a snapshot could be taken now, by somebody who knows the records up to `end`.
@@ -261,7 +262,8 @@ impl Quorum {
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        let waits = self.is_leading() && self.config.snapshot_interval_ms > 0 && self.bytes_since_snapshot > 0;
+        // While one cannot be written, what ends that asks again.
+        let waits = self.can_write_snapshot() && self.config.snapshot_interval_ms > 0 && self.bytes_since_snapshot > 0;
         waits.then(|| self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms))
     }
 

@@ -165,6 +165,8 @@ pub struct Log {
     pub(super) index_loads: Vec<IndexLoad>,
     /// A use of an index: counts up.
     pub(super) index_uses: u64,
+    /// What was stable under earlier settings.
+    pub(super) promised: Offset,
     /// New segments whose names are not stable yet.
     pub(super) names_in_flight: usize,
     /// The high watermark of a retention that waits for an index, or for a name.
@@ -207,6 +209,7 @@ impl Log {
             next_job: 0,
             index_loads: Vec::new(),
             index_uses: 0,
+            promised: Offset(0),
             names_in_flight: 0,
             retention_waits: None,
             leaving: VecDeque::new(),
@@ -280,6 +283,8 @@ impl Log {
 
     /// New settings; they count from the next append or tick on.
     pub fn configure(&mut self, settings: LogSettings, out: &mut Outbox) {
+        // What was acknowledged from the page cache does not become unread when the topic asks for more.
+        self.promised = self.promised.max(self.stable_offset());
         self.settings = settings;
         if self.is_open() {
             self.commit(out);
@@ -314,7 +319,7 @@ impl Log {
         } else if self.plants.has(Plant::AcknowledgeBeforeSync) {
             self.log_end
         } else {
-            self.synced
+            self.synced.max(self.promised)
         }
     }
 

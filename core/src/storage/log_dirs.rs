@@ -108,6 +108,8 @@ pub enum DirEvent {
     CheckpointWritten { dir: LogDirId, kind: CheckpointKind },
     /// `None` where the volume did not say.
     Volume { dir: LogDirId, sizes: Option<VolumeSizes> },
+    /// One more of the directories that [`LogDirs::set_aside`] was asked to rename has its new name.
+    SetAside,
     /// All that [`LogDirs::stop`] was to write is on stable storage.
     Stopped,
 }
@@ -147,6 +149,8 @@ enum Pending {
     Clean,
     Checkpoint(CheckpointKind),
     Marker,
+    /// The last step of giving a partition's directory another name.
+    Aside,
     Volume,
 }
 
@@ -399,6 +403,24 @@ impl LogDirs {
         true
     }
 
+    /// Gives the directory of a partition that belongs to nobody here a name that nobody uses, and yields it. Until it
+    /// has that, [`is_setting_aside`](Self::is_setting_aside).
+    pub fn set_aside(&mut self, id: LogDirId, partition: &TopicPartition, unique: Uuid, out: &mut Outbox) -> String {
+        let name = names::aside_dir(partition, AsideReason::Stray, unique);
+        let dir = &mut self.dirs[usize::from(id.0)];
+        if dir.status == Status::Online {
+            let (from, to) = (dir.file(&partition.to_string()), dir.file(&name));
+            dir.issue(Pending::Settle, IoOp::Rename { from, to }, out);
+            dir.issue(Pending::Aside, IoOp::SyncDir { path: dir.file("") }, out);
+        }
+        name
+    }
+
+    pub fn is_setting_aside(&self) -> bool {
+        let mut online = self.dirs.iter().filter(|dir| dir.status == Status::Online);
+        online.any(|dir| dir.pending.values().any(|pending| *pending == Pending::Aside))
+    }
+
     /// The directory for a new partition: the one that is online with the fewest, as `partitions_in` counts them.
     pub fn choose(&self, partitions_in: impl Fn(LogDirId) -> usize) -> Option<LogDirId> {
         self.online().min_by_key(|id| (partitions_in(*id), *id))
@@ -503,6 +525,10 @@ impl Dir {
                     Err(error) if error.kind == IoErrorKind::TooLarge => useless(error.text),
                     Err(error) => return Err(error.text),
                 }
+            }
+            Pending::Aside => {
+                result.map_err(failed)?;
+                return Ok(Some(DirEvent::SetAside));
             }
             Pending::Clean => {
                 if let Err(error) = result {

@@ -763,6 +763,7 @@ impl Log {
         let loader = self.loader.take().expect("a log that is loading has a loader");
         self.written = self.log_end;
         self.synced = self.log_end;
+        self.promised = self.promised.min(self.log_end);
         self.sync_issued = self.log_end;
         self.forget_indexes();
         self.state = LogState::Open;
