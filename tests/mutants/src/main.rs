@@ -1,0 +1,241 @@
+//! Mutation testing in minutes. `cargo mutants` knows how code is mutated, and builds and tests each mutant by itself,
+//! which for this project takes days. Here all of its mutants are woven into one copy of the tree, and each test
+//! process chooses one by the environment variable `MUTANT`.
+//!
+//! ```text
+//! git clone . /tmp/woven
+//! cargo mutants --list --json -p tidelog-core -f 'core/src/storage/**/*.rs' > /tmp/mutants.json
+//! cargo run --release -- weave --list /tmp/mutants.json --tree /tmp/woven        # until the tree compiles
+//! cargo run --release -- judge --list /tmp/mutants.json --tree /tmp/woven        # survivors by name, and the score
+//! ```
+
+mod list;
+mod weave;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use list::{Genre, Mutant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+    /// What `cargo mutants --list --json` has printed of the tree.
+    #[arg(long, global = true, default_value = "mutants.json")]
+    list: PathBuf,
+    /// A copy of the tree, which is changed.
+    #[arg(long, global = true, default_value = "woven")]
+    tree: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Put all mutants into the tree, but those that do not compile.
+    Weave,
+    /// Ask the unit tests and the simulator of each mutant.
+    Judge {
+        /// How many seeds the simulator runs for a mutant that the unit tests have let pass.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// Only every so many-th mutant.
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+        /// Which unit tests: words of their names.
+        #[arg(long, value_delimiter = ',', default_value = "storage,batch,replication,api,quorum,broker")]
+        tests: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let json = std::fs::read_to_string(&cli.list).with_context(|| cli.list.display().to_string())?;
+    let mutants = list::parse(&json)?;
+    match cli.command {
+        Action::Weave => weave_all(&cli.tree, &mutants),
+        Action::Judge { seeds, every, tests } => judge_all(&cli.tree, &mutants, seeds, every, &tests),
+    }
+}
+
+/// Which mutant is on, in the woven tree.
+const CHOICE: &str = r#"//! Which mutant is on: that of the environment.
+#![allow(warnings, clippy::all)]
+static ON: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+#[inline]
+pub fn on() -> u32 {
+    *ON.get_or_init(|| std::env::var("MUTANT").ok().and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+"#;
+
+fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
+    let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
+    for mutant in mutants {
+        by_file.entry(&mutant.file).or_default().push(mutant);
+    }
+    let sources: BTreeMap<&str, String> =
+        by_file.keys().map(|file| Ok((*file, std::fs::read_to_string(tree.join(file))?))).collect::<Result<_>>()?;
+    let lib = tree.join("core/src/lib.rs");
+    let root = std::fs::read_to_string(&lib)?;
+    ensure!(!root.contains("pub mod mutant;"), "{} is woven already", tree.display());
+    std::fs::write(&lib, format!("{root}\n#[doc(hidden)]\npub mod mutant;\n"))?;
+    std::fs::write(tree.join("core/src/mutant.rs"), CHOICE)?;
+    let mut dropped: BTreeSet<usize> = BTreeSet::new();
+    loop {
+        let mut places = BTreeMap::new();
+        let mut count = BTreeSet::new();
+        for (file, mutants) in &by_file {
+            let kept: Vec<&Mutant> = mutants.iter().copied().filter(|mutant| !dropped.contains(&mutant.id)).collect();
+            let woven = weave::weave(&sources[file], &kept).with_context(|| file.to_string())?;
+            std::fs::write(tree.join(file), &woven.text)?;
+            count.extend(woven.places.iter().map(|(_, mutant)| *mutant));
+            places.insert(*file, woven.places);
+        }
+        let errors = errors(tree)?;
+        println!("{} mutants are woven, {} places do not compile", count.len(), errors.len());
+        if errors.is_empty() {
+            let woven: String = count.iter().fold(String::new(), |mut text, id| {
+                let _ = writeln!(text, "{id}");
+                text
+            });
+            return Ok(std::fs::write(tree.join("woven.txt"), woven)?);
+        }
+        let before = dropped.len();
+        for (file, byte, code) in &errors {
+            let Some(places) = places.get(file.as_str()) else { bail!("{file} does not compile, byte {byte}") };
+            let deletes_arm = |mutant: &usize| mutants[*mutant - 1].genre == Genre::MatchArm;
+            // The place itself, or else the nearest before it: an alternative spoils what follows it. A match that is
+            // not exhaustive any more is named by its head, and its arms follow.
+            let inside = places.iter().find(|(range, mutant)| range.contains(byte) && !dropped.contains(mutant));
+            let before = || places.iter().rfind(|(range, mutant)| range.start <= *byte && !dropped.contains(mutant));
+            let arm = || places.iter().find(|(range, mutant)| range.start > *byte && deletes_arm(mutant));
+            let culprit = if code == "E0004" { arm() } else { inside.or_else(before) };
+            dropped.extend(culprit.map(|(_, mutant)| *mutant));
+        }
+        ensure!(dropped.len() > before, "{errors:?} belong to no mutant");
+    }
+}
+
+/// Where the tree does not compile, and why: files, bytes and the compiler's codes.
+fn errors(tree: &Path) -> Result<Vec<(String, usize, String)>> {
+    let output = Command::new("cargo")
+        .args(["check", "--package", "tidelog-core", "--message-format", "json"])
+        .current_dir(tree)
+        .stderr(Stdio::null())
+        .output()?;
+    let mut found = BTreeSet::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        let message = &message["message"];
+        if message["level"] != "error" {
+            continue;
+        }
+        for span in message["spans"].as_array().into_iter().flatten().filter(|span| span["is_primary"] == true) {
+            let file = span["file_name"].as_str().unwrap_or_default().to_owned();
+            let code = message["code"]["code"].as_str().unwrap_or_default().to_owned();
+            found.insert((file, span["byte_start"].as_u64().unwrap_or_default() as usize, code));
+        }
+    }
+    ensure!(output.status.success() || !found.is_empty(), "cargo check fails without saying where");
+    Ok(found.into_iter().collect())
+}
+
+fn judge_all(tree: &Path, mutants: &[Mutant], seeds: u64, every: usize, tests: &[String]) -> Result<()> {
+    let woven = std::fs::read_to_string(tree.join("woven.txt")).context("weave first")?;
+    let woven: BTreeSet<usize> = woven.lines().map(str::parse).collect::<Result<_, _>>()?;
+    let unit = build(tree, &["test", "--no-run", "--package", "tidelog-core", "--lib"])?;
+    let sim = build(tree, &["build", "--package", "tidelog-sim"])?;
+    let seeds = seeds.to_string();
+    let judges = [
+        (unit, tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect::<Vec<_>>()),
+        (sim, vec!["loop", "--jobs", "1", "--seeds", &seeds]),
+    ];
+    let began = Instant::now();
+    for (program, arguments) in &judges {
+        ensure!(
+            killed_by(program, arguments, 0, Duration::from_secs(600)).is_none(),
+            "{program:?} fails without a mutant"
+        );
+    }
+    // What takes ten times as long hangs.
+    let patience = began.elapsed() * 10 + Duration::from_secs(20);
+    let asked: Vec<&Mutant> = mutants.iter().filter(|mutant| woven.contains(&mutant.id)).step_by(every).collect();
+    let (next, killed, survivors) =
+        (AtomicUsize::new(0), Mutex::new(BTreeMap::<&str, usize>::new()), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(mutant) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let verdict = judges.iter().enumerate().find_map(|(place, (program, arguments))| {
+                        killed_by(program, arguments, mutant.id, patience)
+                            .map(|how| [how, "the simulator"][place.min(usize::from(how == "a test"))])
+                    });
+                    match verdict {
+                        Some(by) => *killed.lock().unwrap().entry(by).or_default() += 1,
+                        None => {
+                            println!("survives: {}", mutant.name);
+                            survivors.lock().unwrap().push(mutant.id);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (killed, survivors) = (killed.into_inner()?, survivors.into_inner()?);
+    let total: usize = killed.values().sum();
+    println!("{} mutants: {total} killed {killed:?}, {} survive", asked.len(), survivors.len());
+    println!(
+        "{} of the list were not asked: they do not compile, or stand where there is no choice",
+        mutants.len() - woven.len()
+    );
+    Ok(())
+}
+
+/// How a judge ended for a mutant; `None`: it found nothing.
+fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Duration) -> Option<&'static str> {
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\""])
+        .arg(program)
+        .args(arguments)
+        .env("MUTANT", mutant.to_string())
+        .env("PROPTEST_CASES", "32")
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a test starts");
+    let began = Instant::now();
+    loop {
+        match child.try_wait().expect("our own child") {
+            Some(status) if status.success() => return None,
+            Some(_) => return Some("a test"),
+            None if began.elapsed() > patience => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Some("its time");
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Builds, and says where the program is.
+fn build(tree: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    let output = Command::new("cargo")
+        .args(arguments)
+        .args(["--message-format", "json"])
+        .current_dir(tree)
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "cargo {arguments:?} fails");
+    let built = String::from_utf8(output.stdout)?;
+    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from)).last();
+    program.context("nothing was built")
+}
