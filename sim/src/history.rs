@@ -53,6 +53,43 @@ pub struct ReadRecord {
     pub timestamp: i64,
     /// The size of its batch, where it is the last of it; otherwise 0.
     pub batch_bytes: u32,
+    /// The leader epoch in which it was appended; -1 where the client was not told.
+    pub leader_epoch: i32,
+}
+
+/// A topic's id, as its bytes.
+pub type TopicId = [u8; 16];
+
+/// What an administrator asks to be changed about a topic, or about the configs of all brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Create {
+        partitions: i32,
+        configs: BTreeMap<String, String>,
+    },
+    Delete,
+    DeleteById(TopicId),
+    /// To this many partitions.
+    Grow(i32),
+    /// Sets some configs, and takes some back.
+    Set(Vec<(String, Option<String>)>),
+    /// These configs, and no others.
+    Replace(BTreeMap<String, String>),
+}
+
+/// What a broker tells of a topic, or of the configs of all brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    Absent,
+    /// Old versions of Metadata tell no id.
+    Topic {
+        id: Option<TopicId>,
+        partitions: i32,
+    },
+    /// What is set for it, of the configs that administrators work with.
+    Configs(BTreeMap<String, String>),
+    /// The log directories hold this many of its partitions.
+    Logs(i32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,11 +166,83 @@ pub enum Fact {
         target: i64,
         low_watermark: i64,
     },
+    /// A partition's leader epoch, from its metadata.
+    LeaderEpoch {
+        partition: PartitionKey,
+        asked_at: u64,
+        epoch: i32,
+    },
+    /// OffsetForLeaderEpoch: the largest epoch up to `epoch` is `found`, and it ends at `end`.
+    EpochEnd {
+        partition: PartitionKey,
+        asked_at: u64,
+        epoch: i32,
+        /// The leader epoch that the client knew when it asked; -1 where it knew none.
+        current: i32,
+        found: i32,
+        end: i64,
+    },
     /// A topic has this id.
     Topic {
         node: u32,
         topic: u16,
-        id: [u8; 16],
+        id: TopicId,
+    },
+    /// A change goes out, by the only client that changes this resource.
+    Changing {
+        node: u32,
+        resource: String,
+        change: Change,
+        /// It is only asked whether it could be made.
+        validate_only: bool,
+    },
+    /// The answer to the change under way: no error, or the one that says why not; none where nobody will learn
+    /// whether it was made, or will be.
+    Changed {
+        node: u32,
+        resource: String,
+        error: Option<i16>,
+        /// Of the topic that was created or deleted.
+        id: Option<TopicId>,
+    },
+    Described {
+        node: u32,
+        resource: String,
+        sight: Sight,
+    },
+    /// A producer id was given out.
+    ProducerId {
+        node: u32,
+        id: i64,
+    },
+    /// The node is of this cluster.
+    Cluster {
+        node: u32,
+        id: String,
+    },
+    /// A value goes to a topic of an administrator's: to any of this name, or to the one of this id.
+    Entrusted {
+        node: u32,
+        topic: String,
+        id: Option<TopicId>,
+        value: ValueId,
+    },
+    /// It was acknowledged by the topic of this id.
+    Kept {
+        value: ValueId,
+        id: TopicId,
+        index: i32,
+    },
+    /// A partition of such a topic was read.
+    Found {
+        node: u32,
+        topic: String,
+        id: TopicId,
+        index: i32,
+        asked_at: u64,
+        values: Vec<ValueId>,
+        /// From its first offset to its end, and nothing leaves it by itself.
+        whole: bool,
     },
     /// An attack was answered as it should be.
     Withstood {

@@ -1,12 +1,13 @@
 //! A scenario is data: what a seed draws is written down before anything runs, and runs the same when it is read
 //! back from a file, or after somebody has taken things out of it.
 //!
-//! A seed draws a subset of the faults (the swarm), then how wild each of them is.
+//! A seed draws a subset of the faults (the swarm), then how wild each of them is. Half of the seeds are `lite`: all the
+//! same faults in a small and short world, so that many fit into a minute.
 
 use crate::client::records::Codec;
 use crate::client::{
-    ApplicationPlan, FetcherPlan, HostilePlan, ListerPlan, OperatorPlan, ProducerPlan, ReaderPlan, TopicPlan,
-    TrimmerPlan,
+    AdminPlan, ApplicationPlan, FetcherPlan, HostilePlan, ListerPlan, OperatorPlan, ProducerPlan, ReaderPlan,
+    TopicPlan, TrimmerPlan,
 };
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{Damage, DiskOptions, Loss};
@@ -23,6 +24,8 @@ const SECOND: u64 = 1_000 * MS;
 #[serde(default)]
 pub struct Scenario {
     pub seed: u64,
+    /// How large a world was drawn; only told.
+    pub profile: Profile,
     pub nodes: u32,
     /// How long faults are dealt, in virtual time.
     pub fault_ns: u64,
@@ -39,6 +42,15 @@ pub struct Scenario {
     pub faults: Vec<TimedFault>,
     /// All nodes lose their power before the last read.
     pub last_power_loss: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    /// One node, few clients, a second or two.
+    #[default]
+    Lite,
+    /// Up to three nodes, three topics, 32 partitions and ten clients on each; up to six seconds.
+    Swarm,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +79,8 @@ pub enum Role {
     Application(ApplicationPlan),
     Reader(ReaderPlan),
     Operator(OperatorPlan),
+    /// One to a node: it believes that nobody else touches its topics.
+    Admin(AdminPlan),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +153,7 @@ impl Default for Scenario {
     fn default() -> Self {
         Self {
             seed: 0,
+            profile: Profile::default(),
             nodes: 1,
             fault_ns: SECOND,
             disk: DiskOptions::default(),
@@ -164,15 +179,21 @@ impl Scenario {
     pub fn chosen(seed: u64, bytes: &[u8]) -> Self {
         let mut streams = Streams::new(seed, bytes);
         let mut swarm = streams.stream("scenario", &[]);
-        let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
-        let fault_ns = swarm.between(1, 6) * SECOND;
-        let topics = draw_topics(&mut streams);
+        let profile = if swarm.one_in(2) { Profile::Lite } else { Profile::Swarm };
+        let (nodes, fault_ns) = match profile {
+            Profile::Lite => (1, swarm.between(500, 2_000) * MS),
+            Profile::Swarm => {
+                let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
+                (nodes, swarm.between(1, 6) * SECOND)
+            }
+        };
+        let topics = draw_topics(profile, &mut streams);
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
         let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
-        let mut clients =
-            draw_clients(&mut streams.stream("scenario.clients", &[]), nodes, fault_ns, batch_records_max);
+        let size = Size { profile, nodes, fault_ns, batch_records_max };
+        let mut clients = draw_clients(&mut streams.stream("scenario.clients", &[]), &size);
         let mut applications = streams.stream("scenario.applications", &[]);
         clients.extend(draw_applications(&mut applications, nodes, fault_ns, segment_bytes));
         for (place, plan) in clients.iter_mut().enumerate() {
@@ -180,6 +201,7 @@ impl Scenario {
         }
         Self {
             seed,
+            profile,
             nodes,
             fault_ns,
             disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
@@ -196,7 +218,14 @@ impl Scenario {
     }
 }
 
-fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
+struct Size {
+    profile: Profile,
+    nodes: u32,
+    fault_ns: u64,
+    batch_records_max: u64,
+}
+
+fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
     let mut swarm = streams.stream("scenario.topics", &[]);
     let mut draw = |place: u64, stream: &mut Stream| {
         let auto_created = stream.one_in(4);
@@ -232,6 +261,15 @@ fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
         }
         if stream.one_in(6) {
             set("acks.require.fsync", "false".into());
+            if stream.one_in(2) {
+                set("flush.messages", [1, 3, 20][stream.below(3) as usize].to_string());
+            }
+            if stream.one_in(2) {
+                set("flush.ms", [0, 10, 500][stream.below(3) as usize].to_string());
+            }
+        }
+        if stream.one_in(8) {
+            set("preallocate", "true".into());
         }
         let mut times = streams.stream("scenario.topic.times", &[place]);
         if times.one_in(5) {
@@ -242,10 +280,17 @@ fn draw_topics(streams: &mut Streams<'_>) -> Vec<TopicPlan> {
             set("flush.messages", times.between(1, 5).to_string());
             set("flush.ms", times.between(0, 100).to_string());
         }
-        let partitions = stream.between(1, 4) as i32;
+        let partitions = match profile {
+            Profile::Lite => stream.between(1, 2) as i32,
+            Profile::Swarm if stream.one_in(16) => [8, 16, 32][stream.below(3) as usize],
+            Profile::Swarm => stream.between(1, 4) as i32,
+        };
         TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs }
     };
-    let count = if swarm.one_in(3) { 2 } else { 1 };
+    let count = match profile {
+        Profile::Swarm if swarm.one_in(3) => swarm.between(2, 3),
+        _ => 1,
+    };
     let mut topics: Vec<TopicPlan> = (0..count).map(|place| draw(place, &mut swarm)).collect();
     // All that are created by the way have as many partitions as the broker's one default says.
     let default = topics[0].partitions;
@@ -281,22 +326,45 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
         set("log.flush.offset.checkpoint.interval.ms", ["100", "1000"][stream.below(2) as usize]);
     }
     if stream.one_in(4) {
+        set("log.flush.start.offset.checkpoint.interval.ms", ["100", "1000"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
+        set("replica.high.watermark.checkpoint.interval.ms", ["20", "100"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
+        set("metadata.log.max.snapshot.interval.ms", ["1", "200"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
+        set("max.request.partition.size.limit", ["1", "2"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
+        set("log.segment.delete.delay.ms", ["0", "300"][stream.below(2) as usize]);
+    }
+    if stream.one_in(6) {
+        set("log.index.size.max.bytes", ["24", "120"][stream.below(2) as usize]);
+    }
+    if stream.one_in(4) {
         set("log.index.interval.bytes", ["0", "64", "512"][stream.below(3) as usize]);
     }
     properties
 }
 
-fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_max: u64) -> Vec<ClientPlan> {
+fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
+    let Size { profile, nodes, fault_ns, batch_records_max } = *size;
+    let (producers, batches_max, fetchers) = match profile {
+        Profile::Lite => (2, 20, 1),
+        Profile::Swarm => (4, 60, 2),
+    };
     let mut clients = Vec::new();
     for node in 0..nodes {
-        for _ in 0..stream.between(1, 3) {
+        for _ in 0..stream.between(1, producers) {
             let idempotent = !stream.one_in(3);
             let acks = match stream.below(6) {
                 0 if !idempotent => 0,
                 1 => 1,
                 _ => -1,
             };
-            let batches = stream.between(5, 60) as u32;
+            let batches = stream.between(5, batches_max) as u32;
             let role = Role::Producer(ProducerPlan {
                 idempotent,
                 acks: if idempotent { -1 } else { acks },
@@ -315,7 +383,7 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
             });
             clients.push(ClientPlan::new(node, role));
         }
-        for _ in 0..stream.between(1, 2) {
+        for _ in 0..stream.between(1, fetchers) {
             // It sees by its patience whether what happens wakes it.
             let waits_long = stream.one_in(5);
             let role = Role::Fetcher(FetcherPlan {
@@ -337,6 +405,15 @@ fn draw_clients(stream: &mut Stream, nodes: u32, fault_ns: u64, batch_records_ma
             let gap_ns_max = stream.between(10, 500) * MS;
             let volley_max = stream.between(1, 8) as u32;
             clients.push(ClientPlan::new(node, Role::Hostile(HostilePlan { gap_ns_max, volley_max })));
+        }
+        if stream.one_in(3) {
+            let role = Role::Admin(AdminPlan {
+                topics: stream.between(1, 4) as u32,
+                partitions_max: stream.between(1, 3) as i32,
+                gap_ns_max: stream.between(10, 300) * MS,
+                only_looks: false,
+            });
+            clients.push(ClientPlan::new(node, role));
         }
         if stream.one_in(5) {
             let gap_ns_max = stream.between(50, 1_000) * MS;

@@ -13,8 +13,8 @@ pub mod script;
 use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
-    Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile, Lister, Operator,
-    Producer, Reader, Setting, Trimmer,
+    Admin, AdminPlan, Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile,
+    Lister, Operator, Producer, Reader, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
@@ -44,6 +44,7 @@ const EVENTS_MAX: u64 = 3_000_000;
 
 /// The numbers of the clients that read everything once more begin here.
 const LAST_READERS: u32 = 1_000;
+const LAST_ADMINS: u32 = 2_000;
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -301,6 +302,11 @@ impl World {
                 *self.attacks.entry(attack).or_default() += 1;
             }
             Fact::Trimmed { .. } => self.count("records deleted by request"),
+            Fact::EpochEnd { .. } => self.count("ends of epochs told"),
+            Fact::Changed { error: Some(0), .. } => self.count("metadata changes acknowledged"),
+            Fact::Changed { error: None, .. } => self.count("metadata changes without an answer"),
+            Fact::Described { .. } => self.count("looks at metadata"),
+            Fact::Kept { .. } => self.count("records kept for an administrator"),
             _ => {}
         }
         if let Fact::Fetched { partition, from, records, last: true, .. } = &fact {
@@ -354,6 +360,7 @@ impl World {
             Role::Application(plan) => Box::new(Application::new(plan, setting)),
             Role::Reader(plan) => Box::new(Reader::new(plan, setting)),
             Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
+            Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
         self.clients.push(ClientSlot { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
@@ -546,6 +553,13 @@ impl World {
                 last: true,
             };
             self.add_client_as(LAST_READERS + node as u32, node as u32, Role::Fetcher(plan));
+            let mut admins = self.scenario.clients.iter().filter(|plan| plan.node as usize == node);
+            if let Some(plan) =
+                admins.find_map(|plan| if let Role::Admin(plan) = &plan.role { Some(plan) } else { None })
+            {
+                let plan = AdminPlan { only_looks: true, ..plan.clone() };
+                self.add_client_as(LAST_ADMINS + node as u32, node as u32, Role::Admin(plan));
+            }
         }
     }
 

@@ -4,11 +4,14 @@
 //! To add one: a file with a [`Checker`], a test with a planted bad history, a line in [`all`].
 
 mod durability;
+mod epochs;
+mod metadata;
 mod offsets;
 mod order;
 mod protocol;
 mod retention;
 mod timestamps;
+mod topics;
 mod wakeups;
 mod watermark;
 
@@ -103,6 +106,9 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(timestamps::Timestamps::new(rules)),
         Box::new(retention::Retention::new(rules)),
         Box::new(protocol::Protocol::new(rules)),
+        Box::new(epochs::Epochs::new(rules)),
+        Box::new(metadata::Metadata::default()),
+        Box::new(topics::Topics::default()),
         Box::new(wakeups::Wakeups::new(rules)),
     ]
 }
@@ -144,7 +150,13 @@ mod bench {
     }
 
     pub fn record(offset: i64, count: u32) -> ReadRecord {
-        ReadRecord { offset, value: value(count), timestamp: 1_000 + i64::from(count), batch_bytes: 100 }
+        ReadRecord {
+            offset,
+            value: value(count),
+            timestamp: 1_000 + i64::from(count),
+            batch_bytes: 100,
+            leader_epoch: 0,
+        }
     }
 
     /// The batch `op` with the values of these numbers, sent to `partition`.
@@ -177,8 +189,12 @@ mod bench {
     ) -> Result<(), String> {
         for (place, mut fact) in facts.into_iter().enumerate() {
             let now = place as u64 + 1;
-            if let Fact::Fetched { asked_at, .. } | Fact::Listed { asked_at, .. } | Fact::Trimmed { asked_at, .. } =
-                &mut fact
+            if let Fact::Fetched { asked_at, .. }
+            | Fact::Listed { asked_at, .. }
+            | Fact::Trimmed { asked_at, .. }
+            | Fact::LeaderEpoch { asked_at, .. }
+            | Fact::EpochEnd { asked_at, .. }
+            | Fact::Found { asked_at, .. } = &mut fact
             {
                 *asked_at = now - 1;
             }

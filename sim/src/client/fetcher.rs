@@ -332,11 +332,12 @@ impl Fetcher {
         let records: Vec<ReadRecord> = seen
             .into_iter()
             .filter(|seen| seen.offset >= from)
-            .map(|Seen { offset, value, timestamp, batch_bytes, .. }| ReadRecord {
+            .map(|Seen { offset, value, timestamp, batch_bytes, leader_epoch, .. }| ReadRecord {
                 offset,
                 value,
                 timestamp,
                 batch_bytes,
+                leader_epoch,
             })
             .collect();
         if let Some(last) = records.last() {

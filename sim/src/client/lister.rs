@@ -1,4 +1,4 @@
-//! A client that asks where partitions begin and end, and what lies at a time.
+//! A client that asks where partitions begin and end, what lies at a time, and where leader epochs end.
 
 use super::session::{Answer, Session, SessionEvent};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
@@ -7,7 +7,10 @@ use crate::history::{Asked, Fact, PartitionKey};
 use crate::random::{Stream, stream};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{
+    BrokerId, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,10 +26,20 @@ pub struct Lister {
     session: Session,
     topics: Topics,
     stream: Stream,
-    asked: Option<(PartitionKey, Asked)>,
+    asked: Option<(PartitionKey, Question)>,
     next_at: u64,
     questions: u64,
     finish: Finish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Offset(Asked),
+    /// Where an epoch ends, and the leader's as far as it is known.
+    EpochEnd {
+        epoch: i32,
+        current: i32,
+    },
 }
 
 /// At the end every partition is asked once more for its end.
@@ -70,10 +83,24 @@ impl Lister {
         if self.asked.is_some() || !self.topics.is_ready() || now < self.next_at || self.finish == Finish::Done {
             return;
         }
+        if self.finish == Finish::NotYet && self.stream.one_in(12) {
+            // A restart has made new leader epochs: ask for them before the next question.
+            let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
+            return self.topics.forget(topic, now);
+        }
         let Some(version) = self.session.version::<ListOffsetsRequest>() else {
             return out.misbehaved("no version of ListOffsets is served".into());
         };
-        let (key, asked) = self.question(now, version);
+        let (key, question) = self.question(now, version);
+        self.questions += 1;
+        self.asked = Some((key, question));
+        match question {
+            Question::Offset(asked) => self.ask_for_offset(now, key, asked, version, out),
+            Question::EpochEnd { epoch, current } => self.ask_for_epoch_end(now, key, epoch, current, out),
+        }
+    }
+
+    fn ask_for_offset(&mut self, now: u64, key: PartitionKey, asked: Asked, version: i16, out: &mut ClientOutbox) {
         let timestamp = match asked {
             Asked::Latest => -1,
             Asked::Earliest => -2,
@@ -91,17 +118,36 @@ impl Lister {
         if version >= 10 {
             request = request.with_timeout_ms(5_000);
         }
-        self.questions += 1;
-        self.asked = Some((key, asked));
         self.session.send(now, &request, self.questions, out);
     }
 
-    fn question(&mut self, now: u64, version: i16) -> (PartitionKey, Asked) {
+    fn ask_for_epoch_end(&mut self, now: u64, key: PartitionKey, epoch: i32, current: i32, out: &mut ClientOutbox) {
+        let fence = if self.stream.one_in(2) { current } else { -1 };
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(key.index)
+            .with_current_leader_epoch(fence)
+            .with_leader_epoch(epoch);
+        let topic = OffsetForLeaderTopic::default()
+            .with_topic(topic_name(&self.setting.topics[usize::from(key.topic)].name))
+            .with_partitions(vec![partition]);
+        let mut request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+        if self.session.version::<OffsetForLeaderEpochRequest>().is_some_and(|version| version >= 3) {
+            request = request.with_replica_id(BrokerId(-1));
+        }
+        self.session.send(now, &request, self.questions, out);
+    }
+
+    fn question(&mut self, now: u64, version: i16) -> (PartitionKey, Question) {
         let partitions = self.partitions();
         if let Finish::Partition(place) = self.finish {
-            return (partitions[place], Asked::Latest);
+            return (partitions[place], Question::Offset(Asked::Latest));
         }
         let key = *self.stream.pick(&partitions);
+        if self.stream.one_in(4) {
+            let current = self.topics.leader_epoch(key.topic.into(), key.index);
+            let epoch = self.stream.below(current.max(0) as u64 + 2) as i32;
+            return (key, Question::EpochEnd { epoch, current });
+        }
         let asked = match self.stream.below(6) {
             0 => Asked::Earliest,
             1 | 2 => Asked::Latest,
@@ -109,36 +155,26 @@ impl Lister {
             3 if version >= 7 => Asked::MaxTimestamp,
             _ => Asked::Timestamp(self.setting.wall(now) - self.stream.skewed(20_000) as i64),
         };
-        (key, asked)
+        (key, Question::Offset(asked))
     }
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         if answer.tag == TOPICS_TAG {
             return self.topics.handle(now, &self.setting, answer, out);
         }
-        let (key, asked) = self.asked.take().expect("an answer belongs to a question");
+        let (key, question) = self.asked.take().expect("an answer belongs to a question");
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
-        let asked_at = answer.sent_at;
-        let Some(response) = answer.decode::<ListOffsetsResponse>(out) else { return };
-        let partition = response.topics.first().and_then(|topic| topic.partitions.first());
-        let Some(partition) = partition.filter(|partition| partition.partition_index == key.index) else {
-            return out.misbehaved(format!("a ListOffsets response says nothing of {key}"));
+        let told = match question {
+            Question::Offset(asked) => offset_told(key, asked, answer, out),
+            Question::EpochEnd { epoch, current } => epoch_end_told(key, epoch, current, answer, out),
         };
-        if partition.error_code != 0 {
-            let known = ResponseError::try_from_code(partition.error_code);
-            if !known.is_some_and(|error| error.is_retriable()) && partition.error_code != -1 {
-                out.misbehaved(format!("ListOffsets of {key} was answered with {}", partition.error_code));
-            }
-            if partition.error_code == 3 {
-                self.topics.forget(key.topic.into(), now);
-            }
-            self.next_at = now + RETRY_NS;
-            return;
+        match told {
+            Some(Ok(fact)) => out.fact(fact),
+            Some(Err(error)) => return self.refused(now, key, question, error, out),
+            None => return out.misbehaved(format!("the response to {question:?} says nothing of {key}")),
         }
-        let (offset, timestamp) = (partition.offset, partition.timestamp);
-        out.fact(Fact::Listed { partition: key, asked_at, asked, offset, timestamp });
         if let Finish::Partition(place) = self.finish
-            && asked == Asked::Latest
+            && question == Question::Offset(Asked::Latest)
             && self.partitions()[place] == key
         {
             let next = place + 1;
@@ -146,6 +182,53 @@ impl Lister {
             self.next_at = now;
         }
     }
+
+    fn refused(&mut self, now: u64, key: PartitionKey, question: Question, error: i16, out: &mut ClientOutbox) {
+        let known = ResponseError::try_from_code(error);
+        if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
+            out.misbehaved(format!("{question:?} of {key} was answered with {error}"));
+        }
+        // FENCED_LEADER_EPOCH: the broker has been restarted since its metadata was asked for.
+        if [3, 74].contains(&error) {
+            self.topics.forget(key.topic.into(), now);
+        }
+        self.next_at = now + RETRY_NS;
+    }
+}
+
+/// The fact, or the error, in an answer; none where it says nothing of the partition.
+fn offset_told(key: PartitionKey, asked: Asked, answer: Answer, out: &mut ClientOutbox) -> Option<Result<Fact, i16>> {
+    let asked_at = answer.sent_at;
+    let response = answer.decode::<ListOffsetsResponse>(out)?;
+    let partition = response.topics.first()?.partitions.first()?;
+    if partition.partition_index != key.index {
+        return None;
+    }
+    let (offset, timestamp) = (partition.offset, partition.timestamp);
+    Some(match partition.error_code {
+        0 => Ok(Fact::Listed { partition: key, asked_at, asked, offset, timestamp }),
+        error => Err(error),
+    })
+}
+
+fn epoch_end_told(
+    key: PartitionKey,
+    epoch: i32,
+    current: i32,
+    answer: Answer,
+    out: &mut ClientOutbox,
+) -> Option<Result<Fact, i16>> {
+    let asked_at = answer.sent_at;
+    let response = answer.decode::<OffsetForLeaderEpochResponse>(out)?;
+    let partition = response.topics.first()?.partitions.first()?;
+    if partition.partition != key.index {
+        return None;
+    }
+    let (found, end) = (partition.leader_epoch, partition.end_offset);
+    Some(match partition.error_code {
+        0 => Ok(Fact::EpochEnd { partition: key, asked_at, epoch, current, found, end }),
+        error => Err(error),
+    })
 }
 
 impl Client for Lister {

@@ -1,6 +1,7 @@
 //! Clients as state machines: input in, actions out, like the broker itself. They speak through `kafka-protocol`,
 //! a codec that is not the broker's own.
 
+mod admin;
 mod application;
 mod door;
 mod fetcher;
@@ -14,6 +15,7 @@ mod session;
 mod topics;
 mod trimmer;
 
+pub use admin::{Admin, AdminPlan};
 pub use application::{Application, ApplicationPlan};
 pub use fetcher::{Fetcher, FetcherPlan};
 pub use hostile::{Hostile, HostilePlan};

@@ -256,6 +256,7 @@ impl Producer {
             if identity.producer_id < 0 || identity.epoch < 0 {
                 out.misbehaved(format!("InitProducerId gave {identity:?}"));
             }
+            out.fact(Fact::ProducerId { node: self.setting.node, id: identity.producer_id });
             self.identity = Some(identity);
             return;
         }

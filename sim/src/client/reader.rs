@@ -244,6 +244,7 @@ impl Reader {
                     value,
                     timestamp: record.timestamp,
                     batch_bytes: 0,
+                    leader_epoch: -1,
                 }),
                 Err(text) => out.misbehaved(format!("{partition}: {text}")),
             }

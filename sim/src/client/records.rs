@@ -62,6 +62,7 @@ pub struct Seen {
     pub value: ValueId,
     /// The size of its batch, where it is the last of it; otherwise 0.
     pub batch_bytes: u32,
+    pub leader_epoch: i32,
 }
 
 /// Why bytes that were read are no records.
@@ -179,6 +180,7 @@ impl Payloads {
             let is_log_append_time = batch[22] & 8 != 0;
             let max_timestamp = i64::from_be_bytes(batch[35..43].try_into().expect("eight bytes"));
             let base_offset = i64::from_be_bytes(batch[..8].try_into().expect("eight bytes"));
+            let leader_epoch = i32::from_be_bytes(batch[12..16].try_into().expect("four bytes"));
             let last_delta = i32::from_be_bytes(batch[23..27].try_into().expect("four bytes"));
             let set = RecordBatchDecoder::decode_with_custom_compression(
                 &mut batch.clone(),
@@ -196,7 +198,8 @@ impl Payloads {
             for record in set.records {
                 let value = self.recognise(&record).map_err(Unreadable::Wrong)?;
                 let timestamp = if is_log_append_time { max_timestamp } else { record.timestamp };
-                seen.push(Seen { offset: record.offset, timestamp, is_log_append_time, value, batch_bytes: 0 });
+                let offset = record.offset;
+                seen.push(Seen { offset, timestamp, is_log_append_time, value, batch_bytes: 0, leader_epoch });
             }
             if let Some(last) = seen.last_mut() {
                 last.batch_bytes = batch.len() as u32;

@@ -2,7 +2,7 @@
 
 use super::session::{Answer, Session};
 use super::{ClientOutbox, Setting};
-use crate::history::Fact;
+use crate::history::{Fact, PartitionKey, TopicId};
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -10,18 +10,19 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
+use std::collections::BTreeMap;
 
 /// The tag of this module's requests.
 pub const TOPICS_TAG: u64 = u64::MAX;
 
 const RETRY_NS: u64 = 50_000_000;
 
-type TopicId = [u8; 16];
-
 #[derive(Debug)]
 pub struct Topics {
     /// In the order of the scenario; what was last told.
     known: Vec<Option<TopicId>>,
+    /// The leader epochs of its partitions, where Metadata tells them.
+    epochs: Vec<BTreeMap<i32, i32>>,
     /// To be asked for, for the first time or again.
     unsure: Vec<bool>,
     waiting: bool,
@@ -31,7 +32,14 @@ pub struct Topics {
 
 impl Topics {
     pub fn new(topics: usize) -> Self {
-        Self { known: vec![None; topics], unsure: vec![true; topics], waiting: false, create_next: false, retry_at: 0 }
+        Self {
+            known: vec![None; topics],
+            epochs: vec![BTreeMap::new(); topics],
+            unsure: vec![true; topics],
+            waiting: false,
+            create_next: false,
+            retry_at: 0,
+        }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -48,6 +56,11 @@ impl Topics {
 
     pub fn place_of_id(&self, id: uuid::Uuid) -> Option<usize> {
         self.known.iter().position(|known| *known == Some(*id.as_bytes()))
+    }
+
+    /// The leader epoch of a partition when it was last told; -1 where it never was.
+    pub fn leader_epoch(&self, topic: usize, index: i32) -> i32 {
+        self.epochs[topic].get(&index).copied().unwrap_or(-1)
     }
 
     /// The topic may have moved or gone: ask again.
@@ -108,7 +121,12 @@ impl Topics {
             }
             return;
         }
+        // KIP-320
+        let (tells_epochs, asked_at) = (answer.version >= 7, answer.sent_at);
         let Some(response) = answer.decode::<MetadataResponse>(out) else { return };
+        if let Some(id) = &response.cluster_id {
+            out.fact(Fact::Cluster { node: setting.node, id: id.to_string() });
+        }
         for topic in response.topics {
             let name = topic.name.clone().unwrap_or_default();
             let Some(place) = setting.topics.iter().position(|plan| plan.name == name.0.as_str()) else {
@@ -118,6 +136,12 @@ impl Topics {
             let plan = &setting.topics[place];
             match topic.error_code {
                 0 if topic.partitions.len() == plan.partitions as usize => {
+                    for partition in topic.partitions.iter().filter(|_| tells_epochs) {
+                        let (index, epoch) = (partition.partition_index, partition.leader_epoch);
+                        self.epochs[place].insert(index, epoch);
+                        let partition = PartitionKey { node: setting.node, topic: place as u16, index };
+                        out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
+                    }
                     let leaderless = topic.partitions.iter().any(|partition| partition.error_code != 0);
                     if !leaderless {
                         self.learn(place, *topic.topic_id.as_bytes(), setting, out);

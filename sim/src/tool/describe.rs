@@ -307,6 +307,8 @@ pub fn partition_of(fact: &Fact) -> Option<PartitionKey> {
         | Fact::SequenceRefused { partition, .. }
         | Fact::Fetched { partition, .. }
         | Fact::OutOfRange { partition, .. }
+        | Fact::LeaderEpoch { partition, .. }
+        | Fact::EpochEnd { partition, .. }
         | Fact::Listed { partition, .. } => Some(*partition),
         _ => None,
     }

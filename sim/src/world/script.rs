@@ -17,12 +17,12 @@
 use super::{LIVENESS_NS, Phase, Record, World};
 use crate::checkers::Violation;
 use crate::client::records::Codec;
-use crate::client::{FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::client::{AdminPlan, FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
 use crate::clock::ClockOptions;
 use crate::disk::{Disk, DiskOptions, Loss};
 use crate::history::{Entry, Fact, PartitionKey, ReadRecord};
 use crate::network::NetworkOptions;
-use crate::scenario::{Fault, Role, Scenario};
+use crate::scenario::{ClientPlan, Fault, Profile, Role, Scenario};
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use tidelog_core::plant::Plants;
@@ -105,6 +105,13 @@ impl Script {
         };
         change(&mut plan);
         self.world.add_client(node, Role::Fetcher(plan));
+    }
+
+    /// An administrator of three topics, which never rests.
+    pub fn admin(&mut self, node: u32) {
+        let plan = AdminPlan { topics: 3, partitions_max: 2, gap_ns_max: 5 * MS, only_looks: false };
+        self.world.scenario.clients.push(ClientPlan { number: None, node, role: Role::Admin(plan.clone()) });
+        self.world.add_client(node, Role::Admin(plan));
     }
 
     pub fn lister(&mut self, node: u32) {
@@ -293,6 +300,7 @@ impl Script {
 fn calm(seed: u64) -> Scenario {
     Scenario {
         seed,
+        profile: Profile::Lite,
         nodes: 1,
         // Until the script heals it.
         fault_ns: 24 * 3_600_000 * MS,

@@ -4,6 +4,7 @@
 mod atlas;
 mod config;
 mod disk;
+mod metadata;
 mod network;
 mod process;
 mod rest;

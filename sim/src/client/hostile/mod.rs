@@ -133,6 +133,9 @@ impl Hostile {
             let got = &told.codes;
             out.misbehaved(format!("{name}: the answer was {got:?} where one of {codes:?} was due"));
         }
+        if let Some(id) = told.producer_id {
+            out.fact(Fact::ProducerId { node: self.setting.node, id });
+        }
         self.known.learn(told);
     }
 }

@@ -1,0 +1,399 @@
+//! The metadata is what the administrators made of it: what was acknowledged is there after any crash, what was deleted
+//! does not come back, what was seen stays, and no id is given out twice.
+//!
+//! (The metadata row of the contract.) Each resource has one client that changes it, one change at a time. A change
+//! whose answer never came may have been made, may still be made as long as the process lives to which it was sent, or
+//! never: the checker keeps every state that is possible, and each answer rules some of them out.
+
+use super::{Checker, Violation};
+use crate::history::{Change, Entry, Fact, FinalLogs, Sight, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub struct Metadata {
+    resources: BTreeMap<(u32, String), Resource>,
+    /// Every topic id that a node has told, with its topic.
+    ids: BTreeMap<(u32, TopicId), String>,
+    producer_ids: BTreeSet<(u32, i64)>,
+    clusters: BTreeMap<u32, String>,
+}
+
+#[derive(Debug)]
+struct Resource {
+    /// Never empty.
+    possible: BTreeSet<Possible>,
+    changes: Vec<Change>,
+    under_way: Option<(Change, bool)>,
+}
+
+/// A state that a resource may be in, and which changes may still be made to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Possible {
+    state: State,
+    /// Places in [`Resource::changes`].
+    pending: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Absent,
+    Topic {
+        /// None where nobody has told it yet.
+        id: Option<TopicId>,
+        partitions: i32,
+        configs: BTreeMap<String, String>,
+    },
+    /// The configs of all brokers, which are always there.
+    Brokers(BTreeMap<String, String>),
+}
+
+const NAME: &str = "metadata";
+
+/// Error codes.
+const UNKNOWN_TOPIC: i16 = 3;
+const TOPIC_EXISTS: i16 = 36;
+const INVALID_PARTITIONS: i16 = 37;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
+impl State {
+    /// What the change makes of this state, or the error it meets.
+    fn after(&self, change: &Change) -> Result<State, i16> {
+        let mut next = self.clone();
+        match (&mut next, change) {
+            (State::Absent, Change::Create { partitions, configs }) => {
+                return Ok(State::Topic { id: None, partitions: *partitions, configs: configs.clone() });
+            }
+            (_, Change::Create { .. }) => return Err(TOPIC_EXISTS),
+            (State::Topic { .. }, Change::Delete) => return Ok(State::Absent),
+            (State::Topic { id: Some(has), .. }, Change::DeleteById(id)) if has == id => return Ok(State::Absent),
+            (_, Change::DeleteById(_)) => return Err(UNKNOWN_TOPIC_ID),
+            (State::Topic { partitions, .. }, Change::Grow(count)) if *partitions < *count => *partitions = *count,
+            (State::Topic { .. }, Change::Grow(_)) => return Err(INVALID_PARTITIONS),
+            (State::Topic { configs, .. } | State::Brokers(configs), Change::Set(values)) => {
+                for (name, value) in values {
+                    match value {
+                        Some(value) => drop(configs.insert(name.clone(), value.clone())),
+                        None => drop(configs.remove(name)),
+                    }
+                }
+            }
+            (State::Topic { configs, .. } | State::Brokers(configs), Change::Replace(values)) => {
+                configs.clone_from(values);
+            }
+            (_, Change::Delete | Change::Grow(_) | Change::Set(_) | Change::Replace(_)) => return Err(UNKNOWN_TOPIC),
+        }
+        Ok(next)
+    }
+
+    /// Whether this state looks so; a state that did not know its id learns it.
+    fn looks(self, sight: &Sight, id_is_new: bool) -> Option<State> {
+        match (self, sight) {
+            (State::Topic { id, partitions, configs }, Sight::Topic { id: told, partitions: count }) => {
+                let fits = match (id, told) {
+                    (Some(id), Some(told)) => id == *told,
+                    (None, Some(_)) => id_is_new,
+                    (_, None) => true,
+                };
+                (fits && partitions == *count).then(|| State::Topic { id: id.or(*told), partitions, configs })
+            }
+            (State::Topic { id, partitions, configs }, Sight::Configs(told)) => {
+                (configs == *told).then_some(State::Topic { id, partitions, configs })
+            }
+            (State::Brokers(configs), Sight::Configs(told)) => (configs == *told).then_some(State::Brokers(configs)),
+            (State::Topic { id, partitions, configs }, Sight::Logs(count)) => {
+                (*count <= partitions).then_some(State::Topic { id, partitions, configs })
+            }
+            (State::Absent, Sight::Absent | Sight::Logs(0)) => Some(State::Absent),
+            _ => None,
+        }
+    }
+}
+
+impl Resource {
+    fn new(name: &str) -> Self {
+        let state = if name.is_empty() { State::Brokers(BTreeMap::new()) } else { State::Absent };
+        let possible = BTreeSet::from([Possible { state, pending: BTreeSet::new() }]);
+        Self { possible, changes: Vec::new(), under_way: None }
+    }
+
+    /// Every state that pending changes may have led to by now.
+    fn reachable(&self) -> BTreeSet<Possible> {
+        let mut found = self.possible.clone();
+        let mut open: Vec<Possible> = found.iter().cloned().collect();
+        while let Some(possible) = open.pop() {
+            for change in &possible.pending {
+                let state = possible.state.after(&self.changes[*change]).unwrap_or_else(|_| possible.state.clone());
+                let mut pending = possible.pending.clone();
+                pending.remove(change);
+                let next = Possible { state, pending };
+                if found.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        found
+    }
+
+    /// Keeps the states that `keep` makes something of.
+    fn narrow(&mut self, keep: impl Fn(State) -> Option<State>) -> Result<(), String> {
+        let reachable = self.reachable();
+        let kept = |possible: &Possible| {
+            let state = keep(possible.state.clone())?;
+            Some(Possible { state, pending: possible.pending.clone() })
+        };
+        let kept: BTreeSet<Possible> = reachable.iter().filter_map(kept).collect();
+        if kept.is_empty() {
+            let states: BTreeSet<String> = reachable.iter().map(|possible| format!("{:?}", possible.state)).collect();
+            return Err(states.into_iter().collect::<Vec<_>>().join(", or "));
+        }
+        self.possible = kept;
+        Ok(())
+    }
+
+    /// Nobody will learn of the change under way.
+    fn lose_sight(&mut self) {
+        let Some((change, validate_only)) = self.under_way.take() else { return };
+        if !validate_only {
+            let place = self.changes.len();
+            self.changes.push(change);
+            let lost = std::mem::take(&mut self.possible).into_iter().map(|mut possible| {
+                possible.pending.insert(place);
+                possible
+            });
+            self.possible = lost.collect();
+        }
+    }
+
+    /// What was sent to a process that is gone was done by it, or never will be.
+    fn restart(&mut self) {
+        self.lose_sight();
+        let reachable = self.reachable().into_iter();
+        self.possible = reachable.map(|possible| Possible { pending: BTreeSet::new(), ..possible }).collect();
+    }
+}
+
+impl Metadata {
+    fn resource(&mut self, node: u32, name: &str) -> &mut Resource {
+        self.resources.entry((node, name.to_owned())).or_insert_with(|| Resource::new(name))
+    }
+
+    /// Whether a topic's id is told for the first time; an error where it belongs to another topic.
+    fn meet(&mut self, node: u32, id: TopicId, topic: &str) -> Result<bool, Violation> {
+        match self.ids.get(&(node, id)) {
+            None => {
+                self.ids.insert((node, id), topic.to_owned());
+                Ok(true)
+            }
+            Some(known) if known == topic => Ok(false),
+            Some(known) => violation(format!("the id {} of {topic} is that of {known}", hex(&id))).map(|()| false),
+        }
+    }
+
+    fn changed(&mut self, node: u32, name: &str, error: Option<i16>, id: Option<TopicId>) -> Result<(), Violation> {
+        let id_is_new = match id {
+            Some(id) => self.meet(node, id, name)?,
+            None => true,
+        };
+        let resource = self.resource(node, name);
+        let Some(error) = error else {
+            resource.lose_sight();
+            return Ok(());
+        };
+        let Some((change, validate_only)) = resource.under_way.take() else { return Ok(()) };
+        let narrowed = resource.narrow(|state| match state.after(&change) {
+            Ok(_) if error != 0 => None,
+            Err(due) => (due == error).then_some(state),
+            Ok(_) if validate_only => Some(state),
+            Ok(State::Topic { id: None, partitions, configs }) => {
+                id_is_new.then_some(State::Topic { id, partitions, configs })
+            }
+            Ok(State::Absent) => match (state, id) {
+                // The answer to a deletion names what was deleted.
+                (State::Topic { id: Some(had), .. }, Some(id)) if had != id => None,
+                _ => Some(State::Absent),
+            },
+            Ok(next) => Some(next),
+        });
+        narrowed.or_else(|states| {
+            violation(format!("node{node}: {change:?} of {name:?} was answered with {error}, and it was {states}"))
+        })
+    }
+
+    fn described(&mut self, node: u32, name: &str, sight: &Sight) -> Result<(), Violation> {
+        let id_is_new = match sight {
+            Sight::Topic { id: Some(id), .. } => self.meet(node, *id, name)?,
+            _ => false,
+        };
+        let narrowed = self.resource(node, name).narrow(|state| state.looks(sight, id_is_new));
+        narrowed.or_else(|states| violation(format!("node{node}: {name:?} is {sight:?}, and it was {states}")))
+    }
+}
+
+impl Checker for Metadata {
+    fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Changing { node, resource, change, validate_only } => {
+                let resource = self.resource(*node, resource);
+                assert!(resource.under_way.is_none(), "one change at a time");
+                resource.under_way = Some((change.clone(), *validate_only));
+                Ok(())
+            }
+            Fact::Changed { node, resource, error, id } => self.changed(*node, resource, *error, *id),
+            Fact::Described { node, resource, sight } => self.described(*node, resource, sight),
+            Fact::Topic { node, topic, id } => self.meet(*node, *id, &format!("t{topic}")).map(drop),
+            Fact::ProducerId { node, id } => match self.producer_ids.insert((*node, *id)) {
+                true => Ok(()),
+                false => violation(format!("node{node}: the producer id {id} was given out twice")),
+            },
+            Fact::Cluster { node, id } => {
+                let first = self.clusters.entry(*node).or_insert_with(|| id.clone());
+                match first == id {
+                    true => Ok(()),
+                    false => violation(format!("node{node}: the cluster {first} is now {id}")),
+                }
+            }
+            Fact::Restarted { node } => {
+                let of_node = self.resources.iter_mut().filter(|((of, _), _)| of == node);
+                of_node.for_each(|(_, resource)| resource.restart());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
+        Ok(())
+    }
+}
+
+fn violation(text: String) -> Result<(), Violation> {
+    Err(Violation { checker: NAME, place: None, text })
+}
+
+fn hex(id: &TopicId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::*;
+    use super::*;
+
+    const TOPIC: &str = "topic";
+    const RESTARTED: Fact = Fact::Restarted { node: 0 };
+
+    fn changing(change: Change) -> Fact {
+        Fact::Changing { node: 0, resource: TOPIC.into(), change, validate_only: false }
+    }
+
+    fn changed(error: impl Into<Option<i16>>) -> Fact {
+        Fact::Changed { node: 0, resource: TOPIC.into(), error: error.into(), id: None }
+    }
+
+    fn described(sight: Sight) -> Fact {
+        Fact::Described { node: 0, resource: TOPIC.into(), sight }
+    }
+
+    fn create() -> Change {
+        Change::Create { partitions: 2, configs: BTreeMap::new() }
+    }
+
+    fn topic(id: u8) -> Fact {
+        described(Sight::Topic { id: Some([id; 16]), partitions: 2 })
+    }
+
+    fn absent() -> Fact {
+        described(Sight::Absent)
+    }
+
+    fn set(value: Option<&str>) -> Change {
+        Change::Set(vec![("retention.ms".into(), value.map(String::from))])
+    }
+
+    fn configs(value: &str) -> Fact {
+        described(Sight::Configs(BTreeMap::from([("retention.ms".into(), value.into())])))
+    }
+
+    fn run(facts: Vec<Fact>) -> Result<(), String> {
+        judge(Metadata::default(), facts, &[])
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_and_stays() {
+        let made = || vec![changing(create()), changed(0), topic(1), RESTARTED];
+        let with = |more: Vec<Fact>| run(made().into_iter().chain(more).collect());
+        assert_eq!(with(vec![topic(1), changing(Change::Grow(3)), changed(0)]), Ok(()));
+        assert!(with(vec![absent()]).unwrap_err().contains("is Absent, and it was Topic"));
+        let more = described(Sight::Topic { id: None, partitions: 3 });
+        assert!(with(vec![more.clone()]).is_err(), "nobody asked for a third partition");
+        assert_eq!(with(vec![changing(Change::Grow(3)), changed(0), more]), Ok(()));
+        assert!(with(vec![changing(create()), changed(0)]).is_err(), "it is there already");
+        assert_eq!(with(vec![changing(create()), changed(TOPIC_EXISTS)]), Ok(()));
+    }
+
+    #[test]
+    fn a_config_that_was_acknowledged_and_is_lost_is_found() {
+        let made = || vec![changing(create()), changed(0), changing(set(Some("5"))), changed(0), RESTARTED];
+        let with = |last: Fact| run(made().into_iter().chain([last]).collect());
+        assert_eq!(with(configs("5")), Ok(()));
+        assert!(with(configs("4")).is_err());
+        assert!(with(described(Sight::Configs(BTreeMap::new()))).is_err());
+    }
+
+    #[test]
+    fn what_was_deleted_does_not_come_back_and_its_id_is_not_used_again() {
+        let gone = || vec![changing(create()), changed(0), topic(1), changing(Change::Delete), changed(0)];
+        let with = |more: Vec<Fact>| run(gone().into_iter().chain(more).collect());
+        assert_eq!(with(vec![absent(), RESTARTED, absent(), described(Sight::Logs(0))]), Ok(()));
+        assert!(with(vec![RESTARTED, topic(1)]).is_err(), "it came back");
+        assert!(with(vec![described(Sight::Logs(1))]).is_err(), "its logs are still shown");
+        assert_eq!(with(vec![changing(create()), changed(0), topic(2)]), Ok(()));
+        assert!(with(vec![changing(create()), changed(0), topic(1)]).is_err(), "the id is that of the first");
+    }
+
+    #[test]
+    fn a_change_without_an_answer_may_happen_as_long_as_its_process_lives_and_once() {
+        let lost = || vec![changing(create()), changed(None)];
+        let with = |more: Vec<Fact>| run(lost().into_iter().chain(more).collect());
+        assert_eq!(with(vec![absent(), topic(1), RESTARTED, topic(1)]), Ok(()));
+        assert_eq!(with(vec![RESTARTED, topic(1)]), Ok(()));
+        assert!(with(vec![absent(), RESTARTED, absent(), RESTARTED, topic(1)]).is_err());
+        assert!(with(vec![topic(1), RESTARTED, absent()]).is_err(), "what was seen stays");
+        let again = vec![topic(1), changing(Change::Delete), changed(0), topic(2)];
+        assert!(with(again).is_err(), "one creation makes one topic");
+    }
+
+    #[test]
+    fn what_was_only_asked_is_not_done() {
+        let asked = |change| Fact::Changing { node: 0, resource: TOPIC.into(), change, validate_only: true };
+        assert_eq!(run(vec![asked(create()), changed(0), absent()]), Ok(()));
+        assert!(run(vec![asked(create()), changed(0), topic(1)]).is_err());
+        assert!(run(vec![asked(create()), changed(None), topic(1)]).is_err());
+    }
+
+    #[test]
+    fn an_id_that_belongs_to_two_is_found() {
+        let other = Fact::Topic { node: 0, topic: 0, id: [1; 16] };
+        assert!(run(vec![other, changing(create()), changed(0), topic(1)]).unwrap_err().contains("is that of t0"));
+        let producer = |node, id| Fact::ProducerId { node, id };
+        assert_eq!(run(vec![producer(0, 1), producer(0, 2), producer(1, 1)]), Ok(()));
+        assert!(run(vec![producer(0, 1), producer(0, 1)]).unwrap_err().contains("given out twice"));
+        let cluster = |id: &str| Fact::Cluster { node: 0, id: id.into() };
+        assert!(run(vec![cluster("a"), cluster("b")]).unwrap_err().contains("is now b"));
+    }
+
+    #[test]
+    fn the_configs_of_all_brokers_are_always_there() {
+        let of_brokers = |fact: Fact| match fact {
+            Fact::Changing { node, change, validate_only, .. } => {
+                Fact::Changing { node, resource: String::new(), change, validate_only }
+            }
+            Fact::Changed { node, error, id, .. } => Fact::Changed { node, resource: String::new(), error, id },
+            Fact::Described { node, sight, .. } => Fact::Described { node, resource: String::new(), sight },
+            other => other,
+        };
+        let facts = |last| [changing(set(Some("5"))), changed(0), last].map(of_brokers).into();
+        assert_eq!(run(facts(configs("5"))), Ok(()));
+        assert!(run(facts(configs("6"))).is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! What an administrator may ask to be changed.
+
+use super::Admin;
+use crate::history::Change;
+use crate::random::Stream;
+use std::collections::BTreeMap;
+
+/// Configs of topics, with values written in the one way in which a broker shows them.
+const TOPIC: &[(&str, &[&str])] = &[
+    ("compression.gzip.level", &["1", "9"]),
+    ("compression.type", &["gzip", "snappy", "lz4", "zstd", "uncompressed", "producer"]),
+    ("file.delete.delay.ms", &["0", "100", "60000"]),
+    ("flush.messages", &["1", "100"]),
+    ("flush.ms", &["0", "50"]),
+    ("index.interval.bytes", &["0", "100", "4096"]),
+    ("internal.segment.bytes", &["1024", "2048", "8192"]),
+    ("max.message.bytes", &["2000", "1048588"]),
+    ("message.timestamp.type", &["CreateTime", "LogAppendTime"]),
+    ("min.insync.replicas", &["1"]),
+    ("preallocate", &["false", "true"]),
+    ("segment.bytes", &["1048576", "2000000"]),
+    ("segment.index.bytes", &["24", "120", "10485760"]),
+    ("segment.jitter.ms", &["0", "50"]),
+    ("segment.ms", &["1", "100", "604800000"]),
+];
+
+/// These let records leave: by age, by size, or with the page cache.
+const SHEDDING: &[(&str, &[&str])] = &[
+    ("acks.require.fsync", &["true", "false"]),
+    ("retention.bytes", &["0", "500", "5000", "-1"]),
+    ("retention.ms", &["100", "1000", "-1"]),
+];
+
+/// Configs of all brokers that matter to no topic's promises.
+const BROKERS: &[(&str, &[&str])] = &[
+    ("log.flush.interval.messages", &["1", "1000"]),
+    ("log.index.interval.bytes", &["0", "64", "4096"]),
+    ("log.index.size.max.bytes", &["240", "10485760"]),
+    ("log.segment.delete.delay.ms", &["0", "500", "60000"]),
+    ("message.max.bytes", &["1000000", "1048588"]),
+];
+
+/// Whether an administrator works with this config of all brokers. There are others: a new cluster begins with some.
+pub(super) fn is_of_brokers(name: &str) -> bool {
+    BROKERS.iter().any(|(known, _)| *known == name)
+}
+
+fn draw_config(table: &[(&str, &[&str])], stream: &mut Stream) -> (String, String) {
+    let (name, values) = stream.pick(table);
+    (name.to_string(), stream.pick(values).to_string())
+}
+
+fn draw_configs(table: &[(&str, &[&str])], at_most: u64, stream: &mut Stream) -> BTreeMap<String, String> {
+    let count = stream.between(0, at_most);
+    (0..count).map(|_| draw_config(table, stream)).collect()
+}
+
+impl Admin {
+    /// A change of a topic, or of the configs of all brokers; mostly one that can be made. And whether it is only
+    /// asked for.
+    pub(super) fn draw_change(&mut self, resource: usize) -> (Change, bool) {
+        let can_delete_by_id = self.deletes_by_id();
+        let stream = &mut self.stream;
+        let set = |table: &[(&str, &[&str])], stream: &mut Stream| {
+            let mut values = draw_configs(table, 3, stream);
+            values.extend([draw_config(table, stream)]);
+            let taken_back = |stream: &mut Stream| stream.one_in(3);
+            let values = values.into_iter().map(|(name, value)| (name, (!taken_back(stream)).then_some(value)));
+            Change::Set(values.collect())
+        };
+        let Some(own) = self.own.get(resource) else {
+            return (set(BROKERS, stream), stream.one_in(8));
+        };
+        let table: Vec<(&str, &[&str])> = if own.sheds { [TOPIC, SHEDDING].concat() } else { TOPIC.to_vec() };
+        let is_sensible = !stream.one_in(10);
+        let create = |stream: &mut Stream| Change::Create {
+            partitions: stream.between(1, self.plan.partitions_max as u64) as i32,
+            configs: draw_configs(&table, 4, stream),
+        };
+        let change = match (own.seen, stream.below(8)) {
+            (None, _) if is_sensible => create(stream),
+            (_, 0) => create(stream),
+            (Some(seen), 1) if can_delete_by_id && seen.id.is_some() => {
+                Change::DeleteById(seen.id.expect("looked at above"))
+            }
+            (_, 1 | 2) => Change::Delete,
+            (seen, 3 | 4) => {
+                let partitions = seen.map_or(1, |seen| seen.partitions);
+                let more = stream.between(1, 2) as i32;
+                // Nobody needs many.
+                let grows = is_sensible && partitions + more <= 2 * self.plan.partitions_max;
+                Change::Grow(if grows { partitions + more } else { stream.between(1, partitions as u64) as i32 })
+            }
+            (_, 5) => Change::Replace(draw_configs(&table, 4, stream)),
+            _ => set(&table, stream),
+        };
+        let can_be_asked = !matches!(change, Change::Delete | Change::DeleteById(_));
+        (change, can_be_asked && stream.one_in(8))
+    }
+}

@@ -1,0 +1,215 @@
+//! How an administrator looks at the metadata: every request that tells of it.
+
+use super::draws::is_of_brokers;
+use super::{Admin, Asked, RETRY_NS, Seen, kind, text};
+use crate::client::ClientOutbox;
+use crate::client::session::Answer;
+use crate::client::topics::topic_name;
+use crate::history::{Fact, Sight, TopicId};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    MetadataRequest, MetadataResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeMap;
+
+/// Something to look at, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Metadata, of its own topics or of all.
+    Topics { all: bool },
+    /// DescribeTopicPartitions, a page of at most so many partitions.
+    Partitions { limit: i32 },
+    /// DescribeConfigs, of one resource.
+    Configs(usize),
+    /// DescribeLogDirs
+    Logs,
+    /// DescribeCluster
+    Cluster,
+}
+
+/// `DescribeConfigsResponse.ConfigSource`: a topic's own.
+const OF_TOPIC: i8 = 1;
+/// The same: what is set for all brokers.
+const OF_BROKERS: i8 = 3;
+
+/// UNKNOWN_TOPIC_OR_PARTITION
+const UNKNOWN_TOPIC: i16 = 3;
+
+impl Admin {
+    pub(super) fn look(&mut self, now: u64, look: Look, out: &mut ClientOutbox) {
+        let tag = self.requests;
+        let names = self.own.iter().map(|own| topic_name(&own.name));
+        match look {
+            Look::Topics { all } => {
+                let topics = names.map(|name| MetadataRequestTopic::default().with_name(Some(name))).collect();
+                let request = MetadataRequest::default()
+                    .with_topics((!all).then_some(topics))
+                    .with_allow_auto_topic_creation(false);
+                self.session.send(now, &request, tag, out);
+            }
+            Look::Partitions { limit } => {
+                let topics = names.map(|name| TopicRequest::default().with_name(name)).collect();
+                let request = DescribeTopicPartitionsRequest::default()
+                    .with_topics(topics)
+                    .with_response_partition_limit(limit)
+                    .with_cursor(None);
+                self.session.send(now, &request, tag, out);
+            }
+            Look::Configs(resource) => {
+                let name = self.name(resource).to_owned();
+                let resource = DescribeConfigsResource::default()
+                    .with_resource_type(kind(&name))
+                    .with_resource_name(text(&name))
+                    .with_configuration_keys(None);
+                let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+                self.session.send(now, &request, tag, out);
+            }
+            Look::Logs => {
+                let request = DescribeLogDirsRequest::default().with_topics(None);
+                self.session.send(now, &request, tag, out);
+            }
+            Look::Cluster => self.session.send(now, &DescribeClusterRequest::default(), tag, out),
+        }
+        self.asked = Some(Asked::Look(look));
+    }
+
+    /// Tells what was seen; false where nothing was to be seen.
+    pub(super) fn looked(&mut self, now: u64, look: Look, answer: Answer, out: &mut ClientOutbox) -> bool {
+        let told = match look {
+            Look::Topics { all } => self.topics_told(all, answer, out),
+            Look::Partitions { .. } => self.partitions_told(answer, out),
+            Look::Configs(resource) => self.configs_told(resource, answer, out),
+            Look::Logs => self.logs_told(answer, out),
+            Look::Cluster => self.cluster_told(answer, out),
+        };
+        if told.is_none() {
+            self.next_at = now + RETRY_NS;
+        }
+        told.is_some()
+    }
+
+    fn describe(&mut self, resource: usize, sight: Sight, out: &mut ClientOutbox) {
+        if let Some(own) = self.own.get_mut(resource) {
+            match &sight {
+                Sight::Absent => own.seen = None,
+                Sight::Topic { id, partitions } => {
+                    let known = own.seen.filter(|_| own.unsure == 0).and_then(|seen| seen.id);
+                    own.seen = Some(Seen { id: id.or(known), partitions: *partitions });
+                }
+                Sight::Configs(_) | Sight::Logs(_) => {}
+            }
+        }
+        let (node, resource) = (self.setting.node, self.name(resource).to_owned());
+        out.fact(Fact::Described { node, resource, sight });
+    }
+
+    fn describe_topic(&mut self, place: usize, error: i16, id: TopicId, indexes: Vec<i32>, out: &mut ClientOutbox) {
+        match error {
+            0 => {
+                let partitions = indexes.len() as i32;
+                if !indexes.iter().copied().eq(0..partitions) {
+                    out.misbehaved(format!("{} has the partitions {indexes:?}", self.own[place].name));
+                }
+                self.describe(place, Sight::Topic { id: (id != [0; 16]).then_some(id), partitions }, out);
+            }
+            UNKNOWN_TOPIC => self.describe(place, Sight::Absent, out),
+            error => out.misbehaved(format!("{} is described with {error}", self.own[place].name)),
+        }
+    }
+
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.own.iter().position(|own| own.name == name)
+    }
+
+    fn topics_told(&mut self, all: bool, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<MetadataResponse>(out)?;
+        if let Some(id) = &response.cluster_id {
+            out.fact(Fact::Cluster { node: self.setting.node, id: id.to_string() });
+        }
+        let mut told = Vec::new();
+        for topic in response.topics {
+            let Some(place) = topic.name.as_ref().and_then(|name| self.place_of(&name.0)) else { continue };
+            told.push(place);
+            let indexes = topic.partitions.iter().map(|partition| partition.partition_index).collect();
+            self.describe_topic(place, topic.error_code, *topic.topic_id.as_bytes(), indexes, out);
+        }
+        for place in (0..self.own.len()).filter(|place| !told.contains(place)) {
+            match all {
+                true => self.describe(place, Sight::Absent, out),
+                false => out.misbehaved(format!("Metadata says nothing of {}", self.own[place].name)),
+            }
+        }
+        Some(())
+    }
+
+    fn partitions_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<DescribeTopicPartitionsResponse>(out)?;
+        let cut_off = response.next_cursor.map(|cursor| cursor.topic_name);
+        for topic in response.topics {
+            let Some(name) = topic.name.filter(|name| cut_off.as_ref() != Some(name)) else { continue };
+            let Some(place) = self.place_of(&name.0) else {
+                out.misbehaved(format!("DescribeTopicPartitions tells of {name:?}"));
+                continue;
+            };
+            let indexes = topic.partitions.iter().map(|partition| partition.partition_index).collect();
+            self.describe_topic(place, topic.error_code, *topic.topic_id.as_bytes(), indexes, out);
+        }
+        Some(())
+    }
+
+    fn configs_told(&mut self, resource: usize, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<DescribeConfigsResponse>(out)?;
+        let result = response.results.into_iter().next()?;
+        let sight = match result.error_code {
+            0 => {
+                let is_set_here = |source: i8, name: &str| match resource < self.own.len() {
+                    true => source == OF_TOPIC,
+                    false => source == OF_BROKERS && is_of_brokers(name),
+                };
+                let set_here =
+                    result.configs.into_iter().filter(|config| is_set_here(config.config_source, &config.name));
+                let text = |value: Option<StrBytes>| value.map_or_else(String::new, |value| value.to_string());
+                let configs: BTreeMap<String, String> =
+                    set_here.map(|config| (config.name.to_string(), text(config.value))).collect();
+                Sight::Configs(configs)
+            }
+            UNKNOWN_TOPIC if resource < self.own.len() => Sight::Absent,
+            error => {
+                out.misbehaved(format!("DescribeConfigs of {:?} was answered with {error}", self.name(resource)));
+                return Some(());
+            }
+        };
+        self.describe(resource, sight, out);
+        Some(())
+    }
+
+    fn logs_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<DescribeLogDirsResponse>(out)?;
+        if response.error_code != 0 || response.results.iter().any(|dir| dir.error_code != 0) {
+            // A directory that has failed tells nothing of what is in it.
+            return None;
+        }
+        for place in 0..self.own.len() {
+            let topics = response.results.iter().flat_map(|dir| &dir.topics);
+            let of_it = topics.filter(|topic| topic.name.0.as_str() == self.own[place].name);
+            let count: usize = of_it.map(|topic| topic.partitions.len()).sum();
+            self.describe(place, Sight::Logs(count as i32), out);
+        }
+        Some(())
+    }
+
+    fn cluster_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<DescribeClusterResponse>(out)?;
+        if response.error_code != 0 || response.brokers.len() != 1 {
+            let brokers = response.brokers.len();
+            out.misbehaved(format!("DescribeCluster: error {}, {brokers} brokers", response.error_code));
+        }
+        out.fact(Fact::Cluster { node: self.setting.node, id: response.cluster_id.to_string() });
+        Some(())
+    }
+}
