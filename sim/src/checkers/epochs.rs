@@ -5,7 +5,7 @@
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLog, FinalLogs, PartitionKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Epochs {
@@ -15,6 +15,8 @@ pub struct Epochs {
     /// The epoch of each record that was read, and when it was first.
     read: BTreeMap<PartitionKey, BTreeMap<i64, (u64, i32)>>,
     answers: Vec<(PartitionKey, Answer)>,
+    /// Partitions of which DeleteRecords was asked.
+    trimmed: BTreeSet<PartitionKey>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,14 +73,18 @@ impl Epochs {
     }
 
     /// What must be true of an answer of the log as it is in the end.
-    fn check_log(partition: PartitionKey, answer: &Answer, log: &FinalLog) -> Result<(), Violation> {
+    fn check_log(&self, partition: PartitionKey, answer: &Answer, log: &FinalLog) -> Result<(), Violation> {
         let Answer { epoch, current, found, end, settled, .. } = *answer;
+        // An epoch before all that are left ends where the log starts; a crash may have brought back what stood there.
+        let start_moves = self.rules.has_retention(partition) || self.trimmed.contains(&partition);
+        let is_before_all =
+            start_moves && found == epoch && log.records.iter().all(|record| record.leader_epoch != found);
         if found < 0 {
             return Ok(());
         }
         let wrong = log.records.iter().find(|record| {
             if record.offset < end {
-                record.leader_epoch > found && record.offset < settled
+                record.leader_epoch > found && record.offset < settled && !is_before_all
             } else {
                 // The leader's own epoch may go on behind the end that it had.
                 record.leader_epoch < epoch || (record.leader_epoch == epoch && epoch < current)
@@ -121,6 +127,10 @@ impl Checker for Epochs {
                 self.answers.push((*partition, answer));
                 Ok(())
             }
+            Fact::Trimming { partition, .. } => {
+                self.trimmed.insert(*partition);
+                Ok(())
+            }
             Fact::CacheLost { node } => {
                 // What a relaxed topic has lost is written again, in another epoch.
                 let rules = &self.rules;
@@ -145,7 +155,7 @@ impl Checker for Epochs {
         }
         for (partition, answer) in &self.answers {
             if let Some(log) = finals.get(partition) {
-                Self::check_log(*partition, answer, log)?;
+                self.check_log(*partition, answer, log)?;
             }
         }
         Ok(())
