@@ -7,6 +7,7 @@
 
 mod boot;
 mod metadata;
+mod names;
 mod stop;
 mod timers;
 mod view;
@@ -14,14 +15,15 @@ mod view;
 use crate::api::{self, Parts, Pending};
 use crate::buggify::Site;
 use crate::config::BrokerConfig;
-use crate::ids::{ConnId, LogId, Uuid};
+use crate::ids::{ConnId, LogId};
 use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
 use crate::probe::Probe;
 use crate::quorum;
-use crate::storage::{DirEvent, TopicPartition};
+use crate::storage::{CheckpointKind, DirEvent};
 use crate::time::{Mono, Now};
 use boot::OnDisk;
-use std::collections::{BTreeMap, BTreeSet};
+use names::Names;
+use std::collections::BTreeSet;
 pub use timers::Timer;
 use timers::Timers;
 pub use view::PartitionView;
@@ -36,10 +38,7 @@ pub struct Broker {
     parts: Parts,
     timers: Timers,
     on_disk: OnDisk,
-    /// Directories of deleted partitions that have not been renamed yet: their names are not free.
-    vacating: BTreeMap<TopicPartition, LogId>,
-    /// Partitions of newer topics that wait for such a name.
-    blocked: BTreeMap<TopicPartition, Uuid>,
+    names: Names,
 }
 
 /// How far the broker has come up, or gone down.
@@ -69,8 +68,7 @@ impl Broker {
             timers: Timers::new(&config),
             parts: Parts::new(config, seed),
             on_disk: OnDisk::default(),
-            vacating: BTreeMap::new(),
-            blocked: BTreeMap::new(),
+            names: Names::default(),
         }
     }
 
@@ -100,9 +98,7 @@ impl Broker {
     /// Asserts every invariant of every part.
     pub fn verify(&self) {
         self.parts.verify();
-        for name in self.blocked.keys() {
-            assert!(self.vacating.contains_key(name), "{name} waits for a name that is free");
-        }
+        self.names.verify();
     }
 
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
@@ -150,11 +146,15 @@ impl Broker {
                         }
                         self.partition_events(now, log, events, out);
                     }
+                    self.names_offline(now, dir, out);
                     self.logs_loaded(now, out);
                 }
                 DirEvent::SetAside => self.logs_loaded(now, out),
                 DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
-                DirEvent::CheckpointWritten { .. } => {}
+                DirEvent::CheckpointWritten { dir, .. } => {
+                    self.forget_names(now, dir, out);
+                    self.logs_loaded(now, out);
+                }
                 DirEvent::Stopped => self.stopped(out),
             }
         }
@@ -180,17 +180,17 @@ impl Broker {
 
     fn timer(&mut self, now: Now, timer: Timer, out: &mut Outbox) {
         if out.buggify(Site::Checkpoint) {
-            self.parts.checkpoint_recovery_points(out);
-            self.parts.checkpoint_log_starts(out);
+            self.parts.checkpoint(CheckpointKind::RecoveryPoint, out);
+            self.parts.checkpoint(CheckpointKind::LogStart, out);
         }
         if out.buggify(Site::Retention) {
             self.each_log(now, out, crate::replication::Partition::enforce_retention);
         }
         match timer {
             Timer::Request => panic!("requests keep their own deadlines"),
-            Timer::HighWatermarkCheckpoint => self.parts.checkpoint_high_watermarks(out),
-            Timer::RecoveryPointCheckpoint => self.parts.checkpoint_recovery_points(out),
-            Timer::LogStartCheckpoint => self.parts.checkpoint_log_starts(out),
+            Timer::HighWatermarkCheckpoint => self.parts.checkpoint(CheckpointKind::HighWatermark, out),
+            Timer::RecoveryPointCheckpoint => self.parts.checkpoint(CheckpointKind::RecoveryPoint, out),
+            Timer::LogStartCheckpoint => self.parts.checkpoint(CheckpointKind::LogStart, out),
             Timer::Retention => self.each_log(now, out, crate::replication::Partition::enforce_retention),
             Timer::Quorum => self.snapshot_if_due(now, out),
             Timer::Log(log) => {

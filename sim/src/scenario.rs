@@ -218,10 +218,6 @@ impl Scenario {
     }
 }
 
-/// Seeds have administrators once the bugs that these find are mended (docs/SIMULATION.md, "Known and open"); scripts
-/// have them now.
-const WITH_ADMINISTRATORS: bool = false;
-
 struct Size {
     profile: Profile,
     nodes: u32,
@@ -410,7 +406,7 @@ fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
             let volley_max = stream.between(1, 8) as u32;
             clients.push(ClientPlan::new(node, Role::Hostile(HostilePlan { gap_ns_max, volley_max })));
         }
-        if stream.one_in(3) && WITH_ADMINISTRATORS {
+        if stream.one_in(3) {
             let role = Role::Admin(AdminPlan {
                 topics: stream.between(1, 4) as u32,
                 partitions_max: stream.between(1, 3) as i32,

@@ -3,6 +3,7 @@
 use crate::api::{Parts, Ticket};
 use crate::ids::Offset;
 use crate::io::Outbox;
+use crate::storage::CheckpointKind;
 use crate::time::Now;
 use crate::wire::messages::delete_records_request::DeleteRecordsRequest;
 use crate::wire::messages::delete_records_response::{
@@ -52,7 +53,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: DeleteRecord
         .collect();
     if moved {
         // A crash must not bring back what was deleted, so the new starts do not wait for the next checkpoint.
-        parts.checkpoint_log_starts(out);
+        parts.checkpoint(CheckpointKind::LogStart, out);
     }
     let response = DeleteRecordsResponse { topics, ..Default::default() };
     parts.replies.answer(ticket, ResponseBody::DeleteRecords(response), out);

@@ -8,10 +8,12 @@ use crate::ids::{LogDirId, Offset, Uuid};
 use crate::io::Outbox;
 use crate::plant::Plant;
 use crate::quorum::{Bootstrap, Quorum, QuorumConfig, SoleVoter};
-use crate::replication::{Partition, PartitionRules, Partitions};
+use crate::replication::{PartitionRules, Partitions};
 use crate::storage::checkpoints::Offsets;
 use crate::storage::names::METADATA_PARTITION_DIR;
-use crate::storage::{CheckpointKind, LoadHints, LogDirs, LogDirsConfig, LogSettings, TopicPartition};
+use crate::storage::{
+    CheckpointKind, CheckpointWrites, LoadHints, LogDirs, LogDirsConfig, LogSettings, TopicPartition,
+};
 use crate::wire::messages::CreateTopicsRequest;
 use crate::wire::messages::create_topics_request::CreatableTopic;
 use crate::wire::{ErrorCode, MetadataRecord};
@@ -137,30 +139,33 @@ impl Parts {
         (decision.records, refused.collect())
     }
 
-    pub fn checkpoint_high_watermarks(&mut self, out: &mut Outbox) {
-        self.checkpoint(CheckpointKind::HighWatermark, Partition::high_watermark, out);
-    }
-
-    pub fn checkpoint_recovery_points(&mut self, out: &mut Outbox) {
-        let ahead = self.config.plants.has(Plant::RecoveryPointAheadOfSync);
-        let recovery_point = |partition: &Partition| match ahead {
-            true => partition.log().log_end_offset(),
-            false => partition.log().synced_offset(),
-        };
-        self.checkpoint(CheckpointKind::RecoveryPoint, recovery_point, out);
-    }
-
-    pub fn checkpoint_log_starts(&mut self, out: &mut Outbox) {
-        self.checkpoint(CheckpointKind::LogStart, |partition| partition.log().log_start_offset(), out);
-    }
-
     /// Hands the offsets of all partitions to their directories.
-    fn checkpoint(&mut self, kind: CheckpointKind, offset: impl Fn(&Partition) -> Offset, out: &mut Outbox) {
-        let mut by_dir: BTreeMap<LogDirId, Offsets> = self.dirs.online().map(|dir| (dir, Offsets::default())).collect();
+    pub fn checkpoint(&mut self, kind: CheckpointKind, out: &mut Outbox) {
+        let dirs: Vec<LogDirId> = self.dirs.online().collect();
+        self.checkpoint_in(&dirs, kind, out);
+    }
+
+    /// Hands the offsets of all kinds to one directory.
+    pub fn checkpoint_dir(&mut self, dir: LogDirId, out: &mut Outbox) -> CheckpointWrites {
+        for kind in CheckpointKind::ALL {
+            self.checkpoint_in(&[dir], kind, out);
+        }
+        self.dirs.writes(dir)
+    }
+
+    fn checkpoint_in(&mut self, dirs: &[LogDirId], kind: CheckpointKind, out: &mut Outbox) {
+        let mut by_dir: BTreeMap<LogDirId, Offsets> = dirs.iter().map(|dir| (*dir, Offsets::default())).collect();
+        let ahead = self.config.plants.has(Plant::RecoveryPointAheadOfSync);
         for partition in self.partitions.iter().filter(|partition| partition.is_loaded()) {
             if let Some(offsets) = by_dir.get_mut(&partition.dir()) {
                 let name = TopicPartition::new(partition.topic().clone(), partition.index());
-                offsets.insert(name, offset(partition));
+                let offset = match kind {
+                    CheckpointKind::HighWatermark => partition.high_watermark(),
+                    CheckpointKind::LogStart => partition.log().log_start_offset(),
+                    CheckpointKind::RecoveryPoint if ahead => partition.log().log_end_offset(),
+                    CheckpointKind::RecoveryPoint => partition.log().synced_offset(),
+                };
+                offsets.insert(name, offset);
             }
         }
         if let Some(log) = self.quorum.as_ref().and_then(Quorum::log)

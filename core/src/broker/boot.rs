@@ -14,28 +14,51 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The partition directories that the start of this life found, each to be opened once.
 #[derive(Debug, Default)]
 pub struct OnDisk {
-    partitions: BTreeMap<TopicPartition, (LogDirId, LoadHints)>,
+    /// Several of one name lie in several directories, and are several topics'.
+    partitions: BTreeMap<TopicPartition, Vec<Found>>,
+}
+
+#[derive(Debug)]
+struct Found {
+    dir: LogDirId,
+    topic_id: Option<Uuid>,
+    hints: LoadHints,
 }
 
 impl OnDisk {
     pub fn new(booted: &Booted, plants: Plants) -> Self {
         let crash_is_clean = plants.has(Plant::CrashTakenForCleanStop);
-        let mut partitions = BTreeMap::new();
+        let mut partitions: BTreeMap<TopicPartition, Vec<Found>> = BTreeMap::new();
         for dir in &booted.dirs {
-            for partition in &dir.partitions {
+            for (name, topic_id) in &dir.partitions {
                 let hints = LoadHints {
                     clean: dir.clean || crash_is_clean,
-                    recovery_point: dir.recovery_points.get(partition).copied(),
-                    log_start: dir.log_starts.get(partition).copied(),
+                    recovery_point: dir.recovery_points.get(name).copied(),
+                    log_start: dir.log_starts.get(name).copied(),
+                    has_topic_id: topic_id.is_some(),
                 };
-                partitions.insert(partition.clone(), (dir.dir, hints));
+                let found = Found { dir: dir.dir, topic_id: *topic_id, hints };
+                partitions.entry(name.clone()).or_default().push(found);
             }
         }
         Self { partitions }
     }
 
-    fn take(&mut self, partition: &TopicPartition) -> Option<(LogDirId, LoadHints)> {
-        self.partitions.remove(partition)
+    /// The directory of this partition: one that says so, or else one that does not say whose it is.
+    fn take(&mut self, name: &TopicPartition, topic: Uuid) -> Option<(LogDirId, LoadHints)> {
+        let found = self.partitions.get_mut(name)?;
+        let says = |id: Option<Uuid>| found.iter().position(|found| found.topic_id == id);
+        let place = says(Some(topic)).or_else(|| says(None))?;
+        let Found { dir, hints, .. } = found.remove(place);
+        if found.is_empty() {
+            self.partitions.remove(name);
+        }
+        Some((dir, hints))
+    }
+
+    /// Whether an earlier topic of this name has left a directory.
+    fn has(&self, name: &TopicPartition) -> bool {
+        self.partitions.contains_key(name)
     }
 }
 
@@ -58,7 +81,8 @@ impl Broker {
         }
         self.on_disk = OnDisk::new(&booted, self.parts.config.plants);
         let metadata = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
-        let hints = self.on_disk.take(&metadata).map_or_else(LoadHints::default, |(_, hints)| hints);
+        let found = self.on_disk.partitions.remove(&metadata);
+        let hints = found.map_or_else(LoadHints::default, |found| found[0].hints);
         self.parts.start_quorum(hints, out);
     }
 
@@ -82,14 +106,19 @@ impl Broker {
             loading.extend(self.open_partition(now, topic, index, out));
         }
         // What is left was deleted while it could not be moved away: a crash came first, or its directory was offline.
-        for (partition, (dir, _)) in std::mem::take(&mut self.on_disk.partitions) {
+        let left = std::mem::take(&mut self.on_disk.partitions).into_iter();
+        let left = left.flat_map(|(name, found)| found.into_iter().map(move |found| (name.clone(), found)));
+        for (name, Found { dir, topic_id, .. }) in left {
             let unique = self.parts.draw_uuid();
             let path = self.parts.config.log_dirs[usize::from(dir.0)].clone();
-            let aside = self.parts.dirs.set_aside(dir, &partition, unique, out);
-            let text = format!("{path}/{partition} belongs to no topic of this cluster; it is kept as {aside}");
+            let Some(aside) = self.parts.dirs.set_aside(dir, &name, unique, out) else { continue };
+            let whose = topic_id.map(|id| format!(", whose id is {id},")).unwrap_or_default();
+            let text = format!("{path}/{name}{whose} belongs to no topic of this cluster; it is kept as {aside}");
             out.event(Level::Warn, "broker", text);
+            self.names.leave(dir, name);
         }
         self.life = Life::Logs(loading);
+        self.open_waiting(now, out);
         self.logs_loaded(now, out);
     }
 
@@ -99,15 +128,15 @@ impl Broker {
         let image = parts.image.topic(topic)?;
         let state = image.partitions.get(&index)?;
         let name = TopicPartition::new(image.name.clone(), index);
-        if self.vacating.contains_key(&name) {
-            // The directory of an earlier topic of this name is still being moved away.
+        let found = self.on_disk.take(&name, topic);
+        if found.is_none() && (self.on_disk.has(&name) || self.names.is_leaving(&name)) {
+            // An earlier topic of this name is still being moved away.
             out.probe(Probe::TopicNameWaits);
-            self.blocked.insert(name, topic);
+            self.names.wait(name, topic);
             return None;
         }
         let (settings, rules) = parts.settings_of(topic)?;
         let id = parts.partitions.next_log_id();
-        let found = self.on_disk.take(&name);
         let dir = match found {
             Some((dir, _)) => Some(dir),
             // The controller has named one (KIP-858), unless an older Kafka placed the partition. What is not found
@@ -149,6 +178,10 @@ impl Broker {
             && loading.is_empty()
             && !self.parts.dirs.is_setting_aside()
         {
+            self.set_aside(now, out);
+            if !self.names.are_free() {
+                return;
+            }
             self.life = Life::Running;
             self.timers.start(now.mono);
             out.outputs.push(Output::Ready);

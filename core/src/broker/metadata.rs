@@ -5,7 +5,7 @@ use crate::api::AfterCommit;
 use crate::buggify::Site;
 use crate::controller;
 use crate::ids::{LogId, Offset, Uuid};
-use crate::io::{IoCompletion, Level, Outbox, Output};
+use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
 use crate::quorum::QuorumEvent;
 use crate::replication::PartitionEvent;
@@ -116,6 +116,11 @@ impl Broker {
                 self.partition_changed(topic, index, out);
             }
             self.configure(configured, out);
+        } else {
+            // What is closing cannot move away any more: the next start sets it aside.
+            for topic in deleted {
+                self.parts.partitions.hide(topic);
+            }
         }
         for done in self.parts.take_committed() {
             let registered = matches!(done, AfterCommit::Registered { .. });
@@ -167,29 +172,17 @@ impl Broker {
     }
 
     fn delete_topic(&mut self, now: Now, topic: Uuid, out: &mut Outbox) {
-        for log in self.parts.partitions.of_topic(topic) {
+        let logs = self.parts.partitions.of_topic(topic);
+        self.parts.partitions.hide(topic);
+        for log in logs {
             let unique = self.parts.draw_uuid();
             let partition = self.parts.partitions.get_mut(log).expect("of this topic");
             let index = partition.index();
-            let name = TopicPartition::new(partition.topic().clone(), index);
+            let (dir, name) = (partition.dir(), TopicPartition::new(partition.topic().clone(), index));
             let mut events = Vec::new();
             partition.delete(now, unique, out, &mut events);
-            self.parts.partitions.hide(topic, index);
-            self.vacating.insert(name, log);
+            self.names.leave(dir, name);
             self.partition_events(now, log, events, out);
-        }
-    }
-
-    /// The directory of a deleted partition has got out of the way.
-    pub(super) fn vacated(&mut self, now: Now, log: LogId, out: &mut Outbox) {
-        let Some(name) = self.vacating.iter().find(|(_, vacating)| **vacating == log).map(|(name, _)| name.clone())
-        else {
-            return;
-        };
-        out.probe(Probe::LogDirectoryVacated);
-        self.vacating.remove(&name);
-        if let Some(topic) = self.blocked.remove(&name) {
-            self.open_partition(now, topic, name.partition, out);
         }
     }
 
@@ -214,12 +207,12 @@ impl Broker {
                     self.log_loaded(now, log, out);
                     self.log_closed(now, log, out);
                 }
-                PartitionEvent::Stray(reason) => {
-                    out.event(Level::Error, "broker", reason);
-                    self.log_loaded(now, log, out);
-                }
                 PartitionEvent::Closed => self.log_closed(now, log, out),
-                PartitionEvent::Vacated => self.vacated(now, log, out),
+                PartitionEvent::Vacated => {
+                    let partition = self.parts.partitions.get(log).expect("it is not gone yet");
+                    let name = TopicPartition::new(partition.topic().clone(), partition.index());
+                    self.vacated(now, partition.dir(), &name, out);
+                }
                 PartitionEvent::Deleted => {
                     self.timers.set(super::Timer::Log(log), None);
                     self.parts.partitions.remove(log);

@@ -6,6 +6,7 @@ use crate::controller;
 use crate::ids::LogId;
 use crate::io::{Outbox, Output};
 use crate::probe::Probe;
+use crate::storage::CheckpointKind;
 use crate::time::Now;
 use std::collections::BTreeSet;
 
@@ -65,9 +66,9 @@ impl Broker {
 
     pub(super) fn metadata_closed(&mut self, now: Now, out: &mut Outbox) {
         self.life = Life::ClosingDirectories;
-        self.parts.checkpoint_high_watermarks(out);
-        self.parts.checkpoint_recovery_points(out);
-        self.parts.checkpoint_log_starts(out);
+        for kind in CheckpointKind::ALL {
+            self.parts.checkpoint(kind, out);
+        }
         let events = self.parts.dirs.stop(Some(self.parts.broker_epoch), out);
         self.dir_events(now, events, out);
     }

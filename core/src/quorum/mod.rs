@@ -430,7 +430,7 @@ impl Quorum {
         log.handle_io(now, completion, out, &mut log_events);
         for event in log_events {
             match event {
-                LogEvent::Loaded { .. } => self.loaded(out)?,
+                LogEvent::Loaded => self.loaded(out)?,
                 LogEvent::ReadDone { outcome, .. } => match outcome {
                     ReadOutcome::Found(found) => self.read_slice(found.slice, out),
                     other => return Err(format!("the log cannot be read where it should go on: {other:?}")),

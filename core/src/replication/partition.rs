@@ -58,8 +58,6 @@ impl From<ErrorCode> for Refused {
 #[derive(Debug)]
 pub enum PartitionEvent {
     Loaded,
-    /// The directory holds another topic's records: it is left alone, and the partition has no log.
-    Stray(String),
     /// The log cannot go on; its directory is to be taken offline.
     Failed(String),
     Closed,
@@ -334,7 +332,9 @@ impl Partition {
 
     /// The topic is gone: everyone who waits is told, the directory goes away later.
     pub fn delete(&mut self, now: Now, tag: Uuid, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
-        self.log.delete(now, tag, out);
+        if self.log.delete(now, tag, out) {
+            events.extend([PartitionEvent::Vacated, PartitionEvent::Deleted]);
+        }
         self.turn_away(ErrorCode::UnknownTopicOrPartition, events);
     }
 
@@ -349,19 +349,7 @@ impl Partition {
         self.log.handle_io(now, completion, out, &mut log_events);
         for event in log_events {
             match event {
-                LogEvent::Loaded { topic_id } if topic_id.is_some_and(|found| found != self.topic_id) => {
-                    let found = topic_id.expect("just compared");
-                    let reason = format!(
-                        "the directory {} holds topic id {found}, and the cluster's topic {} has {}",
-                        self.log.place().name,
-                        self.topic,
-                        self.topic_id
-                    );
-                    let mut stray = Vec::new();
-                    self.log.take_offline(&reason, &mut stray);
-                    events.push(PartitionEvent::Stray(reason));
-                }
-                LogEvent::Loaded { .. } => {
+                LogEvent::Loaded => {
                     self.lead(out);
                     events.push(PartitionEvent::Loaded);
                 }

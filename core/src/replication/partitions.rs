@@ -40,9 +40,9 @@ impl Partitions {
         self.by_log.get_mut(log.0.checked_sub(FIRST)? as usize)?.as_deref_mut()
     }
 
-    /// From now on the partition is found by its log id alone: its topic is being deleted.
-    pub fn hide(&mut self, topic: Uuid, index: i32) -> Option<LogId> {
-        self.by_topic.remove(&(topic, index))
+    /// From now on the topic's partitions are found by their log ids alone: it is being deleted.
+    pub fn hide(&mut self, topic: Uuid) {
+        self.by_topic.retain(|(id, _), _| *id != topic);
     }
 
     /// The log is gone.

@@ -43,7 +43,7 @@ pub struct LogPlace {
     pub topic_id: Uuid,
 }
 
-/// What the checkpoints of the log directory say of a log that is loaded.
+/// What is known of a log before it is loaded: what the log directory, with its checkpoints, says of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadHints {
     /// Whether the last life stopped cleanly: the log needs no recovery.
@@ -51,6 +51,8 @@ pub struct LoadHints {
     /// Everything below was on stable storage. What is damaged below it is corruption, never a torn tail.
     pub recovery_point: Option<Offset>,
     pub log_start: Option<Offset>,
+    /// Whether its `partition.metadata` names its topic. Where it has none, loading writes it.
+    pub has_topic_id: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +72,8 @@ pub enum LogState {
 /// What a completion brought about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEvent {
-    /// The log is open, and everything it holds is on stable storage. `topic_id` is what its `partition.metadata`
-    /// says: where it is another topic's, the log is stray.
-    Loaded { topic_id: Option<Uuid> },
+    /// The log is open, and everything it holds is on stable storage.
+    Loaded,
     /// [`Log::truncate_to`] is done.
     Truncated,
     /// The log is offline. The reason has been given as an event of the operator's log as well.
@@ -122,6 +123,7 @@ pub(super) enum Pending {
     /// The files of a segment that leaves are renamed.
     Aside,
     Closed,
+    Renaming,
     Renamed,
     Deleted,
 }
@@ -440,6 +442,10 @@ impl Log {
             LogState::Deleting => {
                 self.answer_all("the log is deleted", events);
                 match pending {
+                    Pending::Renaming | Pending::Renamed if completion.result.is_err() => {
+                        let error = completion.result.expect_err("just asked");
+                        self.fail(error.text, out, events);
+                    }
                     Pending::Renamed => events.push(LogEvent::Vacated),
                     Pending::Deleted => {
                         self.state = LogState::Deleted;
@@ -535,7 +541,9 @@ impl Log {
                 events.push(LogEvent::Closed);
                 Ok(())
             }
-            Pending::Renamed | Pending::Deleted => unreachable!("only a log that is being deleted waits for it"),
+            Pending::Renaming | Pending::Renamed | Pending::Deleted => {
+                unreachable!("only a log that is being deleted waits for it")
+            }
         }
     }
 

@@ -2,9 +2,10 @@
 //! checkpoints.
 //!
 //! ```text
-//! boot:  List  →  Load meta.properties, .kafka_cleanshutdown, checkpoints     of all directories
+//! boot:  List  →  Load meta.properties, .kafka_cleanshutdown, checkpoints, each partition.metadata     of all
 //!        →  judge them together (`judge.rs`); what contradicts the configuration is fatal
-//!        →  Replace meta.properties where new, Remove .kafka_cleanshutdown, SyncDir  →  Ready
+//!        →  Replace meta.properties where new, and checkpoints that name what is not here,
+//!           Remove .kafka_cleanshutdown, SyncDir  →  Ready
 //!           (the metadata log's directory first: from then on an empty directory is a volume that is missing)
 //! run:   write_checkpoint, query_volume, mark_offline
 //! stop:  write_checkpoint of each kind, then stop: .kafka_cleanshutdown is written last
@@ -88,8 +89,8 @@ pub struct DirState {
     pub directory_id: Uuid,
     /// Whether the last life stopped cleanly: logs need no recovery.
     pub clean: bool,
-    /// Each lies in the directory of its own name.
-    pub partitions: Vec<TopicPartition>,
+    /// Each lies in the directory of its own name, with the topic id that its `partition.metadata` says (KIP-516).
+    pub partitions: Vec<(TopicPartition, Option<Uuid>)>,
     /// Directories ending in `-future` and `-stray`, with their full names.
     pub aside: Vec<(String, TopicPartition, AsideReason)>,
     pub recovery_points: Offsets,
@@ -143,6 +144,8 @@ enum Pending {
     LoadMeta,
     LoadMarker,
     LoadCheckpoint(CheckpointKind),
+    /// Of a partition: the place of its directory among the entries.
+    LoadTopicId(usize),
     /// Part of settling: nothing to do but to wait for it.
     Settle,
     /// Removing what nobody needs: nobody waits for it, and its failure is no one's loss.
@@ -166,7 +169,14 @@ struct CheckpointFile {
     written: Option<Bytes>,
     in_flight: Option<Bytes>,
     queued: Option<Bytes>,
+    /// Writes that have begun, and of them those that are over.
+    begun: u64,
+    done: u64,
 }
+
+/// For each kind the write that holds what was handed in last; see [`LogDirs::has_written`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointWrites([u64; 3]);
 
 /// What was read of a directory before anything in it was changed.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +186,8 @@ struct Found {
     /// The clean-shutdown marker, and the broker epoch it may hold.
     marker: Option<Option<i64>>,
     offsets: BTreeMap<CheckpointKind, Offsets>,
+    /// By the names of their directories.
+    topic_ids: BTreeMap<String, Uuid>,
 }
 
 #[derive(Debug)]
@@ -371,6 +383,18 @@ impl LogDirs {
         }
     }
 
+    /// The writes of what was handed in until now.
+    pub fn writes(&self, id: LogDirId) -> CheckpointWrites {
+        let last = |file: &CheckpointFile| file.begun + u64::from(file.queued.is_some());
+        CheckpointWrites(self.dirs[usize::from(id.0)].checkpoints.each_ref().map(last))
+    }
+
+    /// Whether all of these are on stable storage, or the directory is offline.
+    pub fn has_written(&self, id: LogDirId, writes: CheckpointWrites) -> bool {
+        let dir = &self.dirs[usize::from(id.0)];
+        dir.status != Status::Online || dir.checkpoints.iter().zip(writes.0).all(|(file, write)| file.done >= write)
+    }
+
     /// Stops: waits for the checkpoints handed in before, then writes the clean-shutdown marker with the broker's
     /// epoch. `None` where not all logs were closed: the next start recovers. [`DirEvent::Stopped`] ends it; an empty
     /// list says that it comes with a later completion.
@@ -404,16 +428,23 @@ impl LogDirs {
     }
 
     /// Gives the directory of a partition that belongs to nobody here a name that nobody uses, and yields it. Until it
-    /// has that, [`is_setting_aside`](Self::is_setting_aside).
-    pub fn set_aside(&mut self, id: LogDirId, partition: &TopicPartition, unique: Uuid, out: &mut Outbox) -> String {
-        let name = names::aside_dir(partition, AsideReason::Stray, unique);
+    /// has that, [`is_setting_aside`](Self::is_setting_aside). `None` where the log directory is offline.
+    pub fn set_aside(
+        &mut self,
+        id: LogDirId,
+        partition: &TopicPartition,
+        unique: Uuid,
+        out: &mut Outbox,
+    ) -> Option<String> {
         let dir = &mut self.dirs[usize::from(id.0)];
-        if dir.status == Status::Online {
-            let (from, to) = (dir.file(&partition.to_string()), dir.file(&name));
-            dir.issue(Pending::Settle, IoOp::Rename { from, to }, out);
-            dir.issue(Pending::Aside, IoOp::SyncDir { path: dir.file("") }, out);
+        if dir.status != Status::Online {
+            return None;
         }
-        name
+        let name = names::aside_dir(partition, AsideReason::Stray, unique);
+        let (from, to) = (dir.file(&partition.to_string()), dir.file(&name));
+        dir.issue(Pending::Settle, IoOp::Rename { from, to }, out);
+        dir.issue(Pending::Aside, IoOp::SyncDir { path: dir.file("") }, out);
+        Some(name)
     }
 
     pub fn is_setting_aside(&self) -> bool {
@@ -526,6 +557,15 @@ impl Dir {
                     Err(error) => return Err(error.text),
                 }
             }
+            Pending::LoadTopicId(entry) => {
+                let name = self.found.entries[entry].name.clone();
+                let file = self.full_path(&format!("{name}/{}", names::PARTITION_METADATA));
+                if let Some(bytes) = loaded(result).map_err(failed)? {
+                    let id =
+                        checkpoints::decode_partition_metadata(&file, &bytes).map_err(|error| error.to_string())?;
+                    self.found.topic_ids.insert(name, id);
+                }
+            }
             Pending::Aside => {
                 result.map_err(failed)?;
                 return Ok(Some(DirEvent::SetAside));
@@ -539,6 +579,7 @@ impl Dir {
                 result.map_err(failed)?;
                 let file = &mut self.checkpoints[kind as usize];
                 file.written = file.in_flight.take();
+                file.done += 1;
                 self.write_queued(kind, out);
                 return Ok(Some(DirEvent::CheckpointWritten { dir: self.id, kind }));
             }
@@ -565,6 +606,13 @@ impl Dir {
                 self.issue(pending, IoOp::Load { path: self.file(name), limit_bytes }, out);
             }
         }
+        for (place, entry) in entries.iter().enumerate() {
+            if entry.is_dir && judge::is_partition(&entry.name) {
+                let path = self.file(&format!("{}/{}", entry.name, names::PARTITION_METADATA));
+                let op = IoOp::Load { path, limit_bytes: SMALL_FILE_BYTES_MAX };
+                self.issue(Pending::LoadTopicId(place), op, out);
+            }
+        }
         self.found.entries = entries;
     }
 
@@ -574,7 +622,18 @@ impl Dir {
             let path = self.file(names::META_PROPERTIES);
             self.issue(Pending::Settle, IoOp::Replace { path, content: meta.encode() }, out);
         }
-        let found = std::mem::take(&mut self.found);
+        let mut found = std::mem::take(&mut self.found);
+        let here: BTreeSet<&str> =
+            found.entries.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
+        for (kind, offsets) in &mut found.offsets {
+            // The name of a topic that is gone, which another may get: it is not to be recovered by these.
+            let before = offsets.len();
+            offsets.retain(|name, _| here.contains(name.to_string().as_str()));
+            if offsets.len() < before {
+                let (path, content) = (self.file(kind.file()), checkpoints::encode_offsets(offsets));
+                self.issue(Pending::Settle, IoOp::Replace { path, content }, out);
+            }
+        }
         if found.marker.is_some() {
             self.issue(Pending::Settle, IoOp::Remove { path: self.file(names::CLEAN_SHUTDOWN) }, out);
         }
@@ -597,7 +656,9 @@ impl Dir {
             return;
         }
         let Some(content) = file.queued.take() else { return };
+        file.begun += 1;
         if file.written.as_ref() == Some(&content) {
+            file.done += 1;
             return;
         }
         file.in_flight = Some(content.clone());

@@ -37,7 +37,7 @@ mod timestamps;
 
 pub use append::{Append, AppendError, Appended};
 pub use log::{LoadHints, Log, LogEvent, LogPlace, LogState};
-pub use log_dirs::{Booted, CheckpointKind, DirEvent, LogDirs, LogDirsConfig, VolumeSizes};
+pub use log_dirs::{Booted, CheckpointKind, CheckpointWrites, DirEvent, LogDirs, LogDirsConfig, VolumeSizes};
 pub use names::TopicPartition;
 pub use read::{Fetched, ReadOutcome};
 pub use settings::LogSettings;

@@ -1,7 +1,7 @@
 //! Reading a log back from the disk: after a clean stop, after a crash, and up to the place where it is to be cut.
 //!
 //! ```text
-//! List ─► partition.metadata, leader-epoch-checkpoint, log files opened
+//! List ─► leader-epoch-checkpoint, log files opened
 //!      ─► the newest producer snapshot that can be believed
 //!      ─► the active segment's indexes (after a clean stop)
 //!      ─► scan: the batches from where producers, epochs or the recovery point ask for it
@@ -16,7 +16,7 @@
 //! first before the torn one is cut, and no event says that the log is loaded before all it holds is stable.
 
 use super::append::producer_batch;
-use super::checkpoints::decode_partition_metadata;
+use super::checkpoints::encode_partition_metadata;
 use super::leader_epochs::LeaderEpochs;
 use super::log::{LoadHints, Log, LogEvent, LogState, PART, Pending, failure};
 use super::names::{self, FileKind, FileStage, ParsedFile};
@@ -27,7 +27,7 @@ use super::segment::{Indexes, Segment};
 use super::tail::{Tail, TailBatch};
 use crate::batch::{BatchHeader, Scan, ScanStop, ScannedBatch};
 use crate::buggify::Site;
-use crate::ids::{FileId, Offset, Uuid};
+use crate::ids::{FileId, Offset};
 use crate::io::{DirEntry, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::plant::Plant;
 use crate::probe::Probe;
@@ -38,7 +38,7 @@ use bytes::Bytes;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// No batch is larger. A length beyond is damage, and not believed for an allocation.
 const BATCH_BYTES_MAX: u64 = 256 << 20;
-/// `partition.metadata`, `leader-epoch-checkpoint`.
+/// `leader-epoch-checkpoint`.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 
@@ -46,7 +46,6 @@ const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoaderStep {
     List,
-    Metadata,
     Epochs,
     Opened {
         slot: usize,
@@ -81,7 +80,6 @@ pub(super) struct Loader {
     cut: Option<Offset>,
     /// Commands whose completion the next step waits for.
     outstanding: usize,
-    topic_id: Option<Uuid>,
     /// The checkpoint, as read.
     epochs: Option<LeaderEpochs>,
     found: Vec<FoundSegment>,
@@ -124,7 +122,6 @@ impl Log {
             hints,
             cut,
             outstanding: 0,
-            topic_id: None,
             epochs: None,
             found: Vec::new(),
             index_bytes: [None, None],
@@ -164,15 +161,6 @@ impl Log {
                 Ok(IoDone::Entries(entries)) => self.plan(now, entries, out),
                 other => return Err(failure(other)),
             },
-            LoaderStep::Metadata => {
-                if let Some(bytes) = file_content(result)? {
-                    match decode_partition_metadata(names::PARTITION_METADATA, &bytes) {
-                        Ok(topic_id) => self.loader().topic_id = Some(topic_id),
-                        Err(error) => return Err(error.to_string()),
-                    }
-                }
-                self.after_files(now, out)?;
-            }
             LoaderStep::Epochs => {
                 if let Some(bytes) = file_content(result)? {
                     match LeaderEpochs::decode(names::LEADER_EPOCH_CHECKPOINT, &bytes) {
@@ -264,11 +252,8 @@ impl Log {
                 self.issue(Pending::Tidy, IoOp::Remove { path }, out);
             }
         }
-        let limit_bytes = TEXT_BYTES_MAX;
-        let path = self.path(names::PARTITION_METADATA);
-        self.load_step(LoaderStep::Metadata, IoOp::Load { path, limit_bytes }, out);
         let path = self.path(names::LEADER_EPOCH_CHECKPOINT);
-        self.load_step(LoaderStep::Epochs, IoOp::Load { path, limit_bytes }, out);
+        self.load_step(LoaderStep::Epochs, IoOp::Load { path, limit_bytes: TEXT_BYTES_MAX }, out);
         for (slot, log) in logs.iter().enumerate() {
             let (file, path) = (self.new_file(), self.segment_path(log.base, FileKind::Log));
             self.segments.push(Segment::found(log.base, file, 0, now.wall));
@@ -741,6 +726,11 @@ impl Log {
             self.write_snapshot(out);
         }
         self.drop_stray_snapshots(out);
+        if !self.loader().hints.has_topic_id {
+            // A Kafka before KIP-516 wrote none, nor did a creation that a crash cut short.
+            let content = encode_partition_metadata(self.place.topic_id);
+            self.replace(names::PARTITION_METADATA, content, out);
+        }
         let dir = self.path("");
         self.load_step(LoaderStep::Settled, IoOp::SyncDir { path: dir }, out);
         Ok(())
@@ -769,7 +759,7 @@ impl Log {
         self.state = LogState::Open;
         events.push(match loader.cut {
             Some(_) => LogEvent::Truncated,
-            None => LogEvent::Loaded { topic_id: loader.topic_id },
+            None => LogEvent::Loaded,
         });
         // What was asked before a truncation.
         for job in &mut self.jobs {

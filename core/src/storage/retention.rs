@@ -238,7 +238,12 @@ impl Log {
         // What is on disk afterwards is all that counts: everything is written down, and read again up to `offset`.
         self.write_tails(out);
         self.leave_in_place(out);
-        let hints = LoadHints { clean: true, recovery_point: None, log_start: Some(self.log_start.min(offset)) };
+        let hints = LoadHints {
+            clean: true,
+            recovery_point: None,
+            log_start: Some(self.log_start.min(offset)),
+            has_topic_id: true,
+        };
         for slot in 0..self.segments.len() {
             self.issue(Pending::Step, IoOp::Close { file: self.segments[slot].file }, out);
         }
@@ -246,10 +251,16 @@ impl Log {
     }
 
     /// Deletes the log: its directory is renamed aside at once and removed after `file.delete.delay.ms`, which ends
-    /// with [`LogEvent::Deleted`](super::LogEvent). `unique` makes the name one that was never used.
-    pub fn delete(&mut self, now: Now, unique: Uuid, out: &mut Outbox) {
-        if matches!(self.state, LogState::Deleting | LogState::Deleted) {
-            return;
+    /// with [`LogEvent::Deleted`](super::LogEvent). `unique` makes the name one that was never used. True where it is
+    /// over at once: a log that is offline is left as it lies.
+    pub fn delete(&mut self, now: Now, unique: Uuid, out: &mut Outbox) -> bool {
+        match self.state {
+            LogState::Deleting | LogState::Deleted => return false,
+            LogState::Offline(_) => {
+                self.state = LogState::Deleted;
+                return true;
+            }
+            _ => {}
         }
         if self.is_open() {
             out.probe(Probe::LogDeletedOpen);
@@ -261,7 +272,7 @@ impl Log {
         let (from, root) = (self.path(""), self.root());
         self.rename_dir(name);
         let to = self.path("");
-        self.issue(Pending::Tidy, IoOp::Rename { from, to }, out);
+        self.issue(Pending::Renaming, IoOp::Rename { from, to }, out);
         self.issue(Pending::Renamed, IoOp::SyncDir { path: root }, out);
         let mut files: Vec<FileId> = self.segments.iter().map(|segment| segment.file).collect();
         files.extend(self.leaving.drain(..).map(|leaving| leaving.file));
@@ -276,5 +287,6 @@ impl Log {
         self.loader = None;
         self.unsynced_since = None;
         self.state = LogState::Deleting;
+        false
     }
 }

@@ -137,9 +137,9 @@ fn check_new_dirs(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String>
     Ok(())
 }
 
-/// Each partition lies in one directory, the metadata log in its own.
+/// Each partition of a topic lies in one directory, the metadata log in its own.
 fn check_places(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String> {
-    let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut places: BTreeMap<&str, Vec<(Option<Uuid>, &str)>> = BTreeMap::new();
     for dir in online {
         for name in dir.partition_dirs() {
             if name == METADATA_PARTITION_DIR && dir.id != config.metadata_dir {
@@ -150,7 +150,13 @@ fn check_places(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String> {
                     dir.path
                 ));
             }
-            if let Some(other) = places.insert(name, &dir.path) {
+            let topic_id = dir.found.topic_ids.get(name).copied();
+            // Of topics with other ids, all but one are gone, and are set aside later.
+            let same = |other: Option<Uuid>| topic_id.is_none() || other.is_none() || other == topic_id;
+            let others = places.entry(name).or_default();
+            let other = others.iter().find(|(id, _)| same(*id)).map(|(_, path)| *path);
+            others.push((topic_id, &dir.path));
+            if let Some(other) = other {
                 return Err(format!(
                     "the partition {name} lies in {other} and in {}. Move the one that is out of date out of log.dirs",
                     dir.path
@@ -159,6 +165,10 @@ fn check_places(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+pub(super) fn is_partition(name: &str) -> bool {
+    matches!(DirName::parse(name), DirName::Partition(_))
 }
 
 /// The remains of a deleted partition, whose removal a crash interrupted.
@@ -196,8 +206,8 @@ impl Dir {
 
     /// The names of the partitions' directories.
     fn partition_dirs(&self) -> impl Iterator<Item = &str> {
-        let is_partition = |name: &&str| matches!(DirName::parse(name), DirName::Partition(_));
-        self.found.entries.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).filter(is_partition)
+        let dirs = self.found.entries.iter().filter(|entry| entry.is_dir);
+        dirs.map(|entry| entry.name.as_str()).filter(|name| is_partition(name))
     }
 
     fn state(&self, directory_id: Uuid, notes: &mut Vec<(Level, String)>) -> DirState {
@@ -206,7 +216,9 @@ impl Dir {
         for entry in self.found.entries.iter().filter(|entry| entry.is_dir) {
             let place = self.full_path(&entry.name);
             match DirName::parse(&entry.name) {
-                DirName::Partition(partition) => partitions.push(partition),
+                DirName::Partition(partition) => {
+                    partitions.push((partition, self.found.topic_ids.get(&entry.name).copied()));
+                }
                 DirName::Aside(_, AsideReason::Delete) => {
                     notes.push((Level::Info, format!("removing {place}, which was deleted before")));
                 }

@@ -26,8 +26,8 @@ impl World {
         Self { dirs: vec![Tree::new(); count], ..Self::default() }
     }
 
-    fn put(&mut self, dir: usize, name: &str, content: &'static str) {
-        self.dirs[dir].insert(name.to_owned(), Some(Bytes::from_static(content.as_bytes())));
+    fn put(&mut self, dir: usize, name: &str, content: impl AsRef<[u8]>) {
+        self.dirs[dir].insert(name.to_owned(), Some(Bytes::copy_from_slice(content.as_ref())));
     }
 
     fn put_dir(&mut self, dir: usize, name: &str) {
@@ -80,10 +80,13 @@ impl World {
                     is_dir: content.is_none(),
                     len: content.as_ref().map_or(0, |bytes| bytes.len() as u64),
                 };
-                return Ok(IoDone::Entries(tree.iter().map(entry).collect()));
+                let entries = tree.iter().filter(|(name, _)| !name.contains('/'));
+                return Ok(IoDone::Entries(entries.map(entry).collect()));
             }
             IoOp::Load { path, limit_bytes } => {
-                let content = tree[&path.path].clone().unwrap();
+                let Some(content) = tree.get(&path.path).cloned().flatten() else {
+                    return Err(IoError { kind: IoErrorKind::NotFound, text: "no such file".to_owned() });
+                };
                 assert!(content.len() as u64 <= limit_bytes);
                 return Ok(IoDone::Bytes(content));
             }
@@ -200,7 +203,7 @@ fn what_lies_in_a_directory_is_found_and_deletions_are_finished() {
     let mut world = World::new(1);
     world.put(0, "meta.properties", META);
     world.put(0, "meta.properties.tmp", "vers");
-    world.put(0, "recovery-point-offset-checkpoint", "0\n1\nt 0 7\n");
+    world.put(0, "recovery-point-offset-checkpoint", "0\n2\ngone 0 5\nt 0 7\n");
     world.put(0, "log-start-offset-checkpoint", "0\n1\nt 0 3\n");
     world.put(0, "replication-offset-checkpoint", "0\n1\nt 0 9\n");
     for name in ["t-0", DELETED, "t-2.00000000000000000000000000000002-stray", "photos"] {
@@ -209,9 +212,12 @@ fn what_lies_in_a_directory_is_found_and_deletions_are_finished() {
     world.put(0, "t-9", "a file is no partition");
     let (_, booted) = world.boot(0);
     let state = &booted.unwrap().dirs[0];
-    assert_eq!(state.partitions, [TopicPartition::new("t", 0)]);
+    assert_eq!(state.partitions, [(TopicPartition::new("t", 0), None)]);
     assert_eq!(state.aside.len(), 1);
-    assert_eq!((state.recovery_points.clone(), state.log_starts.clone()), (offsets(&[("t", 7)]), offsets(&[("t", 3)])));
+    let recovery_points = state.recovery_points.get(&TopicPartition::new("t", 0));
+    assert_eq!((recovery_points, state.log_starts.clone()), (Some(&Offset(7)), offsets(&[("t", 3)])));
+    let written = world.text(0, "recovery-point-offset-checkpoint");
+    assert_eq!(written, Some("0\n1\nt 0 7\n"), "the name of a topic that is gone is free");
     assert_eq!(state.high_watermarks, offsets(&[("t", 9)]));
     assert!(!world.dirs[0].contains_key(DELETED) && !world.dirs[0].contains_key("meta.properties.tmp"));
     insta::assert_snapshot!(world.log.join("\n"), @"
@@ -554,4 +560,53 @@ fn an_empty_directory_of_the_metadata_log_beside_one_that_is_formatted_is_a_volu
     let expected = "/a is empty, while /b is formatted: the volume of the metadata log may not be mounted. Mount it; \
                     for a new cluster, empty the other directories of log.dirs too";
     assert_eq!(world.refusal(), expected);
+}
+
+#[test]
+fn a_partition_may_lie_in_several_directories_as_that_of_several_topics() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", META_B);
+    let ids = [Uuid::from_bytes([7; 16]), Uuid::from_bytes([9; 16])];
+    for (dir, id) in ids.into_iter().enumerate() {
+        world.put_dir(dir, "t-0");
+        world.put(dir, "t-0/partition.metadata", checkpoints::encode_partition_metadata(id));
+    }
+    let booted = world.boot(0).1.unwrap();
+    let found = booted.dirs.iter().flat_map(|dir| &dir.partitions).cloned().collect::<Vec<_>>();
+    assert_eq!(found, ids.map(|id| (TopicPartition::new("t", 0), Some(id))));
+    world.put(1, "t-0/partition.metadata", checkpoints::encode_partition_metadata(ids[0]));
+    assert_eq!(
+        world.refusal(),
+        "the partition t-0 lies in /a and in /b. Move the one that is out of date out of log.dirs"
+    );
+}
+
+#[test]
+fn a_checkpoint_is_written_once_what_was_handed_in_last_is() {
+    let mut world = World::new(1);
+    let (mut log_dirs, _) = world.boot(0);
+    let dir = LogDirId(0);
+    let mut out = Outbox::default();
+    log_dirs.write_checkpoint(dir, CheckpointKind::LogStart, &offsets(&[("t", 1)]), &mut out);
+    let first = log_dirs.writes(dir);
+    log_dirs.write_checkpoint(dir, CheckpointKind::LogStart, &offsets(&[("t", 2)]), &mut out);
+    log_dirs.write_checkpoint(dir, CheckpointKind::LogStart, &offsets(&[("t", 3)]), &mut out);
+    let last = log_dirs.writes(dir);
+    world.take(&mut out);
+    assert!(!log_dirs.has_written(dir, first));
+    assert!(world.step(&mut log_dirs));
+    assert!(log_dirs.has_written(dir, first) && !log_dirs.has_written(dir, last));
+    assert!(world.step(&mut log_dirs));
+    assert!(log_dirs.has_written(dir, last));
+    log_dirs.write_checkpoint(dir, CheckpointKind::LogStart, &offsets(&[("t", 3)]), &mut out);
+    assert!(log_dirs.has_written(dir, log_dirs.writes(dir)), "the file says so already");
+    for offset in [4, 5, 4] {
+        log_dirs.write_checkpoint(dir, CheckpointKind::LogStart, &offsets(&[("t", offset)]), &mut out);
+    }
+    world.take(&mut out);
+    let writes = log_dirs.writes(dir);
+    assert!(!log_dirs.has_written(dir, writes));
+    world.settle(&mut log_dirs);
+    assert!(log_dirs.has_written(dir, writes), "what was queued is what was being written");
 }

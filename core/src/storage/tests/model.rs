@@ -176,6 +176,7 @@ impl Checked {
             clean: false,
             recovery_point: Some(self.recovery_point),
             log_start: Some(self.log_start).filter(|start| *start > Offset(0)),
+            has_topic_id: true,
         };
         self.world.random = ChaCha8Rng::seed_from_u64(seed);
         self.world.crash();
