@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Watermark {
     rules: Rules,
-    sent: BTreeMap<OpId, (PartitionKey, i64)>,
+    /// How many records, and when.
+    sent: BTreeMap<OpId, (PartitionKey, i64, u64)>,
     /// What was known of a partition's high watermark, and when.
     floors: BTreeMap<PartitionKey, Vec<Floor>>,
+    /// When a node last lost what was not on stable storage.
+    lost_at: BTreeMap<u32, u64>,
 }
 
 /// From `at` on the high watermark is at least `offset`.
@@ -30,7 +33,12 @@ impl Watermark {
         Self { rules: rules.clone(), ..Self::default() }
     }
 
-    fn raise(&mut self, partition: PartitionKey, at: u64, offset: i64, why: &'static str) {
+    /// `asked_at`: what a relaxed partition told of before a power cut may be lost, late as the answer comes.
+    fn raise(&mut self, partition: PartitionKey, asked_at: u64, at: u64, offset: i64, why: &'static str) {
+        let lost_at = self.lost_at.get(&partition.node);
+        if self.rules.is_relaxed(partition) && lost_at.is_some_and(|lost_at| asked_at <= *lost_at) {
+            return;
+        }
         let floors = self.floors.entry(partition).or_default();
         if floors.last().is_none_or(|last| last.offset < offset) {
             floors.push(Floor { at, offset, why });
@@ -56,13 +64,13 @@ impl Checker for Watermark {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
             Fact::Sent { op, partition, values, .. } => {
-                self.sent.insert(*op, (*partition, values.len() as i64));
+                self.sent.insert(*op, (*partition, values.len() as i64, entry.at));
                 Ok(())
             }
             Fact::Acknowledged { op, base_offset } => {
-                let Some((partition, count)) = self.sent.remove(op) else { return Ok(()) };
+                let Some((partition, count, sent_at)) = self.sent.remove(op) else { return Ok(()) };
                 if let Some(base_offset) = base_offset {
-                    self.raise(partition, entry.at, base_offset + count, "acknowledged");
+                    self.raise(partition, sent_at, entry.at, base_offset + count, "acknowledged");
                 }
                 Ok(())
             }
@@ -76,15 +84,16 @@ impl Checker for Watermark {
                     return violation(NAME, *partition, text);
                 }
                 self.check_floor(*partition, *asked_at, *high_watermark, "the high watermark")?;
-                self.raise(*partition, entry.at, *high_watermark, "the high watermark");
+                self.raise(*partition, *asked_at, entry.at, *high_watermark, "the high watermark");
                 Ok(())
             }
             Fact::Listed { partition, asked_at, asked: Asked::Latest, offset, .. } => {
                 self.check_floor(*partition, *asked_at, *offset, "the latest offset")?;
-                self.raise(*partition, entry.at, *offset, "the latest offset");
+                self.raise(*partition, *asked_at, entry.at, *offset, "the latest offset");
                 Ok(())
             }
             Fact::CacheLost { node } => {
+                self.lost_at.insert(*node, entry.at);
                 let rules = &self.rules;
                 self.floors.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
                 Ok(())

@@ -78,11 +78,14 @@ pub struct Producer {
     now: u64,
     batches_made: u32,
     values_made: u32,
+    healed: bool,
 }
 
 /// Batches that may wait while there is no connection.
 const BACKLOG_MAX: usize = 20;
 const RETRY_NS: u64 = 30_000_000;
+/// Once all is healed: with the time of before, a slow disk would keep every batch from being acknowledged.
+const HEALED_TIMEOUT_MS: i32 = 5_000;
 const IDENTITY_TAG: u64 = u64::MAX - 1;
 
 impl Producer {
@@ -113,6 +116,7 @@ impl Producer {
             next_batch_at: 0,
             retry_at: 0,
             now: 0,
+            healed: false,
             batches_made: 0,
             values_made: 0,
             plan,
@@ -235,7 +239,7 @@ impl Producer {
         ProduceRequest::default()
             .with_transactional_id(None)
             .with_acks(self.plan.acks)
-            .with_timeout_ms(self.plan.timeout_ms)
+            .with_timeout_ms(if self.healed { HEALED_TIMEOUT_MS } else { self.plan.timeout_ms })
             .with_topic_data(topics.into_iter().map(topic).collect())
     }
 
@@ -403,6 +407,7 @@ impl Producer {
 
 impl Client for Producer {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
+        self.healed |= matches!(input, ClientInput::Healed);
         match self.session.handle(now, input, out) {
             Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
             Some(SessionEvent::Lost) => self.lose(now, out),

@@ -39,6 +39,7 @@ pub struct Reader {
     /// Where the application stands, by its own account.
     positions: BTreeMap<TopicPartition, i64>,
     ends: BTreeMap<TopicPartition, i64>,
+    ends_asked_at: u64,
     /// What could not be read, and when it is tried again.
     broken: BTreeMap<TopicPartition, u64>,
     assigned: bool,
@@ -50,6 +51,8 @@ pub struct Reader {
 }
 
 const RETRY_NS: u64 = 30_000_000;
+/// A relaxed topic that loses its end with the power has another.
+const ENDS_AGAIN_NS: u64 = 5_000_000_000;
 
 impl Reader {
     pub fn new(plan: ReaderPlan, setting: Setting) -> Self {
@@ -72,6 +75,7 @@ impl Reader {
             stream,
             positions: BTreeMap::new(),
             ends: BTreeMap::new(),
+            ends_asked_at: 0,
             broken: BTreeMap::new(),
             assigned: false,
             polling: false,
@@ -104,6 +108,9 @@ impl Reader {
                 all.push((partition, start));
             }
             self.call(now, Call::Assign(all), out);
+        }
+        if self.ends_again().is_some_and(|at| at <= now) {
+            self.ask_for_ends(now, out);
         }
         let due: Vec<TopicPartition> =
             self.broken.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| partition.clone()).collect();
@@ -218,8 +225,14 @@ impl Reader {
 
     fn ask_for_ends(&mut self, now: u64, out: &mut ClientOutbox) {
         self.finish = Finish::Asked;
+        self.ends_asked_at = now;
         let partitions = self.partitions.iter().map(|partition| (partition.clone(), OffsetSpec::Latest)).collect();
         self.call(now, Call::FindOffsets { id: now, partitions }, out);
+    }
+
+    fn ends_again(&self) -> Option<u64> {
+        let relaxed = self.finish == Finish::Reading && self.open().is_some_and(|open| self.is_relaxed(open));
+        relaxed.then_some(self.ends_asked_at + ENDS_AGAIN_NS)
     }
 
     /// A partition that is not read to its end.
@@ -285,7 +298,7 @@ impl Client for Reader {
     fn deadline(&self) -> Option<u64> {
         let next = (!self.polling && self.finish != Finish::Done).then_some(self.next_at);
         let broken = self.broken.values().min().copied();
-        [self.door.deadline(), next, broken].into_iter().flatten().min()
+        [self.door.deadline(), next, broken, self.ends_again()].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {

@@ -464,6 +464,7 @@ proptest! {
     #[test]
     fn a_crash_at_any_command_leaves_what_the_next_life_can_trust(lives in proptest::collection::vec(life(), 1..8)) {
         let mut world = World::new(2);
+        let topics = ["t", "u"];
         let mut identity: Option<(ByteString, Vec<Uuid>)> = None;
         let mut stopped_cleanly = [false; 2];
         let mut allowed: BTreeMap<(u16, usize), Vec<Offsets>> = BTreeMap::new();
@@ -493,10 +494,13 @@ proptest! {
                 }
             }
             // Logs are open now: only this life's own stop makes it clean.
+            for (dir, topic) in topics.into_iter().enumerate() {
+                world.put_dir(dir, &format!("{topic}-0"));
+            }
             stopped_cleanly = [false; 2];
             let mut out = Outbox::default();
             for (dir, kind, offset) in life.checkpoints {
-                let value = offsets(&[("t", offset)]);
+                let value = offsets(&[(topics[usize::from(dir)], offset)]);
                 log_dirs.write_checkpoint(LogDirId(dir), CheckpointKind::ALL[kind], &value, &mut out);
                 allowed.get_mut(&(dir, kind)).unwrap().push(value);
             }
