@@ -30,6 +30,8 @@ pub struct Bench<K: Client> {
     pub topics: BTreeMap<String, Vec<(i32, i32)>>,
     /// Whether connections open.
     pub reachable: bool,
+    /// Nothing is heard of connections that are being opened.
+    pub silent: bool,
     pub asked: VecDeque<Asked>,
     pub events: Vec<K::Event>,
     pub open: BTreeMap<ConnId, Address>,
@@ -47,6 +49,7 @@ impl<K: Client> Bench<K> {
             now,
             topics: BTreeMap::new(),
             reachable: true,
+            silent: false,
             asked: VecDeque::new(),
             events: Vec::new(),
             open: BTreeMap::new(),
@@ -78,6 +81,9 @@ impl<K: Client> Bench<K> {
                 match output {
                     Output::Connect(conn, address) => {
                         self.connects.push(address.clone());
+                        if self.silent {
+                            continue;
+                        }
                         if self.reachable {
                             self.open.insert(conn, address);
                             inputs.push_back(Input::Connected(conn));

@@ -14,6 +14,8 @@ pub struct Timestamps {
     answers: Vec<Answer>,
     /// How far a partition was known to be readable, and since when.
     known: BTreeMap<PartitionKey, Vec<(u64, i64)>>,
+    /// The furthest that DeleteRecords was asked to move a partition's start. A crash may take it back, as Kafka's does.
+    starts: BTreeMap<PartitionKey, i64>,
     /// Damaged partitions, and when they were repaired; damage of a time index never is.
     damaged: BTreeMap<PartitionKey, Option<u64>>,
     blurred: BTreeSet<PartitionKey>,
@@ -24,6 +26,8 @@ struct Answer {
     partition: PartitionKey,
     asked: Asked,
     asked_at: u64,
+    /// At or past the log's start of that time.
+    start: i64,
     offset: i64,
     timestamp: i64,
 }
@@ -61,7 +65,14 @@ impl Checker for Timestamps {
                 if in_doubt || self.blurred.contains(&partition) {
                     return Ok(());
                 }
-                self.answers.push(Answer { partition, asked, asked_at, offset: *offset, timestamp: *timestamp });
+                let start = self.starts.get(&partition).copied().unwrap_or(0);
+                self.answers.push(Answer { partition, asked, asked_at, start, offset: *offset, timestamp: *timestamp });
+            }
+            Fact::Trimming { partition, target } => {
+                // -1 stands for the high watermark, whatever it is.
+                let target = if *target < 0 { i64::MAX } else { *target };
+                let start = self.starts.entry(*partition).or_default();
+                *start = target.max(*start);
             }
             Fact::Damaged { partition, time_index: true } => drop(self.blurred.insert(*partition)),
             Fact::Damaged { partition, .. } => drop(self.damaged.insert(*partition, None)),
@@ -82,20 +93,21 @@ impl Checker for Timestamps {
 
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
         for answer in &self.answers {
-            let Answer { partition, asked, offset, timestamp, .. } = *answer;
+            let Answer { partition, asked, start, offset, timestamp, .. } = *answer;
             let empty = FinalLog::default();
             let log = finals.get(&partition).unwrap_or(&empty);
             let known_end = self.known_end(answer);
             // What has left the log meanwhile cannot be judged any more.
-            let readable = || log.records.iter().take_while(|record| record.offset < known_end);
+            let there = || log.records.iter().filter(|record| record.offset >= start);
+            let readable = || there().take_while(|record| record.offset < known_end);
             let wrong = match (asked, log.get(offset)) {
                 (Asked::Timestamp(_) | Asked::MaxTimestamp, None) if offset >= 0 && offset < log.start => None,
                 (Asked::Timestamp(wanted), None) => readable()
                     .find(|record| record.timestamp >= wanted)
                     .map(|record| format!("none was found from {wanted} on, and {} is", record.offset)),
                 (Asked::Timestamp(wanted), Some(record)) => {
-                    let before = log.records.iter().take_while(|record| record.offset < offset);
-                    let earlier = before.into_iter().find(|record| record.timestamp >= wanted);
+                    let mut before = there().take_while(|record| record.offset < offset);
+                    let earlier = before.find(|record| record.timestamp >= wanted);
                     if record.timestamp != timestamp || timestamp < wanted {
                         let has = record.timestamp;
                         Some(format!("from {wanted} on: {offset} with {timestamp}, and it has {has}"))
@@ -105,8 +117,10 @@ impl Checker for Timestamps {
                 }
                 // The newest of all may not have been readable yet, and then Kafka knows of none; or it stood before
                 // the log's start, in a segment that is still there.
-                (Asked::MaxTimestamp, None) => (!log.records.is_empty() && log.start == 0 && known_end >= log.end())
-                    .then(|| "no newest record, and there are some".into()),
+                (Asked::MaxTimestamp, None) => {
+                    (there().count() > 0 && log.start == 0 && start == 0 && known_end >= log.end())
+                        .then(|| "no newest record, and there are some".into())
+                }
                 (Asked::MaxTimestamp, Some(record)) => {
                     let newest = readable().map(|record| record.timestamp).max().unwrap_or(i64::MIN);
                     (record.timestamp != timestamp || timestamp < newest)
@@ -166,6 +180,19 @@ mod tests {
     fn what_has_left_the_log_is_not_asked_for() {
         let facts = vec![fetched(P, 3, &[record(2, 3)]), sent(9, P, 8..9), listed(Asked::Timestamp(1_002), 0, 1_005)];
         assert_eq!(judge(Timestamps::new(&rules()), facts, &[(P, &[record(2, 3)])]), Ok(()));
+    }
+
+    #[test]
+    fn what_a_crash_has_brought_back_was_not_asked_for() {
+        let log = [record(0, 5), record(1, 1), record(2, 3)];
+        let run = |target| {
+            let trimming = Fact::Trimming { partition: P, target };
+            let facts =
+                vec![fetched(P, 3, &log), trimming, sent(9, P, 8..9), listed(Asked::Timestamp(1_002), 2, 1_003)];
+            judge(Timestamps::new(&rules()), facts, &[(P, &log)])
+        };
+        assert_eq!((run(1), run(-1)), (Ok(()), Ok(())));
+        assert!(run(0).unwrap_err().contains("and 0 is before"));
     }
 
     #[test]

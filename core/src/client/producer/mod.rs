@@ -332,7 +332,9 @@ impl Producer {
     }
 
     fn next_moment(&self, now: Mono) -> Option<Mono> {
-        let mut moments = vec![self.identity_moment().filter(|_| self.wants_identity())];
+        // An identity whose moment has come waits for a connection.
+        let identity = self.identity_moment().filter(|at| self.wants_identity() && *at > now);
+        let mut moments = vec![identity];
         for (name, topic) in &self.topics {
             moments.push(topic.waiting.front().map(|one| one.since.plus_ms(self.config.max_block_ms)));
             for (partition, index) in topic.partitions.iter().zip(0..) {

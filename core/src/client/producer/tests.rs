@@ -312,6 +312,17 @@ fn a_flush_ends_the_linger_and_says_when_all_before_it_is_settled() {
 }
 
 #[test]
+fn a_producer_without_an_identity_waits_for_its_connection_and_not_for_time() {
+    let mut bench = bench(&[]);
+    bench.call(record(0));
+    let asked = bench.next();
+    bench.silent = true;
+    bench.cut(&asked);
+    bench.advance(20_000);
+    assert!(bench.connects.len() < 10, "{}", bench.connects.len());
+}
+
+#[test]
 fn an_idle_producer_asks_for_nothing_but_fresh_metadata() {
     let mut bench = bench(&[("linger.ms", "0"), ("acks", "1"), ("metadata.max.age.ms", "1000")]);
     bench.call(record(0));
