@@ -361,14 +361,15 @@ impl Log {
         };
         let mut slot = recover_from.min(last).min(self.segment_slot(producers_from));
         let has_bytes = self.segments.iter().any(|segment| segment.len > 0);
-        match epochs {
-            Some(epochs) => self.epochs = epochs,
-            None if has_bytes => slot = 0,
-            None => {}
+        // Where the checkpoint is missing, every batch is asked for its epoch.
+        let asks_all = epochs.is_none() && has_bytes;
+        if asks_all {
+            slot = 0;
         }
+        self.epochs = epochs.unwrap_or_default();
         let loader = self.loader();
         (loader.recover_from, loader.slot, loader.producers_from) = (recover_from, slot, producers_from);
-        if slot == last && recover_from > last && self.segments[last].len > 0 {
+        if slot == last && recover_from > last && !asks_all && self.segments[last].len > 0 {
             let base = self.segments[last].base;
             let limit_bytes = u64::from(self.settings.segment_index_bytes).max(16 << 20);
             for (step, kind) in

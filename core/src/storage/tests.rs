@@ -561,8 +561,10 @@ fn damage_below_the_recovery_point_is_reported_and_nothing_is_cut() {
 
 #[test]
 fn lost_epochs_are_rebuilt_from_the_batches() {
-    for content in [None, Some(&b"no checkpoint"[..])] {
-        let mut world = World::new(small_segments());
+    let one_segment = LogSettings { segment_bytes: 1 << 20, segment_index_bytes: 4_096, ..small_segments() };
+    let contents = [None, Some(&b"no checkpoint"[..])];
+    for (settings, content) in contents.into_iter().flat_map(|it| [(small_segments(), it), (one_segment.clone(), it)]) {
+        let mut world = World::new(settings);
         for epoch in [3, 3, 4, 7, 7, 7, 7, 7, 7, 8] {
             let batch = plain(&world);
             let appended = world.log.append(world.now, Append::Produced(&batch), LeaderEpoch(epoch), &mut world.out);
