@@ -15,7 +15,7 @@ use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
 
 /// The failure that is shrunk is the shortest of so many that has something to shrink.
-const FAILURES: usize = 8;
+const FAILURES: usize = 40;
 const EVENTS_MIN: u64 = 2_000;
 
 #[derive(Args)]
@@ -32,7 +32,7 @@ pub struct Planted {
     /// Threads; as many as the machine has cores if not told.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Shrink a failure of each: of the first eight the shortest of 2,000 events or more, or else the longest.
+    /// Shrink a failure of each: of the first forty the shortest of 2,000 events or more, or else the longest.
     #[arg(long)]
     minimise: bool,
     /// Shrink, and write each shrunk scenario into this directory.
