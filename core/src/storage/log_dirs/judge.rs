@@ -151,10 +151,10 @@ fn check_places(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String> {
                 ));
             }
             let topic_id = dir.found.topic_ids.get(name).copied();
-            // Of topics with other ids, all but one are gone, and are set aside later.
-            let same = |other: Option<Uuid>| topic_id.is_none() || other.is_none() || other == topic_id;
+            // Of topics with other ids, all but one are gone, and are set aside later. Without an id it may be a creation
+            // that a crash cut short.
             let others = places.entry(name).or_default();
-            let other = others.iter().find(|(id, _)| same(*id)).map(|(_, path)| *path);
+            let other = others.iter().find(|(id, _)| *id == topic_id).map(|(_, path)| *path);
             others.push((topic_id, &dir.path));
             if let Some(other) = other {
                 return Err(format!(

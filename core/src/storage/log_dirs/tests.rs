@@ -579,6 +579,9 @@ fn a_partition_may_lie_in_several_directories_as_that_of_several_topics() {
     let booted = world.boot(0).1.unwrap();
     let found = booted.dirs.iter().flat_map(|dir| &dir.partitions).cloned().collect::<Vec<_>>();
     assert_eq!(found, ids.map(|id| (TopicPartition::new("t", 0), Some(id))));
+    let unnamed = world.dirs[1].remove("t-0/partition.metadata");
+    let found: Vec<Option<Uuid>> = world.boot(0).1.unwrap().dirs.iter().map(|dir| dir.partitions[0].1).collect();
+    assert_eq!((found, unnamed.is_some()), (vec![Some(ids[0]), None], true), "a creation that a crash cut short");
     world.put(1, "t-0/partition.metadata", checkpoints::encode_partition_metadata(ids[0]));
     assert_eq!(
         world.refusal(),
