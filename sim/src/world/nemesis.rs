@@ -87,9 +87,15 @@ impl World {
                 if self.scenario.disk.directories == 1 || self.nodes[node].disk.is_damaged() {
                     return;
                 }
-                self.count("volumes unmounted");
                 self.end_process(node, Loss::Power, 1_000_000);
-                self.nodes[node].disk.unmount(dir % self.scenario.disk.directories);
+                let (dir, disk) = (dir % self.scenario.disk.directories, &mut self.nodes[node].disk);
+                // In the place of a volume that was never formatted the directory below it would be, and the node would
+                // refuse the empty volume ever after.
+                if !disk.files(dir).iter().any(|file| file == "meta.properties") {
+                    return;
+                }
+                disk.unmount(dir);
+                self.count("volumes unmounted");
                 self.events.push(self.now + for_ns, Event::Repair { node });
             }
             Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
