@@ -42,6 +42,7 @@ fuzz_target!(|input: &[u8]| {
         clean: flags & 1 == 1,
         recovery_point: (flags & 2 == 2).then(|| Offset(i64::from(flags >> 4) * 4)),
         log_start: (flags & 4 == 4).then_some(Offset(10)),
+        has_topic_id: flags & 8 == 8,
     };
     let Some(mut world) = World::load(disk, hints) else { return };
     let end = world.log.log_end_offset();
@@ -72,7 +73,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(world.log.state(), &LogState::Closed);
     let start = world.log.log_start_offset();
     for clean in [true, false] {
-        let hints = LoadHints { clean, recovery_point: Some(end + 1), log_start: Some(start) };
+        let hints = LoadHints { clean, recovery_point: Some(end + 1), log_start: Some(start), has_topic_id: true };
         world = World::load(world.disk, hints).expect("what was closed opens");
         assert_eq!((world.log.log_start_offset(), world.log.log_end_offset()), (start, end + 1));
     }
