@@ -172,9 +172,7 @@ impl Broker {
     }
 
     fn delete_topic(&mut self, now: Now, topic: Uuid, out: &mut Outbox) {
-        let logs = self.parts.partitions.of_topic(topic);
-        self.parts.partitions.hide(topic);
-        for log in logs {
+        for log in self.parts.partitions.hide(topic) {
             let unique = self.parts.draw_uuid();
             let partition = self.parts.partitions.get_mut(log).expect("of this topic");
             let index = partition.index();

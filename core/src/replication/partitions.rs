@@ -40,9 +40,9 @@ impl Partitions {
         self.by_log.get_mut(log.0.checked_sub(FIRST)? as usize)?.as_deref_mut()
     }
 
-    /// From now on the topic's partitions are found by their log ids alone: it is being deleted.
-    pub fn hide(&mut self, topic: Uuid) {
-        self.by_topic.retain(|(id, _), _| *id != topic);
+    /// From now on the topic's partitions are found by their log ids alone, which are yielded: it is being deleted.
+    pub fn hide(&mut self, topic: Uuid) -> Vec<LogId> {
+        self.by_topic.extract_if((topic, i32::MIN)..=(topic, i32::MAX), |_, _| true).map(|(_, log)| log).collect()
     }
 
     /// The log is gone.
