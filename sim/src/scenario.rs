@@ -303,6 +303,21 @@ fn smallest_segment(topics: &[TopicPlan]) -> u32 {
     segments.min().unwrap_or(1 << 20)
 }
 
+/// What of the broker's configuration is drawn: one seed among so many sets it, to one of these.
+const PROPERTIES: [(&str, u32, &[&str]); 11] = [
+    ("max.incremental.fetch.session.cache.slots", 3, &["0", "1", "2"]),
+    ("metadata.log.max.record.bytes.between.snapshots", 3, &["1", "500", "2000"]),
+    ("internal.metadata.log.segment.bytes", 3, &["1024", "4096"]),
+    ("log.flush.offset.checkpoint.interval.ms", 3, &["100", "1000"]),
+    ("log.flush.start.offset.checkpoint.interval.ms", 4, &["100", "1000"]),
+    ("replica.high.watermark.checkpoint.interval.ms", 4, &["20", "100"]),
+    ("metadata.log.max.snapshot.interval.ms", 4, &["1", "200"]),
+    ("max.request.partition.size.limit", 4, &["1", "2"]),
+    ("log.segment.delete.delay.ms", 4, &["0", "300"]),
+    ("log.index.size.max.bytes", 6, &["24", "120"]),
+    ("log.index.interval.bytes", 4, &["0", "64", "512"]),
+];
+
 fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     let mut set = |name: &str, value: &str| properties.insert(name.to_string(), value.to_string());
@@ -313,38 +328,11 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
     if topics.iter().any(TopicPlan::has_retention) || stream.one_in(5) {
         set("log.retention.check.interval.ms", ["100", "500", "1000"][stream.below(3) as usize]);
     }
-    if stream.one_in(3) {
-        set("max.incremental.fetch.session.cache.slots", ["0", "1", "2"][stream.below(3) as usize]);
-    }
-    if stream.one_in(3) {
-        set("metadata.log.max.record.bytes.between.snapshots", ["1", "500", "2000"][stream.below(3) as usize]);
-    }
-    if stream.one_in(3) {
-        set("internal.metadata.log.segment.bytes", ["1024", "4096"][stream.below(2) as usize]);
-    }
-    if stream.one_in(3) {
-        set("log.flush.offset.checkpoint.interval.ms", ["100", "1000"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("log.flush.start.offset.checkpoint.interval.ms", ["100", "1000"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("replica.high.watermark.checkpoint.interval.ms", ["20", "100"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("metadata.log.max.snapshot.interval.ms", ["1", "200"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("max.request.partition.size.limit", ["1", "2"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("log.segment.delete.delay.ms", ["0", "300"][stream.below(2) as usize]);
-    }
-    if stream.one_in(6) {
-        set("log.index.size.max.bytes", ["24", "120"][stream.below(2) as usize]);
-    }
-    if stream.one_in(4) {
-        set("log.index.interval.bytes", ["0", "64", "512"][stream.below(3) as usize]);
+    for (name, among, values) in PROPERTIES {
+        if stream.one_in(among) {
+            let value = stream.pick(values);
+            set(name, value);
+        }
     }
     properties
 }
