@@ -109,7 +109,6 @@ impl BatchBuilder {
             + varint_len(length(headers.len()))
             + headers.iter().map(|(key, value)| field_len(Some(key.as_bytes())) + field_len(*value)).sum::<usize>();
         let out = &mut self.bytes;
-        out.reserve(length + 5);
         put_varint(out, self::length(length));
         out.push(0);
         put_varlong(out, delta);

@@ -117,7 +117,8 @@ pub fn check_own_with(bytes: Bytes, limits: &BatchLimits, scratch: &mut Scratch)
     check_records(bytes, header, limits, scratch)
 }
 
-fn one_batch(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+/// The header of `bytes`, which must hold exactly one batch.
+pub(super) fn one_batch(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let (size, have) = (header.size_bytes(), bytes.len());
     if have < size {

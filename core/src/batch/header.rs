@@ -292,6 +292,7 @@ mod tests {
     #[test]
     fn the_last_sequence_starts_again_from_zero_after_the_greatest() {
         let at = |base_sequence| BatchHeader { base_sequence, ..header() }.last_sequence();
+        assert_eq!(at(0), 9);
         assert_eq!(at(50), 59);
         assert_eq!(at(i32::MAX - 9), i32::MAX);
         assert_eq!(at(i32::MAX - 8), 0);

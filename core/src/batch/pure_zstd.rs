@@ -17,11 +17,6 @@ impl<'a> Reader<'a> {
         Self { data, frame: None }
     }
 
-    /// How many bytes have not been read, at the end of a frame.
-    pub(super) fn left(&self) -> usize {
-        self.data.len()
-    }
-
     /// Passes over the frames that a decoder must ignore (RFC 8878, section 3.1.2).
     fn skip_skippable(&mut self) -> io::Result<()> {
         while let Some((head, rest)) = self.data.split_first_chunk::<8>() {
@@ -103,7 +98,7 @@ mod tests {
         let mut out = Vec::new();
         let mut reader = Reader::new(data);
         reader.read_to_end(&mut out)?;
-        assert_eq!(reader.left(), 0);
+        assert_eq!(reader.data, b"");
         Ok(out)
     }
 
@@ -139,5 +134,8 @@ mod tests {
             assert!(read(&frame[..frame.len() - len]).is_err(), "{len} bytes cut");
         }
         assert!(read(b"no frame").is_err());
+        // Each has half of the magic of a frame to be passed over.
+        assert!(read(b"\x5a\x2a\x4d\x19\x03\0\0\0abc").is_err());
+        assert!(read(b"\x4a\x2a\x4d\x18\x03\0\0\0abc").is_err());
     }
 }

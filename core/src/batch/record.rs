@@ -8,7 +8,7 @@
 //!
 //! A length of -1 is a null; a header's key is never null. The attributes are unused.
 
-use super::check::BatchLimits;
+use super::check::{BatchLimits, one_batch};
 use super::compression::{Codec, Scratch, decompress};
 use super::error::BatchError;
 use super::header::{BatchHeader, TimestampType};
@@ -92,9 +92,7 @@ fn walk_any_record<S: Source>(source: &mut S, index: i32) -> Result<RecordFacts,
     let value_len = body.varint()?;
     body.skip(value_len)?;
     let headers = body.varint()?;
-    if headers != 0 {
-        body.headers(headers)?;
-    }
+    body.headers(headers)?;
     if body.left != 0 {
         return Err(body.refuse("it is longer than its fields"));
     }
@@ -141,10 +139,10 @@ impl<S: Source> Body<'_, S> {
 
     #[inline(never)]
     fn headers(&mut self, count: i32) -> Result<(), BatchError> {
-        // Each takes two bytes at least.
-        if count < 0 || count as usize > self.left / 2 {
-            return Err(self.refuse("it claims more headers than it can hold"));
+        if count < 0 {
+            return Err(self.refuse("the number of its headers is negative"));
         }
+        // A count too great ends where the bytes do.
         for _ in 0..count {
             let key_len = self.varint()?;
             if key_len < 0 {
@@ -213,14 +211,7 @@ pub struct RecordIter {
 /// everything else is as strict as [`check_produced`](super::check_produced). Compressed records are decompressed
 /// here, within `limits`.
 pub fn records(batch: &Bytes, limits: &BatchLimits) -> Result<RecordIter, BatchError> {
-    let header = BatchHeader::parse(batch)?;
-    let (size, have) = (header.size_bytes(), batch.len());
-    if have < size {
-        return Err(BatchError::Incomplete { needed: size as u64, have: have as u64 });
-    }
-    if have > size {
-        return Err(BatchError::TrailingBytes { bytes: (have - size) as u64 });
-    }
+    let header = one_batch(batch)?;
     let records = batch.slice(BatchHeader::LEN..);
     let records = match header.codec()? {
         Codec::None => records,

@@ -41,17 +41,13 @@ impl<'a> Fields<'a> {
         Ok(byte)
     }
 
-    /// Passes over a field of `len` bytes, -1 for null. A lesser length is taken for one that is cut.
+    /// Passes over a field of `len` bytes, -1 for null. A lesser length is taken for one that is cut; whether the bytes
+    /// are there shows in the next read.
     #[inline(always)]
     pub(super) fn pass(&mut self, len: i32) -> Result<(), Malformed> {
-        if len == -1 {
-            return Ok(());
+        if len != -1 {
+            self.at += usize::try_from(len).map_err(|_| Malformed::Cut)?;
         }
-        let len = usize::try_from(len).map_err(|_| Malformed::Cut)?;
-        if len > self.bytes.len() - self.at {
-            return Err(Malformed::Cut);
-        }
-        self.at += len;
         Ok(())
     }
 

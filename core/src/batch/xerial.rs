@@ -214,4 +214,32 @@ mod tests {
         negative.extend_from_slice(&(-5i32).to_be_bytes());
         assert!(read(&negative).is_err());
     }
+
+    #[test]
+    fn a_later_version_of_the_framing_is_read_and_an_earlier_one_refused() {
+        let of_version = |version: i32| {
+            let mut bytes = framed(&[BLOCK]);
+            bytes[8..12].copy_from_slice(&version.to_be_bytes());
+            read(&bytes)
+        };
+        assert_eq!(of_version(2), Ok(b"tidelog".to_vec()));
+        assert!(of_version(0).is_err());
+        assert!(of_version(-1).is_err());
+    }
+
+    #[test]
+    fn blocks_hold_32_kib_however_they_are_written() {
+        let mut writer = Writer::new(Vec::new());
+        writer.write_all(&[7; 10]).unwrap();
+        writer.write_all(&[7; 70_000]).unwrap();
+        let bytes = writer.finish();
+        let mut rest = &bytes[HEADER_LEN..];
+        let mut sizes = Vec::new();
+        while let Some((len, after)) = rest.split_first_chunk::<4>() {
+            let (block, after) = after.split_at(u32::from_be_bytes(*len) as usize);
+            sizes.push(snap::raw::decompress_len(block).unwrap());
+            rest = after;
+        }
+        assert_eq!(sizes, [32_768, 32_768, 4_474]);
+    }
 }

@@ -52,6 +52,7 @@ fn a_batch_cut_at_any_byte_is_incomplete() {
         let error = check(whole.slice(..len)).unwrap_err();
         assert_eq!(error, BatchError::Incomplete { needed, have: len as u64 });
         assert_eq!(error.error_code(), ErrorCode::InvalidRecord);
+        assert_eq!(records(&whole.slice(..len), &BatchLimits::default()).unwrap_err(), error);
     }
 }
 
@@ -60,8 +61,10 @@ fn bytes_or_a_second_batch_after_the_first_are_refused() {
     let whole = produced(Codec::None, 5);
     let twice = [&whole[..], &whole[..]].concat();
     assert_eq!(check(twice.into()), Err(BatchError::TrailingBytes { bytes: whole.len() as u64 }));
-    let more = [&whole[..], &[0]].concat();
-    assert_eq!(check(more.into()), Err(BatchError::TrailingBytes { bytes: 1 }));
+    let more = Bytes::from([&whole[..], &[0]].concat());
+    let error = records(&more, &BatchLimits::default()).unwrap_err();
+    assert_eq!(error, BatchError::TrailingBytes { bytes: 1 });
+    assert_eq!(check(more), Err(error));
 }
 
 #[test]
@@ -107,6 +110,7 @@ fn records_that_are_not_what_they_claim_are_refused() {
     let texts: Vec<_> = [
         record(&[1, 1, 0, 9]),                             // longer than its fields
         record(&[1, 1]),                                   // no count of headers
+        record(&[2, 2, 0]),                                // nor here, after a key and a value
         record(&[&[1, 1][..], &MAX_VARINT].concat()),      // i32::MAX headers
         record(&[1, 1, 1]),                                // -1 headers
         record(&[1, 1, 2, 1, 1]),                          // a header without a key
@@ -120,6 +124,7 @@ fn records_that_are_not_what_they_claim_are_refused() {
         record(&[&[1][..], &MAX_VARINT].concat()),         // a value of 2 GiB
         record(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0]),  // a varint of six bytes
         vec![1, 0, 0, 0, 1, 1, 0],                         // a record of length -1
+        vec![16, 0, 0, 0, 1, 1, 0],                        // a record of two bytes more than there are
         [&MAX_VARINT[..], &[0, 0, 0, 1, 1, 0]].concat(),   // a record of 2 GiB
         vec![4, 0, 0, 0, 1, 1, 0],                         // a record that ends within its head
         [record(&[1, 1, 0]), vec![0]].concat(),            // a byte after the last record
@@ -156,6 +161,13 @@ fn timestamps_beyond_64_bits_are_refused_and_those_at_the_edge_are_not() {
     assert_eq!(at(i64::MAX, i64::MIN), Ok(-1));
     assert_eq!(at(i64::MIN, i64::MAX), Ok(-1));
     assert_eq!(at(i64::MIN, 0), Ok(NO_TIMESTAMP), "as Kafka has it: less than none is none");
+}
+
+#[test]
+#[should_panic(expected = "offsets are positive")]
+fn offsets_beyond_the_edge_are_never_assigned() {
+    let checked = check(produced(Codec::None, 10)).unwrap();
+    checked.assigned_header(Offset(i64::MAX - 9), LeaderEpoch(0), None);
 }
 
 #[test]
@@ -233,16 +245,98 @@ fn lz4_frames_that_consumers_cannot_read_are_refused() {
     };
     assert_eq!(with(|_| ()).as_deref(), Ok(records));
     for change in [
-        |frame: &mut Vec<u8>| frame[4] &= !0x20, // blocks that depend on each other
-        |frame: &mut Vec<u8>| frame[4] |= 0x01,  // a dictionary
-        |frame: &mut Vec<u8>| frame[5] = 0x30,   // a block size that does not exist
-        |frame: &mut Vec<u8>| frame[6] ^= 1,     // the checksum of the frame's header
+        |frame: &mut Vec<u8>| frame[6] ^= 1, // the checksum of the frame's header
         |frame: &mut Vec<u8>| frame.truncate(frame.len() - 4), // no end mark
         |frame: &mut Vec<u8>| frame.push(0),
         |frame: &mut Vec<u8>| frame[0] = 0x02,  // the magic of old frames
         |frame: &mut Vec<u8>| frame[10] = 0x7f, // a block of 2 GiB
     ] {
         assert!(matches!(with(change), Err(BatchError::Decompression { codec: Codec::Lz4, .. })));
+    }
+}
+
+/// Whether `frame` is read when its header is replaced by `header`, under any checksum of the header.
+fn is_read_with_lz4_header(frame: &[u8], header: &[u8]) -> bool {
+    (0..=255).any(|checksum| {
+        let frame = [&frame[..4], header, &[checksum], &frame[7..]].concat();
+        compression::decompress(Codec::Lz4, &frame, 1 << 20, &mut Scratch::default()).is_ok()
+    })
+}
+
+#[test]
+fn lz4_headers_that_consumers_cannot_read_are_refused_whatever_their_checksum() {
+    let frame = compression::compress(Codec::Lz4, 9, b"tidelog");
+    assert!(is_read_with_lz4_header(&frame, &[0x60, 0x40]));
+    for header in [
+        &[0x40, 0x40][..],                     // blocks that depend on each other
+        &[0x20, 0x40],                         // version 0
+        &[0xa0, 0x40],                         // version 2
+        &[0x61, 0x40, 0, 0, 0, 0],             // a dictionary
+        &[0x62, 0x40],                         // a reserved flag
+        &[0x60, 0x30],                         // a block size that does not exist
+        &[0x60, 0x41],                         // a reserved bit in the block size
+        &[0x68, 0x40, 8, 0, 0, 0, 0, 0, 0, 0], // a content of 8 bytes, which are 7
+    ] {
+        assert!(!is_read_with_lz4_header(&frame, header), "{header:x?}");
+    }
+}
+
+#[test]
+fn lz4_blocks_may_be_as_long_as_their_frame_says_and_no_longer() {
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+    use std::io::Write;
+    let frame = |size: BlockSize, data: &[u8]| {
+        let info = FrameInfo::new().block_size(size).block_mode(BlockMode::Independent);
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    };
+    // What no codec makes shorter.
+    let noise: Vec<u8> =
+        (0..4u64 << 17).flat_map(|n| (n * n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect();
+    for (size, len) in [
+        (BlockSize::Max64KB, 64 << 10),
+        (BlockSize::Max256KB, 256 << 10),
+        (BlockSize::Max1MB, 1 << 20),
+        (BlockSize::Max4MB, 4 << 20),
+    ] {
+        let full = frame(size, &noise[..len]);
+        assert_eq!(full.len(), 7 + 4 + len + 4, "one block");
+        let read = compression::decompress(Codec::Lz4, &full, len as u64, &mut Scratch::default()).unwrap();
+        assert!(read == noise[..len], "{len}");
+    }
+    let longer = frame(BlockSize::Max256KB, &noise[..65_537]);
+    assert!(is_read_with_lz4_header(&longer, &[0x60, 0x50]));
+    assert!(!is_read_with_lz4_header(&longer, &[0x60, 0x40]));
+}
+
+#[test]
+fn an_empty_lz4_block_hides_nothing_behind_it() {
+    let whole = produced(Codec::Lz4, 5);
+    let frame = &whole[BatchHeader::LEN..];
+    let (header, blocks) = frame[..frame.len() - 4].split_at(7);
+    let end = &[0; 4][..];
+    let (compressed, plain) = (&[1, 0, 0, 0, 0][..], &[0, 0, 0, 0x80][..]);
+    for frame in [
+        [header, blocks, compressed, blocks, end].concat(),
+        [header, blocks, plain, blocks, end].concat(),
+        [header, blocks, plain].concat(),
+    ] {
+        let error = compression::decompress(Codec::Lz4, &frame, 1 << 20, &mut Scratch::default()).unwrap_err();
+        assert!(matches!(error, BatchError::Decompression { codec: Codec::Lz4, .. }), "{error}");
+        let batch = sealed(&frame, |header| *header = BatchHeader::parse(&whole).unwrap());
+        assert_eq!(check(batch), Err(error));
+    }
+}
+
+#[test]
+fn decompressed_bytes_may_reach_their_limit_and_not_pass_it() {
+    let data = b"tidelog ".repeat(100);
+    for codec in Codec::ALL {
+        let compressed = compression::compress(codec, codec.default_level(), &data);
+        let within = |limit| compression::decompress(codec, &compressed, limit, &mut Scratch::default());
+        assert_eq!(within(800).as_ref(), Ok(&data), "{codec:?}");
+        assert!(within(799).is_err(), "{codec:?}");
     }
 }
 
@@ -260,6 +354,7 @@ fn one_scratch_serves_batch_after_batch_even_after_failures() {
             assert!(check_produced_with(whole, &BatchLimits::default(), &mut scratch).is_ok());
         }
     }
+    assert!(!scratch.window.is_empty(), "the memory is there for the next");
 }
 
 #[test]

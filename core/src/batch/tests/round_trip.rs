@@ -188,6 +188,31 @@ fn the_brokers_time_replaces_the_producers_where_the_topic_says_so() {
 }
 
 #[test]
+fn a_batch_with_the_brokers_time_keeps_it_when_it_is_checked_again() {
+    let checked = check_produced(produced(Codec::None, 10), &BatchLimits::default()).unwrap();
+    let log = joined(&checked.assign(Offset(90), LeaderEpoch(4), Some(WallMs(5))));
+    let again = check_own(log.clone(), &BatchLimits::default()).unwrap();
+    assert_eq!(again.header().max_timestamp, 5);
+    assert_eq!(joined(&again.assign(Offset(90), LeaderEpoch(4), None)), log);
+}
+
+#[test]
+fn a_builder_says_how_many_records_it_holds_and_how_large_their_batch_will_be() {
+    let mut builder = BatchBuilder::new();
+    assert_eq!((builder.records_count(), builder.size_bytes()), (0, BatchHeader::LEN));
+    builder.push(1, Some(b"key"), None, &[]).push(2, None, Some(&[b'x'; 300]), &[("h", None)]);
+    assert_eq!(builder.records_count(), 2);
+    assert_eq!(builder.size_bytes(), builder.build().len());
+}
+
+#[test]
+fn codecs_have_the_names_of_compression_type() {
+    let named = ["none", "gzip", "snappy", "lz4", "zstd"].map(Codec::from_name);
+    assert_eq!(named, Codec::ALL.map(Some));
+    assert_eq!(Codec::from_name("producer"), None);
+}
+
+#[test]
 fn the_records_are_not_copied_on_the_way_into_a_log() {
     let batch = produced(Codec::None, 10);
     let checked = check_produced(batch.clone(), &BatchLimits::default()).unwrap();
@@ -232,8 +257,17 @@ fn a_compacted_batch_with_gaps_is_read_back() {
     });
     let offsets: Vec<_> = read(&batch).iter().map(|record| record.offset.0).collect();
     assert_eq!(offsets, [102, 107]);
-    let emptied = super::sealed(&[], |header| (header.last_offset_delta, header.records_count) = (9, 0));
-    assert_eq!(read(&emptied), []);
+}
+
+#[test]
+fn a_batch_that_compaction_has_emptied_is_read_whatever_its_codec() {
+    for codec in Codec::ALL {
+        let emptied = super::sealed(&[], |header| {
+            header.attributes = codec.id();
+            (header.last_offset_delta, header.records_count) = (9, 0);
+        });
+        assert_eq!(read(&emptied), []);
+    }
 }
 
 #[test]
@@ -269,6 +303,25 @@ fn a_control_batch_reads_back_and_is_only_for_brokers() {
     for id in -1..9 {
         assert_eq!(ControlType::from_id(id).id(), id);
     }
+}
+
+#[test]
+fn control_records_of_later_versions_are_read_and_those_of_negative_ones_refused() {
+    let kind = |key: &[u8]| {
+        let key = Some(Bytes::copy_from_slice(key));
+        let record = Record { offset: Offset::ZERO, timestamp: 0, key, value: None, headers: vec![] };
+        ControlRecord::parse(&record).map(|control| control.kind)
+    };
+    assert_eq!(kind(&[0, 1, 0, 2]), Ok(ControlType::LeaderChange));
+    assert_eq!(kind(&[0x7f, 0xff, 0, 1, 9]), Ok(ControlType::Commit));
+    assert!(kind(&[0x80, 0, 0, 2]).is_err());
+    assert!(kind(&[0, 0, 0]).is_err());
+    let epoch = |value: &[u8]| {
+        ControlRecord { kind: ControlType::Abort, value: Bytes::copy_from_slice(value) }.coordinator_epoch()
+    };
+    assert_eq!(epoch(&[0x7f, 0xff, 0, 0, 0, 7, 9]), Ok(7));
+    assert!(epoch(&[0x80, 0, 0, 0, 0, 7]).is_err());
+    assert!(epoch(&[0; 5]).is_err());
 }
 
 #[test]

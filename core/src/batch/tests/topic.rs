@@ -41,6 +41,17 @@ fn a_record_without_a_timestamp_is_always_in_time() {
 }
 
 #[test]
+fn of_records_with_one_timestamp_the_first_is_remembered() {
+    let places = |timestamps: &[i64]| {
+        let checked = batch(timestamps);
+        (checked.facts().min_timestamp_delta, checked.facts().max_timestamp_delta)
+    };
+    assert_eq!(places(&[7, 5, 9, 9, 5]), (1, 2));
+    assert_eq!(places(&[NO_TIMESTAMP, 5, 5]), (1, 1));
+    assert_eq!(places(&[NO_TIMESTAMP, NO_TIMESTAMP]), (0, 0));
+}
+
+#[test]
 fn the_producers_timestamps_do_not_matter_where_the_broker_sets_them() {
     let rules = TopicBatchRules {
         timestamp_type: TimestampType::LogAppendTime,
