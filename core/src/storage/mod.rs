@@ -29,7 +29,7 @@ mod segment;
 mod settings;
 mod tail;
 #[cfg(test)]
-mod test_disk;
+pub mod test_disk;
 #[cfg(test)]
 mod tests;
 pub mod time_index;

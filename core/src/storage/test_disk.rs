@@ -124,12 +124,18 @@ impl TestDisk {
                 if !path.is_empty() && !self.seen.1.contains(&path) {
                     return Err(missing(&path));
                 }
-                let entry = |(name, inode): (&String, &usize)| DirEntry {
-                    name: name.rsplit('/').next().unwrap().into(),
+                let name = |path: &str| path.rsplit('/').next().unwrap().to_string();
+                let files = self.seen.0.iter().filter(|(file, _)| parent(file) == path);
+                let files = files.map(|(file, inode)| DirEntry {
+                    name: name(file),
                     is_dir: false,
                     len: self.inodes[*inode].seen.len() as u64,
-                };
-                Ok(IoDone::Entries(self.seen.0.iter().filter(|(name, _)| parent(name) == path).map(entry).collect()))
+                });
+                let dirs = self.seen.1.iter().filter(|dir| parent(dir) == path);
+                let dirs = dirs.map(|dir| DirEntry { name: name(dir), is_dir: true, len: 0 });
+                let mut entries: Vec<DirEntry> = files.chain(dirs).collect();
+                entries.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok(IoDone::Entries(entries))
             }
             IoOp::CreateDir { path } => {
                 self.change_names(parent(&path.path), Entry::MakeDir(path.path.clone()));
@@ -271,6 +277,12 @@ impl TestDisk {
             }
         }
         self.seen = self.stable.clone();
+        self.open.clear();
+        self.closed.clear();
+    }
+
+    /// The process ends: what it has written is there.
+    pub fn process_ends(&mut self) {
         self.open.clear();
         self.closed.clear();
     }
