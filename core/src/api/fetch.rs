@@ -132,13 +132,19 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         };
         let mut answer = skeleton(parts, log, target);
         let partition = parts.partitions.get_mut(log).expect("just found");
-        if let Some((epoch, end)) =
-            partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset))
-        {
-            answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
-            fetch.pass.urgent = true;
-            fetch.pass.answers.push(answer);
-            continue;
+        match partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset)) {
+            Ok(None) => {}
+            Ok(Some((epoch, end))) => {
+                answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
+                fetch.pass.urgent = true;
+                fetch.pass.answers.push(answer);
+                continue;
+            }
+            Err(error) => {
+                fetch.pass.urgent = true;
+                fetch.pass.answers.push(refusal(target.partition, error));
+                continue;
+            }
         }
         let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
         let first = fetch.pass.bytes == 0;

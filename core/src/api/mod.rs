@@ -22,6 +22,8 @@ mod pending;
 mod prepare;
 pub mod produce;
 mod replies;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 pub use commit::{AfterCommit, Commits};

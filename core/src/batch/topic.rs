@@ -86,7 +86,7 @@ impl CheckedBatch {
         let untimely = records.len() > keys;
         records.sort_by_key(|record| record.batch_index);
         Err(if untimely {
-            let message = "one or more records have been rejected due to invalid timestamps".into();
+            let message = "One or more records have been rejected due to invalid timestamp".into();
             BatchError::Timestamps { message, records }
         } else {
             let message = "one or more records have been rejected: a compacted topic takes no record without a key";

@@ -156,14 +156,14 @@ impl Partition {
         self.rules.allows_delete
     }
 
-    /// Whether this replica may answer for a client that believes in leader epoch `current` (KIP-320).
+    /// Whether this replica may answer for a client that believes in leader epoch `current` (KIP-320); negative: in any.
     pub fn check_leader(&self, current: LeaderEpoch) -> Result<(), ErrorCode> {
         match self.log.state() {
             LogState::Open => {}
             LogState::Offline(_) => return Err(ErrorCode::KafkaStorageError),
             _ => return Err(ErrorCode::NotLeaderOrFollower),
         }
-        if current == LeaderEpoch::UNKNOWN || current == self.leader_epoch {
+        if current.0 < 0 || current == self.leader_epoch {
             Ok(())
         } else if current < self.leader_epoch {
             Err(ErrorCode::FencedLeaderEpoch)
@@ -257,13 +257,22 @@ impl Partition {
     }
 
     /// Where a reader's log leaves this one, if it does: the largest epoch not past the reader's and the end of
-    /// it (KIP-595). `last_fetched`: the epoch of the reader's last record, unknown where it does not say.
-    pub fn divergence(&self, last_fetched: LeaderEpoch, offset: Offset) -> Option<(LeaderEpoch, Offset)> {
-        if last_fetched == LeaderEpoch::UNKNOWN {
-            return None;
+    /// it (KIP-595). `last_fetched`: the epoch of the reader's last record, negative where it does not say.
+    ///
+    /// Errors: `OffsetOutOfRange` where the epoch is later than any here, and where `offset` is below the log's start.
+    pub fn divergence(
+        &self,
+        last_fetched: LeaderEpoch,
+        offset: Offset,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+        if last_fetched.0 < 0 {
+            return Ok(None);
         }
         let (epoch, end) = self.end_offset_for_epoch(last_fetched);
-        (epoch < last_fetched || end < offset).then_some((epoch, end))
+        if epoch == LeaderEpoch::UNKNOWN || offset < self.log.log_start_offset() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        Ok((epoch < last_fetched || end < offset).then_some((epoch, end)))
     }
 
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {

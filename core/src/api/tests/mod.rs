@@ -1,0 +1,330 @@
+//! The whole broker behind its door, with a disk in memory: what a client asks, and what it is answered when.
+
+mod fetch;
+mod partitions;
+mod produce;
+
+use crate::batch::{BatchBuilder, BatchLimits, check_produced};
+use crate::broker::Broker;
+use crate::config::BrokerConfig;
+use crate::ids::{ConnId, FileId, Uuid};
+use crate::io::{Input, IoCommand, IoCompletion, IoOp, Outbox, Output, Request, Response};
+use crate::storage::test_disk::TestDisk;
+use crate::time::{Mono, Now, WallMs};
+use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use crate::wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use crate::wire::messages::produce_response::PartitionProduceResponse;
+use crate::wire::messages::{CreateTopicsRequest, DeleteRecordsRequest, ProduceRequest};
+use crate::wire::{ErrorCode, Records, RecordsChunk, RequestBody, RequestHeader, ResponseBody};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// When a bench begins, in milliseconds since 1970.
+const START_MS: i64 = 1_700_000_000_000;
+/// The connection that is asked for where a test does not say.
+const CONN: ConnId = ConnId(1);
+
+/// A broker that is up, and one client with a few connections.
+struct Bench {
+    config: BrokerConfig,
+    broker: Broker,
+    /// One for each of `log.dirs`.
+    disks: Vec<TestDisk>,
+    files: BTreeMap<FileId, usize>,
+    now: Now,
+    /// Commands of this kind wait until [`Bench::release`].
+    held: Option<fn(&IoOp) -> bool>,
+    waiting: VecDeque<IoCommand>,
+    correlation_id: i32,
+    answers: BTreeMap<i32, ResponseBody>,
+    closed: Vec<(ConnId, &'static str)>,
+    stopped: bool,
+}
+
+impl Bench {
+    fn new(properties: &[(&str, &str)]) -> Self {
+        let (config, warnings) = BrokerConfig::from_properties(properties.iter().copied()).expect("a valid config");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let dirs = config.log_dirs.len();
+        let mut bench = Self {
+            broker: Broker::new(config.clone(), [7; 32]),
+            config,
+            disks: vec![TestDisk::default(); dirs],
+            files: BTreeMap::new(),
+            now: Now { mono: Mono(1), wall: WallMs(START_MS) },
+            held: None,
+            waiting: VecDeque::new(),
+            correlation_id: 0,
+            answers: BTreeMap::new(),
+            closed: Vec::new(),
+            stopped: false,
+        };
+        assert!(bench.handle(Input::Boot), "the broker comes up");
+        bench
+    }
+
+    /// The process ends, clean stop or not, and another comes up on what the machine holds.
+    fn start(&mut self) {
+        self.disks.iter_mut().for_each(TestDisk::process_ends);
+        self.files.clear();
+        self.waiting.clear();
+        self.stopped = false;
+        self.broker = Broker::new(self.config.clone(), [8; 32]);
+        assert!(self.handle(Input::Boot), "the broker comes up again");
+    }
+
+    fn stop(&mut self) {
+        self.handle(Input::Stop);
+    }
+
+    /// Where a log directory may fail and the broker goes on: that of the metadata is another.
+    fn with_two_log_dirs() -> Self {
+        Self::new(&[("log.dirs", "meta,topics"), ("metadata.log.dir", "meta")])
+    }
+
+    /// The disk of the one that has no metadata log, and so the first topic's partition.
+    fn disk_of_topics(&mut self) -> &mut TestDisk {
+        assert!(self.disks[1].names().iter().any(|name| name.starts_with("t-0/")), "{:?}", self.disks[1].names());
+        &mut self.disks[1]
+    }
+
+    fn execute(&mut self, command: IoCommand) -> IoCompletion {
+        let dir = match &command.op {
+            IoOp::List { path }
+            | IoOp::CreateDir { path }
+            | IoOp::SyncDir { path }
+            | IoOp::Rename { from: path, .. }
+            | IoOp::Remove { path }
+            | IoOp::RemoveDir { path }
+            | IoOp::Load { path, .. }
+            | IoOp::Replace { path, .. } => path.dir.0 as usize,
+            IoOp::Open { file, path, .. } => {
+                self.files.insert(*file, path.dir.0 as usize);
+                path.dir.0 as usize
+            }
+            IoOp::Write { file, .. }
+            | IoOp::Read { file, .. }
+            | IoOp::SetLen { file, .. }
+            | IoOp::Sync { file }
+            | IoOp::Close { file } => self.files[file],
+            IoOp::Volume { dir } => dir.0 as usize,
+        };
+        self.disks[dir].execute(command)
+    }
+
+    /// Hands something in and carries out what comes of it; whether the broker has come up by it.
+    fn handle(&mut self, input: Input) -> bool {
+        let (mut inputs, mut ready) = (VecDeque::from([input]), false);
+        while let Some(input) = inputs.pop_front() {
+            let mut out = Outbox::default();
+            self.broker.handle(self.now, input, &mut out);
+            self.broker.verify();
+            for output in out.outputs {
+                match output {
+                    Output::Respond(_, response) => {
+                        let Response { correlation_id, body, .. } = *response;
+                        assert!(self.answers.insert(correlation_id, body).is_none(), "answered twice");
+                    }
+                    Output::Close(conn, why) => self.closed.push((conn, why)),
+                    Output::Io(command) if self.waits(&command) => self.waiting.push_back(command),
+                    Output::Io(command) => inputs.push_back(Input::Io(self.execute(command))),
+                    Output::Ready => ready = true,
+                    Output::Fatal(text) => panic!("{text}"),
+                    Output::Stopped => self.stopped = true,
+                    Output::Event(_) => {}
+                }
+            }
+        }
+        ready
+    }
+
+    /// Commands of one lane come in their order, but for reads.
+    fn waits(&self, command: &IoCommand) -> bool {
+        let is_read = |command: &IoCommand| matches!(command.op, IoOp::Read { .. });
+        let behind = |other: &IoCommand| other.id.owner == command.id.owner && !is_read(other);
+        self.held.is_some_and(|held| held(&command.op)) || (!is_read(command) && self.waiting.iter().any(behind))
+    }
+
+    /// From now on the disk takes its time for these.
+    fn hold(&mut self, held: fn(&IoOp) -> bool) {
+        self.held = Some(held);
+    }
+
+    /// The disk does what it was asked to, and all that comes after at once.
+    fn release(&mut self) {
+        self.held = None;
+        while let Some(command) = self.waiting.pop_front() {
+            let completion = self.execute(command);
+            self.handle(Input::Io(completion));
+        }
+    }
+
+    /// The disk does what it was asked to last, and all that comes of it.
+    fn release_last(&mut self) {
+        self.held = None;
+        let command = self.waiting.pop_back().expect("something waits");
+        let completion = self.execute(command);
+        self.handle(Input::Io(completion));
+    }
+
+    /// So much time goes by, to the millisecond of every deadline.
+    fn pass(&mut self, ms: i64) {
+        let until = self.now.mono.plus_ms(ms);
+        while let Some((deadline, _)) = self.broker.deadline().filter(|(deadline, _)| *deadline <= until) {
+            self.at(deadline.max(self.now.mono));
+            self.handle(Input::Tick);
+        }
+        self.at(until);
+    }
+
+    fn at(&mut self, mono: Mono) {
+        self.now = Now { mono, wall: WallMs(START_MS + (mono.0 / 1_000_000) as i64) };
+    }
+
+    /// Sends a request; its answer is asked for by the number that is given back.
+    fn send(&mut self, api_version: i16, body: RequestBody) -> i32 {
+        self.send_on(CONN, api_version, body)
+    }
+
+    fn send_on(&mut self, conn: ConnId, api_version: i16, body: RequestBody) -> i32 {
+        self.correlation_id += 1;
+        let header = RequestHeader {
+            api_key: body.api_key(),
+            api_version,
+            correlation_id: self.correlation_id,
+            client_id: None,
+        };
+        let batches = match &body {
+            RequestBody::Produce(produce) => {
+                let data = produce.topic_data.iter().flat_map(|topic| &topic.partition_data);
+                let records = data.map(|data| data.records.as_ref().and_then(Records::bytes).unwrap_or_default());
+                records.map(|records| check_produced(records, &BatchLimits::default())).collect()
+            }
+            _ => Vec::new(),
+        };
+        let request = Request { conn, listener: 0, header, body, batches };
+        self.handle(Input::Request(Box::new(request)));
+        self.correlation_id
+    }
+
+    fn answer(&mut self, sent: i32) -> Option<ResponseBody> {
+        self.answers.remove(&sent)
+    }
+
+    /// Sends a request that is answered at once.
+    #[track_caller]
+    fn ask(&mut self, api_version: i16, body: RequestBody) -> ResponseBody {
+        let sent = self.send(api_version, body);
+        self.answer(sent).expect("an answer at once")
+    }
+
+    #[track_caller]
+    fn create(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Uuid {
+        let configs = configs.iter().map(|(name, value)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+            ..Default::default()
+        });
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: configs.collect(),
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+        match self.ask(7, RequestBody::CreateTopics(request)) {
+            ResponseBody::CreateTopics(response) => {
+                assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+                response.topics[0].topic_id
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Deletes records, and gives the low watermark back.
+    #[track_caller]
+    fn delete_records(&mut self, topic: &str, offset: i64) -> i64 {
+        self.delete_on(CONN, topic, offset)
+    }
+
+    #[track_caller]
+    fn delete_on(&mut self, conn: ConnId, topic: &str, offset: i64) -> i64 {
+        let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset, ..Default::default() }];
+        let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions, ..Default::default() }];
+        let request = DeleteRecordsRequest { topics, timeout_ms: 1_000, ..Default::default() };
+        let sent = self.send_on(conn, 2, RequestBody::DeleteRecords(request));
+        match self.answer(sent).expect("an answer at once") {
+            ResponseBody::DeleteRecords(response) => response.topics[0].partitions[0].low_watermark,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends one batch to partition 0 of a topic, by its name.
+    fn send_batch(&mut self, topic: &str, acks: i16, batch: Bytes) -> i32 {
+        self.send(9, RequestBody::Produce(to_partitions(topic, acks, &[(0, batch)])))
+    }
+
+    /// What became of it.
+    #[track_caller]
+    fn produced(&mut self, sent: i32) -> PartitionProduceResponse {
+        let mut answers = self.all_produced(sent);
+        assert_eq!(answers.len(), 1);
+        answers.remove(0)
+    }
+
+    #[track_caller]
+    fn all_produced(&mut self, sent: i32) -> Vec<PartitionProduceResponse> {
+        match self.answer(sent).expect("an answer") {
+            ResponseBody::Produce(mut response) => response.responses.remove(0).partition_responses,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Appends some values to partition 0 in one batch; yields its base offset.
+    #[track_caller]
+    fn append(&mut self, topic: &str, values: &[&str]) -> i64 {
+        let sent = self.send_batch(topic, -1, batch(values));
+        let answer = self.produced(sent);
+        assert_eq!(answer.error_code, 0, "{answer:?}");
+        answer.base_offset
+    }
+
+    /// The bytes of a response, read from the disk where it names a slice of a file.
+    fn bytes(&self, records: &Records) -> Vec<u8> {
+        let pieces = records.chunks.iter().map(|chunk| match chunk {
+            RecordsChunk::Bytes(bytes) => bytes.to_vec(),
+            RecordsChunk::File(slice) => {
+                self.disks[self.files[&slice.file]].slice(slice.file, slice.position, slice.len).to_vec()
+            }
+        });
+        pieces.flatten().collect()
+    }
+}
+
+fn batch(values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        builder.push(START_MS, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build()
+}
+
+fn to_partitions(topic: &str, acks: i16, batches: &[(i32, Bytes)]) -> ProduceRequest {
+    let data = batches.iter().map(|(index, batch)| PartitionProduceData {
+        index: *index,
+        records: Some(Records::from(batch.clone())),
+        ..Default::default()
+    });
+    let topic = TopicProduceData { name: topic.into(), partition_data: data.collect(), ..Default::default() };
+    ProduceRequest { acks, timeout_ms: 1_500, topic_data: vec![topic], ..Default::default() }
+}
+
+fn is_sync(op: &IoOp) -> bool {
+    matches!(op, IoOp::Sync { .. })
+}
+
+fn code(error: ErrorCode) -> i16 {
+    error.code()
+}

@@ -1,0 +1,186 @@
+//! What becomes of a partition: its configuration, its directory, its topic, the broker's stop and next start.
+
+use super::*;
+use crate::batch::{BatchHeader, Codec};
+use crate::wire::messages::delete_topics_request::DeleteTopicState;
+use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use crate::wire::messages::{DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest};
+
+impl Bench {
+    #[track_caller]
+    fn set(&mut self, topic: &str, name: &str, value: &str) {
+        let config = AlterableConfig { name: name.into(), value: Some(value.into()), ..Default::default() };
+        let resource = AlterConfigsResource {
+            resource_type: 2,
+            resource_name: topic.into(),
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        match self.ask(1, RequestBody::IncrementalAlterConfigs(request)) {
+            ResponseBody::IncrementalAlterConfigs(response) => assert_eq!(response.responses[0].error_code, 0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn produce(&mut self, topic: &str, batch: Bytes) -> i16 {
+        let sent = self.send_batch(topic, -1, batch);
+        self.produced(sent).error_code
+    }
+
+    /// What a partition of a topic is answered when it is read from its beginning: the error, and the bytes.
+    fn read(&mut self, topic: &str, partition: i32, epoch: i32) -> (i16, Vec<u8>) {
+        let partition = FetchPartition {
+            partition,
+            current_leader_epoch: epoch,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
+        let request = FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() };
+        match self.ask(12, RequestBody::Fetch(request)) {
+            ResponseBody::Fetch(response) => {
+                let answer = &response.responses[0].partitions[0];
+                (answer.error_code, self.bytes(answer.records.as_ref().expect("records")))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_config_that_changes_holds_from_the_next_batch_on() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 2, &[]);
+    let large = || batch(&[&"x".repeat(1_000)]);
+    assert_eq!(bench.produce("t", large()), 0);
+    bench.set("t", "max.message.bytes", "500");
+    assert_eq!(bench.produce("t", large()), code(ErrorCode::MessageTooLarge));
+    bench.set("t", "max.message.bytes", "5000");
+    assert_eq!(bench.produce("t", large()), 0);
+}
+
+#[test]
+fn a_topic_with_a_codec_stores_in_it_and_what_comes_in_it_as_it_comes() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[("compression.type", "gzip"), ("compression.gzip.level", "9")]);
+    let compressible = "x".repeat(1_000);
+    let in_codec = |codec: Codec, level| {
+        BatchBuilder::new().compressed(codec, level).push(START_MS, None, Some(compressible.as_bytes()), &[]).build()
+    };
+    assert_eq!(bench.produce("t", in_codec(Codec::None, 0)), 0);
+    assert_eq!(bench.produce("t", in_codec(Codec::Lz4, 9)), 0);
+    let own = in_codec(Codec::Gzip, 1);
+    assert_eq!(bench.produce("t", own.clone()), 0);
+    let (_, stored) = bench.read("t", 0, -1);
+    let mut rest = &stored[..];
+    let mut batches = Vec::new();
+    while !rest.is_empty() {
+        let header = BatchHeader::parse(rest).unwrap();
+        assert_eq!(header.codec().unwrap(), Codec::Gzip);
+        batches.push(&rest[BatchHeader::LEN..header.size_bytes()]);
+        rest = &rest[header.size_bytes()..];
+    }
+    assert_eq!(batches.len(), 3);
+    assert_eq!(batches[0], batches[1]);
+    assert_eq!(batches[2], &own[BatchHeader::LEN..], "level 1 as it came");
+    assert_ne!(batches[0], batches[2]);
+}
+
+#[test]
+fn records_of_a_topic_that_is_only_compacted_cannot_be_deleted() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[("cleanup.policy", "compact")]);
+    let keyed = BatchBuilder::new().push(START_MS, Some(b"k"), Some(b"v"), &[]).build();
+    assert_eq!(bench.produce("t", keyed), 0);
+    assert_eq!(bench.delete_records("t", 1), -1);
+    bench.set("t", "cleanup.policy", "compact,delete");
+    assert_eq!(bench.delete_records("t", 1), 1);
+}
+
+#[test]
+fn a_directory_that_fails_takes_its_own_partitions_alone() {
+    let mut bench = Bench::with_two_log_dirs();
+    bench.create("t", 4, &[]);
+    let on_second: Vec<i32> = (0..4).filter(|index| bench.disks[1].content(&log_of(*index)).is_some()).collect();
+    assert!(on_second.contains(&0) && on_second.len() < 4, "{on_second:?}");
+    for partition in 0..4 {
+        let sent = bench.send(9, RequestBody::Produce(to_partitions("t", -1, &[(partition, batch(&["a"]))])));
+        assert_eq!(bench.produced(sent).error_code, 0);
+    }
+    bench.disk_of_topics().fail_writes = true;
+    assert_eq!(bench.produce("t", batch(&["b"])), code(ErrorCode::KafkaStorageError));
+    for partition in 0..4 {
+        let (error, _) = bench.read("t", partition, -1);
+        let expected = if on_second.contains(&partition) { ErrorCode::KafkaStorageError } else { ErrorCode::None };
+        assert_eq!(error, code(expected), "t-{partition}");
+    }
+    bench.stop();
+    assert!(bench.stopped, "a directory that is offline holds up no stop");
+}
+
+fn log_of(partition: i32) -> String {
+    format!("t-{partition}/00000000000000000000.log")
+}
+
+#[test]
+fn whoever_waits_for_a_topic_that_is_deleted_is_told_so() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.hold(is_sync);
+    let waits = bench.send_batch("t", -1, batch(&["a"]));
+    // What the controller decides is held up as well.
+    let state = DeleteTopicState { name: Some("t".into()), ..Default::default() };
+    let request = DeleteTopicsRequest { topics: vec![state], timeout_ms: 1_000, ..Default::default() };
+    bench.send_on(ConnId(2), 6, RequestBody::DeleteTopics(request));
+    assert_eq!(bench.answer(waits), None);
+    bench.release_last();
+    let answer = bench.produced(waits);
+    assert_eq!((answer.error_code, answer.base_offset), (code(ErrorCode::UnknownTopicOrPartition), -1));
+    bench.release();
+    assert_eq!(bench.read("t", 0, -1).0, code(ErrorCode::UnknownTopicOrPartition));
+
+    // A topic of the same name is another one.
+    bench.pass(120_000);
+    bench.create("t", 1, &[]);
+    assert_eq!(bench.append("t", &["new"]), 0);
+    assert_eq!(
+        bench.disks[0].names().iter().filter(|name| name.ends_with(".log") && name.starts_with("t-")).count(),
+        1
+    );
+}
+
+#[test]
+fn every_start_leads_in_a_new_epoch_and_keeps_all_records() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.append("t", &["a"]);
+    let (_, before) = bench.read("t", 0, 0);
+    bench.stop();
+    assert!(bench.stopped);
+    bench.start();
+    assert_eq!(bench.read("t", 0, 1), (0, before.clone()));
+    assert_eq!(bench.append("t", &["b"]), 1);
+    // Without a clean stop.
+    bench.start();
+    assert_eq!(bench.read("t", 0, 1).0, code(ErrorCode::FencedLeaderEpoch));
+    assert_eq!(bench.read("t", 0, 3).0, code(ErrorCode::UnknownLeaderEpoch));
+    let (error, both) = bench.read("t", 0, 2);
+    assert_eq!((error, &both[..before.len()]), (0, &before[..]));
+    assert_eq!(BatchHeader::parse(&both[before.len()..]).unwrap().leader_epoch.0, 1);
+}
+
+#[test]
+fn a_stop_waits_for_what_is_being_made_stable() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.hold(is_sync);
+    let waits = bench.send_batch("t", -1, batch(&["a"]));
+    bench.stop();
+    assert!(!bench.stopped);
+    assert_eq!(bench.answer(waits), None);
+    bench.release();
+    assert_eq!(bench.produced(waits).error_code, 0);
+    assert!(bench.stopped);
+}
