@@ -304,12 +304,17 @@ impl Attacks<'_> {
     fn wrong_epoch(&mut self) -> Attack {
         let (topic, index) = self.partition();
         let epoch = 1_000_000;
-        match self.stream.below(3) {
+        match self.stream.below(4) {
             0 => {
                 let partition = fetch_partition(index, 0).with_current_leader_epoch(epoch);
                 self.fetch("fetch: a leader epoch to come", (&topic, partition), (0, -1), &[75])
             }
             1 => {
+                // KIP-595: nothing says where the logs part.
+                let partition = fetch_partition(index, 0).with_last_fetched_epoch(epoch);
+                self.fetch("fetch: records of an epoch to come", (&topic, partition), (0, -1), &[1])
+            }
+            2 => {
                 let partition = ListOffsetsPartition::default()
                     .with_partition_index(index)
                     .with_current_leader_epoch(epoch)
