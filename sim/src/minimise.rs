@@ -3,8 +3,9 @@
 //!
 //! It works on the scenario as JSON and knows next to nothing of its fields, so that new faults, clients and options
 //! shrink without a line here. A candidate is taken only if it finds the same fingerprint ([`Violation`]: checker and
-//! place) in no more events, and, where bugs are planted, if it passes without them: what fails for another reason,
-//! such as options that make no sense together, is no witness.
+//! place) in no more events. Where bugs are planted, it is taken if it finds anything at all and passes without them:
+//! then the planted bug is what it found, whoever found it and wherever. What fails for another reason, such as options
+//! that make no sense together, is no witness.
 //!
 //! [`Violation`]: crate::checkers::Violation
 
@@ -158,11 +159,12 @@ impl Shrinker<'_> {
         self.runs += 1;
         let most = self.events * percent / 100;
         let outcome = attempt_until(&scenario, self.plants, Some(most + 1));
-        let is_same = outcome.violation.is_some_and(|violation| violation.fingerprint() == fingerprint);
-        if !is_same || outcome.events > most {
+        let Some(found) = outcome.violation.map(|violation| violation.fingerprint()) else { return false };
+        let is_planted = self.plants != Plants::default();
+        if (found != fingerprint && !is_planted) || outcome.events > most {
             return false;
         }
-        if self.plants != Plants::default() {
+        if is_planted {
             self.runs += 1;
             // Without the bug a run goes on to its end.
             let most = 5 * self.events + 5_000;
@@ -171,7 +173,7 @@ impl Shrinker<'_> {
                 return false;
             }
         }
-        (self.best, self.events, self.fingerprint) = (candidate, outcome.events, fingerprint);
+        (self.best, self.events, self.fingerprint) = (candidate, outcome.events, found);
         (self.tell)(what, self.events);
         true
     }
