@@ -1,6 +1,7 @@
 //! What `cargo mutants --list --json` says.
 
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Genre {
@@ -23,6 +24,22 @@ pub struct Mutant {
     pub name: String,
     pub replacement: String,
     pub span: Span,
+}
+
+impl Mutant {
+    /// Its name without line and column, which change with every edit.
+    pub fn anywhere(&self) -> String {
+        let place = format!("{}:{}:{}: ", self.file, self.span.start.line, self.span.start.column);
+        match self.name.strip_prefix(&place) {
+            Some(rest) => format!("{}: {rest}", self.file),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// The names in a list of explained mutants: each line, but for those that begin with `#` and say why.
+pub fn explained(text: &str) -> BTreeSet<&str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
