@@ -34,9 +34,9 @@ pub mod world;
 
 pub use world::script;
 
-/// The one line that runs a seed again.
-pub fn reproduce(seed: u64, plants: Plants) -> String {
+/// The one line that runs a seed again, with a program that is built already.
+pub fn reproduce(program: &str, seed: u64, plants: Plants) -> String {
     let planted = |plant: Plant| format!(" --plant {plant:?}");
     let plants: String = Plant::ALL.iter().copied().filter(|plant| plants.has(*plant)).map(planted).collect();
-    format!("cargo sim run --seed {seed}{plants}")
+    format!("{program} run --seed {seed}{plants}")
 }

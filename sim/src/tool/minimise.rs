@@ -1,6 +1,6 @@
 //! `minimise`: a failing scenario, as small as it gets.
 
-use super::select::Selected;
+use super::select::{Selected, program};
 use super::{Done, needs_an_optimised_build_that_unwinds};
 use clap::Args;
 use std::io::{IsTerminal, stderr};
@@ -44,7 +44,7 @@ impl Minimise {
         match &self.output {
             Some(file) => {
                 std::fs::write(file, text + "\n").map_err(|error| format!("{file}: {error}"))?;
-                eprintln!("cargo sim run {file} --trace");
+                eprintln!("{} run {file} --trace", program());
             }
             None => println!("{text}"),
         }

@@ -41,10 +41,20 @@ pub struct Runnable {
 }
 
 impl Runnable {
-    /// The line that runs this again.
+    /// The line that runs this again, here, where this program is built.
     pub fn reproduce(&self) -> String {
+        format!("{} run {}", program(), self.arguments)
+    }
+
+    /// The line that runs this again wherever the tree is.
+    pub fn reproduce_anywhere(&self) -> String {
         format!("cargo sim run {}", self.arguments)
     }
+}
+
+/// This program, as it was called.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "tidelog-sim".to_string())
 }
 
 impl Options {

@@ -33,7 +33,7 @@ impl View {
         let outcome = run_one(&runnable, Trace::to(Box::new(recorder)).until(self.until_event));
         let mut page = page.take();
         page.title = runnable.arguments.clone();
-        page.line = runnable.reproduce();
+        page.line = runnable.reproduce_anywhere();
         page.violation = outcome.violation.as_ref().map(ToString::to_string);
         let text = render(&page);
         std::fs::write(&self.output, &text).map_err(|error| format!("{}: {error}", self.output))?;
