@@ -222,31 +222,34 @@ fn parse_properties(text: &str) -> BTreeMap<String, String> {
 
 /// The unescaped text before the first character that ends it, and the rest from that character on.
 fn unescape_until(text: &str, ends: impl Fn(char) -> bool) -> (String, &str) {
-    let mut unescaped = String::new();
+    // What lies beyond 16 bits is escaped as two units.
+    let mut units: Vec<u16> = Vec::new();
     let mut chars = text.char_indices();
+    let mut rest = "";
     while let Some((place, c)) = chars.next() {
         if ends(c) {
-            return (unescaped, &text[place..]);
+            rest = &text[place..];
+            break;
         }
-        if c != '\\' {
-            unescaped.push(c);
-            continue;
-        }
-        match chars.next() {
-            None => break,
-            Some((_, 't')) => unescaped.push('\t'),
-            Some((_, 'n')) => unescaped.push('\n'),
-            Some((_, 'r')) => unescaped.push('\r'),
-            Some((_, 'f')) => unescaped.push('\x0c'),
-            Some((_, 'u')) => {
-                let digits: String = chars.by_ref().take(4).map(|(_, digit)| digit).collect();
-                let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-                unescaped.push(code.unwrap_or(char::REPLACEMENT_CHARACTER));
-            }
-            Some((_, other)) => unescaped.push(other),
-        }
+        let unescaped = match c {
+            '\\' => match chars.next() {
+                None => break,
+                Some((_, 't')) => '\t',
+                Some((_, 'n')) => '\n',
+                Some((_, 'r')) => '\r',
+                Some((_, 'f')) => '\x0c',
+                Some((_, 'u')) => {
+                    let digits: String = chars.by_ref().take(4).map(|(_, digit)| digit).collect();
+                    units.push(u16::from_str_radix(&digits, 16).unwrap_or(char::REPLACEMENT_CHARACTER as u16));
+                    continue;
+                }
+                Some((_, other)) => other,
+            },
+            c => c,
+        };
+        units.extend_from_slice(unescaped.encode_utf16(&mut [0; 2]));
     }
-    (unescaped, "")
+    (String::from_utf16_lossy(&units), rest)
 }
 
 fn escape_property(value: &str) -> String {
@@ -363,6 +366,26 @@ mod tests {
             read.encode(),
             "#\nversion=1\ncluster.id=ab\\=\\=\nnode.id=1\ndirectory.id=vTr0bEQBQ3qHdxPCVLU5Wg\n"
         );
+    }
+
+    #[test]
+    fn a_property_is_escaped_as_java_does_it_and_reads_again() {
+        for (value, escaped) in [
+            (" a b ", r"\ a b "),
+            ("a=b:c#d!e\\f", r"a\=b\:c\#d\!e\\f"),
+            ("a\tb\nc\rd\x0c", r"a\tb\nc\rd\f"),
+            ("~\x7f\u{e4}\u{20ac}\u{1f600}", r"~\u007F\u00E4\u20AC\uD83D\uDE00"),
+        ] {
+            assert_eq!(escape_property(value), escaped);
+            assert_eq!(parse_properties(&format!("key={escaped}"))["key"], value);
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_with_an_odd_number_of_backslashes_goes_on_in_the_next() {
+        let read = parse_properties("a=1\\\n  2\\\r3\nb=4\\\\\nc=5\\");
+        let expected = [("a", "123"), ("b", "4\\"), ("c", "5")];
+        assert!(read.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{read:?}");
     }
 
     #[test]
