@@ -9,12 +9,12 @@
 //! is complete and indexed, whatever the recovery point says.
 
 use super::log::{Log, LogState, Pending};
-use super::producer_state::{AppendOrigin, BatchContent, EndTransactionMarker, ProducerBatch, ProducerError, Verdict};
+use super::producer_state::{AppendOrigin, ProducerBatch, ProducerError, Verdict};
 use super::segment::Segment;
 use super::tail::TailBatch;
-use crate::batch::{BatchHeader, BatchLimits, CheckedBatch, ControlRecord, ControlType, TimestampType, records};
+use crate::batch::{BatchHeader, BatchLimits, CheckedBatch, ControlRecord, TimestampType, records};
 use crate::buggify::Site;
-use crate::ids::{LeaderEpoch, Offset, ProducerId};
+use crate::ids::{LeaderEpoch, Offset};
 use crate::io::{Chunks, IoOp, Outbox};
 use crate::plant::Plant;
 use crate::probe::Probe;
@@ -272,12 +272,16 @@ impl Log {
         if bound <= 0 {
             return 0;
         }
-        // SplitMix64.
-        let mut mixed = (u64::from(self.id.0) << 40 ^ base.0 as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ mixed >> 31) % bound as u64) as i64
+        (split_mix_64(u64::from(self.id.0) << 40 ^ base.0 as u64) % bound as u64) as i64
     }
+}
+
+/// The number that SplitMix64 gives first when it begins with `seed`.
+fn split_mix_64(seed: u64) -> u64 {
+    let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 fn probe_refusal(error: &AppendError, out: &mut Outbox) {
@@ -299,31 +303,25 @@ fn age_ms(segment: &Segment, header: &BatchHeader, now: Now) -> i64 {
 
 /// What a batch says about its producer. `bytes` is the batch, where it may be a control batch.
 pub(super) fn producer_batch(header: &BatchHeader, bytes: Option<&Bytes>) -> ProducerBatch {
-    let content = match bytes {
-        Some(bytes) if header.is_control() && header.has_producer_id() => control_content(bytes),
-        _ => BatchContent::Records { transactional: header.is_transactional() },
-    };
-    ProducerBatch {
-        producer_id: if header.has_producer_id() { header.producer_id } else { ProducerId::NONE },
-        producer_epoch: header.producer_epoch,
-        base_sequence: header.base_sequence,
-        last_offset_delta: header.last_offset_delta,
-        max_timestamp: header.max_timestamp,
-        content,
-    }
+    let control = bytes.filter(|_| header.is_control()).and_then(control_record);
+    ProducerBatch::new(header, control.as_ref())
 }
 
-/// What a transaction's marker says. A control batch that compaction has emptied, or one of a later version, says
-/// nothing.
-fn control_content(bytes: &Bytes) -> BatchContent {
-    let first = records(bytes, &BatchLimits::default()).ok().and_then(|mut records| records.next()?.ok());
-    let Some(control) = first.and_then(|record| ControlRecord::parse(&record).ok()) else {
-        return BatchContent::Nothing;
-    };
-    if !matches!(control.kind, ControlType::Abort | ControlType::Commit) {
-        return BatchContent::Nothing;
+/// The record of a control batch, unless compaction has taken it.
+fn control_record(bytes: &Bytes) -> Option<ControlRecord> {
+    let first = records(bytes, &BatchLimits::default()).ok()?.next()?.ok()?;
+    ControlRecord::parse(&first).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jitter_comes_from_split_mix_64() {
+        // The first three of its numbers from the seed 0: each adds the same constant to the seed.
+        let gamma = 0x9e37_79b9_7f4a_7c15_u64;
+        let numbers = [0, gamma, gamma.wrapping_mul(2)].map(split_mix_64);
+        assert_eq!(numbers, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
     }
-    let Ok(coordinator_epoch) = control.coordinator_epoch() else { return BatchContent::Nothing };
-    let commit = control.kind == ControlType::Commit;
-    BatchContent::EndTransaction(EndTransactionMarker { commit, coordinator_epoch, transaction_version: 0 })
 }

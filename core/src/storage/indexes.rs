@@ -136,8 +136,8 @@ impl Log {
             .map_err(|why| format!("offset index: {why}"))?;
         let times =
             TimeIndex::decode(segment.base, bytes_max, &times, bounds).map_err(|why| format!("time index: {why}"))?;
-        // It gets its last entry when its segment ends or is closed.
-        if segment.len > 0 && times.is_empty() {
+        // It gets its last entry when its segment ends or is closed, and nobody asks about a segment without batches.
+        if times.is_empty() {
             return Err("the time index is empty, and the segment is not".into());
         }
         Ok(Box::new(Indexes { offsets, times, used: 0, proven: false }))
@@ -206,11 +206,11 @@ impl Log {
             at += size;
             rest = rest.get(size as usize..).unwrap_or_default();
         }
-        if !damaged && at < len && at > position {
-            self.scan_for_indexes(slot, at, out);
-            return Ok(());
-        }
-        if damaged || at < len {
+        if at < len {
+            if !damaged && at > position {
+                self.scan_for_indexes(slot, at, out);
+                return Ok(());
+            }
             let name = &self.place.name;
             let text = format!("{name}: segment {base} is damaged at position {at}; what follows cannot be read");
             out.event(Level::Error, PART, text);

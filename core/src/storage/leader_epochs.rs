@@ -65,10 +65,6 @@ impl LeaderEpochs {
         encode_entries(self.entries.iter())
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub fn entries(&self) -> &[EpochStart] {
         &self.entries
     }

@@ -258,10 +258,6 @@ impl Log {
         log
     }
 
-    pub fn id(&self) -> LogId {
-        self.id
-    }
-
     pub fn place(&self) -> &LogPlace {
         &self.place
     }
@@ -276,11 +272,6 @@ impl Log {
 
     pub fn is_open(&self) -> bool {
         self.state == LogState::Open
-    }
-
-    /// Whether nothing will happen any more.
-    fn is_over(&self) -> bool {
-        matches!(self.state, LogState::Offline(_) | LogState::Closed | LogState::Deleted)
     }
 
     /// New settings; they count from the next append or tick on.
@@ -368,9 +359,6 @@ impl Log {
 
     /// When [`tick`](Self::tick) is due.
     pub fn deadline(&self) -> Option<Mono> {
-        if self.is_over() {
-            return None;
-        }
         let flush = self.unsynced_since.filter(|_| self.settings.flush_ms < i64::MAX / 1_000_000);
         let flush = flush.map(|since| since.plus_ms(self.settings.flush_ms));
         let removal = self.removals.front().map(|removal| removal.at);
@@ -380,9 +368,6 @@ impl Log {
 
     /// Does what time has brought. May come late, and when nothing is due.
     pub fn tick(&mut self, now: Now, out: &mut Outbox) {
-        if self.is_over() {
-            return;
-        }
         self.remove_due(now, out);
         if !self.is_open() {
             return;

@@ -32,14 +32,12 @@ struct Entry {
     position: u32,
 }
 
-/// The entries of one segment, and how many of them the file holds.
+/// The entries of one segment.
 #[derive(Clone, Debug)]
 pub struct OffsetIndex {
     base: Offset,
     entries: Vec<Entry>,
     entries_max: usize,
-    /// Entries `..written` were handed out by [`take_unwritten`](Self::take_unwritten) or read from the file.
-    written: usize,
 }
 
 impl OffsetIndex {
@@ -47,7 +45,7 @@ impl OffsetIndex {
 
     /// An empty index of at most `bytes_max` bytes (`segment.index.bytes`).
     pub fn new(base: Offset, bytes_max: u32) -> Self {
-        Self { base, entries: Vec::new(), entries_max: bytes_max as usize / Self::ENTRY_BYTES, written: 0 }
+        Self { base, entries: Vec::new(), entries_max: bytes_max as usize / Self::ENTRY_BYTES }
     }
 
     /// Reads an index file. Zeros at its end are the part of a preallocated file that was never written.
@@ -74,30 +72,12 @@ impl OffsetIndex {
             check_relative(base, relative_offset, bounds.next_base).map_err(|why| format!("entry {slot} {why}"))?;
             index.entries.push(Entry { relative_offset, position });
         }
-        index.written = index.entries.len();
         Ok(index)
-    }
-
-    pub fn base(&self) -> Offset {
-        self.base
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// Whether `segment.index.bytes` are used up: the segment must roll.
     pub fn is_full(&self) -> bool {
         self.entries.len() >= self.entries_max
-    }
-
-    /// The length of the file that holds all entries and no zeros.
-    pub fn len_bytes(&self) -> u64 {
-        (self.entries.len() * Self::ENTRY_BYTES) as u64
     }
 
     pub fn last(&self) -> Option<OffsetPosition> {
@@ -142,27 +122,20 @@ impl OffsetIndex {
         Some(self.absolute(self.entries[slot]))
     }
 
-    /// Drops all entries at or above `offset`. The file is to be cut to [`len_bytes`](Self::len_bytes).
+    /// Drops all entries at or above `offset`.
     pub fn truncate_to(&mut self, offset: Offset) {
         let keep = self.entries.partition_point(|entry| self.absolute(*entry).offset < offset);
         self.entries.truncate(keep);
-        self.written = self.written.min(keep);
     }
 
-    /// The entries the file does not hold yet and the position they belong at; from now on they count as written.
-    pub fn take_unwritten(&mut self) -> Option<(u64, Bytes)> {
-        if self.written == self.entries.len() {
-            return None;
-        }
-        let position = (self.written * Self::ENTRY_BYTES) as u64;
-        let bytes = encode(&self.entries[self.written..]);
-        self.written = self.entries.len();
-        Some((position, bytes))
-    }
-
-    /// The whole file, for one that is written anew.
+    /// The whole file: all entries, and no zeros.
     pub fn encode(&self) -> Bytes {
-        encode(&self.entries)
+        let mut bytes = BytesMut::with_capacity(self.entries.len() * Self::ENTRY_BYTES);
+        for entry in &self.entries {
+            bytes.put_u32(entry.relative_offset);
+            bytes.put_u32(entry.position);
+        }
+        bytes.freeze()
     }
 
     /// Gives back the memory reserved for entries to come: the segment has rolled.
@@ -173,15 +146,6 @@ impl OffsetIndex {
     fn absolute(&self, entry: Entry) -> OffsetPosition {
         OffsetPosition { offset: self.base + i64::from(entry.relative_offset), position: entry.position }
     }
-}
-
-fn encode(entries: &[Entry]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(entries.len() * OffsetIndex::ENTRY_BYTES);
-    for entry in entries {
-        bytes.put_u32(entry.relative_offset);
-        bytes.put_u32(entry.position);
-    }
-    bytes.freeze()
 }
 
 /// The distance from the base, where the format's int32 can hold it.
@@ -230,15 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn only_new_entries_are_written_and_after_a_truncation_those_that_replace_the_lost() {
+    fn an_entry_is_found_by_the_position_of_its_batch_and_a_slice_may_end_at_the_one_before() {
+        let index = index_of(&[(10, 100), (20, 200)]);
+        let entries = [100, 199, 200].map(|position| index.entry_at(position).map(|entry| entry.offset));
+        assert_eq!(entries, [Some(Offset(1010)), None, Some(Offset(1020))]);
+        assert_eq!([99, 100, 199, 1 << 40].map(|at| index.floor_position(at)), [None, Some(100), Some(100), Some(200)]);
+        assert_eq!(index.last(), Some(OffsetPosition { offset: Offset(1020), position: 200 }));
+        assert_eq!(OffsetIndex::new(BASE, 8).last(), None);
+    }
+
+    #[test]
+    fn an_index_whose_last_entry_is_cut_takes_the_one_that_replaces_it() {
         let mut index = index_of(&[(10, 100), (20, 200)]);
-        assert_eq!(index.take_unwritten().unwrap(), (0, index.encode()));
-        assert_eq!(index.take_unwritten(), None);
         index.truncate_to(Offset(1020));
-        assert_eq!((index.len_bytes(), index.take_unwritten()), (8, None));
         assert!(index.maybe_append(Offset(1015), 150));
-        let (position, bytes) = index.take_unwritten().unwrap();
-        assert_eq!((position, &bytes[..]), (8, &[0, 0, 0, 15, 0, 0, 0, 150][..]));
+        assert_eq!(&index.encode()[..], [0, 0, 0, 10, 0, 0, 0, 100, 0, 0, 0, 15, 0, 0, 0, 150]);
     }
 
     #[test]
@@ -249,7 +219,10 @@ mod tests {
         assert!(!index.maybe_append(Offset(i64::MIN), 1));
         assert!(index.maybe_append(Offset(1001), 1));
         assert!(!index.maybe_append(Offset(1001), 2), "not greater");
-        assert!(index.maybe_append(Offset(1002), 2));
+        assert!(!index.maybe_append(Offset(1002), 1), "a batch begins behind the one before it");
+        assert!(!index.maybe_append(Offset(1002), 1 << 31), "past an int32");
+        assert!(!index.is_full());
+        assert!(index.maybe_append(Offset(1002), i32::MAX as u32));
         assert!(index.is_full() && !index.maybe_append(Offset(1003), 3));
     }
 
@@ -258,8 +231,8 @@ mod tests {
         let mut bytes = index_of(&[(10, 100), (20, 200)]).encode().to_vec();
         bytes.resize(800, 0);
         let index = OffsetIndex::decode(BASE, 1 << 20, &bytes, BOUNDS).unwrap();
-        assert_eq!((index.len(), index.len_bytes()), (2, 16));
-        assert!(OffsetIndex::decode(BASE, 1 << 20, &[0; 80], BOUNDS).unwrap().is_empty());
+        assert_eq!(index.encode(), bytes[..16]);
+        assert_eq!(OffsetIndex::decode(BASE, 1 << 20, &[0; 80], BOUNDS).unwrap().last(), None);
     }
 
     #[test]
@@ -277,6 +250,12 @@ mod tests {
         );
         let swapped = [&bytes[8..], &bytes[..8]].concat();
         assert_eq!(refused(&swapped, BOUNDS), "entry 1 (10, 100) does not follow the one before it");
+        for entry in [(20, 200), (20, 201), (21, 200)] {
+            let second = [i32::to_be_bytes(entry.0), i32::to_be_bytes(entry.1)].concat();
+            let does_not_grow = [&bytes[8..], &second].concat();
+            let expected = format!("entry 1 {entry:?} does not follow the one before it");
+            assert_eq!(refused(&does_not_grow, BOUNDS), expected);
+        }
         let hole = [&[0; 8], &bytes[..]].concat();
         assert!(OffsetIndex::decode(BASE, 1 << 20, &hole, BOUNDS).is_ok(), "(base, 0) is a place to scan from");
         assert!(refused(&[0xff; 8], IndexBounds { log_bytes: u64::MAX, next_base: None }).contains("int32"));

@@ -57,7 +57,7 @@ pub enum BatchContent {
         transactional: bool,
     },
     EndTransaction(EndTransactionMarker),
-    /// A control batch that compaction has emptied: the whole transaction is gone.
+    /// A control batch that compaction has emptied, for the whole transaction is gone; or one of a later version.
     Nothing,
 }
 
@@ -71,29 +71,37 @@ pub struct EndTransactionMarker {
     pub transaction_version: i16,
 }
 
+impl EndTransactionMarker {
+    /// What a record of the log says, where it is a marker that reads.
+    fn read(record: &ControlRecord) -> Option<Self> {
+        let commit = match record.kind {
+            ControlType::Abort => false,
+            ControlType::Commit => true,
+            _ => return None,
+        };
+        Some(Self { commit, coordinator_epoch: record.coordinator_epoch().ok()?, transaction_version: 0 })
+    }
+}
+
 impl ProducerBatch {
-    /// What a batch says about its producer; `control` is the first record of a control batch that has any. An
-    /// error where that record does not read. Its transaction version is 0: the log does not tell it.
-    pub fn new(header: &BatchHeader, control: Option<&ControlRecord>) -> Result<Self, &'static str> {
+    /// What a batch says about its producer; `control` is the first record of a control batch that has any. A control
+    /// record of a later version says nothing.
+    pub fn new(header: &BatchHeader, control: Option<&ControlRecord>) -> Self {
         let content = match control {
             _ if !header.is_control() => BatchContent::Records { transactional: header.is_transactional() },
-            Some(record) if matches!(record.kind, ControlType::Abort | ControlType::Commit) => {
-                BatchContent::EndTransaction(EndTransactionMarker {
-                    commit: record.kind == ControlType::Commit,
-                    coordinator_epoch: record.coordinator_epoch()?,
-                    transaction_version: 0,
-                })
+            Some(record) => {
+                EndTransactionMarker::read(record).map_or(BatchContent::Nothing, BatchContent::EndTransaction)
             }
-            _ => BatchContent::Nothing,
+            None => BatchContent::Nothing,
         };
-        Ok(Self {
+        Self {
             producer_id: header.producer_id,
             producer_epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
             last_offset_delta: header.last_offset_delta,
             max_timestamp: header.max_timestamp,
             content,
-        })
+        }
     }
 
     pub fn has_producer(&self) -> bool {

@@ -183,6 +183,14 @@ fn a_marker_of_a_deposed_coordinator_or_an_old_epoch_is_refused() {
 }
 
 #[test]
+fn a_producer_without_a_marker_has_the_coordinator_epoch_minus_1_and_takes_its_first_of_any() {
+    let mut state = state();
+    append(&mut state, transactional(7, 2, 0));
+    assert_eq!(state.iter().next().unwrap().coordinator_epoch, -1);
+    assert_eq!(state.check(&marker(7, 2, 0, 0), AppendOrigin::Coordinator), Ok(Verdict::Append));
+}
+
+#[test]
 fn a_version_2_marker_needs_a_higher_epoch_unless_nothing_is_open() {
     let mut state = state();
     append(&mut state, transactional(7, 2, 0));
@@ -200,6 +208,7 @@ fn a_silent_producer_expires_unless_its_transaction_is_open() {
     let mut state = state();
     append(&mut state, records(0, 0, 1));
     append(&mut state, transactional(8, 0, 0));
+    assert_eq!(state.len(), 2);
     assert_eq!(state.remove_expired(WallMs(1_000 + DAY_MS - 1), DAY_MS), 0);
     assert_eq!(state.remove_expired(WallMs(1_000 + DAY_MS), DAY_MS), 1);
     assert_eq!(state.iter().map(|known| known.producer_id).collect::<Vec<_>>(), [ProducerId(8)]);
@@ -239,7 +248,7 @@ fn a_snapshot_is_due_only_after_the_log_has_grown() {
 #[test]
 fn a_batch_from_the_log_says_what_it_is() {
     let read = |bytes: &[u8], control: Option<&ControlRecord>| {
-        ProducerBatch::new(&BatchHeader::parse(bytes).unwrap(), control).unwrap()
+        ProducerBatch::new(&BatchHeader::parse(bytes).unwrap(), control)
     };
     let mut builder = BatchBuilder::new().producer(PRODUCER, 3, i32::MAX);
     let bytes = builder.push(5, None, Some(b"a"), &[]).push(4, None, Some(b"b"), &[]).build();
@@ -247,10 +256,19 @@ fn a_batch_from_the_log_says_what_it_is() {
     assert_eq!(batch, ProducerBatch { max_timestamp: 5, ..records(3, i32::MAX, 2) });
     assert_eq!(batch.last_sequence(), BatchHeader::parse(&bytes).unwrap().last_sequence());
 
-    let record = ControlRecord::end_transaction(false, 9);
-    let bytes = record.transaction_marker(PRODUCER, 3, WallMs(1_000));
-    assert_eq!(read(&bytes, Some(&record)), marker(7, 3, 9, 0));
-    assert_eq!(read(&bytes, None).content, BatchContent::Nothing, "compaction has taken the marker");
+    for commit in [false, true] {
+        let record = ControlRecord::end_transaction(commit, 9);
+        let bytes = record.transaction_marker(PRODUCER, 3, WallMs(1_000));
+        let ends = EndTransactionMarker { commit, coordinator_epoch: 9, transaction_version: 0 };
+        let content = BatchContent::EndTransaction(ends);
+        assert_eq!(read(&bytes, Some(&record)), ProducerBatch { content, ..marker(7, 3, 9, 0) });
+        assert_eq!(read(&bytes, None).content, BatchContent::Nothing, "compaction has taken the marker");
+        let cut = ControlRecord { value: Bytes::from_static(b"\0\0\0"), ..record.clone() };
+        let later = ControlRecord { kind: ControlType::Unknown(9), ..record };
+        for unknown in [cut, later] {
+            assert_eq!(read(&bytes, Some(&unknown)).content, BatchContent::Nothing, "{unknown:?}");
+        }
+    }
 }
 
 #[test]
