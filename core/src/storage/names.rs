@@ -381,6 +381,11 @@ mod tests {
         );
         assert_eq!(ParsedFile::parse("leader-epoch-checkpoint.tmp"), ParsedFile::Temporary);
         assert_eq!(ParsedFile::parse("partition.metadata"), ParsedFile::PartitionMetadata);
+        assert_eq!(ParsedFile::parse("leader-epoch-checkpoint"), ParsedFile::LeaderEpochCheckpoint);
+        assert_eq!(ParsedFile::parse("quorum-state"), ParsedFile::QuorumState);
+        let deleted = "00000000000000000009-0000000001.checkpoint.deleted";
+        let (end_offset, epoch, stage) = (Offset(9), LeaderEpoch(1), SnapshotStage::Deleted);
+        assert_eq!(ParsedFile::parse(deleted), ParsedFile::MetadataSnapshot { end_offset, epoch, stage });
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub struct TestDisk {
     /// Every command of this kind fails from now on.
     pub fail_syncs: bool,
     pub fail_writes: bool,
-    /// Renaming this file fails.
+    /// Renaming this file or directory fails.
     pub fail_rename: Option<String>,
+    /// Loading this file fails.
+    pub fail_load: Option<String>,
     pub syncs: usize,
 }
 
@@ -162,6 +164,9 @@ impl TestDisk {
             IoOp::RemoveDir { path } => {
                 self.change_names(parent(&path.path), Entry::RemoveDir(path.path.clone()));
                 Ok(IoDone::Unit)
+            }
+            IoOp::Load { path, .. } if self.fail_load.as_ref() == Some(&path.path) => {
+                Err(failed("the device has failed"))
             }
             IoOp::Load { path, limit_bytes } => {
                 let inode = *self.seen.0.get(&path.path).ok_or_else(|| missing(&path.path))?;

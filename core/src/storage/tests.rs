@@ -13,6 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::VecDeque;
 
+mod append;
+mod indexes;
+mod life;
 mod model;
 
 const NAME: &str = "topic-0";

@@ -15,6 +15,10 @@ struct World {
     removed: Vec<(usize, String, Option<Bytes>)>,
     /// Directories that answer nothing but errors.
     broken: Vec<LogDirId>,
+    /// Of any directory: a file that cannot be loaded.
+    unreadable: Option<(&'static str, IoErrorKind)>,
+    /// Files that were written, with their directories.
+    written: Vec<(usize, String)>,
     queue: VecDeque<IoCommand>,
     events: Vec<DirEvent>,
     log: Vec<String>,
@@ -84,13 +88,26 @@ impl World {
                 return Ok(IoDone::Entries(entries.map(entry).collect()));
             }
             IoOp::Load { path, limit_bytes } => {
-                let Some(content) = tree.get(&path.path).cloned().flatten() else {
-                    return Err(IoError { kind: IoErrorKind::NotFound, text: "no such file".to_owned() });
+                let refuse = |kind, text: &str| Err(IoError { kind, text: text.to_owned() });
+                if let Some((_, kind)) = self.unreadable.filter(|(name, _)| *name == path.path) {
+                    return refuse(kind, "it cannot be read");
+                }
+                let content = match tree.get(&path.path).cloned() {
+                    Some(Some(content)) => content,
+                    Some(None) => return refuse(IoErrorKind::Other, "is a directory"),
+                    None => return refuse(IoErrorKind::NotFound, "no such file"),
                 };
                 assert!(content.len() as u64 <= limit_bytes);
                 return Ok(IoDone::Bytes(content));
             }
-            IoOp::Replace { path, content } => drop(tree.insert(path.path, Some(content))),
+            IoOp::Replace { path, content } => {
+                self.written.push((dir, path.path.clone()));
+                tree.insert(path.path, Some(content));
+            }
+            IoOp::Rename { from, to } => {
+                let content = tree.remove(&from.path).expect("what is renamed is there");
+                tree.insert(to.path, content);
+            }
             IoOp::Remove { path } | IoOp::RemoveDir { path } => {
                 if let Some(content) = tree.remove(&path.path) {
                     self.removed.push((dir, path.path, content));
@@ -616,4 +633,130 @@ fn a_checkpoint_is_written_once_what_was_handed_in_last_is() {
     assert!(!log_dirs.has_written(dir, writes));
     world.settle(&mut log_dirs);
     assert!(log_dirs.has_written(dir, writes), "what was queued is what was being written");
+}
+
+#[test]
+fn a_directory_whose_meta_properties_cannot_be_read_is_not_taken_for_a_new_one() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", META_B);
+    world.unreadable = Some(("meta.properties", IoErrorKind::Other));
+    assert_eq!(world.refusal(), "/a, the directory of the metadata log, is offline: it cannot be read");
+    assert_eq!(world.written, []);
+}
+
+#[test]
+fn a_checkpoint_too_large_to_be_one_is_as_none_and_one_that_cannot_be_read_is_the_disks_failure() {
+    let boot = |kind| {
+        let mut world = World::new(2);
+        world.put(0, "meta.properties", META);
+        world.put(1, "meta.properties", META_B);
+        world.put(1, "replication-offset-checkpoint", "0\n0\n");
+        world.unreadable = Some(("replication-offset-checkpoint", kind));
+        let booted = world.boot(0).1.unwrap();
+        (booted.dirs.len(), world.log.join("\n"))
+    };
+    let (online, log) = boot(IoErrorKind::TooLarge);
+    assert_eq!((online, log.as_str()), (2, "Warn: it cannot be read; it is rebuilt"));
+    let (online, log) = boot(IoErrorKind::Other);
+    assert_eq!((online, log.as_str()), (1, "Error: log directory /b is offline: it cannot be read"));
+}
+
+#[test]
+fn what_is_none_of_ours_is_not_looked_into() {
+    let mut world = World::new(1);
+    world.put(0, "meta.properties", META);
+    world.put_dir(0, "replication-offset-checkpoint");
+    world.put_dir(0, "lost+found");
+    world.put(0, "t-9", "a file is no partition");
+    for name in ["lost+found/partition.metadata", "t-9/partition.metadata"] {
+        world.unreadable = Some((name, IoErrorKind::Other));
+        assert_eq!(world.boot(0).1.expect("it is no failure").dirs.len(), 1);
+    }
+}
+
+#[test]
+fn what_is_right_is_not_written_again() {
+    let mut world = World::new(1);
+    world.put(0, "meta.properties", META);
+    world.put(0, "recovery-point-offset-checkpoint", "0\n1\nt 0 7\n");
+    world.put_dir(0, "t-0");
+    assert!(world.boot(0).1.is_some());
+    assert_eq!(world.written, []);
+}
+
+#[test]
+fn the_directory_of_a_stray_partition_gets_a_name_that_nobody_uses() {
+    let mut world = World::new(2);
+    world.put(0, "meta.properties", META);
+    world.put(1, "meta.properties", META_B);
+    world.put_dir(0, "t-0");
+    let (mut log_dirs, _) = world.boot(0);
+    let (partition, unique) = (TopicPartition::new("t", 0), Uuid::from_bytes([5; 16]));
+    let mut out = Outbox::default();
+    log_dirs.write_checkpoint(LogDirId(0), CheckpointKind::LogStart, &offsets(&[]), &mut out);
+    assert!(!log_dirs.is_setting_aside());
+    let name = log_dirs.set_aside(LogDirId(0), &partition, unique, &mut out).unwrap();
+    assert_eq!(name, format!("t-0.{}-stray", "05".repeat(16)));
+    world.take(&mut out);
+    while !world.dirs[0].contains_key(&name) {
+        assert!(log_dirs.is_setting_aside() && world.step(&mut log_dirs));
+    }
+    assert!(log_dirs.is_setting_aside(), "a crash may give it its old name back");
+    world.settle(&mut log_dirs);
+    assert!(!log_dirs.is_setting_aside() && !world.dirs[0].contains_key("t-0"));
+    assert_eq!(world.events.pop(), Some(DirEvent::SetAside));
+    log_dirs.mark_offline(LogDirId(1), "a log says so".to_owned(), &mut out);
+    assert_eq!(log_dirs.set_aside(LogDirId(1), &partition, unique, &mut out), None);
+}
+
+#[test]
+fn a_directory_that_went_offline_says_nothing_but_that_its_volume_is_not_known() {
+    let mut world = World::new(2);
+    let (mut log_dirs, booted) = world.boot(0);
+    let id = LogDirId(1);
+    assert_eq!(log_dirs.directory_id(id), Some(booted.unwrap().dirs[1].directory_id));
+    let mut out = Outbox::default();
+    log_dirs.write_checkpoint(id, CheckpointKind::RecoveryPoint, &offsets(&[("t", 1)]), &mut out);
+    assert!(log_dirs.is_online(id) && log_dirs.query_volume(id, &mut out));
+    log_dirs.mark_offline(id, "a log says so".to_owned(), &mut out);
+    assert!(!log_dirs.is_online(id));
+    world.take(&mut out);
+    world.settle(&mut log_dirs);
+    assert_eq!(world.events, [DirEvent::Volume { dir: id, sizes: None }]);
+}
+
+#[test]
+fn the_id_of_a_directory_that_never_came_up_is_not_known() {
+    let mut world = World::new(2);
+    world.boot(0);
+    world.broken.push(LogDirId(1));
+    assert_eq!(world.boot(0).0.directory_id(LogDirId(1)), None);
+}
+
+#[test]
+fn only_a_directory_that_is_whole_to_the_end_gets_the_marker() {
+    // What fails is known before the stop, or the last checkpoint.
+    for fails_before in [true, false] {
+        let mut world = World::new(2);
+        let (mut log_dirs, _) = world.boot(0);
+        let mut out = Outbox::default();
+        if fails_before {
+            log_dirs.mark_offline(LogDirId(1), "a log says so".to_owned(), &mut out);
+        }
+        log_dirs.write_checkpoint(LogDirId(1), CheckpointKind::RecoveryPoint, &offsets(&[("t", 1)]), &mut out);
+        world.events.extend(log_dirs.stop(Some(1), &mut out));
+        world.take(&mut out);
+        if !fails_before {
+            world.broken.push(LogDirId(1));
+            while world.events.is_empty() {
+                assert!(world.step(&mut log_dirs));
+            }
+            world.broken.clear();
+        }
+        world.settle(&mut log_dirs);
+        assert_eq!(world.events.last(), Some(&DirEvent::Stopped));
+        let marked = [0, 1].map(|dir| world.text(dir, ".kafka_cleanshutdown").is_some());
+        assert_eq!(marked, [true, false]);
+    }
 }
