@@ -124,11 +124,12 @@ impl Shrinker<'_> {
                     }
                     for seed in 0..LUCK {
                         candidate["seed"] = seed.into();
-                        if self.take_as(candidate.clone(), fingerprint.clone(), 60, "boldly") {
-                            return;
-                        }
                         if self.runs > self.runs_max / 2 {
                             return;
+                        }
+                        // Few clients that take long are no better than a few more that are soon there.
+                        if self.take_as(candidate.clone(), fingerprint.clone(), 80, "boldly") {
+                            break;
                         }
                     }
                 }
