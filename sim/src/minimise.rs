@@ -79,6 +79,7 @@ impl Shrinker<'_> {
             for list in ["faults", "clients"] {
                 shrinker.list(&vec![list.to_string()]);
             }
+            shrinker.options();
             shrinker.topics();
             shrinker.one_partition();
             shrinker.fewer_with_luck();

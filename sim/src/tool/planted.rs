@@ -14,7 +14,7 @@ use tidelog_sim::minimise::{Shrunk, minimise};
 use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
 
-/// The failure that is shrunk is the shortest of so many that has something to shrink.
+/// The failure that is shrunk is the median of those among so many that have something to shrink.
 const FAILURES: usize = 40;
 const EVENTS_MIN: u64 = 2_000;
 
@@ -32,7 +32,7 @@ pub struct Planted {
     /// Threads; as many as the machine has cores if not told.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Shrink a failure of each: of the first forty the shortest of 2,000 events or more, or else the longest.
+    /// Shrink a failure of each: the median of those of 2,000 events or more among the first forty, or else the longest.
     #[arg(long)]
     minimise: bool,
     /// Shrink, and write each shrunk scenario into this directory.
@@ -104,9 +104,10 @@ impl Planted {
             }
         }
         let is_shrunk = self.minimise || self.keep.is_some();
-        let first = || hits.iter().take(FAILURES);
-        let chosen = first().filter(|(_, events)| *events >= EVENTS_MIN).min_by_key(|(_, events)| *events);
-        let chosen = chosen.or_else(|| first().max_by_key(|(_, events)| *events)).filter(|_| is_shrunk);
+        let mut first: Vec<(u64, u64)> = hits.iter().copied().take(FAILURES).collect();
+        first.sort_by_key(|(_, events)| *events);
+        let long = &first[first.partition_point(|(_, events)| *events < EVENTS_MIN)..];
+        let chosen = long.get(long.len() / 2).or(first.last()).filter(|_| is_shrunk);
         let shrunk = chosen.and_then(|(seed, _)| minimise(&Scenario::draw(*seed), plants, self.runs, &mut |_, _| {}));
         Row { plant, hits, shrunk }
     }
