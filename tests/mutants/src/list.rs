@@ -29,12 +29,15 @@ pub struct Mutant {
 impl Mutant {
     /// Its name without line and column, which change with every edit.
     pub fn anywhere(&self) -> String {
-        let place = format!("{}:{}:{}: ", self.file, self.span.start.line, self.span.start.column);
-        match self.name.strip_prefix(&place) {
-            Some(rest) => format!("{}: {rest}", self.file),
-            None => self.name.clone(),
-        }
+        anywhere(&self.name)
     }
+}
+
+/// `FILE:LINE:COLUMN: what` without line and column.
+pub fn anywhere(name: &str) -> String {
+    let (place, what) = name.split_once(": ").unwrap_or(("", name));
+    let file = place.split(':').next().unwrap_or_default();
+    format!("{file}: {what}")
 }
 
 /// The names in a list of explained mutants: each line, but for those that begin with `#` and say why.

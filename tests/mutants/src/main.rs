@@ -68,9 +68,9 @@ fn main() -> Result<()> {
         Action::Judge { seeds, every, again, explained, tests } => {
             let again = again.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
             let survived = again.transpose()?;
-            let survived: Option<BTreeSet<&str>> =
-                survived.as_ref().map(|text| text.lines().filter_map(|line| line.strip_prefix(SURVIVES)).collect());
-            let wanted = |mutant: &&Mutant| survived.as_ref().is_none_or(|names| names.contains(&*mutant.name));
+            let survived: Option<BTreeSet<String>> = survived
+                .map(|text| text.lines().filter_map(|line| line.strip_prefix(SURVIVES)).map(list::anywhere).collect());
+            let wanted = |mutant: &&Mutant| survived.as_ref().is_none_or(|names| names.contains(&mutant.anywhere()));
             let asked: Vec<&Mutant> = mutants.iter().filter(wanted).step_by(every).collect();
             let text = std::fs::read_to_string(&explained).with_context(|| explained.display().to_string())?;
             let explained = list::explained(&text);

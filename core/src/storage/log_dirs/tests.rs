@@ -676,6 +676,33 @@ fn what_is_none_of_ours_is_not_looked_into() {
 }
 
 #[test]
+fn what_file_systems_put_into_a_new_directory_is_passed_over_in_silence() {
+    let mut world = World::new(1);
+    world.put_dir(0, "lost+found");
+    world.put_dir(0, ".Trash-0");
+    world.put_dir(0, "old");
+    assert_eq!(
+        world.refusal().split(": ").last(),
+        Some("it holds \"old\". Set log.dirs to an empty directory, or restore meta.properties")
+    );
+    world.dirs[0].remove("old");
+    assert!(world.boot(0).1.is_some());
+    world.put_dir(0, "old");
+    world.log.clear();
+    assert!(world.boot(0).1.is_some());
+    assert_eq!(world.log, ["Warn: /a/old is none of a broker's; it is left alone"]);
+}
+
+#[test]
+fn only_what_a_broker_leaves_half_written_is_taken_for_an_interrupted_format() {
+    for (name, is_ours) in [("meta.properties.tmp", true), (".kafka_cleanshutdown.tmp", true), ("thesis.tmp", false)] {
+        let mut world = World::new(1);
+        world.put(0, name, "");
+        assert_eq!(world.boot(0).1.is_some(), is_ours, "{name}");
+    }
+}
+
+#[test]
 fn what_is_right_is_not_written_again() {
     let mut world = World::new(1);
     world.put(0, "meta.properties", META);
