@@ -471,3 +471,32 @@ fn whole_batches_end(region: &[u8], region_at: u32, from: u32, room: u64, upper:
     });
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+    use crate::ids::LeaderEpoch;
+
+    fn at(base: i64) -> Bytes {
+        let mut builder = BatchBuilder::new().at(Offset(base), LeaderEpoch(0));
+        builder.push(1, None, Some(b"x"), &[]);
+        builder.build()
+    }
+
+    #[test]
+    fn batches_are_walked_over_gaps_and_never_back() {
+        let found = |offsets: &[i64], target: i64| {
+            let region: Vec<u8> = offsets.iter().flat_map(|base| at(*base)).collect();
+            match walk(&region, 100, |header| header.last_offset() >= Offset(target)) {
+                Walked::Found { position, .. } => Ok((position as usize - 100) / at(0).len()),
+                Walked::Further(_) => panic!("not found"),
+                Walked::Damaged(why) => Err(why),
+            }
+        };
+        assert_eq!(found(&[5, 6, 7], 7), Ok(2));
+        assert_eq!(found(&[5, 9, 20], 10), Ok(2));
+        let why = format!("at position {}: the offset 6 comes again", 100 + 2 * at(0).len());
+        assert_eq!(found(&[5, 6, 6, 8], 8), Err(why));
+    }
+}

@@ -143,3 +143,106 @@ impl Segment {
         self.indexes.as_ref().is_some_and(|indexes| indexes.offsets.is_full() || indexes.times.is_full())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+
+    const BASE: Offset = Offset(1_000);
+
+    fn segment() -> Segment {
+        Segment::new(BASE, FileId(1), WallMs(5), 1 << 10)
+    }
+
+    fn header(base: i64, timestamp: i64) -> BatchHeader {
+        let mut builder = BatchBuilder::new().at(Offset(base), crate::ids::LeaderEpoch(0));
+        builder.push(timestamp, None, None, &[]);
+        BatchHeader::parse(&builder.build()).unwrap()
+    }
+
+    #[test]
+    fn a_batch_gets_an_index_entry_once_more_than_the_interval_lies_behind_the_last_one() {
+        let mut segment = segment();
+        for (batch, size) in [100, 100, 1, 100, 101, 50].into_iter().enumerate() {
+            segment.note(&header(1_000 + batch as i64, 10 + batch as i64), batch as u32 * 1_000, size, 200);
+        }
+        // 200 bytes lie before the third batch, 201 before the fourth; then 201 before the sixth.
+        let indexes = segment.indexes.as_ref().unwrap();
+        let entries: Vec<_> = indexes.offsets.iter().map(|entry| (entry.offset.0, entry.position)).collect();
+        assert_eq!(entries, [(1_003, 3_000), (1_005, 5_000)]);
+        let times: Vec<_> = indexes.times.iter().map(|entry| (entry.offset.0, entry.timestamp)).collect();
+        assert_eq!(times, [(1_003, 13), (1_005, 15)]);
+        assert_eq!(segment.first_timestamp, Some(10));
+    }
+
+    #[test]
+    fn the_greatest_timestamp_is_that_of_the_first_batch_that_has_it() {
+        let mut segment = segment();
+        for (batch, timestamp) in [7, 9, 9, 8].into_iter().enumerate() {
+            segment.note(&header(1_000 + batch as i64, timestamp), 0, 10, 200);
+        }
+        let largest = TimestampOffset { timestamp: 9, offset: Offset(1_001) };
+        assert_eq!(segment.largest, Some(largest));
+        segment.seal();
+        assert_eq!(segment.indexes.unwrap().times.last(), Some(largest));
+    }
+
+    #[test]
+    fn what_an_index_says_of_the_greatest_timestamp_does_not_lower_what_is_known() {
+        let largest = |timestamp| TimestampOffset { timestamp, offset: Offset(1_000 + timestamp) };
+        for (known, read, expected) in [(None, 5, 5), (Some(4), 5, 5), (Some(6), 5, 6)] {
+            let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5));
+            segment.largest = known.map(largest);
+            let mut indexes = Indexes::new(BASE, 1 << 10);
+            assert!(indexes.times.append_last(read, largest(read).offset));
+            segment.adopt(indexes);
+            assert_eq!(segment.largest, Some(largest(expected)));
+        }
+        let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5));
+        segment.adopt(Indexes::new(BASE, 1 << 10));
+        assert_eq!(segment.largest, Some(TimestampOffset { timestamp: -1, offset: BASE }));
+    }
+
+    #[test]
+    fn a_segment_holds_the_offsets_that_an_int32_can_tell_from_its_base() {
+        let segment = segment();
+        let last = BASE + i64::from(i32::MAX);
+        assert!(segment.holds(BASE) && segment.holds(last));
+        assert!(!segment.holds(Offset(999)) && !segment.holds(last + 1));
+    }
+
+    #[test]
+    fn indexes_look_ahead_where_either_names_the_end_of_the_log_or_more() {
+        for end in [1_001, 1_002, 1_003] {
+            let mut indexes = Indexes::new(BASE, 1 << 10);
+            assert!(!indexes.look_ahead_of(Offset(end)));
+            assert!(indexes.offsets.maybe_append(Offset(1_002), 10));
+            assert_eq!(indexes.look_ahead_of(Offset(end)), end < 1_003);
+            let mut indexes = Indexes::new(BASE, 1 << 10);
+            assert!(indexes.times.maybe_append(7, Offset(1_002)));
+            assert_eq!(indexes.look_ahead_of(Offset(end)), end < 1_003);
+        }
+    }
+
+    #[test]
+    fn a_segment_is_to_roll_when_one_of_its_indexes_is_full() {
+        // Room for three entries in the one, two and the last in the other.
+        let mut segment = Segment::new(BASE, FileId(1), WallMs(5), 36);
+        let indexes = segment.indexes.as_mut().unwrap();
+        assert!(indexes.offsets.maybe_append(Offset(1_001), 1) && indexes.offsets.maybe_append(Offset(1_002), 2));
+        assert!(indexes.times.maybe_append(1, Offset(1_001)));
+        assert!(!segment.indexes_full());
+        let indexes = segment.indexes.as_mut().unwrap();
+        assert!(indexes.times.maybe_append(2, Offset(1_002)));
+        assert!(segment.indexes_full());
+        let mut segment = Segment::new(BASE, FileId(1), WallMs(5), 36);
+        let indexes = segment.indexes.as_mut().unwrap();
+        for offset in 1..=4 {
+            assert!(!indexes.offsets.is_full() && indexes.offsets.maybe_append(BASE + offset, offset as u32));
+        }
+        assert!(segment.indexes_full());
+        segment.indexes = None;
+        assert!(!segment.indexes_full());
+    }
+}

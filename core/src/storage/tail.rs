@@ -80,3 +80,80 @@ impl Tail {
         self.batches.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch of two offsets and 10 bytes.
+    fn batch(base: i64, segment: i64, position: u32) -> TailBatch {
+        TailBatch { base: Offset(base), last: Offset(base + 1), segment: Offset(segment), position, len: 10 }
+    }
+
+    /// Offsets 100 to 105 in one segment, 106 to 109 in the next.
+    fn tail() -> Tail {
+        let mut tail = Tail::default();
+        for batch in
+            [batch(100, 90, 50), batch(102, 90, 60), batch(104, 90, 70), batch(106, 106, 0), batch(108, 106, 10)]
+        {
+            tail.push(batch, Offset(0));
+        }
+        tail
+    }
+
+    fn base(batch: Option<&TailBatch>) -> Option<i64> {
+        batch.map(|batch| batch.base.0)
+    }
+
+    #[test]
+    fn an_offset_is_found_in_the_batch_that_holds_it_and_not_where_an_older_batch_may() {
+        let tail = tail();
+        let found: Vec<_> = (99..=110).map(|offset| base(tail.find(Offset(offset)))).collect();
+        let of = |base: i64| [Some(base); 2];
+        let expected = [&[None][..], &of(100), &of(102), &of(104), &of(106), &of(108), &[None]].concat();
+        assert_eq!(found, expected);
+        assert_eq!(Tail::default().find(Offset(0)), None);
+    }
+
+    #[test]
+    fn the_last_batch_before_a_bound_is_of_the_segment_and_ends_at_the_bound_or_before() {
+        let tail = tail();
+        let last = |segment, position| base(tail.last_before(Offset(segment), position, Offset(i64::MAX)));
+        assert_eq!(
+            [59, 60, 69, 70, 80, 500].map(|position| last(90, position)),
+            [None, Some(100), Some(100), Some(102), Some(104), Some(104)]
+        );
+        assert_eq!([9, 10, 19, 20].map(|position| last(106, position)), [None, Some(106), Some(106), Some(108)]);
+        assert_eq!((last(80, 500), last(200, 500)), (None, None));
+        let below = |upper| base(tail.last_before(Offset(90), 500, Offset(upper)));
+        assert_eq!([101, 102, 103, 104].map(below), [None, Some(100), Some(100), Some(102)]);
+    }
+
+    #[test]
+    fn segments_that_left_the_log_are_forgotten() {
+        for (below, front) in [(90, 100), (91, 106), (106, 106)] {
+            let mut tail = tail();
+            tail.forget_below(Offset(below));
+            assert_eq!((base(tail.front()), base(tail.back())), (Some(front), Some(108)));
+        }
+        let mut tail = tail();
+        tail.forget_below(Offset(107));
+        assert_eq!(tail.front(), None);
+    }
+
+    #[test]
+    fn what_is_not_stable_is_never_forgotten_and_of_the_rest_the_last_is_kept() {
+        let mut tail = Tail::default();
+        for at in 0..1_000 {
+            tail.push(batch(2 * at, 0, at as u32 * 10), Offset(0));
+        }
+        assert_eq!(tail.iter().count(), 1_000);
+        // 700 batches are stable, then all.
+        tail.push(batch(2_000, 0, 10_000), Offset(1_400));
+        assert_eq!(base(tail.front()), Some(1_400));
+        tail.push(batch(2_002, 0, 10_010), Offset(2_002));
+        assert_eq!(tail.iter().count(), BATCHES_KEPT);
+        tail.clear();
+        assert_eq!(tail.back(), None);
+    }
+}

@@ -17,6 +17,8 @@ mod append;
 mod indexes;
 mod life;
 mod model;
+mod reads;
+mod recovery;
 
 const NAME: &str = "topic-0";
 const EPOCH: LeaderEpoch = LeaderEpoch(3);

@@ -241,6 +241,33 @@ mod tests {
         assert_eq!((read.last(), read.len_bytes(), read.take_unwritten()), (Some(entry(50, 1001)), 12, None));
     }
 
+    #[test]
+    fn what_the_file_does_not_hold_yet_is_handed_out_once() {
+        let mut index = TimeIndex::new(BASE, 1 << 10);
+        assert!(index.is_empty() && index.take_unwritten().is_none());
+        assert_eq!((index.base(), index.last(), index.len_bytes()), (BASE, None, 0));
+        assert!(index.maybe_append(50, Offset(1001)) && index.maybe_append(60, Offset(1004)));
+        assert_eq!((index.is_empty(), index.len(), index.len_bytes()), (false, 2, 24));
+        assert_eq!(index.take_unwritten(), Some((0, index.encode())));
+        assert_eq!(index.take_unwritten(), None);
+        assert!(index.maybe_append(70, Offset(1009)));
+        assert_eq!(index.take_unwritten(), Some((24, index.encode().slice(24..))));
+        index.truncate_to(Offset(1004));
+        assert!(index.maybe_append(80, Offset(1005)));
+        assert_eq!(index.take_unwritten(), Some((12, index.encode().slice(12..))));
+        assert_eq!(&index.encode()[12..], [0, 0, 0, 0, 0, 0, 0, 80, 0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn the_last_entry_of_an_inactive_segment_is_below_the_next_segment() {
+        let mut index = TimeIndex::new(BASE, 1 << 10);
+        assert!(index.maybe_append(50, Offset(1004)));
+        let decode = |next| {
+            TimeIndex::decode(BASE, 24, &index.encode(), IndexBounds { next_base: Some(Offset(next)), ..BOUNDS })
+        };
+        assert!(decode(1004).is_err() && decode(1005).is_ok());
+    }
+
     proptest! {
         #[test]
         fn floor_agrees_with_a_linear_scan(
