@@ -149,7 +149,7 @@ mod tests {
         }
         assert_eq!(tail.iter().count(), 1_000);
         // 700 batches are stable, then all.
-        tail.push(batch(2_000, 0, 10_000), Offset(1_400));
+        tail.push(batch(2_000, 0, 10_000), Offset(1_401));
         assert_eq!(base(tail.front()), Some(1_400));
         tail.push(batch(2_002, 0, 10_010), Offset(2_002));
         assert_eq!(tail.iter().count(), BATCHES_KEPT);

@@ -368,24 +368,28 @@ fn recovery_writes_the_indexes_of_what_it_scans_anew() {
 
 #[test]
 fn a_compaction_whose_swap_was_cut_short_is_finished() {
-    for hints in [clean(), after_crash()] {
+    for (hints, at) in [(clean(), 0), (clean(), 1), (after_crash(), 0), (after_crash(), 1)] {
         let mut world = closed(80);
         let old = bases(&world);
         assert!(old.len() > 4);
-        let merged = [content(&world, old[1], FileKind::Log), content(&world, old[2], FileKind::Log)].concat();
-        let swap = names::staged_segment_file(Offset(old[1]), FileKind::Log, names::FileStage::Swap);
+        let merged = [content(&world, old[at], FileKind::Log), content(&world, old[at + 1], FileKind::Log)].concat();
+        let swap = names::staged_segment_file(Offset(old[at]), FileKind::Log, names::FileStage::Swap);
         put(&mut world, &swap, &merged);
-        let index = names::staged_segment_file(Offset(old[1]), FileKind::OffsetIndex, names::FileStage::Swap);
+        let index = names::staged_segment_file(Offset(old[at]), FileKind::OffsetIndex, names::FileStage::Swap);
         put(&mut world, &index, b"");
         load(&mut world, hints);
         world.loaded();
-        let expected: Vec<i64> = old.iter().copied().filter(|base| *base != old[2]).collect();
+        let expected: Vec<i64> = old.iter().copied().filter(|base| *base != old[at + 1]).collect();
         assert_eq!(bases(&world), expected);
-        assert_eq!(content(&world, old[1], FileKind::Log), merged);
+        assert_eq!(content(&world, old[at], FileKind::Log), merged);
         assert!(world.disk.names().iter().all(|name| !name.ends_with(".swap")));
         assert_eq!(world.log.log_end_offset(), Offset(80));
         assert_eq!(world.told.len(), 1, "{:?}", world.told);
-        assert!(world.told[0].contains(&format!("segment {} had been compacted into segment {}", old[2], old[1])));
+        assert!(world.told[0].contains(&format!(
+            "segment {} had been compacted into segment {}",
+            old[at + 1],
+            old[at]
+        )));
         readable(&mut world, 0);
         close(&mut world);
         model::check_indexes(&world);
@@ -406,6 +410,7 @@ fn a_swap_at_or_above_an_unfinished_cleaning_is_unfinished_itself() {
         world.loaded();
         assert_eq!(content(&world, bases[1], FileKind::Log), if undone { live } else { merged });
         assert!(world.disk.names().iter().all(|name| !name.ends_with(".swap") && !name.ends_with(".cleaned")));
+        assert_eq!(world.log.log_end_offset(), Offset(80));
         readable(&mut world, 0);
     }
 }
