@@ -41,7 +41,7 @@ enum Action {
     Weave,
     /// Ask of each mutant the unit tests, the simulator's scripted tests and its seeds.
     Judge {
-        /// How many seeds the simulator runs for a mutant that the unit tests have let pass.
+        /// How many seeds the simulator runs for a mutant that the unit tests have let pass; 0: unit tests alone.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
         /// Only every so many-th mutant.
@@ -175,17 +175,17 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
     let woven = std::fs::read_to_string(tree.join("woven.txt")).context("weave first")?;
     let woven: BTreeSet<usize> = woven.lines().map(str::parse).collect::<Result<_, _>>()?;
     let unit = build(tree, &["test", "--no-run", "--package", "tidelog-core", "--lib"])?;
-    let scripts = build(tree, &["test", "--no-run", "--package", "tidelog-sim", "--test", "faults"])?;
-    let sim = build(tree, &["build", "--package", "tidelog-sim"])?;
+    let mut judges = vec![(unit, tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect::<Vec<_>>())];
     // The first seeds by themselves: where the core hangs, it hangs there, and is not waited for as long.
     let first = seeds.min(20);
     let (few, rest, from) = (first.to_string(), (seeds - first).to_string(), first.to_string());
-    let judges = [
-        (unit, tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect::<Vec<_>>()),
-        (sim.clone(), vec!["loop", "--jobs", "1", "--seeds", &few]),
-        (scripts, vec!["--test-threads", "1"]),
-        (sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]),
-    ];
+    if seeds > 0 {
+        let scripts = build(tree, &["test", "--no-run", "--package", "tidelog-sim", "--test", "faults"])?;
+        let sim = build(tree, &["build", "--package", "tidelog-sim"])?;
+        judges.push((sim.clone(), vec!["loop", "--jobs", "1", "--seeds", &few]));
+        judges.push((scripts, vec!["--test-threads", "1"]));
+        judges.push((sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));
+    }
     // What takes eight times as long as without a mutant hangs.
     let mut patience = Vec::new();
     for (program, arguments) in &judges {
