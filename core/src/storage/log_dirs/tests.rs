@@ -679,7 +679,7 @@ fn what_is_none_of_ours_is_not_looked_into() {
 fn what_file_systems_put_into_a_new_directory_is_passed_over_in_silence() {
     let mut world = World::new(1);
     world.put_dir(0, "lost+found");
-    world.put_dir(0, ".Trash-0");
+    world.put_dir(0, ".trash");
     world.put_dir(0, "old");
     assert_eq!(
         world.refusal().split(": ").last(),
