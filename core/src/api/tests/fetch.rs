@@ -257,6 +257,8 @@ fn a_reader_whose_log_leaves_this_one_is_told_where() {
     };
     let answer = bench.fetch(read_in(0, 1));
     assert_eq!((bench.batches(&answer), answer.diverging_epoch.epoch), (vec![0], -1));
+    let at_end = FetchRequest { max_wait_ms: 0, ..read_in(0, 2) };
+    assert_eq!(bench.fetch(at_end).diverging_epoch.epoch, -1);
     let answer = bench.fetch(read_in(0, 3));
     assert_eq!((answer.diverging_epoch.epoch, answer.diverging_epoch.end_offset), (0, 2));
     assert_eq!((answer.error_code, bench.batches(&answer)), (0, vec![]));
@@ -269,6 +271,15 @@ fn a_reader_whose_log_leaves_this_one_is_told_where() {
     bench.delete_records("t", 1);
     let answer = bench.fetch(read_in(0, 0));
     refused(&bench, &answer, ErrorCode::OffsetOutOfRange);
+    let answer = bench.fetch(read_in(0, 1));
+    assert_eq!((answer.diverging_epoch.epoch, bench.batches(&answer)), (-1, vec![0]));
+
+    // Nothing was written in epoch 1, so that it ends where the epoch before it does.
+    bench.start();
+    bench.start();
+    bench.append("t", &["c"]);
+    let answer = bench.fetch(read_in(1, 2));
+    assert_eq!((answer.diverging_epoch.epoch, answer.diverging_epoch.end_offset), (0, 2));
 }
 
 #[test]

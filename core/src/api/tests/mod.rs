@@ -66,12 +66,17 @@ impl Bench {
 
     /// The process ends, clean stop or not, and another comes up on what the machine holds.
     fn start(&mut self) {
+        assert!(self.boot(), "the broker comes up again");
+    }
+
+    /// The same; whether it has come up at once.
+    fn boot(&mut self) -> bool {
         self.disks.iter_mut().for_each(TestDisk::process_ends);
         self.files.clear();
         self.waiting.clear();
         self.stopped = false;
         self.broker = Broker::new(self.config.clone(), [8; 32]);
-        assert!(self.handle(Input::Boot), "the broker comes up again");
+        self.handle(Input::Boot)
     }
 
     fn stop(&mut self) {

@@ -5,7 +5,9 @@ use crate::batch::{BatchHeader, Codec};
 use crate::wire::messages::delete_topics_request::DeleteTopicState;
 use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use crate::wire::messages::{DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest};
+use crate::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use crate::wire::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use crate::wire::messages::{DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest};
 
 impl Bench {
     #[track_caller]
@@ -22,6 +24,26 @@ impl Bench {
             ResponseBody::IncrementalAlterConfigs(response) => assert_eq!(response.responses[0].error_code, 0),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Asks on a connection of its own for the first record of partition 0 at a time.
+    fn send_look_up(&mut self, topic: &str, timestamp: i64) -> i32 {
+        let partitions = vec![ListOffsetsPartition { timestamp, ..Default::default() }];
+        let topics = vec![ListOffsetsTopic { name: topic.into(), partitions, ..Default::default() }];
+        let request = ListOffsetsRequest { topics, ..Default::default() };
+        self.send_on(ConnId(3), 7, RequestBody::ListOffsets(request))
+    }
+
+    fn looked_up(&mut self, sent: i32) -> Option<ListOffsetsPartitionResponse> {
+        match self.answer(sent)? {
+            ResponseBody::ListOffsets(mut response) => Some(response.topics.remove(0).partitions.remove(0)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn look_up(&mut self, topic: &str, timestamp: i64) -> Option<ListOffsetsPartitionResponse> {
+        let sent = self.send_look_up(topic, timestamp);
+        self.looked_up(sent)
     }
 
     fn produce(&mut self, topic: &str, batch: Bytes) -> i16 {
@@ -164,11 +186,71 @@ fn every_start_leads_in_a_new_epoch_and_keeps_all_records() {
     assert_eq!(bench.append("t", &["b"]), 1);
     // Without a clean stop.
     bench.start();
-    assert_eq!(bench.read("t", 0, 1).0, code(ErrorCode::FencedLeaderEpoch));
+    for earlier in [0, 1] {
+        assert_eq!(bench.read("t", 0, earlier).0, code(ErrorCode::FencedLeaderEpoch));
+    }
     assert_eq!(bench.read("t", 0, 3).0, code(ErrorCode::UnknownLeaderEpoch));
     let (error, both) = bench.read("t", 0, 2);
     assert_eq!((error, &both[..before.len()]), (0, &before[..]));
     assert_eq!(BatchHeader::parse(&both[before.len()..]).unwrap().leader_epoch.0, 1);
+    assert_eq!(bench.look_up("t", -1).map(|answer| (answer.offset, answer.leader_epoch)), Some((2, 2)));
+}
+
+#[test]
+fn no_checkpoint_is_written_of_a_log_that_is_still_being_read() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.append("t", &["a"]);
+    bench.stop();
+    let file = "recovery-point-offset-checkpoint";
+    let line = |bench: &Bench| {
+        let text = str::from_utf8(bench.disks[0].content(file).expect("a clean stop writes it")).expect("text");
+        text.lines().find(|line| line.starts_with("t ")).map(str::to_owned)
+    };
+    assert_eq!(line(&bench).as_deref(), Some("t 0 1"));
+    bench.hold(|op| matches!(op, IoOp::Open { path, .. } if path.path.starts_with("t-0/")));
+    assert!(!bench.boot());
+    bench.pass(120_000);
+    assert_eq!(line(&bench).as_deref(), Some("t 0 1"));
+    bench.release();
+    assert_eq!(bench.read("t", 0, -1).0, 0);
+}
+
+#[test]
+fn who_waits_for_a_read_of_a_directory_that_fails_is_told_so() {
+    let mut bench = Bench::with_two_log_dirs();
+    bench.create("t", 3, &[]);
+    let large = "x".repeat(5_000);
+    for timestamp in 0..3 {
+        let batch = BatchBuilder::new().push(START_MS + timestamp, None, Some(large.as_bytes()), &[]).build();
+        assert_eq!(bench.produce("t", batch), 0);
+    }
+    // A start after a clean stop knows of the first batches what the index says, and no more.
+    bench.stop();
+    bench.start();
+    bench.hold(|op| matches!(op, IoOp::Read { .. }));
+    let fetch = bench.send_on(ConnId(2), 12, RequestBody::Fetch(from_the_second("t")));
+    let look_up = bench.send_look_up("t", START_MS + 1);
+    assert_eq!(bench.waiting.len(), 2, "{:?}", bench.waiting);
+    let beside = (1..3).find(|index| bench.disks[1].content(&log_of(*index)).is_some()).expect("another of t");
+    bench.disk_of_topics().fail_writes = true;
+    let request = to_partitions("t", -1, &[(beside, batch(&["a"]))]);
+    let failed = bench.send_on(ConnId(4), 9, RequestBody::Produce(request));
+    assert_eq!(bench.produced(failed).error_code, code(ErrorCode::KafkaStorageError));
+    match bench.answer(fetch).expect("an answer") {
+        ResponseBody::Fetch(response) => {
+            assert_eq!(response.responses[0].partitions[0].error_code, code(ErrorCode::KafkaStorageError));
+        }
+        other => panic!("{other:?}"),
+    }
+    let answer = bench.looked_up(look_up).expect("an answer");
+    assert_eq!((answer.error_code, answer.offset), (code(ErrorCode::KafkaStorageError), -1));
+}
+
+fn from_the_second(topic: &str) -> FetchRequest {
+    let partition = FetchPartition { fetch_offset: 1, partition_max_bytes: 1 << 20, ..Default::default() };
+    let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
+    FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() }
 }
 
 #[test]

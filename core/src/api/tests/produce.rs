@@ -89,6 +89,22 @@ fn partitions_succeed_fail_and_time_out_one_by_one() {
 }
 
 #[test]
+fn a_sync_answers_for_what_was_written_before_it_and_no_more() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.hold(is_sync);
+    let first = bench.send_batch("t", -1, batch(&["a"]));
+    let second = bench.send_on(ConnId(2), 9, RequestBody::Produce(to_partitions("t", -1, &[(0, batch(&["b"]))])));
+    let sync = bench.waiting.pop_front().expect("a sync waits");
+    let completion = bench.execute(sync);
+    bench.handle(Input::Io(completion));
+    assert_eq!(bench.produced(first).base_offset, 0);
+    assert_eq!(bench.answer(second), None);
+    bench.release();
+    assert_eq!(bench.produced(second).base_offset, 1);
+}
+
+#[test]
 fn a_failed_sync_is_an_error_for_everybody_who_waits() {
     let mut bench = Bench::with_two_log_dirs();
     bench.create("t", 1, &[]);
