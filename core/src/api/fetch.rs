@@ -120,32 +120,16 @@ pub fn forget(parts: &mut Parts, id: PendingId, fetch: &PendingFetch) {
 fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     while fetch.pass.answers.len() < fetch.targets.len() {
         let target = &fetch.targets[fetch.pass.answers.len()];
-        let found = locate(parts, target);
-        let log = match found {
+        let log = match readable(parts, target, fetch.ticket.api_version) {
             Ok(log) => log,
-            Err(error) => {
-                let error = old_storage_error(fetch.ticket.api_version, error);
-                fetch.pass.answers.push(refusal(target.partition, error));
+            Err(early) => {
                 fetch.pass.urgent = true;
+                fetch.pass.answers.push(*early);
                 continue;
             }
         };
         let mut answer = skeleton(parts, log, target);
         let partition = parts.partitions.get_mut(log).expect("just found");
-        match partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset)) {
-            Ok(None) => {}
-            Ok(Some((epoch, end))) => {
-                answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
-                fetch.pass.urgent = true;
-                fetch.pass.answers.push(answer);
-                continue;
-            }
-            Err(error) => {
-                fetch.pass.urgent = true;
-                fetch.pass.answers.push(refusal(target.partition, error));
-                continue;
-            }
-        }
         let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
         let first = fetch.pass.bytes == 0;
         match partition.read(Offset(target.fetch_offset), budget, first, id, out) {
@@ -176,6 +160,23 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
     watch(parts, id, &mut fetch);
     let deadline = fetch.deadline;
     parts.pending.put(id, Pending::Fetch(fetch), Some(deadline));
+}
+
+/// The log to read from, or the answer of a partition that has nothing to read: an error, or where the reader's log
+/// and this one part (KIP-595).
+fn readable(parts: &Parts, target: &FetchTarget, version: i16) -> Result<LogId, Box<PartitionData>> {
+    let refused = |error| Box::new(refusal(target.partition, error));
+    let log = locate(parts, target).map_err(|error| refused(old_storage_error(version, error)))?;
+    let partition = parts.partitions.get(log).expect("just found");
+    match partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset)) {
+        Ok(None) => Ok(log),
+        Ok(Some((epoch, end))) => {
+            let mut answer = skeleton(parts, log, target);
+            answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
+            Err(Box::new(answer))
+        }
+        Err(error) => Err(refused(error)),
+    }
 }
 
 /// From now on the fetch hears of every move of its partitions.

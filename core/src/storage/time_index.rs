@@ -19,7 +19,7 @@ pub struct TimestampOffset {
     pub offset: Offset,
 }
 
-/// The entries of one segment, and how many of them the file holds.
+/// The entries of one segment.
 #[derive(Clone, Debug)]
 pub struct TimeIndex {
     base: Offset,
@@ -27,7 +27,6 @@ pub struct TimeIndex {
     timestamps: Vec<i64>,
     relative_offsets: Vec<u32>,
     entries_max: usize,
-    written: usize,
 }
 
 impl TimeIndex {
@@ -40,7 +39,6 @@ impl TimeIndex {
             timestamps: Vec::new(),
             relative_offsets: Vec::new(),
             entries_max: bytes_max as usize / Self::ENTRY_BYTES,
-            written: 0,
         }
     }
 
@@ -71,12 +69,7 @@ impl TimeIndex {
         if count > 0 && bounds.log_bytes == 0 {
             return Err(format!("{count} entries for an empty log"));
         }
-        index.written = count;
         Ok(index)
-    }
-
-    pub fn base(&self) -> Offset {
-        self.base
     }
 
     pub fn len(&self) -> usize {
@@ -91,11 +84,6 @@ impl TimeIndex {
     /// when it does.
     pub fn is_full(&self) -> bool {
         self.len() + 1 >= self.entries_max
-    }
-
-    /// The length of the file that holds all entries and no zeros.
-    pub fn len_bytes(&self) -> u64 {
-        (self.len() * Self::ENTRY_BYTES) as u64
     }
 
     pub fn last(&self) -> Option<TimestampOffset> {
@@ -137,43 +125,27 @@ impl TimeIndex {
         after.checked_sub(1).map(|slot| self.at(slot))
     }
 
-    /// Drops all entries at or above `offset`. The file is to be cut to [`len_bytes`](Self::len_bytes).
+    /// Drops all entries at or above `offset`.
     pub fn truncate_to(&mut self, offset: Offset) {
         let keep = self.relative_offsets.partition_point(|entry| self.base + i64::from(*entry) < offset);
         self.timestamps.truncate(keep);
         self.relative_offsets.truncate(keep);
-        self.written = self.written.min(keep);
     }
 
-    /// The entries the file does not hold yet and the position they belong at; from now on they count as written.
-    pub fn take_unwritten(&mut self) -> Option<(u64, Bytes)> {
-        if self.written == self.len() {
-            return None;
-        }
-        let position = (self.written * Self::ENTRY_BYTES) as u64;
-        let bytes = self.encode_from(self.written);
-        self.written = self.len();
-        Some((position, bytes))
-    }
-
-    /// The whole file, for one that is written anew.
+    /// The whole file.
     pub fn encode(&self) -> Bytes {
-        self.encode_from(0)
+        let mut bytes = BytesMut::with_capacity(self.len() * Self::ENTRY_BYTES);
+        for (timestamp, offset) in self.timestamps.iter().zip(&self.relative_offsets) {
+            bytes.put_i64(*timestamp);
+            bytes.put_u32(*offset);
+        }
+        bytes.freeze()
     }
 
     /// Gives back the memory reserved for entries to come: the segment has rolled.
     pub fn seal(&mut self) {
         self.timestamps.shrink_to_fit();
         self.relative_offsets.shrink_to_fit();
-    }
-
-    fn encode_from(&self, first: usize) -> Bytes {
-        let mut bytes = BytesMut::with_capacity((self.len() - first) * Self::ENTRY_BYTES);
-        for (timestamp, offset) in self.timestamps[first..].iter().zip(&self.relative_offsets[first..]) {
-            bytes.put_i64(*timestamp);
-            bytes.put_u32(*offset);
-        }
-        bytes.freeze()
     }
 
     fn at(&self, slot: usize) -> TimestampOffset {
@@ -238,24 +210,18 @@ mod tests {
         let mut bytes = index.encode().to_vec();
         bytes.resize(1200, 0);
         let mut read = TimeIndex::decode(BASE, 1 << 10, &bytes, BOUNDS).unwrap();
-        assert_eq!((read.last(), read.len_bytes(), read.take_unwritten()), (Some(entry(50, 1001)), 12, None));
+        assert_eq!((read.last(), read.len()), (Some(entry(50, 1001)), 1));
     }
 
     #[test]
-    fn what_the_file_does_not_hold_yet_is_handed_out_once() {
+    fn an_entry_takes_eight_bytes_of_time_and_four_of_distance() {
         let mut index = TimeIndex::new(BASE, 1 << 10);
-        assert!(index.is_empty() && index.take_unwritten().is_none());
-        assert_eq!((index.base(), index.last(), index.len_bytes()), (BASE, None, 0));
+        assert_eq!((index.is_empty(), index.last(), index.encode()), (true, None, Bytes::new()));
         assert!(index.maybe_append(50, Offset(1001)) && index.maybe_append(60, Offset(1004)));
-        assert_eq!((index.is_empty(), index.len(), index.len_bytes()), (false, 2, 24));
-        assert_eq!(index.take_unwritten(), Some((0, index.encode())));
-        assert_eq!(index.take_unwritten(), None);
-        assert!(index.maybe_append(70, Offset(1009)));
-        assert_eq!(index.take_unwritten(), Some((24, index.encode().slice(24..))));
+        assert_eq!((index.is_empty(), index.len()), (false, 2));
         index.truncate_to(Offset(1004));
         assert!(index.maybe_append(80, Offset(1005)));
-        assert_eq!(index.take_unwritten(), Some((12, index.encode().slice(12..))));
-        assert_eq!(&index.encode()[12..], [0, 0, 0, 0, 0, 0, 0, 80, 0, 0, 0, 5]);
+        assert_eq!(&index.encode()[..], [0, 0, 0, 0, 0, 0, 0, 50, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 80, 0, 0, 0, 5]);
     }
 
     #[test]
