@@ -11,6 +11,7 @@
 
 use crate::kept::{Kept, attempt, attempt_until};
 use crate::scenario::Scenario;
+use crate::world::Outcome;
 use serde_json::{Value, json};
 use tidelog_core::plant::{Plant, Plants};
 
@@ -24,8 +25,8 @@ pub struct Shrunk {
     pub runs: u32,
 }
 
-/// Shrinks a scenario, with at most about `runs_max` runs. None if it does not fail at all. `tell` hears of each
-/// step that was taken: what it was, and the events that are left.
+/// Shrinks a scenario, in about the time of `runs_max` runs of all of it: the smaller it gets, the more are tried. None
+/// if it does not fail at all. `tell` hears of each step that was taken: what it was, and the events that are left.
 pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut dyn FnMut(&str, u64)) -> Option<Shrunk> {
     let outcome = attempt(scenario, plants);
     let fingerprint = outcome.violation?.fingerprint();
@@ -35,7 +36,8 @@ pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut d
         fingerprint,
         plants,
         runs: 1,
-        runs_max,
+        spent: 0,
+        spent_max: u64::from(runs_max) * outcome.events,
         tell,
     };
     shrinker.shrink();
@@ -56,7 +58,9 @@ struct Shrinker<'a> {
     fingerprint: String,
     plants: Plants,
     runs: u32,
-    runs_max: u32,
+    /// Events of all candidates so far.
+    spent: u64,
+    spent_max: u64,
     tell: &'a mut dyn FnMut(&str, u64),
 }
 
@@ -65,6 +69,9 @@ type Path = Vec<String>;
 
 /// How many other seeds are tried where luck may help.
 const LUCK: u64 = 8;
+
+/// What it takes to build a world, as events that could run meanwhile.
+const EVENTS_TO_START: u64 = 50;
 
 /// How many times its events a candidate may have, in percent, that has less in it.
 const SIMPLER: u64 = 105;
@@ -101,48 +108,55 @@ impl Shrinker<'_> {
         });
     }
 
-    /// A guess at what it takes: one producer, perhaps somebody else, on one node, with one partition, with or without
-    /// the dealt faults, where what happens seldom happens often. Most bugs need no more, and step by step the way to
-    /// there is long: the luck that they need is another one at every step.
+    /// A guess at what it takes: one producer, perhaps somebody else, on one node, with one partition, with none of the
+    /// dealt faults, one, or all, where what happens seldom happens often. Most bugs need no more, and step by step the
+    /// way to there is long: the luck that they need is another one at every step.
     fn bold(&mut self) {
-        let nodes = self.best["nodes"].as_u64().unwrap_or(1);
-        for node in 0..nodes {
+        let guesses = self.guesses();
+        for seed in 0..4 * LUCK {
+            for (guess, fingerprint) in &guesses {
+                if self.spent > self.spent_max / 3 {
+                    return;
+                }
+                let mut candidate = guess.clone();
+                candidate["seed"] = seed.into();
+                // Few clients that take long are no better than a few more that are soon there.
+                self.take_as(candidate, fingerprint.clone(), 80, "boldly");
+            }
+        }
+    }
+
+    /// The simplest first, each with the fingerprint that it would have.
+    fn guesses(&self) -> Vec<(Value, String)> {
+        let mut guesses = Vec::new();
+        for node in 0..self.best["nodes"].as_u64().unwrap_or(1) {
             if self.fingerprint.contains("node") && !self.fingerprint.contains(&format!("node{node}/")) {
                 continue;
             }
             let alone = self.with_nodes(1, |of| (of == node).then_some(0));
             let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
             let (alone, fingerprint) = with_one_partition(alone, &fingerprint);
-            for clients in few_of(alone["clients"].as_array().map_or(&[][..], Vec::as_slice)) {
-                for (with_faults, among) in [(false, 0), (true, 0), (false, 20), (true, 20), (false, 4), (true, 4)] {
-                    let mut candidate = alone.clone();
-                    candidate["clients"] = clients.clone().into();
-                    if !with_faults {
-                        candidate["faults"] = json!([]);
+            let list = |name: &str| alone[name].as_array().cloned().unwrap_or_default();
+            for (clients, faults) in each_with_each(&few_of(&list("clients")), &few_faults_of(&list("faults"))) {
+                for among in [0, 20, 4] {
+                    let mut guess = alone.clone();
+                    guess["clients"] = clients.clone().into();
+                    guess["faults"] = faults.clone().into();
+                    for path in paths(&guess, &|value| among > 0 && is_ratio(value)) {
+                        *at_mut(&mut guess, &path).expect("it was just there") = json!({"of": 1, "among": among});
                     }
-                    for path in paths(&candidate, &|value| among > 0 && is_ratio(value)) {
-                        *at_mut(&mut candidate, &path).expect("it was just there") = json!({"of": 1, "among": among});
-                    }
-                    for seed in 0..LUCK {
-                        candidate["seed"] = seed.into();
-                        if self.runs > self.runs_max / 2 {
-                            return;
-                        }
-                        // Few clients that take long are no better than a few more that are soon there.
-                        if self.take_as(candidate.clone(), fingerprint.clone(), 80, "boldly") {
-                            break;
-                        }
-                    }
+                    guesses.push((guess, fingerprint.clone()));
                 }
             }
         }
+        guesses
     }
 
     fn again_and_again(&mut self, pass: &dyn Fn(&mut Self)) {
         loop {
             let before = (self.events, self.best.clone());
             pass(self);
-            if self.runs >= self.runs_max || before == (self.events, self.best.clone()) {
+            if self.is_spent() || before == (self.events, self.best.clone()) {
                 return;
             }
         }
@@ -154,23 +168,21 @@ impl Shrinker<'_> {
     }
 
     fn take_as(&mut self, candidate: Value, fingerprint: String, percent: u64, what: &str) -> bool {
-        if self.runs >= self.runs_max || candidate == self.best {
+        if self.is_spent() || candidate == self.best {
             return false;
         }
         let Ok(scenario) = serde_json::from_value::<Scenario>(candidate.clone()) else { return false };
-        self.runs += 1;
         let most = self.events * percent / 100;
-        let outcome = attempt_until(&scenario, self.plants, Some(most + 1));
+        let outcome = self.attempt(&scenario, self.plants, most + 1);
         let Some(found) = outcome.violation.map(|violation| violation.fingerprint()) else { return false };
         let is_planted = self.plants != Plants::default();
         if (found != fingerprint && !is_planted) || outcome.events > most {
             return false;
         }
         if is_planted {
-            self.runs += 1;
             // Without the bug a run goes on to its end.
             let most = 5 * self.events + 5_000;
-            let outcome = attempt_until(&scenario, Plants::default(), Some(most));
+            let outcome = self.attempt(&scenario, Plants::default(), most);
             if outcome.violation.is_some() || outcome.events >= most {
                 return false;
             }
@@ -180,16 +192,28 @@ impl Shrinker<'_> {
         true
     }
 
+    fn attempt(&mut self, scenario: &Scenario, plants: Plants, events_max: u64) -> Outcome {
+        let outcome = attempt_until(scenario, plants, Some(events_max));
+        self.runs += 1;
+        self.spent += outcome.events + EVENTS_TO_START;
+        outcome
+    }
+
+    fn is_spent(&self) -> bool {
+        self.spent >= self.spent_max
+    }
+
     /// The same, with other seeds too: what is left of a scenario may fail in this way as well as all of it did, only
     /// not with the delays that this seed has for it.
     fn take_with_luck(&mut self, candidate: &Value, fingerprint: &str, percent: u64, what: &str) -> bool {
         if self.take_as(candidate.clone(), fingerprint.to_string(), percent, what) {
             return true;
         }
-        (0..LUCK).any(|seed| {
+        let until = self.spent + self.spent_max / 40;
+        (0..).take_while(|seed| *seed < 500).any(|seed| {
             let mut candidate = candidate.clone();
             candidate["seed"] = seed.into();
-            self.take_as(candidate, fingerprint.to_string(), percent, what)
+            self.spent < until && self.take_as(candidate, fingerprint.to_string(), percent, what)
         })
     }
 
@@ -247,8 +271,20 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Half of what clients do, and the luck that it needs.
+    /// Half of what clients do, and the luck that it needs: all in half the time, then one after the other.
     fn fewer_with_luck(&mut self) {
+        loop {
+            let mut candidate = self.best.clone();
+            for path in paths(&self.best, &Value::is_number) {
+                if ["batches", "fault_ns", "at_ns"].contains(&path.last().map_or("", String::as_str)) {
+                    let number = at_mut(&mut candidate, &path).expect("it was just there");
+                    *number = (number.as_u64().unwrap_or(0) / 2).max(1).into();
+                }
+            }
+            if !self.take_with_luck(&candidate, &self.fingerprint.clone(), 90, "in half the time") {
+                break;
+            }
+        }
         for path in paths(&self.best, &Value::is_number) {
             let name = path.last().map_or("", String::as_str);
             while ["batches", "fault_ns"].contains(&name) {
@@ -361,8 +397,8 @@ impl Shrinker<'_> {
                 if now < 0 {
                     steps = vec![-now];
                 }
-                if now > 1_000 {
-                    // The last digits of a long time tell nobody anything.
+                if least == 0 {
+                    // The last digits of a time tell nobody anything.
                     steps.retain(|step| now - step > now / 8);
                 }
                 if !steps.into_iter().any(|step| self.set(&path, step.into(), 100)) {
@@ -415,6 +451,28 @@ fn few_of(clients: &[Value]) -> Vec<Vec<Value>> {
     let pairs =
         producers.iter().flat_map(|producer| others.iter().map(|other| vec![(*producer).clone(), (*other).clone()]));
     alone.chain(pairs).collect()
+}
+
+fn each_with_each<'a, A, B>(left: &'a [A], right: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    left.iter().flat_map(|a| right.iter().map(move |b| (a, b)))
+}
+
+/// None of the faults, the first of each kind alone, and all.
+fn few_faults_of(faults: &[Value]) -> Vec<Vec<Value>> {
+    let kind = |fault: &Value| match &fault["fault"] {
+        Value::Object(fields) => fields.keys().next().cloned(),
+        name => name.as_str().map(str::to_string),
+    };
+    let mut few: Vec<Vec<Value>> = vec![Vec::new()];
+    for fault in faults {
+        if !few.iter().flatten().any(|other| kind(other) == kind(fault)) {
+            few.push(vec![fault.clone()]);
+        }
+    }
+    if faults.len() > 1 {
+        few.push(faults.to_vec());
+    }
+    few
 }
 
 fn is_ratio(value: &Value) -> bool {

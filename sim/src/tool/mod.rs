@@ -57,6 +57,7 @@ enum Command {
 type Done = Result<bool, String>;
 
 pub fn main() -> ExitCode {
+    tidelog_sim::panics::end_with_the_reader();
     let done = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
