@@ -15,8 +15,6 @@
 //! It obeys the core's rules of determinism: no clock, no threads, no entropy, no order that is not ours.
 #![forbid(unsafe_code)]
 
-use tidelog_core::plant::{Plant, Plants};
-
 pub mod checkers;
 pub mod client;
 pub mod clock;
@@ -33,10 +31,3 @@ pub mod trace;
 pub mod world;
 
 pub use world::script;
-
-/// The one line that runs a seed again, with a program that is built already.
-pub fn reproduce(program: &str, seed: u64, plants: Plants) -> String {
-    let planted = |plant: Plant| format!(" --plant {plant:?}");
-    let plants: String = Plant::ALL.iter().copied().filter(|plant| plants.has(*plant)).map(planted).collect();
-    format!("{program} run --seed {seed}{plants}")
-}

@@ -60,8 +60,7 @@ fn the_standard_seeds_pass_reach_every_probe_and_withstand_every_attack() {
             found.probes.extend(outcome.probes.into_keys());
             found.attacks.extend(outcome.attacks.into_keys());
             if let Some(violation) = outcome.violation {
-                let line = tidelog_sim::reproduce(&program(), seed, Plants::default());
-                found.failed.push(format!("{line}   # {violation}"));
+                found.failed.push(format!("{} run --seed {seed}   # {violation}", program()));
             }
         }
     };

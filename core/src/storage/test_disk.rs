@@ -282,8 +282,7 @@ impl TestDisk {
             }
         }
         self.seen = self.stable.clone();
-        self.open.clear();
-        self.closed.clear();
+        self.process_ends();
     }
 
     /// The process ends: what it has written is there.

@@ -209,7 +209,7 @@ mod tests {
         assert!(index.maybe_append(50, Offset(1001)));
         let mut bytes = index.encode().to_vec();
         bytes.resize(1200, 0);
-        let mut read = TimeIndex::decode(BASE, 1 << 10, &bytes, BOUNDS).unwrap();
+        let read = TimeIndex::decode(BASE, 1 << 10, &bytes, BOUNDS).unwrap();
         assert_eq!((read.last(), read.len()), (Some(entry(50, 1001)), 1));
     }
 

@@ -175,20 +175,21 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
     let woven = std::fs::read_to_string(tree.join("woven.txt")).context("weave first")?;
     let woven: BTreeSet<usize> = woven.lines().map(str::parse).collect::<Result<_, _>>()?;
     let unit = build(tree, &["test", "--no-run", "--package", "tidelog-core", "--lib"])?;
-    let mut judges = vec![(unit, tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect::<Vec<_>>())];
+    let tests: Vec<&str> = tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect();
+    let mut judges = vec![("unit tests", unit, tests)];
     // The first seeds by themselves: where the core hangs, it hangs there, and is not waited for as long.
     let first = seeds.min(20);
     let (few, rest, from) = (first.to_string(), (seeds - first).to_string(), first.to_string());
     if seeds > 0 {
         let scripts = build(tree, &["test", "--no-run", "--package", "tidelog-sim", "--test", "faults"])?;
         let sim = build(tree, &["build", "--package", "tidelog-sim"])?;
-        judges.push((sim.clone(), vec!["loop", "--jobs", "1", "--seeds", &few]));
-        judges.push((scripts, vec!["--test-threads", "1"]));
-        judges.push((sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));
+        judges.push(("seeds", sim.clone(), vec!["loop", "--jobs", "1", "--seeds", &few]));
+        judges.push(("scripts", scripts, vec!["--test-threads", "1"]));
+        judges.push(("seeds", sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));
     }
     // What takes eight times as long as without a mutant hangs.
     let mut patience = Vec::new();
-    for (program, arguments) in &judges {
+    for (_, program, arguments) in &judges {
         let began = Instant::now();
         let verdict = killed_by(program, arguments, 0, Duration::from_secs(600));
         ensure!(verdict.is_none(), "{program:?} fails without a mutant");
@@ -202,9 +203,9 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(mutant) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let verdict = judges.iter().enumerate().find_map(|(place, (program, arguments))| {
-                        let how = killed_by(program, arguments, mutant.id, patience[place])?;
-                        Some(if how == FAILED { ["unit tests", "seeds", "scripts", "seeds"][place] } else { how })
+                    let verdict = judges.iter().zip(&patience).find_map(|((name, program, arguments), patience)| {
+                        let how = killed_by(program, arguments, mutant.id, *patience)?;
+                        Some(if how == FAILED { *name } else { how })
                     });
                     match verdict {
                         Some(by) => *killed.lock().unwrap().entry(by).or_default() += 1,

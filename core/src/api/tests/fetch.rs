@@ -1,84 +1,5 @@
 use super::*;
-use crate::batch::BatchHeader;
-use crate::wire::messages::delete_topics_request::DeleteTopicState;
-use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
-use crate::wire::messages::fetch_response::PartitionData;
-use crate::wire::messages::{DeleteTopicsRequest, FetchRequest, FetchResponse};
-
-/// Another connection than that of the producer, who would wait behind a fetch that waits.
-const FETCHER: ConnId = ConnId(2);
-
-/// A fetch of partition 0 of a topic by its name, which waits for a second.
-fn from(topic: &str, offset: i64) -> FetchRequest {
-    fetch(&[(topic, 0, offset)])
-}
-
-fn fetch(partitions: &[(&str, i32, i64)]) -> FetchRequest {
-    let topic = |(name, partition, offset): &(&str, i32, i64)| FetchTopic {
-        topic: (*name).into(),
-        partitions: vec![FetchPartition {
-            partition: *partition,
-            fetch_offset: *offset,
-            partition_max_bytes: 1 << 20,
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    FetchRequest {
-        max_wait_ms: 1_000,
-        min_bytes: 1,
-        max_bytes: 1 << 20,
-        topics: partitions.iter().map(topic).collect(),
-        ..Default::default()
-    }
-}
-
-impl Bench {
-    fn send_fetch(&mut self, request: FetchRequest) -> i32 {
-        self.send_on(FETCHER, 12, RequestBody::Fetch(request))
-    }
-
-    #[track_caller]
-    fn fetched(&mut self, sent: i32) -> FetchResponse {
-        match self.answer(sent).expect("an answer") {
-            ResponseBody::Fetch(response) => response,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// A fetch that is answered at once: its one partition.
-    #[track_caller]
-    fn fetch(&mut self, request: FetchRequest) -> PartitionData {
-        let sent = self.send_fetch(request);
-        only(self.fetched(sent))
-    }
-
-    /// Base offsets of the batches that came.
-    fn batches(&self, answer: &PartitionData) -> Vec<i64> {
-        let bytes = self.bytes(answer.records.as_ref().expect("records, be they empty"));
-        let mut rest = &bytes[..];
-        let mut found = Vec::new();
-        while !rest.is_empty() {
-            let header = BatchHeader::parse(rest).expect("a whole batch");
-            found.push(header.base_offset.0);
-            rest = &rest[header.size_bytes()..];
-        }
-        found
-    }
-
-    fn delete_topic(&mut self, name: &str) {
-        let state = DeleteTopicState { name: Some(name.into()), ..Default::default() };
-        let request = DeleteTopicsRequest { topics: vec![state], timeout_ms: 1_000, ..Default::default() };
-        self.ask(6, RequestBody::DeleteTopics(request));
-    }
-}
-
-#[track_caller]
-fn only(mut response: FetchResponse) -> PartitionData {
-    assert_eq!((response.error_code, response.responses.len()), (0, 1), "{response:?}");
-    assert_eq!(response.responses[0].partitions.len(), 1, "{response:?}");
-    response.responses.remove(0).partitions.remove(0)
-}
+use crate::wire::messages::fetch_request::ForgottenTopic;
 
 /// What a partition is answered that cannot be read.
 #[track_caller]
@@ -123,7 +44,7 @@ fn a_fetch_waits_for_records_and_is_woken_by_them() {
     let waits = bench.send_fetch(fetch(&[("t", 0, 0), ("t", 1, 0)]));
     bench.pass(500);
     assert_eq!(bench.answer(waits), None);
-    let other = bench.send(9, RequestBody::Produce(to_partitions("t", 1, &[(1, batch(&["a"]))])));
+    let other = bench.send_batch_on(CONN, "t", 1, 1, batch(&["a"]));
     assert_eq!(bench.produced(other).base_offset, 0);
     let response = bench.fetched(waits);
     let found: Vec<_> =
@@ -184,7 +105,7 @@ fn the_first_batch_is_given_whatever_its_size_and_all_others_within_the_limits()
     let value = "v".repeat(1_000);
     let size = batch(&[&value]).len() as i32;
     for partition in [0, 0, 1, 1, 2] {
-        let sent = bench.send(9, RequestBody::Produce(to_partitions("t", 1, &[(partition, batch(&[&value]))])));
+        let sent = bench.send_batch_on(CONN, "t", 1, partition, batch(&[&value]));
         assert_eq!(bench.produced(sent).error_code, 0);
     }
     let mut limited = |max_bytes, partition_max_bytes| {

@@ -4,7 +4,7 @@ mod fetch;
 mod partitions;
 mod produce;
 
-use crate::batch::{BatchBuilder, BatchLimits, check_produced};
+use crate::batch::{BatchBuilder, BatchHeader, BatchLimits, check_produced};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::ids::{ConnId, FileId, Uuid};
@@ -13,9 +13,14 @@ use crate::storage::test_disk::TestDisk;
 use crate::time::{Mono, Now, WallMs};
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use crate::wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use crate::wire::messages::delete_topics_request::DeleteTopicState;
+use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use crate::wire::messages::fetch_response::PartitionData;
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::wire::messages::produce_response::PartitionProduceResponse;
-use crate::wire::messages::{CreateTopicsRequest, DeleteRecordsRequest, ProduceRequest};
+use crate::wire::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse, ProduceRequest,
+};
 use crate::wire::{ErrorCode, Records, RecordsChunk, RequestBody, RequestHeader, ResponseBody};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +29,9 @@ use std::collections::{BTreeMap, VecDeque};
 const START_MS: i64 = 1_700_000_000_000;
 /// The connection that is asked for where a test does not say.
 const CONN: ConnId = ConnId(1);
+
+/// Another one for fetches: a producer would wait behind a fetch that waits.
+const FETCHER: ConnId = ConnId(2);
 
 /// A broker that is up, and one client with a few connections.
 struct Bench {
@@ -159,10 +167,16 @@ impl Bench {
     /// The disk does what it was asked to, and all that comes after at once.
     fn release(&mut self) {
         self.held = None;
-        while let Some(command) = self.waiting.pop_front() {
-            let completion = self.execute(command);
-            self.handle(Input::Io(completion));
+        while !self.waiting.is_empty() {
+            self.release_first();
         }
+    }
+
+    /// The disk does what it was asked to first, and all that comes of it.
+    fn release_first(&mut self) {
+        let command = self.waiting.pop_front().expect("something waits");
+        let completion = self.execute(command);
+        self.handle(Input::Io(completion));
     }
 
     /// The disk does what it was asked to last, and all that comes of it.
@@ -268,7 +282,11 @@ impl Bench {
 
     /// Sends one batch to partition 0 of a topic, by its name.
     fn send_batch(&mut self, topic: &str, acks: i16, batch: Bytes) -> i32 {
-        self.send(9, RequestBody::Produce(to_partitions(topic, acks, &[(0, batch)])))
+        self.send_batch_on(CONN, topic, acks, 0, batch)
+    }
+
+    fn send_batch_on(&mut self, conn: ConnId, topic: &str, acks: i16, partition: i32, batch: Bytes) -> i32 {
+        self.send_on(conn, 9, RequestBody::Produce(to_partitions(topic, acks, &[(partition, batch)])))
     }
 
     /// What became of it.
@@ -294,6 +312,35 @@ impl Bench {
         let answer = self.produced(sent);
         assert_eq!(answer.error_code, 0, "{answer:?}");
         answer.base_offset
+    }
+
+    fn send_fetch(&mut self, request: FetchRequest) -> i32 {
+        self.send_on(FETCHER, 12, RequestBody::Fetch(request))
+    }
+
+    #[track_caller]
+    fn fetched(&mut self, sent: i32) -> FetchResponse {
+        match self.answer(sent).expect("an answer") {
+            ResponseBody::Fetch(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A fetch that is answered at once: its one partition.
+    #[track_caller]
+    fn fetch(&mut self, request: FetchRequest) -> PartitionData {
+        let sent = self.send_fetch(request);
+        only(self.fetched(sent))
+    }
+
+    /// Base offsets of the batches that came.
+    fn batches(&self, answer: &PartitionData) -> Vec<i64> {
+        let bytes = self.bytes(answer.records.as_ref().expect("records, be they empty"));
+        each_batch(&bytes).iter().map(|(header, _)| header.base_offset.0).collect()
+    }
+
+    fn delete_topic(&mut self, name: &str) {
+        self.ask(6, delete_topic(name));
     }
 
     /// The bytes of a response, read from the disk where it names a slice of a file.
@@ -324,6 +371,55 @@ fn to_partitions(topic: &str, acks: i16, batches: &[(i32, Bytes)]) -> ProduceReq
     });
     let topic = TopicProduceData { name: topic.into(), partition_data: data.collect(), ..Default::default() };
     ProduceRequest { acks, timeout_ms: 1_500, topic_data: vec![topic], ..Default::default() }
+}
+
+/// A fetch of partition 0 of a topic by its name, which waits for a second.
+fn from(topic: &str, offset: i64) -> FetchRequest {
+    fetch(&[(topic, 0, offset)])
+}
+
+fn fetch(partitions: &[(&str, i32, i64)]) -> FetchRequest {
+    let topic = |(name, partition, offset): &(&str, i32, i64)| FetchTopic {
+        topic: (*name).into(),
+        partitions: vec![FetchPartition {
+            partition: *partition,
+            fetch_offset: *offset,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    FetchRequest {
+        max_wait_ms: 1_000,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        topics: partitions.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+#[track_caller]
+fn only(mut response: FetchResponse) -> PartitionData {
+    assert_eq!((response.error_code, response.responses.len()), (0, 1), "{response:?}");
+    assert_eq!(response.responses[0].partitions.len(), 1, "{response:?}");
+    response.responses.remove(0).partitions.remove(0)
+}
+
+fn delete_topic(name: &str) -> RequestBody {
+    let state = DeleteTopicState { name: Some(name.into()), ..Default::default() };
+    RequestBody::DeleteTopics(DeleteTopicsRequest { topics: vec![state], timeout_ms: 1_000, ..Default::default() })
+}
+
+/// The headers of whole batches, each with what follows it.
+fn each_batch(mut bytes: &[u8]) -> Vec<(BatchHeader, &[u8])> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let header = BatchHeader::parse(bytes).expect("a whole batch");
+        let (batch, rest) = bytes.split_at(header.size_bytes());
+        found.push((header, &batch[BatchHeader::LEN..]));
+        bytes = rest;
+    }
+    found
 }
 
 fn is_sync(op: &IoOp) -> bool {

@@ -1,13 +1,11 @@
 //! What becomes of a partition: its configuration, its directory, its topic, the broker's stop and next start.
 
 use super::*;
-use crate::batch::{BatchHeader, Codec};
-use crate::wire::messages::delete_topics_request::DeleteTopicState;
-use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use crate::batch::Codec;
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::messages::list_offsets_response::ListOffsetsPartitionResponse;
-use crate::wire::messages::{DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest};
+use crate::wire::messages::{IncrementalAlterConfigsRequest, ListOffsetsRequest};
 
 impl Bench {
     #[track_caller]
@@ -53,21 +51,11 @@ impl Bench {
 
     /// What a partition of a topic is answered when it is read from its beginning: the error, and the bytes.
     fn read(&mut self, topic: &str, partition: i32, epoch: i32) -> (i16, Vec<u8>) {
-        let partition = FetchPartition {
-            partition,
-            current_leader_epoch: epoch,
-            partition_max_bytes: 1 << 20,
-            ..Default::default()
-        };
-        let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
-        let request = FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() };
-        match self.ask(12, RequestBody::Fetch(request)) {
-            ResponseBody::Fetch(response) => {
-                let answer = &response.responses[0].partitions[0];
-                (answer.error_code, self.bytes(answer.records.as_ref().expect("records")))
-            }
-            other => panic!("{other:?}"),
-        }
+        let mut request = fetch(&[(topic, partition, 0)]);
+        request.max_wait_ms = 0;
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        let answer = self.fetch(request);
+        (answer.error_code, self.bytes(answer.records.as_ref().expect("records, be they empty")))
     }
 }
 
@@ -96,14 +84,9 @@ fn a_topic_with_a_codec_stores_in_it_and_what_comes_in_it_as_it_comes() {
     let own = in_codec(Codec::Gzip, 1);
     assert_eq!(bench.produce("t", own.clone()), 0);
     let (_, stored) = bench.read("t", 0, -1);
-    let mut rest = &stored[..];
-    let mut batches = Vec::new();
-    while !rest.is_empty() {
-        let header = BatchHeader::parse(rest).unwrap();
-        assert_eq!(header.codec().unwrap(), Codec::Gzip);
-        batches.push(&rest[BatchHeader::LEN..header.size_bytes()]);
-        rest = &rest[header.size_bytes()..];
-    }
+    let stored = each_batch(&stored);
+    assert!(stored.iter().all(|(header, _)| header.codec().unwrap() == Codec::Gzip), "{stored:?}");
+    let batches: Vec<&[u8]> = stored.iter().map(|(_, content)| *content).collect();
     assert_eq!(batches.len(), 3);
     assert_eq!(batches[0], batches[1]);
     assert_eq!(batches[2], &own[BatchHeader::LEN..], "level 1 as it came");
@@ -128,7 +111,7 @@ fn a_directory_that_fails_takes_its_own_partitions_alone() {
     let on_second: Vec<i32> = (0..4).filter(|index| bench.disks[1].content(&log_of(*index)).is_some()).collect();
     assert!(on_second.contains(&0) && on_second.len() < 4, "{on_second:?}");
     for partition in 0..4 {
-        let sent = bench.send(9, RequestBody::Produce(to_partitions("t", -1, &[(partition, batch(&["a"]))])));
+        let sent = bench.send_batch_on(CONN, "t", -1, partition, batch(&["a"]));
         assert_eq!(bench.produced(sent).error_code, 0);
     }
     bench.disk_of_topics().fail_writes = true;
@@ -153,9 +136,7 @@ fn whoever_waits_for_a_topic_that_is_deleted_is_told_so() {
     bench.hold(is_sync);
     let waits = bench.send_batch("t", -1, batch(&["a"]));
     // What the controller decides is held up as well.
-    let state = DeleteTopicState { name: Some("t".into()), ..Default::default() };
-    let request = DeleteTopicsRequest { topics: vec![state], timeout_ms: 1_000, ..Default::default() };
-    bench.send_on(ConnId(2), 6, RequestBody::DeleteTopics(request));
+    bench.send_on(ConnId(2), 6, delete_topic("t"));
     assert_eq!(bench.answer(waits), None);
     bench.release_last();
     let answer = bench.produced(waits);
@@ -229,28 +210,16 @@ fn who_waits_for_a_read_of_a_directory_that_fails_is_told_so() {
     bench.stop();
     bench.start();
     bench.hold(|op| matches!(op, IoOp::Read { .. }));
-    let fetch = bench.send_on(ConnId(2), 12, RequestBody::Fetch(from_the_second("t")));
+    let fetch = bench.send_fetch(from("t", 1));
     let look_up = bench.send_look_up("t", START_MS + 1);
     assert_eq!(bench.waiting.len(), 2, "{:?}", bench.waiting);
     let beside = (1..3).find(|index| bench.disks[1].content(&log_of(*index)).is_some()).expect("another of t");
     bench.disk_of_topics().fail_writes = true;
-    let request = to_partitions("t", -1, &[(beside, batch(&["a"]))]);
-    let failed = bench.send_on(ConnId(4), 9, RequestBody::Produce(request));
+    let failed = bench.send_batch_on(ConnId(4), "t", -1, beside, batch(&["a"]));
     assert_eq!(bench.produced(failed).error_code, code(ErrorCode::KafkaStorageError));
-    match bench.answer(fetch).expect("an answer") {
-        ResponseBody::Fetch(response) => {
-            assert_eq!(response.responses[0].partitions[0].error_code, code(ErrorCode::KafkaStorageError));
-        }
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(only(bench.fetched(fetch)).error_code, code(ErrorCode::KafkaStorageError));
     let answer = bench.looked_up(look_up).expect("an answer");
     assert_eq!((answer.error_code, answer.offset), (code(ErrorCode::KafkaStorageError), -1));
-}
-
-fn from_the_second(topic: &str) -> FetchRequest {
-    let partition = FetchPartition { fetch_offset: 1, partition_max_bytes: 1 << 20, ..Default::default() };
-    let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
-    FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn acks_all_has_so_much_time_and_acks_1_has_all_there_is() {
     bench.create("t", 1, &[]);
     bench.hold(is_sync);
     let all = bench.send_batch("t", -1, batch(&["a"]));
-    let one = bench.send_on(ConnId(2), 9, RequestBody::Produce(to_partitions("t", 1, &[(0, batch(&["b"]))])));
+    let one = bench.send_batch_on(ConnId(2), "t", 1, 0, batch(&["b"]));
     bench.pass(1_499);
     assert!(bench.answers.is_empty());
     bench.pass(1);
@@ -76,9 +76,7 @@ fn partitions_succeed_fail_and_time_out_one_by_one() {
     let sent = bench.send(9, RequestBody::Produce(three));
     assert_eq!(bench.answer(sent), None);
     // One of the two is stable: the answer waits for the other.
-    let first = bench.waiting.pop_front().expect("a sync waits");
-    let completion = bench.execute(first);
-    bench.handle(Input::Io(completion));
+    bench.release_first();
     assert_eq!(bench.answer(sent), None);
     bench.pass(1_500);
     let answers = bench.all_produced(sent);
@@ -94,10 +92,8 @@ fn a_sync_answers_for_what_was_written_before_it_and_no_more() {
     bench.create("t", 1, &[]);
     bench.hold(is_sync);
     let first = bench.send_batch("t", -1, batch(&["a"]));
-    let second = bench.send_on(ConnId(2), 9, RequestBody::Produce(to_partitions("t", -1, &[(0, batch(&["b"]))])));
-    let sync = bench.waiting.pop_front().expect("a sync waits");
-    let completion = bench.execute(sync);
-    bench.handle(Input::Io(completion));
+    let second = bench.send_batch_on(ConnId(2), "t", -1, 0, batch(&["b"]));
+    bench.release_first();
     assert_eq!(bench.produced(first).base_offset, 0);
     assert_eq!(bench.answer(second), None);
     bench.release();
@@ -110,7 +106,7 @@ fn a_failed_sync_is_an_error_for_everybody_who_waits() {
     bench.create("t", 1, &[]);
     bench.hold(is_sync);
     let first = bench.send_batch("t", -1, batch(&["a"]));
-    let second = bench.send_on(ConnId(2), 9, RequestBody::Produce(to_partitions("t", -1, &[(0, batch(&["b"]))])));
+    let second = bench.send_batch_on(ConnId(2), "t", -1, 0, batch(&["b"]));
     bench.disk_of_topics().fail_syncs = true;
     bench.release();
     refused(&bench.produced(first), ErrorCode::KafkaStorageError);
@@ -202,7 +198,7 @@ fn a_batch_that_is_sent_again_waits_for_the_first_one_to_be_stable() {
     bench.hold(is_sync);
     let first = bench.send_batch("t", -1, of_producer(0));
     let next = bench.send_batch("t", -1, of_producer(1));
-    let again = bench.send_on(ConnId(2), 9, RequestBody::Produce(to_partitions("t", -1, &[(0, of_producer(0))])));
+    let again = bench.send_batch_on(ConnId(2), "t", -1, 0, of_producer(0));
     assert!(bench.answers.is_empty(), "{:?}", bench.answers);
     bench.release();
     let offsets = [first, next, again].map(|sent| bench.produced(sent).base_offset);
