@@ -16,9 +16,10 @@
 //! | [`transport`], [`tcp`] | what a connection needs of a socket, and the real ones |
 //! | [`disk`] | I/O commands, inline or in the pool |
 //! | [`listeners`], [`data_dirs`], [`limits`], [`clock`] | what the process takes from the system |
+//! | [`client`] | producer, consumer and admin on real sockets |
 //! | [`cli`], [`logging`] | the command line |
 //!
-//! An embedder needs [`Server`] alone.
+//! An embedder needs [`Server`] alone, and a [`Driver`] to talk to it.
 //!
 //! With `--cfg madsim` everything above the operating system runs in a simulation (`tests/madsim`): tokio is madsim's,
 //! and what takes something from this machine is left out.
@@ -41,6 +42,8 @@ pub mod transport;
 #[cfg(not(madsim))]
 pub mod cli;
 #[cfg(not(madsim))]
+pub mod client;
+#[cfg(not(madsim))]
 pub mod data_dirs;
 #[cfg(not(madsim))]
 pub mod limits;
@@ -53,5 +56,7 @@ pub mod server;
 #[cfg(not(madsim))]
 pub mod tcp;
 
+#[cfg(not(madsim))]
+pub use client::Driver;
 #[cfg(not(madsim))]
 pub use server::{Server, ServerError};

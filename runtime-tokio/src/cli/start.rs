@@ -1,47 +1,23 @@
-//! The command line.
-//!
-//! Exit codes: 0 after a clean stop, 1 where the broker could not start or go on, 2 where the command line or the
-//! configuration is wrong.
+//! `tidelog start`: a broker in this process, until it is told to stop.
 
-use crate::logging;
+use super::{Failure, Outcome};
 use crate::server::Server;
-use clap::{Parser, Subcommand};
+use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use tidelog_core::config::{BrokerConfig, ConfigError, WITHOUT_A_FILE, Warning};
 
-const EXIT_FAILURE: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-
-/// A Kafka-compatible broker: durable by default, one binary.
-///
-/// Without a command: a broker on 127.0.0.1:9092 with its data in ./tidelog-data.
-#[derive(Debug, Parser)]
-#[command(name = "tidelog", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// What is logged: error, warn, info, debug, trace, or a list such as info,tidelog::connection=debug.
-    /// Otherwise RUST_LOG says it, otherwise it is info.
-    #[arg(long, global = true, value_name = "LEVEL")]
-    log_level: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Start a broker.
-    Start {
-        /// Kafka's server.properties. Without it: 127.0.0.1:9092, data in ./tidelog-data.
-        properties: Option<PathBuf>,
-        /// A property over those of the file. May be given many times.
-        #[arg(long = "override", value_name = "KEY=VALUE")]
-        overrides: Vec<String>,
-    },
+#[derive(Debug, Default, Args)]
+pub struct Start {
+    /// Kafka's server.properties. Without it: 127.0.0.1:9092, data in ./tidelog-data.
+    properties: Option<PathBuf>,
+    /// A property over those of the file. May be given many times.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
 }
 
 /// What is wrong with what the user gave us.
@@ -55,49 +31,22 @@ enum UsageError {
     Override(String),
     #[error("{}", lines(.0))]
     Config(Vec<ConfigError>),
-    #[error(transparent)]
-    LogLevel(#[from] logging::LogLevelError),
 }
 
-/// The whole program.
-pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        // `--help` and `--version` come here too, and are no errors.
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+impl Start {
+    pub fn run(self) -> Outcome {
+        let (config, warnings) = configuration(self.properties.as_deref(), &self.overrides).map_err(Failure::usage)?;
+        for Warning { text, .. } in warnings {
+            tracing::warn!("{text}");
         }
-    };
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((code, text)) => {
-            eprintln!("tidelog: {text}");
-            ExitCode::from(code)
-        }
+        let data = config.log_dirs.join(",");
+        let server = Server::start(config).map_err(Failure::of)?;
+        let mut out = io::stdout().lock();
+        // Nobody may be reading; the broker serves all the same.
+        let _ = out.write_all(greeting(server.listeners(), &data).as_bytes()).and_then(|()| out.flush());
+        drop(out);
+        server.serve_until_signal().map_err(Failure::of)
     }
-}
-
-fn run(arguments: Arguments) -> Result<(), (u8, String)> {
-    let usage = |error: UsageError| (EXIT_USAGE, error.to_string());
-    let environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    logging::start(arguments.log_level.as_deref(), environment.as_deref()).map_err(|error| usage(error.into()))?;
-    let (properties, overrides) = match arguments.command {
-        None => (None, Vec::new()),
-        Some(Command::Start { properties, overrides }) => (properties, overrides),
-    };
-    let (config, warnings) = configuration(properties.as_deref(), &overrides).map_err(usage)?;
-    for Warning { text, .. } in warnings {
-        tracing::warn!("{text}");
-    }
-    let data = config.log_dirs.join(",");
-    let failure = |error: crate::ServerError| (EXIT_FAILURE, error.to_string());
-    let server = Server::start(config).map_err(failure)?;
-    let mut out = io::stdout().lock();
-    // Nobody may be reading; the broker serves all the same.
-    let _ = out.write_all(greeting(server.listeners(), &data).as_bytes()).and_then(|()| out.flush());
-    drop(out);
-    server.serve_until_signal().map_err(failure)
 }
 
 /// The properties of the file, or those that stand in for one, with the overrides over them.
@@ -203,9 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_argument_at_all_is_a_broker_for_this_machine() {
-        let arguments = Arguments::try_parse_from(["tidelog"]).unwrap();
-        assert!(arguments.command.is_none());
+    fn without_a_file_it_is_a_broker_for_this_machine() {
         let (config, warnings) = configuration(None, &[]).unwrap();
         assert!(warnings.is_empty());
         assert_eq!((config.listeners[0].host.as_str(), config.listeners[0].port), ("127.0.0.1", 9092));
