@@ -37,6 +37,7 @@ pub struct Setup {
     pub kind: Kind,
     home: PathBuf,
     properties: BTreeMap<String, String>,
+    through: Vec<String>,
 }
 
 impl Setup {
@@ -46,12 +47,18 @@ impl Setup {
     }
 
     pub fn of(kind: Kind, home: &Path) -> Self {
-        Self { kind, home: home.to_owned(), properties: BTreeMap::new() }
+        Self { kind, home: home.to_owned(), properties: BTreeMap::new(), through: Vec::new() }
     }
 
     /// Sets a name of `server.properties`.
     pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.properties.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Starts it through a program that becomes the broker, such as `setpriv` or `prlimit`, with these arguments.
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -118,7 +125,14 @@ impl Setup {
     }
 
     fn tidelog(&self) -> Command {
-        let mut command = Command::new(tidelog_binary());
+        let mut command = match self.through.split_first() {
+            None => Command::new(tidelog_binary()),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(tidelog_binary());
+                command
+            }
+        };
         command.arg("start");
         let mut properties = self.properties.clone();
         properties.entry("listeners".to_owned()).or_insert_with(|| "PLAINTEXT://127.0.0.1:0".to_owned());
@@ -213,6 +227,21 @@ impl Broker {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until it has printed so many lines with all of `words`, which may come a moment after an answer did.
+    pub fn log_lines(&self, count: usize, words: &[&str]) -> Vec<String> {
+        let begin = Instant::now();
+        loop {
+            let text = self.log_text();
+            let found = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+            let found: Vec<String> = found.map(str::to_owned).collect();
+            if found.len() >= count {
+                return found;
+            }
+            assert!(begin.elapsed() < PATIENCE, "no {count} lines with {words:?} in:\n{}", tail(&text));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// SIGTERM, and the end it leads to; returns what the broker printed.
     pub fn stop(mut self) -> String {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
@@ -237,6 +266,18 @@ impl Broker {
     pub fn kill(mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("the end of a killed child");
+    }
+
+    /// Waits until the process ends by itself; how it ended, and all that it printed.
+    pub fn wait_for_end(mut self) -> (ExitStatus, String) {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child's state") {
+                return (status, self.log_text());
+            }
+            assert!(begin.elapsed() < PATIENCE, "it goes on after {PATIENCE:?}:\n{}", tail(&self.log_text()));
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Panics when the process has ended by itself.

@@ -1,5 +1,6 @@
-//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]) Kafka's own
-//! programs ([`kafka`]) and its judge of files ([`dump`]).
+//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load
+//! that remembers what was acknowledged ([`load`]), disks that fail ([`disks`]), Kafka's own programs ([`kafka`]) and
+//! its judge of files ([`dump`]).
 //!
 //! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
 //! there too asks for Kafka's behaviour and not for ours.
@@ -7,8 +8,10 @@
 
 pub mod broker;
 pub mod client;
+pub mod disks;
 pub mod dump;
 pub mod kafka;
+pub mod load;
 
 use std::io::Write;
 

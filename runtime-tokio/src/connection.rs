@@ -10,7 +10,7 @@
 use crate::budget::{Budget, Overdraft};
 use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
-use crate::sender::Sender;
+use crate::sender::{Sender, Unreadable};
 use crate::transport::Socket;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -71,7 +71,18 @@ pub enum End {
     #[error("{0}")]
     Request(#[from] RequestError),
     #[error("{0}")]
-    Socket(#[from] io::Error),
+    Disk(io::Error),
+    #[error("{0}")]
+    Socket(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref() {
+            Some(inner) if inner.is::<Unreadable>() => Self::Disk(error),
+            _ => Self::Socket(error),
+        }
+    }
 }
 
 impl End {
@@ -103,6 +114,9 @@ pub async fn serve<S: Socket>(socket: S, peer: SocketAddr, listener: u16, link: 
     drop(connection);
     shared.door.submit(Message::Disconnected(link.conn));
     match end.is_remarkable() {
+        _ if matches!(end, End::Disk(_)) => {
+            tracing::error!(%peer, conn = link.conn.0, "connection closed, its answer cannot be given: {end}");
+        }
         true => tracing::info!(%peer, conn = link.conn.0, "connection closed: {end}"),
         false => tracing::debug!(%peer, conn = link.conn.0, "connection closed: {end}"),
     }

@@ -27,6 +27,16 @@ pub struct Sender {
     sent: u64,
 }
 
+/// Records that a response names cannot be read: the disk's fault, and not the client's.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {len} bytes at {position} of {file}: {why}")]
+pub struct Unreadable {
+    file: String,
+    position: u64,
+    len: usize,
+    why: io::Error,
+}
+
 enum Piece {
     Bytes(Bytes),
     Slice { of: Arc<dyn Content>, position: u64, len: usize },
@@ -46,7 +56,7 @@ impl Sender {
                     let (position, len) = (slice.position, slice.len as usize);
                     if len <= COPIED_SLICE_BYTES_MAX {
                         let mut copy = vec![0; len];
-                        of.read_exact_at(&mut copy, position)?;
+                        of.read_exact_at(&mut copy, position).map_err(|why| unreadable(&*of, position, len, why))?;
                         self.pieces.push_back(Piece::Bytes(Bytes::from(copy)));
                     } else {
                         self.pieces.push_back(Piece::Slice { of, position, len });
@@ -68,10 +78,19 @@ impl Sender {
         let sent = match self.pieces.front_mut() {
             None => 0,
             Some(Piece::Slice { of, position, len }) => {
-                let sent = out.send_content(&**of, *position, (*len).min(SLICE_BYTES_MAX))?;
-                if sent == 0 {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than the slice of it"));
-                }
+                let sent = match out.send_content(&**of, *position, (*len).min(SLICE_BYTES_MAX)) {
+                    Ok(0) => {
+                        let why = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than that");
+                        return Err(unreadable(&**of, *position, *len, why));
+                    }
+                    Ok(sent) => sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                    // The call does not say whether the file or the socket failed.
+                    Err(error) => {
+                        let read = of.read_exact_at(&mut [0], *position);
+                        return Err(read.map_or_else(|why| unreadable(&**of, *position, *len, why), |()| error));
+                    }
+                };
                 *position += sent as u64;
                 *len -= sent;
                 if *len == 0 {
@@ -116,6 +135,10 @@ impl Sender {
         }
         assert_eq!(sent, 0, "no more was sent than there was");
     }
+}
+
+fn unreadable(of: &dyn Content, position: u64, len: usize, why: io::Error) -> io::Error {
+    io::Error::new(why.kind(), Unreadable { file: of.name(), position, len, why })
 }
 
 #[cfg(test)]
@@ -179,6 +202,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_gone_is_not_taken_for_a_disk_that_fails() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 20_000]).unwrap();
+        let file: Arc<dyn Content> = Arc::new(OpenFile { file });
+        let chunks = vec![RecordsChunk::File(FileSlice { file: FileId(1), position: 0, len: 20_000 })];
+        let (out, into) = UnixStream::pair().unwrap();
+        drop(into);
+        let mut sender = Sender::default();
+        sender.push(Frame { chunks, len: 20_000 }, vec![file]).unwrap();
+        assert_eq!(sender.send_some(&out).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
     fn a_slice_beyond_the_end_of_its_file_is_an_error_and_not_a_wrong_answer() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 20_000]).unwrap();
@@ -188,10 +224,14 @@ mod tests {
             len: len as usize,
         };
         let (out, _into) = UnixStream::pair().unwrap();
-        assert!(Sender::default().push(slice(6000), vec![file.clone()]).is_err());
+        let error = Sender::default().push(slice(6000), vec![file.clone()]).unwrap_err();
+        assert!(error.get_ref().unwrap().is::<Unreadable>());
         let mut sender = Sender::default();
         sender.push(slice(9000), vec![file]).unwrap();
         sender.send_some(&out).unwrap();
-        assert_eq!(sender.send_some(&out).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let error = sender.send_some(&out).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let text = error.to_string();
+        assert!(text.starts_with("cannot read 4000 bytes at 20000 of /"), "{text}");
     }
 }

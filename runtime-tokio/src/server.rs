@@ -180,6 +180,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Listened to so that it does not end the process: the write behind it fails with EFBIG, which the broker knows
+    /// how to take.
+    _file_too_large: Signal,
 }
 
 impl Signals {
@@ -188,6 +191,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

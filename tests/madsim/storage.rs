@@ -146,4 +146,8 @@ impl Content for Held {
     fn file(&self) -> Option<&File> {
         None
     }
+
+    fn name(&self) -> String {
+        "a file of the simulated disk".to_owned()
+    }
 }

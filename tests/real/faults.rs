@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tidelog_tests::broker::{Broker, Kind, Setup, tidelog_binary};
 use tidelog_tests::client::{Client, Produced, Producer, batch};
-use tidelog_tests::skipped;
+use tidelog_tests::disks::Tmpfs;
 
 /// Our own binary whatever the other tests run against: the texts are ours.
 fn tidelog(home: &Path) -> Setup {
@@ -170,7 +170,7 @@ fn a_properties_file_that_is_not_there_is_named() {
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
     let home = tempfile::tempdir().expect("a directory");
-    let Some(mounted) = Mounted::tmpfs("a_directory_that_cannot_be_written_is_named", "size=1m,ro") else { return };
+    let Some(mounted) = Tmpfs::new("a_directory_that_cannot_be_written_is_named", "size=1m,ro") else { return };
     let dir = mounted.path().join("data");
     assert_refused(&tidelog(home.path()).set("log.dirs", dir.display()), &[&dir.display().to_string()]);
 }
@@ -257,7 +257,7 @@ fn a_corrupt_batch_below_the_recovery_point_is_contained_and_nothing_is_cut() {
 fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let test = "a_full_disk_loses_nothing_that_was_acknowledged";
     let home = tempfile::tempdir().expect("a directory");
-    let Some(mounted) = Mounted::tmpfs(test, "size=48m") else { return };
+    let Some(mounted) = Tmpfs::new(test, "size=48m") else { return };
     let setup = tidelog(home.path()).set("log.dirs", mounted.path().join("data").display());
     let broker = setup.start();
     let mut client = Client::connect(broker.address()).expect("a connection");
@@ -300,34 +300,4 @@ fn flip_byte(path: &Path, position: u64) {
     let changed = [*byte];
     let mut file = OpenOptions::new().write(true).open(path).expect("the file");
     file.seek(SeekFrom::Start(position)).and_then(|_| file.write_all(&changed)).expect("a flipped byte");
-}
-
-/// A small file system of its own, unmounted on drop. Only root may.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn tmpfs(test: &str, options: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path()).output();
-        if output.is_ok_and(|output| output.status.success()) {
-            return Some(Self(dir));
-        }
-        skipped(test, "a tmpfs cannot be mounted here");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn grow(&self, size: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{size}")]).arg(self.path()).status();
-        assert!(status.expect("mount").success(), "a larger tmpfs");
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
 }

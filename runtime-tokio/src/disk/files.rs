@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -47,6 +48,9 @@ pub trait Content: Send + Sync {
 
     /// For `sendfile`: the file of this machine, where it is one.
     fn file(&self) -> Option<&File>;
+
+    /// What an operator knows it by.
+    fn name(&self) -> String;
 }
 
 /// One open file.
@@ -61,6 +65,11 @@ impl Content for OpenFile {
 
     fn file(&self) -> Option<&File> {
         Some(&self.file)
+    }
+
+    fn name(&self) -> String {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        std::fs::read_link(link).map_or_else(|_| "a log file".to_owned(), |path| path.display().to_string())
     }
 }
 
