@@ -1,10 +1,12 @@
-//! Kafka's `DumpLogSegments` as a judge of a log directory.
+//! Two judges of a log directory: Kafka's `DumpLogSegments`, and our own `tidelog log dump`.
 //!
-//! The tool never ends with a failure: what it finds stands in its text, and this module knows that text.
+//! Kafka's tool never ends with a failure: what it finds stands in its text, and this module knows that text.
 
+use crate::broker::tidelog_binary;
 use crate::kafka;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What the dump of a whole log directory told.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,6 +49,19 @@ pub fn assert_faultless(jars: &Path, data_dir: &Path) -> Dumped {
     let text = dump(jars, &["--cluster-metadata-decoder"], &metadata);
     assert!(text.contains(r#""type":"REGISTER_BROKER_RECORD""#), "the broker is not registered:\n{text}");
     Dumped { records, files: files.len() }
+}
+
+/// `tidelog log dump` over a whole log directory that no broker has open; panics at the faults it finds. Returns the
+/// number of the records that it shows, those of the cluster's metadata aside.
+pub fn assert_faultless_to_us(data_dir: &Path) -> usize {
+    let output = Command::new(tidelog_binary())
+        .args(["log", "dump", "--records", "--format", "json"])
+        .arg(data_dir)
+        .output()
+        .expect("tidelog log dump");
+    assert!(output.status.success(), "tidelog log dump: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter(|line| line.contains(r#","kind":"record","#)).count()
 }
 
 /// Runs the tool over files, judges what it says and returns its standard output.

@@ -11,11 +11,14 @@ macro_rules! line {
     ($out:expr, $($arg:tt)*) => { writeln!($out, $($arg)*).expect("a String takes everything") };
 }
 
+/// The folders whose messages stand in logs that a person may want to read.
+const DESCRIBED: [&str; 3] = ["control", "metadata", "remote_log"];
+
 pub fn generate(messages: &[(String, Message)]) -> String {
     let mut out = String::new();
-    for (_, message) in messages {
+    for (folder, message) in messages {
         if message.versions.is_some() {
-            module(&mut out, message);
+            module(&mut out, message, DESCRIBED.contains(&folder.as_str()));
         }
     }
     apis(&mut out, messages);
@@ -66,7 +69,7 @@ fn records(out: &mut String, messages: &[(String, Message)], folder: &str, enum_
     line!(out, "}}");
 }
 
-fn module(out: &mut String, message: &Message) {
+fn module(out: &mut String, message: &Message, is_described: bool) {
     let (first, last) = message.versions.expect("checked by the caller");
     line!(out, "pub mod {} {{", snake(&message.name));
     line!(out, "use super::prelude::*;");
@@ -83,9 +86,15 @@ fn module(out: &mut String, message: &Message) {
         line!(out, "impl {} {{", s.name);
         reader(out, message, s);
         writer(out, message, s);
+        if is_described {
+            describer(out, s);
+        }
         line!(out, "}}");
     }
     line!(out, "message!({}, {first}, {last});", message.name);
+    if is_described {
+        line!(out, "described!({});", message.name);
+    }
     line!(out, "}}\npub use {}::{};", snake(&message.name), message.name);
 }
 
@@ -202,6 +211,41 @@ fn writer(out: &mut String, message: &Message, s: &Struct) {
         }
     }
     line!(out, "}}");
+}
+
+/// As Kafka's own JSON converters: the fields that the version has, tagged ones only where they say something.
+fn describer(out: &mut String, s: &Struct) {
+    line!(out, "pub(crate) fn describe(&self, version: i16, json: &mut JsonWriter) {{");
+    line!(out, "json.begin('{{');");
+    for f in &s.fields {
+        let value = format!("self.{}", rust_name(f));
+        let is_said = f.tag.map(|_| format!("!({})", is_default(f, &value)));
+        let conditions: Vec<String> = condition(f.versions, s.versions).into_iter().chain(is_said).collect();
+        let guard = if conditions.is_empty() { String::new() } else { format!("if {} ", conditions.join(" && ")) };
+        line!(out, "{guard}{{ json.name(\"{}\");", camel(&f.name));
+        if f.nullable.is_some() {
+            line!(out, "match &{value} {{ None => json.null(), Some(value) => {{ {} }} }}", describe_value(f));
+        } else {
+            line!(out, "let value = &{value}; {}", describe_value(f));
+        }
+        line!(out, "}}");
+    }
+    line!(out, "json.end('}}'); }}");
+}
+
+/// Statements that describe what `value` refers to.
+fn describe_value(f: &Field) -> String {
+    let one = match f.element.as_str() {
+        "string" | "bytes" | "uuid" => format!("json.{}(value);", f.element),
+        "float64" => "json.float64(*value);".into(),
+        "records" => panic!("{}: no record of a log holds batches", f.name),
+        _ if f.is_struct() => "value.describe(version, json);".into(),
+        _ => "json.plain(value);".into(),
+    };
+    if f.is_array {
+        return format!("json.begin('['); for value in value {{ json.element(); {one} }} json.end(']');");
+    }
+    one
 }
 
 /// An expression that reads the field in a version that has it.
@@ -392,6 +436,18 @@ fn snake(name: &str) -> String {
             out.push('_');
         }
         out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// `topic_id` → `topicId`
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let mut out = words.next().unwrap_or_default().to_string();
+    for word in words {
+        let mut chars = word.chars();
+        out.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        out.push_str(chars.as_str());
     }
     out
 }

@@ -18,6 +18,7 @@
 //! | [`listeners`], [`data_dirs`], [`limits`], [`clock`] | what the process takes from the system |
 //! | [`client`] | producer, consumer and admin on real sockets |
 //! | [`cli`], [`logging`] | the command line |
+//! | [`dump`] | what stands in the files of a log directory, shown and judged |
 //!
 //! An embedder needs [`Server`] alone, and a [`Driver`] to talk to it.
 //!
@@ -45,6 +46,8 @@ pub mod cli;
 pub mod client;
 #[cfg(not(madsim))]
 pub mod data_dirs;
+#[cfg(not(madsim))]
+pub mod dump;
 #[cfg(not(madsim))]
 pub mod limits;
 #[cfg(not(madsim))]

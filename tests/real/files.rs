@@ -1,5 +1,5 @@
-//! A log directory is Kafka's: Kafka's own `DumpLogSegments` finds no fault in one that Tidelog wrote, and the two
-//! brokers open each other's directories.
+//! A log directory is Kafka's: Kafka's own `DumpLogSegments` finds no fault in one that Tidelog wrote, `tidelog log
+//! dump` none in one that Kafka wrote, and the two brokers open each other's directories.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
@@ -62,6 +62,7 @@ fn kafkas_dump_finds_no_fault_after_load_roll_restart_and_crash() {
     broker.stop();
     let dumped = dump::assert_faultless(&jars, &setup.data_dir());
     assert_eq!(dumped.records, CODECS.len() * 2000, "every record is in a file");
+    assert_eq!(dump::assert_faultless_to_us(&setup.data_dir()), dumped.records, "the two judges agree");
     assert!(dumped.files > CODECS.len() * 3, "segments have rolled: {dumped:?}");
 
     // More of everything after a restart, and an end in the middle of it.
@@ -108,6 +109,7 @@ fn a_directory_of_kafka_opens_with_every_record_readable_and_goes_back_to_kafka(
     }
     let mut expected = console_read(&jars, broker.address(), "mixed", 5 * 1000);
     broker.stop();
+    assert_eq!(dump::assert_faultless_to_us(&apache.data_dir()), 7 * 1000, "what Kafka wrote, to our own judge");
 
     let broker = tidelog.start();
     let mut client = connect(&broker);

@@ -17,7 +17,7 @@ mod state_file;
 
 pub use snapshot::SoleVoter;
 use snapshot::{BATCH_BYTES_MAX, Voters};
-use state_file::QuorumState;
+pub use state_file::QuorumState;
 
 use crate::batch::{BatchHeader, ControlRecord, ControlType};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};

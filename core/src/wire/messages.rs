@@ -6,6 +6,7 @@
 //! a version that cannot say it is our mistake (a debug assertion), unless the schema calls the field ignorable.
 #![allow(unused_variables, clippy::all)] // What the generator emits is regular, not idiomatic.
 
+use super::json::{JsonWriter, record_type};
 use super::reader::{DecodeError, DecodeErrorKind, Reader};
 use super::writer::Writer;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use std::ops::RangeInclusive;
 
 /// What every generated module needs.
 mod prelude {
+    pub(super) use super::super::json::JsonWriter;
     pub(super) use super::super::reader::{DecodeError, Reader};
     pub(super) use super::super::records::{Records, TaggedFields};
     pub(super) use super::super::writer::Writer;
@@ -52,6 +54,20 @@ macro_rules! message {
                 let mut writer = Writer::new();
                 self.encode(version, &mut writer);
                 writer.into_bytes()
+            }
+        }
+    };
+}
+
+/// What stands in a log can be shown to a person.
+macro_rules! described {
+    ($name:ident) => {
+        impl $name {
+            /// The fields of this version, as Kafka's own tools name them, in one line of JSON.
+            pub fn to_json(&self, version: i16) -> String {
+                let mut json = JsonWriter::default();
+                self.describe(version, &mut json);
+                json.into_text()
             }
         }
     };
@@ -254,6 +270,22 @@ macro_rules! records {
                 match self {
                     $(Self::$short(_) => $record::NAME,)*
                 }
+            }
+
+            /// The record as Kafka's tools show it, in one line of JSON: `{"type":"TOPIC_RECORD","version":0,"data":{…}}`.
+            pub fn to_json(&self, version: i16) -> String {
+                let mut json = JsonWriter::default();
+                json.begin('{');
+                json.name("type");
+                json.string(&record_type(self.name()));
+                json.name("version");
+                json.plain(&version);
+                json.name("data");
+                match self {
+                    $(Self::$short(record) => record.describe(version, &mut json),)*
+                }
+                json.end('}');
+                json.into_text()
             }
 
             /// The newest version of this kind of record.

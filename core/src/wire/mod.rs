@@ -13,6 +13,7 @@
 mod error_code;
 mod frame;
 mod header;
+mod json;
 pub mod messages;
 mod reader;
 mod records;

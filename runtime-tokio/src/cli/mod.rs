@@ -8,6 +8,7 @@
 //!
 //! Results go to standard output, everything else to standard error.
 
+mod log_dump;
 mod start;
 
 use crate::logging;
@@ -36,6 +37,9 @@ struct Arguments {
 enum Command {
     /// Start a broker.
     Start(start::Start),
+    /// Look into the files of a log directory.
+    #[command(subcommand)]
+    Log(log_dump::LogCommand),
 }
 
 /// How a command ended.
@@ -84,6 +88,7 @@ fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         None => start::Start::default().run(),
         Some(Command::Start(start)) => start.run(),
+        Some(Command::Log(command)) => command.run(),
     }
 }
 
