@@ -77,7 +77,7 @@ impl Batches {
     }
 
     /// `None`: [`end`](Self::end) says why.
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn next_batch(&mut self) -> io::Result<Option<Found>> {
         let mut wanted = CHUNK_BYTES;
         while self.end.is_none() {
             let chunk_end = self.chunk_position + self.chunk.len() as u64;
@@ -113,7 +113,7 @@ impl Batches {
         Ok(None)
     }
 
-    /// How the file ends; there is an answer once [`next`](Self::next) has found no batch.
+    /// How the file ends; there is an answer once [`next_batch`](Self::next_batch) has found no batch.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }

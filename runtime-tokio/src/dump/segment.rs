@@ -27,7 +27,7 @@ pub fn log(path: &Path, named: &Named, show_records: bool, is_metadata: bool, re
     let mut batches = open(path)?;
     let next_base = files::next_base(path, named)?;
     let mut walk = Walk::new(named.offset, next_base);
-    while let Some(found) = batches.next()? {
+    while let Some(found) = batches.next_batch()? {
         let is_valid = walk.take(&found, report)?;
         if is_valid && (show_records || is_metadata) {
             records::show(&found, is_metadata, report)?;
@@ -41,7 +41,7 @@ pub fn metadata_snapshot(path: &Path, report: &mut Report) -> Result<(), Stop> {
     let mut batches = open(path)?;
     let mut walk = Walk::new(Offset::ZERO, None);
     let (mut has_begun, mut has_ended) = (false, false);
-    while let Some(found) = batches.next()? {
+    while let Some(found) = batches.next_batch()? {
         if has_ended {
             report.line(&Line::fault_at(found.position, "a batch follows the footer"))?;
         }
