@@ -95,6 +95,12 @@ impl Broker {
         [request, self.timers.deadline()].into_iter().flatten().min()
     }
 
+    /// For tests of what another broker wrote.
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> &mut Parts {
+        &mut self.parts
+    }
+
     /// Asserts every invariant of every part.
     pub fn verify(&self) {
         self.parts.verify();

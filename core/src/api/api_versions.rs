@@ -1,7 +1,8 @@
 //! ApiVersions: what this broker speaks, and which features the cluster has settled on.
 
 use crate::api::{Parts, Ticket};
-use crate::controller::records::FEATURES;
+use crate::controller::KRAFT_VERSION;
+use crate::controller::records::{FEATURES, KRAFT_VERSION_MAX};
 use crate::io::Outbox;
 use crate::wire::messages::api_versions_request::ApiVersionsRequest;
 use crate::wire::messages::api_versions_response::{
@@ -16,28 +17,30 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: ApiVersionsRequest, ou
         let response = ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
         return parts.replies.answer(ticket, ResponseBody::ApiVersions(response), out);
     }
-    let image = &parts.image;
+    // The quorum's own feature stands in its log, not among the metadata (KIP-853).
+    let kraft_level = parts.quorum().kraft_version();
+    let kraft = (kraft_level > 0).then_some((KRAFT_VERSION.into(), kraft_level));
+    let finalized = parts.image.features().iter().map(|(name, level)| (name.clone(), *level)).chain(kraft);
+    let supported = FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max));
     let response = ApiVersionsResponse {
         api_keys: api_keys(),
-        supported_features: FEATURES
-            .iter()
+        supported_features: supported
+            .chain([(KRAFT_VERSION, 0, KRAFT_VERSION_MAX)])
             // A client below v4 takes a minimum of 0 for a mistake (KIP-1022).
-            .filter(|feature| ticket.api_version >= 4 || feature.min > 0)
-            .map(|feature| SupportedFeatureKey {
-                name: feature.name.into(),
-                min_version: feature.min,
-                max_version: feature.max,
+            .filter(|(_, min, _)| ticket.api_version >= 4 || *min > 0)
+            .map(|(name, min_version, max_version)| SupportedFeatureKey {
+                name: name.into(),
+                min_version,
+                max_version,
                 ..Default::default()
             })
             .collect(),
         finalized_features_epoch: parts.committed.0,
-        finalized_features: image
-            .features()
-            .iter()
+        finalized_features: finalized
             .map(|(name, level)| FinalizedFeatureKey {
-                name: name.clone(),
-                max_version_level: *level,
-                min_version_level: *level,
+                name,
+                max_version_level: level,
+                min_version_level: level,
                 ..Default::default()
             })
             .collect(),

@@ -7,12 +7,17 @@ mod api_versions;
 mod commit;
 mod configs;
 mod delete_records;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_user_scram_credentials;
+mod elect_leaders;
 pub mod fetch;
 mod fetch_session;
 mod init_producer_id;
+mod list_config_resources;
 pub mod list_offsets;
 pub mod log_dirs;
 mod metadata;
@@ -25,6 +30,7 @@ mod replies;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod update_features;
 
 pub use commit::{AfterCommit, Commits};
 pub use fetch_session::FetchSessions;
@@ -101,6 +107,15 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
+        RequestBody::DescribeQuorum(body) => describe_quorum::handle(parts, now, ticket, body, out),
+        RequestBody::ElectLeaders(body) => elect_leaders::handle(parts, now, ticket, body, out),
+        RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, ticket, body, out),
+        RequestBody::UpdateFeatures(body) => update_features::handle(parts, now, ticket, body, out),
+        RequestBody::ListConfigResources(body) => list_config_resources::handle(parts, ticket, body, out),
+        RequestBody::DescribeClientQuotas(body) => describe_client_quotas::handle(parts, ticket, body, out),
+        RequestBody::DescribeUserScramCredentials(body) => {
+            describe_user_scram_credentials::handle(parts, ticket, body, out);
+        }
         RequestBody::DescribeTopicPartitions(body) => describe_topic_partitions::handle(parts, ticket, body, out),
         _ => parts.replies.close(ticket, "the request is of a kind that this broker does not serve", out),
     }

@@ -114,7 +114,7 @@ pub fn register_controller(start: &BrokerStart) -> MetadataRecord {
 }
 
 fn supported_features() -> impl Iterator<Item = (&'static str, i16, i16)> {
-    let kraft = ("kraft.version", 0, KRAFT_VERSION_MAX);
+    let kraft = (super::KRAFT_VERSION, 0, KRAFT_VERSION_MAX);
     FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max)).chain([kraft])
 }
 

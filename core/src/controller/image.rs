@@ -245,6 +245,11 @@ impl Image {
         self.controllers.get(&id)
     }
 
+    /// What is only kept.
+    pub fn kept(&self) -> impl Iterator<Item = (&KeptKey, &MetadataRecord)> {
+        self.kept.iter()
+    }
+
     /// The first producer id that no block holds yet.
     pub fn next_producer_id(&self) -> i64 {
         self.producer_ids.as_ref().map_or(0, |record| record.next_producer_id)

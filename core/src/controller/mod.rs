@@ -8,6 +8,8 @@
 
 mod brokers;
 mod configs;
+mod elections;
+mod features;
 mod image;
 mod image_apply;
 mod partitions;
@@ -22,8 +24,10 @@ pub use brokers::{
     shut_down_broker, unfence_broker,
 };
 pub use configs::{alter_configs, incremental_alter_configs};
+pub use elections::{elect_leaders, list_reassignments};
+pub use features::{KRAFT_VERSION, update_features};
 pub use image::{
-    ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, Image, ImageChange, ImageError,
+    ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, Image, ImageChange, ImageError, KeptKey,
     Partition, ResourceKind, Topic,
 };
 pub use partitions::create_partitions;

@@ -41,8 +41,15 @@ const WITH_ZK_MIGRATION: i16 = 8;
 const WITH_TRANSACTIONS: i16 = 13;
 const WITH_CONTROLLER_REGISTRATION: i16 = 15;
 const WITH_DIRECTORIES: i16 = 17;
-const WITH_ELIGIBLE_LEADERS: i16 = 23;
+pub(super) const WITH_ELIGIBLE_LEADERS: i16 = 23;
 const WITH_CORDONED_DIRECTORIES: i16 = 30;
+/// The levels of `metadata.version` that record something which the level before cannot say.
+const CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
+
+/// Whether `high` may have recorded something that `low` cannot say.
+pub fn metadata_changed(low: i16, high: i16) -> bool {
+    CHANGES.iter().any(|level| (low + 1..=high).contains(level))
+}
 
 /// The bytes of a record in the version that `metadata_version` asks for. What that version cannot say is left out,
 /// as Kafka does.

@@ -1,3 +1,6 @@
+mod elections;
+mod features;
+
 use super::*;
 use crate::config::{BrokerConfig, Listener, SecurityProtocol};
 use crate::ids::{LeaderEpoch, Offset, Uuid};

@@ -187,6 +187,15 @@ impl Quorum {
         self.phase == Phase::Leading
     }
 
+    /// The level of `kraft.version`: 1 where the set of voters is recorded in the log (KIP-853), 0 where it is static.
+    pub fn kraft_version(&self) -> i16 {
+        i16::from(self.voters.is_some())
+    }
+
+    pub fn voter(&self) -> &SoleVoter {
+        &self.config.voter
+    }
+
     pub fn log(&self) -> Option<&Log> {
         self.log.as_ref()
     }
@@ -624,6 +633,7 @@ impl Quorum {
         let mut controls = vec![ControlRecord { kind: ControlType::LeaderChange, value: change.to_bytes(0) }];
         if base == Offset::ZERO {
             controls.extend(self.config.voter.control_records());
+            self.voters = Some(vec![(self.config.voter.node, self.config.voter.directory)]);
         }
         append(log, now, epoch, ControlRecord::batch(&controls, base, epoch, now.wall), out)?;
         self.proposed.push_back((base + controls.len() as i64, Vec::new()));

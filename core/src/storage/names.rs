@@ -30,7 +30,9 @@ pub const REPLICATION_CHECKPOINT: &str = "replication-offset-checkpoint";
 pub const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 /// The votes and the leader a quorum's member knows of (KIP-595).
 pub const QUORUM_STATE: &str = "quorum-state";
-/// The directory of the metadata log (KIP-500).
+/// The topic of the metadata log (KIP-500): one partition, which clients neither see nor read.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+/// Its directory.
 pub const METADATA_PARTITION_DIR: &str = "__cluster_metadata-0";
 
 /// The longest name a file system is sure to take.

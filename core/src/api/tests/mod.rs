@@ -1,5 +1,6 @@
 //! The whole broker behind its door, with a disk in memory: what a client asks, and what it is answered when.
 
+mod cluster;
 mod fetch;
 mod partitions;
 mod produce;

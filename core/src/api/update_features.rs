@@ -1,0 +1,17 @@
+//! UpdateFeatures: the controller decides, the answer waits for the commit (KIP-584).
+
+use crate::api::{AfterCommit, Parts, Ticket};
+use crate::controller;
+use crate::io::Outbox;
+use crate::time::Now;
+use crate::wire::ResponseBody;
+use crate::wire::messages::UpdateFeaturesRequest;
+
+pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: UpdateFeaturesRequest, out: &mut Outbox) {
+    let kraft_version = parts.quorum().kraft_version();
+    let version = ticket.api_version;
+    let decision =
+        controller::update_features(&parts.proposed, &parts.controller_context(), &request, version, kraft_version);
+    let body = ResponseBody::UpdateFeatures(decision.response);
+    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+}

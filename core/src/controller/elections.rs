@@ -1,0 +1,173 @@
+//! A leader is elected because somebody asks for it (KIP-460), and reassignments are listed (KIP-455).
+
+use super::image::{Image, Partition};
+use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
+use crate::ids::{NodeId, Uuid};
+use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use crate::wire::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
+use crate::wire::messages::{
+    ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    PartitionChangeRecord,
+};
+use crate::wire::{ErrorCode, MetadataRecord};
+
+/// Whom an election may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Election {
+    /// The first replica of the assignment, if it is in sync.
+    Preferred,
+    /// Any replica that is up, where there is no leader; what only others have is lost.
+    Unclean,
+}
+
+/// Elects leaders for the named partitions, or for all that have not the one they should have.
+pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<ElectLeadersResponse> {
+    let election = match request.election_type {
+        0 => Election::Preferred,
+        1 => Election::Unclean,
+        other => return refused(request, &format!("Unknown election type {other}")),
+    };
+    let mut records = Vec::new();
+    let mut elect = |topic: &str, index: i32| {
+        let outcome = elect_leader(image, topic, index, election).and_then(|record| {
+            if records.len() >= MAX_RECORDS_PER_REQUEST {
+                return Err(too_many_records());
+            }
+            records.push(record);
+            Ok(())
+        });
+        let refusal = outcome.err().unwrap_or_else(|| Refusal::silent(ErrorCode::None));
+        let error_code = refusal.error.code();
+        PartitionResult { partition_id: index, error_code, error_message: refusal.message, ..Default::default() }
+    };
+    let results = match &request.topic_partitions {
+        Some(topics) => topics
+            .iter()
+            .map(|topic| ReplicaElectionResult {
+                topic: topic.topic.clone(),
+                partition_result: topic.partitions.iter().map(|index| elect(&topic.topic, *index)).collect(),
+                ..Default::default()
+            })
+            .collect(),
+        None => image
+            .topics_by_name()
+            .map(|topic| ReplicaElectionResult {
+                topic: topic.name.clone(),
+                // Whoever asks for all does not want to hear of those that are well.
+                partition_result: topic
+                    .partitions
+                    .keys()
+                    .map(|index| elect(&topic.name, *index))
+                    .filter(|result| result.error_code != ErrorCode::ElectionNotNeeded.code())
+                    .collect(),
+                ..Default::default()
+            })
+            .collect(),
+    };
+    Decision { records, response: ElectLeadersResponse { replica_election_results: results, ..Default::default() } }
+}
+
+/// The same answer for every partition that is named.
+fn refused(request: &ElectLeadersRequest, why: &str) -> Decision<ElectLeadersResponse> {
+    let error_code = ErrorCode::InvalidRequest.code();
+    let result = |index: &i32| PartitionResult {
+        partition_id: *index,
+        error_code,
+        error_message: Some(why.into()),
+        ..Default::default()
+    };
+    let topics = request.topic_partitions.iter().flatten().map(|topic| ReplicaElectionResult {
+        topic: topic.topic.clone(),
+        partition_result: topic.partitions.iter().map(result).collect(),
+        ..Default::default()
+    });
+    let replica_election_results = topics.collect();
+    let response = ElectLeadersResponse { error_code, replica_election_results, ..Default::default() };
+    Decision { records: Vec::new(), response }
+}
+
+fn elect_leader(image: &Image, name: &str, index: i32, election: Election) -> Result<MetadataRecord, Refusal> {
+    let unknown = |text: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, text);
+    let topic = image.topic_named(name).ok_or_else(|| unknown(format!("No such topic as {name}")))?;
+    let partition = topic.partitions.get(&index);
+    let partition = partition.ok_or_else(|| unknown(format!("No such partition as {name}-{index}")))?;
+    match election {
+        Election::Preferred if partition.leader == partition.replicas.first().copied() => {
+            Err(Refusal::silent(ErrorCode::ElectionNotNeeded))
+        }
+        Election::Unclean if partition.leader.is_some() => Err(Refusal::silent(ErrorCode::ElectionNotNeeded)),
+        Election::Preferred => {
+            let preferred = partition.replicas.first().filter(|node| may_lead(image, partition, **node));
+            let preferred = preferred.ok_or_else(|| Refusal::silent(ErrorCode::PreferredLeaderNotAvailable))?;
+            Ok(leads(topic.id, index, *preferred, None))
+        }
+        Election::Unclean => {
+            let in_sync = partition.replicas.iter().find(|node| may_lead(image, partition, **node));
+            if let Some(node) = in_sync {
+                return Ok(leads(topic.id, index, *node, None));
+            }
+            let any = partition.replicas.iter().find(|node| image.is_active(**node));
+            let any = any.ok_or_else(|| Refusal::silent(ErrorCode::EligibleLeadersNotAvailable))?;
+            Ok(leads(topic.id, index, *any, Some(*any)))
+        }
+    }
+}
+
+fn may_lead(image: &Image, partition: &Partition, node: NodeId) -> bool {
+    image.is_active(node) && partition.isr.contains(&node)
+}
+
+/// `unclean`: the replica that is all that is left in sync.
+fn leads(topic_id: Uuid, partition_id: i32, leader: NodeId, unclean: Option<NodeId>) -> MetadataRecord {
+    PartitionChangeRecord {
+        partition_id,
+        topic_id,
+        leader: leader.0,
+        isr: unclean.map(|node| vec![node.0]),
+        leader_recovery_state: if unclean.is_some() { 1 } else { -1 },
+        eligible_leader_replicas: unclean.map(|_| Vec::new()),
+        last_known_elr: unclean.map(|_| Vec::new()),
+        ..PartitionChangeRecord::default()
+    }
+    .into()
+}
+
+/// The partitions whose replicas are being moved, all or those that are named.
+pub fn list_reassignments(
+    image: &Image,
+    request: &ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
+    let ongoing = |name: &str, indexes: Option<&[i32]>| {
+        let topic = image.topic_named(name)?;
+        let wanted = |index: &i32| indexes.is_none_or(|indexes| indexes.contains(index));
+        let partitions: Vec<_> = topic
+            .partitions
+            .iter()
+            .filter(|(index, partition)| {
+                wanted(index) && !(partition.adding.is_empty() && partition.removing.is_empty())
+            })
+            .map(|(index, partition)| OngoingPartitionReassignment {
+                partition_index: *index,
+                replicas: numbers(&partition.replicas),
+                adding_replicas: numbers(&partition.adding),
+                removing_replicas: numbers(&partition.removing),
+                ..Default::default()
+            })
+            .collect();
+        let name = topic.name.clone();
+        (!partitions.is_empty()).then(|| OngoingTopicReassignment { name, partitions, ..Default::default() })
+    };
+    let topics = match &request.topics {
+        Some(topics) => {
+            topics.iter().filter_map(|topic| ongoing(&topic.name, Some(&topic.partition_indexes))).collect()
+        }
+        None => image.topics_by_name().filter_map(|topic| ongoing(&topic.name, None)).collect(),
+    };
+    ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
+}
+
+fn numbers(nodes: &[NodeId]) -> Vec<i32> {
+    nodes.iter().map(|node| node.0).collect()
+}

@@ -1,0 +1,134 @@
+use super::*;
+use crate::controller::records::{ELIGIBLE_LEADER_REPLICAS_VERSION, METADATA_VERSION};
+use crate::wire::messages::UpdateFeaturesRequest;
+use crate::wire::messages::update_features_request::FeatureUpdateKey;
+
+const UPGRADE: i8 = 1;
+const SAFE: i8 = 2;
+const UNSAFE: i8 = 3;
+
+/// The text of the refusal, without what stands before each.
+fn update(cluster: &mut Cluster, updates: &[(&str, i16, i8)], validate_only: bool) -> Result<(), String> {
+    let updates = updates.iter().map(|(name, level, upgrade_type)| FeatureUpdateKey {
+        feature: (*name).into(),
+        max_version_level: *level,
+        upgrade_type: *upgrade_type,
+        ..Default::default()
+    });
+    let request = UpdateFeaturesRequest { feature_updates: updates.collect(), validate_only, ..Default::default() };
+    let response = cluster.decide(|image, context, _| update_features(image, context, &request, 2, 1));
+    assert_eq!(response.results, []);
+    match ErrorCode::from_code(response.error_code).unwrap() {
+        ErrorCode::None => Ok(()),
+        ErrorCode::InvalidUpdateVersion => {
+            let text = response.error_message.unwrap().to_string();
+            let before = "The update failed for all features since the following feature had an error: ";
+            Err(text.strip_prefix(before).unwrap().to_owned())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_feature_goes_down_only_when_that_is_asked_for_and_up_again() {
+    let mut cluster = Cluster::new();
+    assert_eq!(
+        update(&mut cluster, &[("group.version", 0, UPGRADE)], false).unwrap_err(),
+        "Invalid update version 0 for feature group.version. Can't downgrade the version of this feature without \
+         setting the upgrade type to either safe or unsafe downgrade."
+    );
+    update(&mut cluster, &[("group.version", 0, SAFE)], true).unwrap();
+    assert_eq!(cluster.image.feature("group.version"), 1, "it was only asked");
+    update(&mut cluster, &[("group.version", 0, SAFE)], false).unwrap();
+    assert_eq!(cluster.image.feature("group.version"), 0);
+    assert_eq!(
+        update(&mut cluster, &[("group.version", 1, SAFE)], false).unwrap_err(),
+        "Invalid update version 1 for feature group.version. Can't downgrade to a newer version."
+    );
+    update(&mut cluster, &[("group.version", 1, UPGRADE)], false).unwrap();
+    assert_eq!(cluster.image.feature("group.version"), 1);
+}
+
+#[test]
+fn one_feature_that_cannot_be_updated_holds_all_back() {
+    let mut cluster = Cluster::new();
+    for (name, level, upgrade, why) in [
+        ("group.version", 9, UPGRADE, "Local controller 1 only supports versions 0-1"),
+        ("share.version", -1, SAFE, "A feature version cannot be less than 0."),
+        ("no.such.version", 1, UPGRADE, "Local controller 1 does not support this feature."),
+        ("streams.version", 0, 7, "The controller does not support the given upgrade type."),
+        ("kraft.version", 0, SAFE, "Can't downgrade the version of this feature."),
+    ] {
+        let updates = [("transaction.version", 1, SAFE), (name, level, upgrade)];
+        let text = update(&mut cluster, &updates, false).unwrap_err();
+        assert_eq!(text, format!("Invalid update version {level} for feature {name}. {why}"));
+        assert_eq!(cluster.image.feature("transaction.version"), 2);
+    }
+}
+
+#[test]
+fn the_metadata_version_goes_back_only_where_nothing_can_be_lost() {
+    let mut cluster = Cluster::new();
+    for (upgrade, why) in [
+        (SAFE, "Refusing to perform the requested downgrade because it might delete metadata information."),
+        (UNSAFE, "Unsafe metadata downgrade is not supported in this version."),
+    ] {
+        let text = update(&mut cluster, &[(METADATA_VERSION, 21, upgrade)], false).unwrap_err();
+        assert_eq!(text, format!("Unsupported metadata.version downgrade from 30 to 21. {why}"));
+    }
+    cluster.commit(&[crate::wire::messages::FeatureLevelRecord {
+        name: METADATA_VERSION.into(),
+        feature_level: 29,
+        ..Default::default()
+    }
+    .into()]);
+    update(&mut cluster, &[(METADATA_VERSION, 24, SAFE)], false).unwrap();
+    assert_eq!(cluster.image.metadata_version(), 24);
+    update(&mut cluster, &[(METADATA_VERSION, 22, SAFE)], false).unwrap_err();
+    update(&mut cluster, &[(METADATA_VERSION, 30, UPGRADE)], false).unwrap();
+    assert_eq!(cluster.image.metadata_version(), 30);
+}
+
+#[test]
+fn with_eligible_leaders_the_cluster_alone_says_how_many_replicas_must_be_in_sync() {
+    let mut cluster = Cluster::with(&[("min.insync.replicas", "2")]);
+    let name = ELIGIBLE_LEADER_REPLICAS_VERSION;
+    update(&mut cluster, &[(name, 0, SAFE)], false).unwrap();
+    let min = |value| ConfigResource::broker(NodeId(1)).record("min.insync.replicas", value);
+    cluster.commit(&[ConfigResource::all_brokers().record("min.insync.replicas", None), min(Some("1"))]);
+    update(&mut cluster, &[(name, 1, UPGRADE)], false).unwrap();
+    assert_eq!(cluster.image.config(&ConfigResource::all_brokers())["min.insync.replicas"], "2");
+    assert!(cluster.image.config(&ConfigResource::broker(NodeId(1))).is_empty());
+
+    update(&mut cluster, &[(name, 0, SAFE)], false).unwrap();
+    for level in [30, 29, 22] {
+        cluster.commit(&[crate::wire::messages::FeatureLevelRecord {
+            name: METADATA_VERSION.into(),
+            feature_level: level,
+            ..Default::default()
+        }
+        .into()]);
+    }
+    assert_eq!(
+        update(&mut cluster, &[(name, 1, UPGRADE)], false).unwrap_err(),
+        "Invalid update version 1 for feature eligible.leader.replicas.version. eligible.leader.replicas.version could \
+         not be set to 1 because it depends on metadata.version level 23"
+    );
+}
+
+#[test]
+fn older_clients_are_answered_for_each_feature() {
+    let mut cluster = Cluster::new();
+    let feature_updates = vec![FeatureUpdateKey {
+        feature: "group.version".into(),
+        max_version_level: 0,
+        allow_downgrade: true,
+        ..Default::default()
+    }];
+    let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
+    let response = cluster.decide(|image, context, _| update_features(image, context, &request, 0, 1));
+    assert_eq!(response.error_code, 0);
+    let results: Vec<_> = response.results.iter().map(|result| (&*result.feature, result.error_code)).collect();
+    assert_eq!(results, [("group.version", 0)]);
+    assert_eq!(cluster.image.feature("group.version"), 0);
+}
