@@ -1,8 +1,10 @@
-//! The tables of `docs/COMPATIBILITY.md` are what the code says. `TIDELOG_REWRITE=1` writes them anew.
+//! The tables of `docs/COMPATIBILITY.md` and `docs/CONFIGURATION.md` are what the code says. `TIDELOG_REWRITE=1` writes
+//! them anew.
 #![allow(clippy::disallowed_methods, reason = "this is the real world")]
 
 use std::fs;
 use std::path::Path;
+use tidelog_core::config::{ConfigKey, Default, Effect, Kind, Update, table};
 use tidelog_core::wire::{ApiKey, versions};
 
 const BEGIN: &str =
@@ -11,16 +13,86 @@ const END: &str = "<!-- End of the table. -->\n";
 
 #[test]
 fn the_api_table_of_the_compatibility_page_is_the_version_table() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMPATIBILITY.md");
-    let page = fs::read_to_string(&path).expect("docs/COMPATIBILITY.md");
-    let begin = page.find(BEGIN).expect("the line that begins the table") + BEGIN.len();
-    let end = page.find(END).expect("the line that ends the table");
-    let table = api_table();
-    if std::env::var_os("TIDELOG_REWRITE").is_some() {
-        fs::write(&path, format!("{}{table}{}", &page[..begin], &page[end..])).expect("docs/COMPATIBILITY.md");
-        return;
+    is_written("docs/COMPATIBILITY.md", &[api_table()]);
+}
+
+#[test]
+fn the_tables_of_the_configuration_page_are_the_brokers_own() {
+    let broker = table::broker_keys().chain(table::DYNAMIC_ONLY);
+    is_written("docs/CONFIGURATION.md", &[config_table(broker, true), config_table(table::topic_keys(), false)]);
+}
+
+/// Compares the tables that stand between the lines of a page, or writes them there.
+fn is_written(page: &str, tables: &[String]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+    let mut text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let rewrite = std::env::var_os("TIDELOG_REWRITE").is_some();
+    let mut from = 0;
+    for table in tables {
+        let begin = from + text[from..].find(BEGIN).expect("the line that begins the table") + BEGIN.len();
+        let end = begin + text[begin..].find(END).expect("the line that ends the table");
+        if rewrite {
+            text.replace_range(begin..end, table);
+        }
+        assert!(
+            text[begin..].starts_with(&format!("{table}{END}")),
+            "{page}: run `TIDELOG_REWRITE=1 cargo test -p tidelog-tests --test tables`; the table is to be:\n{table}"
+        );
+        from = begin + table.len();
     }
-    assert!(page[begin..end] == table, "run `TIDELOG_REWRITE=1 cargo test -p tidelog-tests --test tables`:\n{table}");
+    if rewrite {
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{page}: {error}"));
+    }
+}
+
+/// One row a name, in the order of the alphabet; `of_brokers`: with the way to change it while the broker runs.
+fn config_table<'a>(keys: impl IntoIterator<Item = &'a ConfigKey>, of_brokers: bool) -> String {
+    let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.internal).collect();
+    keys.sort_by_key(|key| key.name);
+    let (head, rule) = if of_brokers { ("| changed ", "|---") } else { ("", "") };
+    let mut table = format!("| name | type | default {head}| is | in Tidelog |\n|---|---|---{rule}|---|---|\n");
+    for key in keys {
+        let default = match key.default {
+            Default::Required => "(here: one node with both roles)".to_owned(),
+            Default::Null => "(none)".to_owned(),
+            Default::Text("") => "(empty)".to_owned(),
+            Default::Text(text) => format!("`{text}`"),
+        };
+        let update = match key.update {
+            Update::ReadOnly => "| at a start ",
+            Update::PerBroker => "| per broker ",
+            Update::ClusterWide => "| any time ",
+        };
+        let update = if of_brokers { update } else { "" };
+        let effect = match key.effect() {
+            Effect::Works => "works".to_owned(),
+            Effect::NotNeeded(why) => format!("nothing to do: {why}"),
+            Effect::NotYet(why) => format!("**no effect yet**: {why}"),
+            Effect::Refused(why) => format!("**refused**: {why}"),
+        };
+        let allowed = match key.kind {
+            Kind::Boolean => String::new(),
+            _ if key.valid == tidelog_core::config::Valid::Any => String::new(),
+            _ => format!(" Allowed: {}.", key.allowed().replace('|', "\\|")),
+        };
+        let (name, kind, is) = (key.name, kind(key.kind), key.documentation);
+        table += &format!("| `{name}` | {kind} | {default} {update}| {is}{allowed} | {effect} |\n");
+    }
+    table
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Boolean => "boolean",
+        Kind::String => "string",
+        Kind::Int => "int",
+        Kind::Short => "short",
+        Kind::Long => "long",
+        Kind::Double => "double",
+        Kind::List => "list",
+        Kind::Class => "class",
+        Kind::Password => "password",
+    }
 }
 
 fn api_table() -> String {

@@ -2,7 +2,7 @@
 
 use super::key::{Kind, Value};
 use super::listeners::{self, Listener, SecurityProtocol};
-use super::{ConfigError, Warning, suggest, table};
+use super::{ConfigError, Effect, Warning, suggest, table};
 use crate::ids::{NodeId, Uuid};
 use std::collections::BTreeMap;
 
@@ -177,6 +177,12 @@ impl Reader {
         }
         match key.read(text) {
             Ok(value) => {
+                if let Effect::NotYet(why) = key.effect()
+                    && key.default_text() != Some(value.canonical().as_str())
+                {
+                    let text = format!("{name} has no effect: {why}");
+                    self.warnings.push(Warning { name: name.to_owned(), text });
+                }
                 self.values.insert(name.to_owned(), value);
             }
             Err(_) => self.errors.push(ConfigError::of(key, text)),

@@ -7,6 +7,7 @@
 
 mod broker;
 mod describe;
+mod effect;
 mod key;
 mod listeners;
 pub mod table;
@@ -16,6 +17,7 @@ mod topic;
 
 pub use broker::{BrokerConfig, Layers, random_cluster_id};
 pub use describe::{Described, DescribedSynonym, Source, describe_broker, describe_broker_default, describe_topic};
+pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, SecurityProtocol};
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
