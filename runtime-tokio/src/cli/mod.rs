@@ -8,8 +8,18 @@
 //!
 //! Results go to standard output, everything else to standard error.
 
+mod cluster;
+mod completion;
+mod config;
+mod consume;
+mod input;
 mod log_dump;
+mod output;
+mod produce;
+mod record;
+mod session;
 mod start;
+mod topic;
 
 use crate::logging;
 use clap::{Parser, Subcommand};
@@ -37,9 +47,24 @@ struct Arguments {
 enum Command {
     /// Start a broker.
     Start(start::Start),
+    /// Create, list, describe, alter and delete topics.
+    #[command(subcommand)]
+    Topic(topic::Topic),
+    /// Send the lines of standard input to a topic.
+    Produce(produce::Produce),
+    /// Print the records of a topic.
+    Consume(consume::Consume),
+    /// Show and change configurations of topics and brokers.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Show the cluster and its brokers.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Look into the files of a log directory.
     #[command(subcommand)]
     Log(log_dump::LogCommand),
+    /// Print a completion script for a shell.
+    Completion(completion::Completion),
 }
 
 /// How a command ended.
@@ -76,7 +101,7 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit_code, text }) => {
-            eprintln!("tidelog: {text}");
+            output::note(format_args!("tidelog: {text}"));
             ExitCode::from(exit_code)
         }
     }
@@ -88,7 +113,13 @@ fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         None => start::Start::default().run(),
         Some(Command::Start(start)) => start.run(),
+        Some(Command::Topic(topic)) => topic.run(),
+        Some(Command::Produce(produce)) => produce.run(),
+        Some(Command::Consume(consume)) => consume.run(),
+        Some(Command::Config(config)) => config.run(),
+        Some(Command::Cluster(cluster)) => cluster.run(),
         Some(Command::Log(command)) => command.run(),
+        Some(Command::Completion(completion)) => completion.run(),
     }
 }
 

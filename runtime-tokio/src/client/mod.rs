@@ -85,12 +85,12 @@ impl<C: Client> Driver<C> {
         &self.client
     }
 
-    /// Whether any connection has ever been made.
+    /// Whether any broker has ever answered.
     pub fn has_connected(&self) -> bool {
         self.connected
     }
 
-    /// Why a connection could not be made or kept, until one is made again.
+    /// Why a connection could not be made or kept, until the same broker answers again.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
@@ -188,14 +188,12 @@ impl<C: Client> Driver<C> {
 
     fn take(&mut self, conn: ConnId, step: Step) {
         match step {
-            Step::Connected => {
-                self.connected = true;
-                self.trouble = None;
-                self.input(Input::Connected(conn));
-            }
+            Step::Connected => self.input(Input::Connected(conn)),
             Step::Frame(frame) => {
                 let address = &self.links[&conn].address;
                 self.failures.remove(address);
+                self.trouble.take_if(|trouble| trouble.address == *address);
+                self.connected = true;
                 self.input(Input::Frame(conn, frame));
             }
             Step::ConnectFailed(error) => {

@@ -1,0 +1,279 @@
+//! What the commands that talk to a cluster have in common: the options that say which, the clients made of them, and
+//! what a person can do when it does not work.
+
+use super::{Failure, Outcome};
+use crate::client::Driver;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::future::Future;
+use std::io::Read;
+use std::time::Duration;
+use tidelog_core::client::admin::{self, Answer, Operation, Resource, Subject};
+use tidelog_core::client::config::Read as ReadConfig;
+use tidelog_core::client::{
+    Address, Admin, AdminConfig, Client, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig,
+};
+use tidelog_core::wire::ErrorCode;
+use tokio::time::{Instant, sleep_until};
+
+/// Shorter than Kafka's clients, which are no tools that a person waits for. `-X` says otherwise.
+const API_TIMEOUT_MS: &str = "15000";
+/// How long a record may wait for its topic to be known.
+const BLOCK_MS: &str = "10000";
+
+/// Which cluster, and how to talk to it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// A broker to begin with; more of them after commas.
+    #[arg(
+        long,
+        short = 'b',
+        visible_alias = "bootstrap-servers",
+        env = "TIDELOG_BOOTSTRAP_SERVER",
+        default_value = "localhost:9092",
+        value_name = "HOST:PORT"
+    )]
+    bootstrap_server: String,
+    /// A property of Kafka's clients, such as request.timeout.ms=5000. May be given many times.
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    properties: Vec<String>,
+    /// How long to wait for the first answer of any broker.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    wait: u64,
+}
+
+impl Connection {
+    pub fn admin(&self) -> Result<Session<Admin>, Failure> {
+        self.admin_with(true)
+    }
+
+    /// An admin that helps a command whose properties are another client's.
+    pub fn admin_beside(&self) -> Result<Session<Admin>, Failure> {
+        self.admin_with(false)
+    }
+
+    fn admin_with(&self, warns: bool) -> Result<Session<Admin>, Failure> {
+        let defaults = vec![("default.api.timeout.ms", API_TIMEOUT_MS.into())];
+        let config = self.config(defaults, Vec::new(), warns, AdminConfig::from_properties)?;
+        let servers = config.common.bootstrap_servers.clone();
+        Ok(self.session(Admin::new(config, seed()?), servers))
+    }
+
+    /// `own` are properties that the command's own options stand for.
+    pub fn producer(&self, own: Properties) -> Result<(Session<Producer>, ProducerConfig), Failure> {
+        let defaults = vec![("max.block.ms", BLOCK_MS.into())];
+        let config = self.config(defaults, own, true, ProducerConfig::from_properties)?;
+        let servers = config.common.bootstrap_servers.clone();
+        Ok((self.session(Producer::new(config.clone(), seed()?), servers), config))
+    }
+
+    pub fn consumer(&self, defaults: Properties) -> Result<(Session<Consumer>, ConsumerConfig), Failure> {
+        let config = self.config(defaults, Vec::new(), true, ConsumerConfig::from_properties)?;
+        let servers = config.common.bootstrap_servers.clone();
+        Ok((self.session(Consumer::new(config.clone(), seed()?), servers), config))
+    }
+
+    fn session<C: Client>(&self, client: C, servers: Vec<Address>) -> Session<C> {
+        let until = Instant::now() + Duration::from_secs(self.wait.min(365 * 24 * 3600));
+        Session { driver: Driver::new(client), servers, wait_seconds: self.wait, until }
+    }
+
+    /// Options win over `-X`, and `-X` over what the command takes for its default.
+    fn config<T>(
+        &self,
+        defaults: Properties,
+        own: Properties,
+        warns: bool,
+        read: impl Fn(&BTreeMap<String, String>) -> ReadConfig<T>,
+    ) -> Result<T, Failure> {
+        let mut properties = BTreeMap::from([("client.id".to_owned(), "tidelog".to_owned())]);
+        properties.extend(defaults.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let mut given = Vec::new();
+        for text in &self.properties {
+            let pair = text.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+            let Some((name, value)) = pair.filter(|(name, _)| !name.is_empty()) else {
+                return Err(Failure::usage(format!(
+                    "-X {text}: allowed is KEY=VALUE, such as request.timeout.ms=5000"
+                )));
+            };
+            given.push(name);
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        properties.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        properties.entry("bootstrap.servers".to_owned()).or_insert_with(|| self.bootstrap_server.clone());
+        match read(&properties) {
+            Ok((config, warnings)) => {
+                for warning in warnings.iter().filter(|warning| warns && given.contains(&warning.name.as_str())) {
+                    eprintln!("tidelog: -X {warning}");
+                }
+                Ok(config)
+            }
+            Err(errors) => {
+                let mut text = String::new();
+                for error in errors {
+                    let separator = if text.is_empty() { "" } else { "\n" };
+                    let option = if error.name == "bootstrap.servers" { "--bootstrap-server: " } else { "" };
+                    let _ = write!(text, "{separator}{option}{error}");
+                }
+                Err(Failure::usage(text))
+            }
+        }
+    }
+}
+
+pub type Properties = Vec<(&'static str, String)>;
+
+/// A client at work.
+pub struct Session<C: Client> {
+    pub driver: Driver<C>,
+    servers: Vec<Address>,
+    wait_seconds: u64,
+    until: Instant,
+}
+
+impl<C: Client> Session<C> {
+    /// The next event; a failure if no broker has answered in time. Cancel safe.
+    pub async fn next(&mut self) -> Result<C::Event, Failure> {
+        if !self.driver.has_connected() {
+            tokio::select! {
+                biased;
+                event = self.driver.next() => return Ok(event),
+                () = sleep_until(self.until) => {}
+            }
+            if !self.driver.has_connected() {
+                return Err(self.unreachable());
+            }
+        }
+        Ok(self.driver.next().await)
+    }
+
+    fn unreachable(&self) -> Failure {
+        let servers: Vec<String> = self.servers.iter().map(Address::to_string).collect();
+        let mut text = format!("no broker answers at {} (waited for {} s)", servers.join(","), self.wait_seconds);
+        self.add_trouble(&mut text);
+        Failure::of(text)
+    }
+
+    /// An error as a person reads it: what, of what, why, and what to do.
+    pub fn failure(&self, verb: &str, subject: &Subject, error: &ClientError) -> Failure {
+        if !self.driver.has_connected() {
+            return self.unreachable();
+        }
+        let mut text = format!("cannot {verb} {subject}: ");
+        match (error.code(), subject) {
+            (
+                Some(ErrorCode::UnknownTopicOrPartition),
+                Subject::Topic(name) | Subject::Resource(Resource::Topic(name)),
+            ) => {
+                let _ = write!(
+                    text,
+                    "it does not exist\n  `tidelog topic create {name}` makes it, `tidelog topic list` shows what there is"
+                );
+            }
+            (code, _) => {
+                text += &reason(error);
+                if let Some(hint) = code.and_then(hint) {
+                    let _ = write!(text, "\n  {hint}");
+                }
+            }
+        }
+        if matches!(error, ClientError::TimedOut { .. } | ClientError::Lost { .. }) {
+            self.add_trouble(&mut text);
+        }
+        Failure::of(text)
+    }
+
+    fn add_trouble(&self, text: &mut String) {
+        let Some(trouble) = self.driver.trouble() else { return };
+        let _ = write!(text, "\n  {trouble}");
+        let hint = if self.servers.contains(&trouble.address) {
+            "is a broker running there? `tidelog` starts one; --bootstrap-server HOST:PORT, or the environment variable \
+             TIDELOG_BOOTSTRAP_SERVER, names another"
+        } else {
+            "this is how the broker says that it can be reached: see advertised.listeners in its configuration"
+        };
+        let _ = write!(text, "\n  {hint}");
+    }
+}
+
+/// What came of each thing that an operation names.
+pub type Results = Vec<(Subject, Result<Answer, ClientError>)>;
+
+impl Session<Admin> {
+    pub async fn ask(&mut self, operation: Operation) -> Result<Results, Failure> {
+        self.driver.call(admin::Call { id: 0, operation });
+        Ok(self.next().await?.results)
+    }
+
+    /// The answers, if all are good; else the first failure, with the others behind it.
+    pub async fn ask_for_all(&mut self, verb: &str, operation: Operation) -> Result<Vec<Answer>, Failure> {
+        let results = self.ask(operation).await?;
+        let mut answers = Vec::new();
+        let mut failures = Failures::default();
+        for (subject, result) in results {
+            match result {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failures.add(self.failure(verb, &subject, &error)),
+            }
+        }
+        failures.outcome().map(|()| answers)
+    }
+}
+
+/// Several things that could fail, each by itself.
+#[derive(Default)]
+pub struct Failures(Vec<Failure>);
+
+impl Failures {
+    pub fn add(&mut self, failure: Failure) {
+        self.0.push(failure);
+    }
+
+    pub fn outcome(self) -> Outcome {
+        let texts: Vec<String> = self.0.into_iter().map(|failure| failure.text).collect();
+        if texts.is_empty() { Ok(()) } else { Err(Failure::of(texts.join("\n"))) }
+    }
+}
+
+/// An error without the name of the request, which is ours and not the user's.
+pub fn reason(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { error, message: Some(message), .. } => format!("{message} ({error})"),
+        ClientError::Refused { error, message: None, .. } => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn hint(error: ErrorCode) -> Option<&'static str> {
+    Some(match error {
+        ErrorCode::TopicAlreadyExists => "`tidelog topic describe NAME` shows it; --if-not-exists takes it for success",
+        ErrorCode::MessageTooLarge => {
+            "the topic's max.message.bytes is the limit: `tidelog config alter --topic NAME --set max.message.bytes=N`"
+        }
+        ErrorCode::InvalidConfig => "`tidelog config describe --all …` shows the names and their values",
+        ErrorCode::UnsupportedVersion => "this broker is too old, or does not serve it",
+        _ => return None,
+    })
+}
+
+/// Runs a command's future to its end on this thread. Names that are still being looked up hold nothing back.
+pub fn run(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| Failure::of(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
+}
+
+fn seed() -> Result<u64, Failure> {
+    let mut seed = [0; 8];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
+    read.map_err(|error| Failure::of(format!("cannot read /dev/urandom: {error}")))?;
+    Ok(u64::from_ne_bytes(seed))
+}
