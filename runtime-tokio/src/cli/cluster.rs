@@ -19,6 +19,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct Describe {
+    /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]

@@ -6,7 +6,13 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  source <(tidelog completion bash)
+  tidelog completion zsh > ~/.zfunc/_tidelog
+  tidelog completion fish > ~/.config/fish/completions/tidelog.fish")]
 pub struct Completion {
+    /// Whose.
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -63,6 +63,7 @@ pub struct Describe {
     /// Those that have their default value too.
     #[arg(long)]
     all: bool,
+    /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]

@@ -36,8 +36,9 @@ with a tab or --separator between them. JSON has one object a line:
 There, bytes that are no text are {\"base64\":\"...\"}, and what is not there is null; `tidelog produce --format json` reads
 it. Records come in order within a partition. Reading commits nothing and joins no group.")]
 pub struct Consume {
+    /// The topic's name.
     topic: String,
-    /// Begin the first record that there is: --offset earliest.
+    /// From the first record that there is: --offset earliest.
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
     /// Where to begin in each partition: a number, earliest, latest, -N for the last N records, or the first record of a
@@ -53,6 +54,7 @@ pub struct Consume {
     /// End where the partitions ended when the command began.
     #[arg(long, short)]
     exit_at_end: bool,
+    /// How records are printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// What text has beside the value.
@@ -157,10 +159,10 @@ impl Consume {
     /// The partitions to read, with where they begin and end now.
     async fn bounds(&self) -> Result<BTreeMap<TopicPartition, Offsets>, Failure> {
         let mut session = self.connection.admin_beside()?;
-        let topic = describe(&mut session, std::slice::from_ref(&self.topic)).await?.remove(0);
+        let topic = describe(&mut session, "consume", std::slice::from_ref(&self.topic)).await?.remove(0);
         let count = topic.partitions.len();
         if let Some(partition) = self.partitions.iter().find(|it| usize::try_from(**it).is_ok_and(|it| it >= count)) {
-            let text = format!("{} has no partition {partition}: it has {count}, from 0 on", self.topic);
+            let text = format!("topic {} has no partition {partition}: it has {count}, from 0 on", self.topic);
             return Err(Failure::of(text));
         }
         let is_meant = |index: &i32| self.partitions.is_empty() || self.partitions.contains(index);

@@ -33,7 +33,18 @@ const EXIT_USAGE: u8 = 2;
 ///
 /// Without a command: a broker on 127.0.0.1:9092 with its data in ./tidelog-data.
 #[derive(Debug, Parser)]
-#[command(name = "tidelog", version)]
+#[command(
+    name = "tidelog",
+    version,
+    after_help = "\
+Examples:
+  tidelog                                                  a broker for this machine
+  tidelog topic create orders --partitions 3
+  echo hello | tidelog produce orders
+  tidelog consume orders --from-beginning
+
+Exit codes: 0 done, 1 failed, 2 the command line or a configuration is wrong."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -5,7 +5,7 @@
 use super::input::{self, Chunk, LineFormat};
 use super::output::{Format, note};
 use super::record::parse_time;
-use super::session::{Connection, Properties, Session, reason, run};
+use super::session::{Connection, Properties, Session, hint, reason, run};
 use super::{Failure, Outcome};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -39,7 +39,9 @@ and offset have no effect; without partition the key decides (`jq -c 'del(.parti
 
 The exit code is 0 once every record is acknowledged, and 1 if any is not: standard error names its line.")]
 pub struct Produce {
+    /// The topic's name. One that does not exist is made, if the broker's auto.create.topics.enable says so.
     topic: String,
+    /// What a line is.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// What stands between key and value; otherwise records have no key.
@@ -129,6 +131,8 @@ impl Produce {
 /// What has become of the records.
 #[derive(Default)]
 struct Tally {
+    /// What can be done about the first failure.
+    hint: Option<String>,
     sent: u64,
     delivered: u64,
     failed: u64,
@@ -247,7 +251,14 @@ impl Work {
     }
 
     fn tell(&mut self, partition: Option<String>, records: &[u64], error: &ClientError) {
+        let subject = Subject::Topic(self.topic.clone().into());
         self.tally.failures_told += 1;
+        if self.tally.failures_told == 1 {
+            self.tally.hint = match error.code() {
+                Some(code) => hint(code, &subject),
+                None => self.session.trouble(),
+            };
+        }
         if self.tally.failures_told > TOLD_MAX {
             return;
         }
@@ -270,11 +281,15 @@ async fn next_chunk(lines: &mut Option<Receiver<Chunk>>) -> Option<Chunk> {
 
 impl Tally {
     fn outcome(self, topic: &str, failure: Option<String>) -> Outcome {
-        let Self { sent, delivered, failed, .. } = self;
+        let Self { sent, delivered, failed, hint, .. } = self;
         assert_eq!(sent, delivered + failed, "every record is settled");
         match failure {
+            Some(text) if delivered == 0 => Err(Failure::of(text)),
             Some(text) => Err(Failure::of(format!("{text}\n  {delivered} records were delivered to {topic} before"))),
-            None if failed > 0 => Err(Failure::of(format!("{failed} of {sent} records were not delivered to {topic}"))),
+            None if failed > 0 => {
+                let hint = hint.map(|hint| format!("\n  {hint}")).unwrap_or_default();
+                Err(Failure::of(format!("{failed} of {sent} records were not delivered to {topic}{hint}")))
+            }
             None => {
                 if std::io::stderr().is_terminal() {
                     note(format_args!("{delivered} records delivered to {topic}"));

@@ -168,34 +168,51 @@ impl<C: Client> Session<C> {
                 Some(ErrorCode::UnknownTopicOrPartition),
                 Subject::Topic(name) | Subject::Resource(Resource::Topic(name)),
             ) => {
-                let _ = write!(
-                    text,
-                    "it does not exist\n  `tidelog topic create {name}` makes it, `tidelog topic list` shows what there is"
-                );
+                let _ = match verb {
+                    "delete" => write!(text, "it does not exist\n  --if-exists takes that for success"),
+                    _ => write!(
+                        text,
+                        "it does not exist\n  `tidelog topic create {name}` makes it, `tidelog topic list` shows what \
+                         there is"
+                    ),
+                };
             }
             (code, _) => {
                 text += &reason(error);
-                if let Some(hint) = code.and_then(hint) {
+                // Of what was not made there is nothing to describe.
+                if let Some(hint) = code.filter(|_| verb != "create").and_then(|code| hint(code, subject)) {
                     let _ = write!(text, "\n  {hint}");
+                }
+                if code == Some(ErrorCode::TopicAlreadyExists) {
+                    text += "\n  --if-not-exists takes that for success";
                 }
             }
         }
         if matches!(error, ClientError::TimedOut { .. } | ClientError::Lost { .. }) {
+            if let Subject::Resource(Resource::Broker(_)) = subject {
+                text += "\n  `tidelog cluster describe` shows which brokers there are";
+            }
             self.add_trouble(&mut text);
         }
         Failure::of(text)
     }
 
-    fn add_trouble(&self, text: &mut String) {
-        let Some(trouble) = self.driver.trouble() else { return };
-        let _ = write!(text, "\n  {trouble}");
+    /// What is wrong with the connections, if something is, and what can be done.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.driver.trouble()?;
         let hint = if self.servers.contains(&trouble.address) {
             "is a broker running there? `tidelog` starts one; --bootstrap-server HOST:PORT, or the environment variable \
              TIDELOG_BOOTSTRAP_SERVER, names another"
         } else {
             "this is how the broker says that it can be reached: see advertised.listeners in its configuration"
         };
-        let _ = write!(text, "\n  {hint}");
+        Some(format!("{trouble}\n  {hint}"))
+    }
+
+    fn add_trouble(&self, text: &mut String) {
+        if let Some(trouble) = self.trouble() {
+            let _ = write!(text, "\n  {trouble}");
+        }
     }
 }
 
@@ -247,14 +264,21 @@ pub fn reason(error: &ClientError) -> String {
     }
 }
 
-fn hint(error: ErrorCode) -> Option<&'static str> {
+/// What can be done about an error.
+pub fn hint(error: ErrorCode, subject: &Subject) -> Option<String> {
+    let option = match subject {
+        Subject::Topic(name) | Subject::Resource(Resource::Topic(name)) => format!("--topic {name}"),
+        Subject::Resource(Resource::Broker(node)) => format!("--broker {node}"),
+        _ => "--broker-defaults".to_owned(),
+    };
     Some(match error {
-        ErrorCode::TopicAlreadyExists => "`tidelog topic describe NAME` shows it; --if-not-exists takes it for success",
         ErrorCode::MessageTooLarge => {
-            "the topic's max.message.bytes is the limit: `tidelog config alter --topic NAME --set max.message.bytes=N`"
+            format!("`tidelog config describe {option} max.message.bytes` shows the limit, `config alter` changes it")
         }
-        ErrorCode::InvalidConfig => "`tidelog config describe --all …` shows the names and their values",
-        ErrorCode::UnsupportedVersion => "this broker is too old, or does not serve it",
+        ErrorCode::InvalidConfig => {
+            format!("`tidelog config describe {option} --all` shows the names with the values that they have now")
+        }
+        ErrorCode::UnsupportedVersion => "the broker is too old for this, or does not serve it".to_owned(),
         _ => return None,
     })
 }

@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 use tidelog_core::config::{BrokerConfig, ConfigError, WITHOUT_A_FILE, Warning};
 
 #[derive(Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  tidelog start
+  tidelog start server.properties --override listeners=PLAINTEXT://0.0.0.0:9092
+  tidelog start --override log.dirs=/var/lib/tidelog --override acks.require.fsync=false")]
 pub struct Start {
     /// Kafka's server.properties. Without it: 127.0.0.1:9092, data in ./tidelog-data.
     properties: Option<PathBuf>,
@@ -95,7 +100,11 @@ fn greeting(listeners: &[(String, SocketAddr)], data: &str) -> String {
         "
 Tidelog {version} serves Kafka clients; its data is in {data}. Ctrl-C stops it.
 
-With kcat (the topic is made by the first message):
+With this program (the topic is made by the first record):
+  echo hello | tidelog produce greetings -b {first}
+  tidelog consume greetings -b {first} --from-beginning
+
+With kcat:
   echo hello | kcat -b {first} -t greetings -P
   kcat -b {first} -t greetings -C -o beginning -e
 

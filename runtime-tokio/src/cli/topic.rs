@@ -55,6 +55,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct Create {
+    /// The names of the topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// How many partitions each gets; otherwise the broker's num.partitions.
@@ -81,6 +82,7 @@ pub struct List {
     /// Those of the cluster itself too.
     #[arg(long)]
     internal: bool,
+    /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -89,8 +91,10 @@ pub struct List {
 
 #[derive(Debug, Args)]
 pub struct Describe {
+    /// The names of the topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
+    /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
@@ -100,6 +104,7 @@ pub struct Describe {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Alter {
+    /// The names of the topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// How many partitions each is to have: more than now.
@@ -120,6 +125,7 @@ pub struct Alter {
 
 #[derive(Debug, Args)]
 pub struct Delete {
+    /// The names of the topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// A topic that does not exist is no failure.
@@ -287,7 +293,7 @@ struct DescribedPartition {
 impl Describe {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
-        let topics = describe(&mut session, &self.topics).await?;
+        let topics = describe(&mut session, "describe", &self.topics).await?;
         let resources = topics.iter().map(|topic| Resource::Topic(topic.name.clone())).collect();
         let configs = session.ask_for_all("describe", Operation::DescribeConfigs { resources }).await?;
         let mut described = Vec::new();
@@ -304,10 +310,14 @@ impl Describe {
     }
 }
 
-/// Topics by their names; a failure if one does not exist.
-pub async fn describe(session: &mut Session<Admin>, names: &[String]) -> Result<Vec<TopicDescription>, Failure> {
+/// Topics by their names; a failure if one does not exist. `verb` says what they are wanted for.
+pub async fn describe(
+    session: &mut Session<Admin>,
+    verb: &str,
+    names: &[String],
+) -> Result<Vec<TopicDescription>, Failure> {
     let topics = names.iter().map(|name| name.clone().into()).collect();
-    let answers = session.ask_for_all("describe", Operation::DescribeTopics { topics }).await?;
+    let answers = session.ask_for_all(verb, Operation::DescribeTopics { topics }).await?;
     let topic = |answer| if let Answer::Topic(topic) = answer { topic } else { unreachable!("that is its answer") };
     Ok(answers.into_iter().map(topic).collect())
 }

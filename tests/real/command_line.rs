@@ -1,0 +1,598 @@
+//! The command line of the real binary, as a person or a script uses it: what it prints where, and how it ends.
+#![allow(clippy::disallowed_methods, reason = "this is the real world")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidelog_tests::broker::{Broker, Kind, Setup, tidelog_binary};
+
+/// Only ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    broker: Broker,
+    _home: tempfile::TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A command at work, with all its ends in our hands.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: Option<ChildStderr>,
+}
+
+fn bench() -> Bench {
+    bench_with(|setup| setup)
+}
+
+fn bench_with(configure: impl FnOnce(Setup) -> Setup) -> Bench {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let broker = configure(Setup::of(Kind::Tidelog, home.path())).start();
+    Bench { broker, _home: home }
+}
+
+fn start(address: &str, arguments: &[&str]) -> Running {
+    let mut command = Command::new(tidelog_binary());
+    command.args(arguments).env("TIDELOG_BOOTSTRAP_SERVER", address).env_remove("RUST_LOG");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take().map(BufReader::new), child.stderr.take());
+    Running { child, stdin, stdout, stderr }
+}
+
+fn run_at(address: &str, arguments: &[&str], stdin: &[u8]) -> Ended {
+    let mut running = start(address, arguments);
+    let (mut pipe, stdin) = (running.stdin.take().expect("a pipe"), stdin.to_vec());
+    let writer = std::thread::spawn(move || {
+        // Whether it reads all of it is its own affair.
+        let _ = pipe.write_all(&stdin);
+    });
+    let ended = running.end();
+    writer.join().expect("the writer");
+    ended
+}
+
+impl Bench {
+    fn run(&self, arguments: &[&str]) -> Ended {
+        run_at(self.broker.address(), arguments, b"")
+    }
+
+    fn feed(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Ended {
+        run_at(self.broker.address(), arguments, stdin.as_ref())
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        start(self.broker.address(), arguments)
+    }
+
+    /// What it prints, of a command that must succeed in silence.
+    fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).ok()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = self.ok(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Code and standard error of a command that must fail, without what differs from run to run.
+    fn refused(&self, arguments: &[&str], stdin: &str) -> String {
+        let Ended { code, out, err } = self.feed(arguments, stdin);
+        assert_eq!(out, "", "what fails prints no result");
+        format!("{} {}", code.expect("an exit code"), err.replace(self.broker.address(), "ADDRESS"))
+    }
+}
+
+impl Ended {
+    fn ok(self) -> String {
+        assert_eq!((self.code, &self.err[..]), (Some(0), ""), "{}", self.out);
+        assert!(!self.out.contains('\x1b'), "a pipe is no terminal");
+        self.out
+    }
+}
+
+impl Running {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.as_mut().expect("a pipe").read_line(&mut line).expect("a line");
+        line
+    }
+
+    fn say(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("a pipe");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads");
+    }
+
+    fn interrupt(&self) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(id, Signal::INT).expect("SIGINT");
+    }
+
+    /// Waits for the end; standard input stays open if it still is.
+    fn end(&mut self) -> Ended {
+        fn read_all(source: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if let Some(mut source) = source {
+                    source.read_to_end(&mut bytes).expect("a pipe");
+                }
+                String::from_utf8(bytes).expect("UTF-8")
+            })
+        }
+        let (out, err) = (read_all(self.stdout.take()), read_all(self.stderr.take()));
+        let begin = Instant::now();
+        let status = loop {
+            match self.child.try_wait().expect("the child's state") {
+                Some(status) => break status,
+                None if begin.elapsed() > PATIENCE => panic!("it does not end"),
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        Ended { code: status.code(), out: out.join().expect("stdout"), err: err.join().expect("stderr") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_topic_is_created_listed_described_altered_and_deleted() {
+    let bench = bench();
+    assert_eq!(
+        bench.ok(&["topic", "create", "b", "a", "--partitions", "3", "--config", "retention.ms=1000"]),
+        "topic b: created\ntopic a: created\n"
+    );
+    assert_eq!(bench.ok(&["topic", "create", "a", "--if-not-exists"]), "topic a: exists already\n");
+    let list = bench.ok(&["topic", "list"]);
+    let words: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["TOPIC", "PARTITIONS", "REPLICAS", "ID"]);
+    assert_eq!((&words[1][..3], &words[2][..3]), (&["a", "3", "1"][..], &["b", "3", "1"][..]));
+
+    bench.feed(&["produce", "a", "--partition", "2"], "x\ny\n").ok();
+    bench.ok(&["topic", "alter", "a", "--partitions", "4", "--config", "segment.bytes=2000000"]);
+    bench.ok(&["topic", "alter", "a", "--delete-config", "retention.ms"]);
+    let described = bench.json(&["topic", "describe", "a", "--format", "json"]);
+    assert_eq!(described[0]["name"], "a");
+    assert_eq!(described[0]["configs"]["segment.bytes"], "2000000");
+    assert_eq!(described[0]["configs"].get("retention.ms"), None);
+    let offsets = |partition: usize| {
+        let it = &described[0]["partitions"][partition];
+        (it["leader"].as_i64(), it["earliest_offset"].as_i64(), it["latest_offset"].as_i64())
+    };
+    assert_eq!((offsets(2), offsets(3)), ((Some(1), Some(0), Some(2)), (Some(1), Some(0), Some(0))));
+    let text = bench.ok(&["topic", "describe", "a", "b"]);
+    assert!(text.contains("  segment.bytes=2000000\n") && text.contains("\nb  id "), "{text}");
+    assert!(text.contains("PARTITION  LEADER  REPLICAS  IN SYNC  EARLIEST  LATEST\n"), "{text}");
+    assert!(text.contains("\n2          1       1         1        0         2\n"), "{text}");
+
+    assert_eq!(bench.ok(&["topic", "create", "c", "--validate-only"]), "topic c: could be created\n");
+    assert_eq!(bench.ok(&["topic", "delete", "a", "c", "--if-exists"]), "topic a: deleted\ntopic c: does not exist\n");
+    let left = bench.json(&["topic", "list", "--format", "json"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    assert_eq!((&left[0]["name"], &left[0]["partitions"]), (&"b".into(), &3.into()));
+}
+
+#[test]
+fn configs_of_topics_brokers_and_all_brokers_are_shown_and_changed() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t", "--config", "retention.ms=1000"]);
+    let change = ["--set", "segment.bytes=2000000", "--delete", "retention.ms", "--append", "cleanup.policy=compact"];
+    let alter = [&["config", "alter", "--topic", "t"][..], &change].concat();
+    assert_eq!(bench.ok(&[&alter[..], &["--validate-only"]].concat()), "topic t: could be altered\n");
+    assert!(bench.ok(&["config", "describe", "--topic", "t"]).contains("retention.ms"), "validating changes nothing");
+    assert_eq!(bench.ok(&alter), "topic t: altered\n");
+    let described = bench.json(&["config", "describe", "--topic", "t", "--format", "json"]);
+    let values: BTreeMap<&str, &str> = described
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|it| it["source"] == "topic")
+        .map(|it| (it["name"].as_str().expect("a name"), it["value"].as_str().expect("a value")))
+        .collect();
+    assert_eq!(values, BTreeMap::from([("cleanup.policy", "delete,compact"), ("segment.bytes", "2000000")]));
+    let all = bench.ok(&["config", "describe", "--topic", "t", "--all"]);
+    assert!(all.lines().any(|line| line.starts_with("retention.ms ") && line.ends_with(" default")), "{all}");
+
+    bench.ok(&["config", "alter", "--broker-defaults", "--set", "log.retention.ms=5000"]);
+    bench.ok(&["config", "alter", "--broker", "1", "--set", "log.retention.ms=6000"]);
+    let value = |place: &[&str]| {
+        let arguments = [&["config", "describe", "log.retention.ms", "--format", "json"][..], place].concat();
+        let described = bench.json(&arguments);
+        let text = |name: &str| described[0][name].as_str().expect("a text").to_owned();
+        (text("value"), text("source"))
+    };
+    assert_eq!(value(&["--broker", "1"]), ("6000".into(), "broker".into()));
+    assert_eq!(value(&["--broker-defaults"]), ("5000".into(), "all brokers".into()));
+}
+
+#[test]
+fn the_cluster_says_who_it_is() {
+    let bench = bench();
+    let described = bench.json(&["cluster", "describe", "--format", "json"]);
+    let (host, port) = bench.broker.address().rsplit_once(':').expect("host:port");
+    assert_eq!(described["controller"], 1);
+    assert_eq!(described["brokers"][0]["host"], host);
+    assert_eq!(described["brokers"][0]["port"].to_string(), port);
+    let text = bench.ok(&["cluster", "describe"]);
+    assert!(text.starts_with(&format!("cluster {}\n", described["cluster_id"].as_str().expect("an id"))), "{text}");
+    assert!(text.ends_with("controller\n"), "{text}");
+}
+
+#[test]
+fn what_json_brings_in_comes_out_again_byte_for_byte_in_all_partitions() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "a", "b", "--partitions", "4"]);
+    let mut lines = String::new();
+    for n in 0..200 {
+        let partition = n % 4;
+        let value = match n % 5 {
+            0 => "null".to_owned(),
+            1 => r#"{"base64":"AP/+gMAKDQ=="}"#.to_owned(),
+            2 => r#""""#.to_owned(),
+            _ => format!(r#""späte\n\"Zeile\" {n}""#),
+        };
+        let key = if n % 7 == 0 { "null".to_owned() } else { format!("\"key {n}\"") };
+        let headers = match n % 3 {
+            0 => "[]",
+            1 => r#"[{"key":"h","value":"1"},{"key":"h","value":null}]"#,
+            _ => r#"[{"key":"bytes","value":{"base64":"/w=="}}]"#,
+        };
+        let timestamp = 1_700_000_000_000i64 + n;
+        lines += &format!(
+            "{{\"topic\":\"a\",\"partition\":{partition},\"offset\":{},\"timestamp\":{timestamp},\"key\":{key},\
+             \"value\":{value},\"headers\":{headers}}}\n",
+            n / 4
+        );
+    }
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let read = |topic| bench.ok(&["consume", topic, "--from-beginning", "--exit-at-end", "--format", "json"]);
+    assert_eq!(bench.feed(&["produce", "a", "--format", "json", "--compression", "zstd"], &lines).ok(), "");
+    let once = read("a");
+    assert_eq!(sorted(&once), sorted(&lines));
+    assert_eq!(bench.feed(&["produce", "b", "--format", "json"], &once).ok(), "");
+    let twice = read("b");
+    assert_eq!(sorted(&twice.replace("\"topic\":\"b\"", "\"topic\":\"a\"")), sorted(&lines));
+}
+
+#[test]
+fn lines_of_text_have_keys_headers_and_times_if_they_are_asked_for() {
+    let bench = bench();
+    let arguments = ["--key-separator", ":", "--null", "NONE", "--header", "from=here", "--header", "n=1"];
+    let time = ["--timestamp", "2023-11-14T22:13:20.123Z", "--partition", "0", "--acks", "1"];
+    let produce = [&["produce", "t"][..], &arguments, &time].concat();
+    assert_eq!(bench.feed(&produce, "k1:a:b\nNONE: spaced \nk3:NONE").ok(), "");
+    let consume = ["consume", "t", "--from-beginning", "--exit-at-end"];
+    assert_eq!(bench.ok(&consume), "a:b\n spaced \nnull\n");
+    assert_eq!(
+        bench.ok(&[&consume[..], &["--show", "all", "--separator", "|"]].concat()),
+        "2023-11-14T22:13:20.123Z|0|0|from=here,n=1|k1|a:b\n\
+         2023-11-14T22:13:20.123Z|0|1|from=here,n=1|null| spaced \n\
+         2023-11-14T22:13:20.123Z|0|2|from=here,n=1|k3|null\n"
+    );
+    assert_eq!(
+        bench.ok(&[&consume[..], &["--show", "offset,key", "--null", "-"]].concat()),
+        "0\tk1\ta:b\n1\t-\t spaced \n2\tk3\t-\n"
+    );
+}
+
+#[test]
+fn reading_begins_where_it_is_told_to_and_ends_after_so_many() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t", "--partitions", "2"]);
+    for (partition, first) in [("0", 0), ("1", 100)] {
+        let lines: String = (first..first + 10)
+            .map(|n| format!("{{\"value\":\"{n}\",\"timestamp\":{}}}\n", 1_700_000_000_000i64 + n * 1000))
+            .collect();
+        bench.feed(&["produce", "t", "--format", "json", "--partition", partition], &lines).ok();
+    }
+    let read = |arguments: &[&str]| -> Vec<u32> {
+        let text = bench.ok(&[&["consume", "t"][..], arguments].concat());
+        let mut numbers: Vec<u32> = text.lines().map(|line| line.parse().expect("a number")).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(read(&["-e", "--offset", "-2"]), [8, 9, 108, 109]);
+    assert_eq!(read(&["-e", "--offset", "7", "-p", "0"]), [7, 8, 9]);
+    assert!(read(&["-e", "--offset", "10"]).is_empty());
+    assert!(read(&["-e"]).is_empty());
+    assert_eq!(
+        read(&["-e", "--offset", "2023-11-14T22:13:27Z"]),
+        [&[7, 8, 9][..], &(100..110).collect::<Vec<_>>()].concat()
+    );
+    assert_eq!(read(&["-e", "--offset", "@1700000105000", "-p", "1"]), [105, 106, 107, 108, 109]);
+    assert!(read(&["-e", "--offset", "2033-01-01"]).is_empty());
+    assert_eq!(read(&["--from-beginning", "-p", "1", "-n", "3"]), [100, 101, 102]);
+    assert_eq!(read(&["--from-beginning", "-n", "20"]).len(), 20);
+    assert!(read(&["--from-beginning", "-n", "0"]).is_empty());
+    assert_eq!(read(&["--from-beginning", "-e", "-p", "0", "-p", "1"]).len(), 20);
+}
+
+#[test]
+fn records_that_were_deleted_are_not_at_the_beginning() {
+    let bench = bench_with(|setup| setup.set("log.retention.check.interval.ms", 100));
+    bench.ok(&["topic", "create", "t", "--config", "segment.bytes=1048576"]);
+    let lines: String = (0..3000).map(|n| format!("{n:01000}\n")).collect();
+    bench.feed(&["produce", "t"], lines).ok();
+    bench.ok(&["topic", "alter", "t", "--config", "retention.bytes=1048576"]);
+    let earliest = || {
+        let described = bench.json(&["topic", "describe", "t", "--format", "json"]);
+        described[0]["partitions"][0]["earliest_offset"].as_i64().expect("an offset")
+    };
+    let begin = Instant::now();
+    while earliest() == 0 {
+        assert!(begin.elapsed() < PATIENCE, "nothing is deleted");
+    }
+    let read = bench.ok(&["consume", "t", "--from-beginning", "-e"]);
+    let numbers: Vec<i64> = read.lines().map(|line| line.parse().expect("a number")).collect();
+    assert!(numbers[0] > 0 && numbers.len() < 3000);
+    assert_eq!(numbers, (numbers[0]..3000).collect::<Vec<_>>());
+    let refused = bench.refused(&["consume", "t", "--offset", "0"], "");
+    assert!(
+        refused.starts_with("1 tidelog: cannot begin at offset 0 of t-0: its records are those from "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_is_typed_line_by_line_arrives_line_by_line() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t"]);
+    let mut consumer = bench.start(&["consume", "t", "--from-beginning"]);
+    let mut producer = bench.start(&["produce", "t"]);
+    for text in ["one\n", "two\n", "three\n"] {
+        producer.say(text);
+        assert_eq!(consumer.line(), text);
+    }
+    // Half a line is none.
+    producer.say("fo");
+    producer.say("ur\n");
+    assert_eq!(consumer.line(), "four\n");
+    // Ctrl-C ends both in silence, and what was read is there.
+    producer.interrupt();
+    assert_eq!(producer.end().ok(), "");
+    consumer.interrupt();
+    assert_eq!(consumer.end().ok(), "");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let bench = bench();
+    let lines: String = (0..100_000).map(|n| format!("{n}\n")).collect();
+    bench.feed(&["produce", "t"], lines).ok();
+    // While there is more to print, and while there is nothing to print.
+    for arguments in [&["consume", "t", "--from-beginning"][..], &["consume", "t"]] {
+        let mut consumer = bench.start(arguments);
+        if arguments.len() > 2 {
+            assert_eq!(consumer.line(), "0\n");
+        }
+        consumer.stdout = None;
+        consumer.end().ok();
+    }
+    let mut list = bench.start(&["topic", "list"]);
+    list.stdout = None;
+    list.end().ok();
+}
+
+#[test]
+fn a_file_larger_than_the_buffer_goes_through_it_in_order() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t"]);
+    let lines: String = (0..50_000).map(|n| format!("a line with the number {n}\n")).collect();
+    bench.feed(&["produce", "t", "-X", "buffer.memory=200000", "-X", "batch.size=10000"], &lines).ok();
+    assert!(bench.ok(&["consume", "t", "--from-beginning", "-e"]) == lines);
+    // A single line at a time has room.
+    bench.feed(&["produce", "one", "-X", "buffer.memory=400"], "a\nb\nc\n").ok();
+    assert_eq!(bench.ok(&["consume", "one", "--from-beginning", "-e"]), "a\nb\nc\n");
+    // Without acknowledgements all of it has arrived all the same.
+    bench.feed(&["produce", "zero", "--acks", "0"], &lines).ok();
+    assert_eq!(bench.ok(&["consume", "zero", "--from-beginning", "-n", "50000"]).len(), lines.len());
+}
+
+#[test]
+fn a_record_that_is_refused_is_named_by_its_line_and_the_others_go_on() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t", "--config", "max.message.bytes=1000"]);
+    let text = format!("a\n{}\nb\n", "x".repeat(2000));
+    insta::assert_snapshot!(bench.refused(&["produce", "t", "-X", "batch.size=1"], &text), @"
+    1 tidelog: line 2, for t-0: the batch has 2070 bytes, and the topic's max.message.bytes is 1000 (MESSAGE_TOO_LARGE)
+    tidelog: 1 of 3 records were not delivered to t
+      `tidelog config describe --topic t max.message.bytes` shows the limit, `config alter` changes it
+    ");
+    assert_eq!(bench.ok(&["consume", "t", "--from-beginning", "-e"]), "a\nb\n");
+}
+
+#[test]
+fn a_line_that_is_no_record_ends_the_reading_and_is_named() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t"]);
+    let json = ["produce", "t", "--format", "json"];
+    insta::assert_snapshot!(bench.refused(&json, "{\"value\":\"a\"}\n{\"value\":\"b\"}\n{\"value\": b}\n{\"value\":\"c\"}\n"), @"
+    1 tidelog: line 3 of standard input: expected value at column 11
+      2 records were delivered to t before
+    ");
+    insta::assert_snapshot!(bench.refused(&json, "{\"key\":\"k\"}\n"), @"1 tidelog: line 1 of standard input: missing field `value` at column 11");
+    insta::assert_snapshot!(bench.refused(&["produce", "t", "--key-separator", ":"], "no key\n"), @r#"1 tidelog: line 1 of standard input: there is no key separator ":" in it"#);
+    insta::assert_snapshot!(bench.refused(&["produce", "t", "-X", "max.request.size=10"], "eleven bytes\n"), @"1 tidelog: line 1 of standard input: it is longer than 10 bytes; -X max.request.size=BYTES allows more");
+    assert_eq!(bench.ok(&["consume", "t", "--from-beginning", "-e"]), "a\nb\n");
+}
+
+#[test]
+fn what_the_cluster_refuses_is_said_with_what_to_do() {
+    let bench = bench_with(|setup| setup.set("auto.create.topics.enable", false));
+    bench.ok(&["topic", "create", "t"]);
+    insta::assert_snapshot!(bench.refused(&["topic", "create", "t"], ""), @"
+    1 tidelog: cannot create topic t: Topic 't' already exists. (TOPIC_ALREADY_EXISTS)
+      --if-not-exists takes that for success
+    ");
+    insta::assert_snapshot!(bench.refused(&["topic", "create", "no/slash"], ""), @"1 tidelog: cannot create topic no/slash: Topic name is invalid: 'no/slash' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-' (INVALID_TOPIC_EXCEPTION)");
+    insta::assert_snapshot!(bench.refused(&["topic", "create", "u", "--replication-factor", "3"], ""), @"1 tidelog: cannot create topic u: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned. (INVALID_REPLICATION_FACTOR)");
+    insta::assert_snapshot!(bench.refused(&["topic", "create", "u", "--config", "retention.ms=soon"], ""), @"1 tidelog: cannot create topic u: Invalid value soon for configuration retention.ms: Not a number of type LONG (INVALID_CONFIG)");
+    insta::assert_snapshot!(bench.refused(&["topic", "describe", "nosuch"], ""), @"
+    1 tidelog: cannot describe topic nosuch: it does not exist
+      `tidelog topic create nosuch` makes it, `tidelog topic list` shows what there is
+    ");
+    insta::assert_snapshot!(bench.refused(&["topic", "delete", "nosuch"], ""), @"
+    1 tidelog: cannot delete topic nosuch: it does not exist
+      --if-exists takes that for success
+    ");
+    insta::assert_snapshot!(bench.refused(&["topic", "alter", "t", "--partitions", "1"], ""), @"1 tidelog: cannot alter topic t: Topic already has 1 partition(s). (INVALID_PARTITIONS)");
+    insta::assert_snapshot!(bench.refused(&["config", "alter", "--topic", "t", "--set", "nosuch=1"], ""), @"
+    1 tidelog: cannot alter topic t: Unknown topic config name: nosuch (INVALID_CONFIG)
+      `tidelog config describe --topic t --all` shows the names with the values that they have now
+    ");
+    insta::assert_snapshot!(bench.refused(&["config", "describe", "--topic", "t", "nosuch"], ""), @"
+    1 tidelog: topic t: nosuch: there is no such name
+      --all shows those that there are
+    ");
+    insta::assert_snapshot!(bench.refused(&["config", "describe", "--broker", "7", "-X", "default.api.timeout.ms=300"], ""), @"
+    1 tidelog: cannot describe broker 7: DescribeConfigs of broker 7 was not done within default.api.timeout.ms = 300 ms
+      `tidelog cluster describe` shows which brokers there are
+    ");
+    insta::assert_snapshot!(bench.refused(&["consume", "nosuch"], ""), @"
+    1 tidelog: cannot consume topic nosuch: it does not exist
+      `tidelog topic create nosuch` makes it, `tidelog topic list` shows what there is
+    ");
+    insta::assert_snapshot!(bench.refused(&["consume", "t", "--partition", "1"], ""), @"1 tidelog: topic t has no partition 1: it has 1, from 0 on");
+    insta::assert_snapshot!(bench.refused(&["produce", "t", "--partition", "1"], "a\n"), @"1 tidelog: topic t has no partition 1: it has 1, from 0 on");
+    insta::assert_snapshot!(bench.refused(&["produce", "nosuch", "-X", "max.block.ms=300"], "a\nb\n"), @"
+    1 tidelog: cannot produce to topic nosuch: the search for nosuch was not done within max.block.ms = 300 ms; the last attempt: Metadata of nosuch was answered with UNKNOWN_TOPIC_OR_PARTITION
+      `tidelog topic describe nosuch` shows it, `tidelog topic create nosuch` makes it
+    ");
+}
+
+#[test]
+fn what_is_wrong_with_the_command_line_ends_with_code_2_before_anything_is_done() {
+    let bench = bench();
+    insta::assert_snapshot!(bench.refused(&["topic", "list", "-b", "nowhere"], ""), @"2 tidelog: --bootstrap-server: bootstrap.servers=nowhere: allowed is a list of host:port, separated by commas");
+    insta::assert_snapshot!(bench.refused(&["topic", "list", "-X", "nonsense"], ""), @"2 tidelog: -X nonsense: allowed is KEY=VALUE, such as request.timeout.ms=5000");
+    insta::assert_snapshot!(bench.refused(&["produce", "t", "--compression", "rar", "--acks", "2"], ""), @"
+    2 tidelog: acks=2: allowed is one of all, -1, 0, 1
+    compression.type=rar: allowed is one of none, gzip, snappy, lz4, zstd
+    ");
+    for arguments in [
+        &["topic"][..],
+        &["topic", "create"],
+        &["topic", "create", "t", "--partitions", "0"],
+        &["topic", "alter", "t"],
+        &["config", "describe"],
+        &["config", "describe", "--topic", "t", "--broker", "1"],
+        &["config", "alter", "--topic", "t"],
+        &["config", "alter", "--topic", "t", "--set", "novalue"],
+        &["produce"],
+        &["produce", "t", "--timestamp", "noon"],
+        &["produce", "t", "--header", "novalue"],
+        &["consume", "t", "--offset", "soon"],
+        &["consume", "t", "--from-beginning", "--offset", "5"],
+        &["consume", "t", "--show", "everything"],
+        &["completion", "cobol"],
+        &["nosuch"],
+    ] {
+        let Ended { code, out, err } = bench.run(arguments);
+        assert_eq!((code, &out[..]), (Some(2), ""), "{arguments:?}: {err}");
+        assert!(err.contains("Usage:") || err.contains("--help"), "{arguments:?}: {err}");
+    }
+    let Ended { code, err, .. } = bench.run(&["topic", "list", "-X", "linger.mss=1"]);
+    assert_eq!((code, &err[..]), (Some(0), "tidelog: -X linger.mss is not known and has no effect\n"));
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named_with_what_to_do() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let address = free.to_string();
+    for arguments in [&["topic", "list"][..], &["produce", "t"], &["consume", "t"], &["cluster", "describe"]] {
+        let Ended { code, out, err } = run_at(&address, &[arguments, &["--wait", "1"]].concat(), b"a\n");
+        assert_eq!((code, &out[..]), (Some(1), ""));
+        assert_eq!(
+            err.replace(&address, "ADDRESS"),
+            "tidelog: no broker answers at ADDRESS (waited for 1 s)\n  ADDRESS: Connection refused (os error 111)\n  is a \
+             broker running there? `tidelog` starts one; --bootstrap-server HOST:PORT, or the environment variable \
+             TIDELOG_BOOTSTRAP_SERVER, names another\n"
+        );
+    }
+}
+
+#[test]
+fn a_broker_that_says_a_wrong_address_of_itself_is_found_out() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let bench = bench_with(|setup| setup.set("advertised.listeners", format!("PLAINTEXT://{free}")));
+    let arguments = ["topic", "create", "t", "-X", "default.api.timeout.ms=1000"];
+    let Ended { code, err, .. } = bench.run(&arguments);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&format!("\n  {free}: Connection refused")), "{err}");
+    assert!(err.contains("advertised.listeners"), "{err}");
+}
+
+#[test]
+fn records_that_no_broker_acknowledges_are_named_and_the_code_is_1() {
+    let bench = bench();
+    bench.ok(&["topic", "create", "t"]);
+    let times = ["-X", "delivery.timeout.ms=1000", "-X", "request.timeout.ms=500", "-X", "linger.ms=0"];
+    let mut producer = bench.start(&[&["produce", "t"][..], &times].concat());
+    producer.say("arrives\n");
+    let mut consumer = bench.start(&["consume", "t", "--from-beginning", "-n", "1"]);
+    assert_eq!(consumer.line(), "arrives\n");
+    consumer.end().ok();
+    bench.broker.kill();
+    producer.say("does not\narrive\n");
+    producer.stdin = None;
+    let Ended { code, out, err } = producer.end();
+    assert_eq!((code, &out[..]), (Some(1), ""));
+    // One batch or two.
+    assert!(err.contains("lines 2 to 3, for t-0: ") || err.contains("line 2, for t-0: "), "{err}");
+    assert!(err.contains("delivery.timeout.ms = 1000 ms"), "{err}");
+    assert!(err.contains("tidelog: 2 of 3 records were not delivered to t\n  127.0.0.1:"), "{err}");
+    assert!(err.contains("Connection refused"), "{err}");
+}
+
+#[test]
+fn every_command_has_help_with_examples_and_completions_know_it() {
+    let bench = bench();
+    let script = bench.ok(&["completion", "bash"]);
+    for command in [
+        "topic create",
+        "topic list",
+        "topic describe",
+        "topic alter",
+        "topic delete",
+        "config describe",
+        "config alter",
+        "cluster describe",
+        "produce",
+        "consume",
+        "start",
+        "completion",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = bench.ok(&[&words[..], &["--help"]].concat());
+        let example = format!("tidelog {command}");
+        let examples = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{command} has no examples: {help}")).1;
+        assert!(examples.contains(&example), "{command}: {examples}");
+        assert!(script.contains(&format!("tidelog__subcmd__{}", words.join("__subcmd__"))), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(bench.ok(&["completion", shell]).contains("bootstrap-server"), "{shell}");
+    }
+    let all = bench.ok(&["--help"]);
+    assert!(all.contains("Print the records of a topic") && all.contains("Examples:\n"), "{all}");
+}
