@@ -1,5 +1,5 @@
 //! The command line of the real binary, as a person or a script uses it: what it prints where, and how it ends.
-#![allow(clippy::disallowed_methods, reason = "this is the real world")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tidelog_tests::broker::{Broker, Kind, Setup, tidelog_binary};
+use tidelog_tests::broker::{Broker, Setup, tidelog_binary};
 
 /// Only ends what hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ fn bench() -> Bench {
 
 fn bench_with(configure: impl FnOnce(Setup) -> Setup) -> Bench {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let broker = configure(Setup::of(Kind::Tidelog, home.path())).start();
+    let broker = configure(Setup::new(home.path())).start();
     Bench { broker, _home: home }
 }
 
@@ -429,7 +429,7 @@ fn a_line_that_is_no_record_ends_the_reading_and_is_named() {
     let json = ["produce", "t", "--format", "json"];
     insta::assert_snapshot!(bench.refused(&json, "{\"value\":\"a\"}\n{\"value\":\"b\"}\n{\"value\": b}\n{\"value\":\"c\"}\n"), @"
     1 tidelog: line 3 of standard input: expected value at column 11
-      2 records were delivered to t before
+      records that were delivered to t before: 2
     ");
     insta::assert_snapshot!(bench.refused(&json, "{\"key\":\"k\"}\n"), @"1 tidelog: line 1 of standard input: missing field `value` at column 11");
     insta::assert_snapshot!(bench.refused(&["produce", "t", "--key-separator", ":"], "no key\n"), @r#"1 tidelog: line 1 of standard input: there is no key separator ":" in it"#);

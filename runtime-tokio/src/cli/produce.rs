@@ -285,14 +285,16 @@ impl Tally {
         assert_eq!(sent, delivered + failed, "every record is settled");
         match failure {
             Some(text) if delivered == 0 => Err(Failure::of(text)),
-            Some(text) => Err(Failure::of(format!("{text}\n  {delivered} records were delivered to {topic} before"))),
+            Some(text) => {
+                Err(Failure::of(format!("{text}\n  records that were delivered to {topic} before: {delivered}")))
+            }
             None if failed > 0 => {
                 let hint = hint.map(|hint| format!("\n  {hint}")).unwrap_or_default();
                 Err(Failure::of(format!("{failed} of {sent} records were not delivered to {topic}{hint}")))
             }
             None => {
                 if std::io::stderr().is_terminal() {
-                    note(format_args!("{delivered} records delivered to {topic}"));
+                    note(format_args!("records delivered to {topic}: {delivered}"));
                 }
                 Ok(())
             }
