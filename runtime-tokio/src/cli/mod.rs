@@ -8,6 +8,7 @@
 //!
 //! Results go to standard output, everything else to standard error.
 
+mod bench;
 mod cluster;
 mod completion;
 mod config;
@@ -74,6 +75,9 @@ enum Command {
     /// Look into the files of a log directory.
     #[command(subcommand)]
     Log(log_dump::LogCommand),
+    /// Measure what a cluster takes and gives.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print a completion script for a shell.
     Completion(completion::Completion),
 }
@@ -130,6 +134,7 @@ fn run(arguments: Arguments) -> Outcome {
         Some(Command::Config(config)) => config.run(),
         Some(Command::Cluster(cluster)) => cluster.run(),
         Some(Command::Log(command)) => command.run(),
+        Some(Command::Bench(bench)) => bench.run(),
         Some(Command::Completion(completion)) => completion.run(),
     }
 }

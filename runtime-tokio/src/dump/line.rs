@@ -2,6 +2,8 @@
 //!
 //! The names of the JSON are those of Kafka's `DumpLogSegments` where it has them.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::fmt::{self, Display};
@@ -122,12 +124,12 @@ impl Serialize for RawObject {
     }
 }
 
-/// Bytes of a record: text where they are UTF-8.
+/// Bytes of a record: text where they are UTF-8. As `tidelog consume` has them.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Content {
     Text(String),
-    Hex { hex: String },
+    Bytes { base64: String },
 }
 
 #[derive(Debug, Serialize)]
@@ -195,7 +197,7 @@ impl Content {
     pub fn new(bytes: &[u8]) -> Self {
         match str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
+            Err(_) => Self::Bytes { base64: STANDARD.encode(bytes) },
         }
     }
 }
@@ -205,7 +207,7 @@ impl Display for Content {
         match self {
             // Quoted and escaped: a record must not be able to draw on the terminal.
             Self::Text(text) => write!(f, "{text:?}"),
-            Self::Hex { hex } => write!(f, "0x{hex}"),
+            Self::Bytes { base64 } => write!(f, "base64 {base64}"),
         }
     }
 }
