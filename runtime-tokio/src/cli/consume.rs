@@ -34,7 +34,8 @@ Text has one line a record: time (UTC), partition, offset, headers and key as fa
 with a tab or --separator between them. JSON has one object a line:
   {\"topic\":\"t\",\"partition\":0,\"offset\":5,\"timestamp\":1700000000000,\"key\":\"k\",\"value\":\"v\",\"headers\":[]}
 There, bytes that are no text are {\"base64\":\"...\"}, and what is not there is null; `tidelog produce --format json` reads
-it. Records come in order within a partition. Reading commits nothing and joins no group.")]
+it. Records come in order within a partition. Partitions that the topic gets meanwhile are not read. Reading commits
+nothing and joins no group.")]
 pub struct Consume {
     /// The topic's name.
     topic: String,
@@ -136,6 +137,7 @@ impl Consume {
         // A partition that has lost the position goes on with what there is, and we say so.
         let (mut session, config) = self.connection.consumer(vec![("auto.offset.reset", "none".into())])?;
         let bounds = self.bounds().await?;
+        session.trust();
         let from = if self.from_beginning { Begin::Earliest } else { self.offset };
         let mut assigned = Vec::new();
         for (partition, offsets) in &bounds {

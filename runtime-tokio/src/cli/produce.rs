@@ -77,8 +77,9 @@ impl Produce {
     async fn produce(self) -> Outcome {
         let options = [("acks", self.acks.clone()), ("compression.type", self.compression.clone())];
         let own: Properties = options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        let (session, config) = self.connection.producer(own)?;
+        let (mut session, config) = self.connection.producer(own)?;
         self.check().await?;
+        session.trust();
         let header = |(name, value): &(String, String)| (name.clone().into(), Some(value.clone().into()));
         let format = LineFormat {
             topic: self.topic.clone().into(),

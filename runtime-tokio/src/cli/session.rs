@@ -78,7 +78,7 @@ impl Connection {
 
     fn session<C: Client>(&self, client: C, servers: Vec<Address>) -> Session<C> {
         let until = Instant::now() + Duration::from_secs(self.wait.min(365 * 24 * 3600));
-        Session { driver: Driver::new(client), servers, wait_seconds: self.wait, until }
+        Session { driver: Driver::new(client), servers, wait_seconds: self.wait, until: Some(until) }
     }
 
     /// Options win over `-X`, and `-X` over what the command takes for its default.
@@ -131,17 +131,24 @@ pub struct Session<C: Client> {
     pub driver: Driver<C>,
     servers: Vec<Address>,
     wait_seconds: u64,
-    until: Instant,
+    /// When to give up if no broker has answered.
+    until: Option<Instant>,
 }
 
 impl<C: Client> Session<C> {
+    /// Another client has found the brokers: this one need not say that it cannot, and may have nothing to ask them for
+    /// a long time.
+    pub fn trust(&mut self) {
+        self.until = None;
+    }
+
     /// The next event; a failure if no broker has answered in time. Cancel safe.
     pub async fn next(&mut self) -> Result<C::Event, Failure> {
-        if !self.driver.has_connected() {
+        if let Some(until) = self.until.filter(|_| !self.driver.has_connected()) {
             tokio::select! {
                 biased;
                 event = self.driver.next() => return Ok(event),
-                () = sleep_until(self.until) => {}
+                () = sleep_until(until) => {}
             }
             if !self.driver.has_connected() {
                 return Err(self.unreachable());
@@ -159,7 +166,7 @@ impl<C: Client> Session<C> {
 
     /// An error as a person reads it: what, of what, why, and what to do.
     pub fn failure(&self, verb: &str, subject: &Subject, error: &ClientError) -> Failure {
-        if !self.driver.has_connected() {
+        if self.until.is_some() && !self.driver.has_connected() {
             return self.unreachable();
         }
         let mut text = format!("cannot {verb} {subject}: ");
