@@ -19,8 +19,9 @@
 //! | [`client`] | producer, consumer and admin on real sockets |
 //! | [`cli`], [`logging`] | the command line |
 //! | [`dump`] | what stands in the files of a log directory, shown and judged |
+//! | [`embedded`] | a broker in another program |
 //!
-//! An embedder needs [`Server`] alone, and a [`Driver`] to talk to it.
+//! To embed a broker, in tests of an application above all, there is [`Broker`], and [`Driver`] to talk to it.
 //!
 //! With `--cfg madsim` everything above the operating system runs in a simulation (`tests/madsim`): tokio is madsim's,
 //! and what takes something from this machine is left out.
@@ -49,6 +50,8 @@ pub mod data_dirs;
 #[cfg(not(madsim))]
 pub mod dump;
 #[cfg(not(madsim))]
+pub mod embedded;
+#[cfg(not(madsim))]
 pub mod limits;
 #[cfg(not(madsim))]
 pub mod listeners;
@@ -61,5 +64,7 @@ pub mod tcp;
 
 #[cfg(not(madsim))]
 pub use client::Driver;
+#[cfg(not(madsim))]
+pub use embedded::{Broker, Config, StartError};
 #[cfg(not(madsim))]
 pub use server::{Server, ServerError};

@@ -2,7 +2,7 @@
 
 use crate::admission::{Limits, UnknownHost};
 use crate::data_dirs::{DataDirError, DataDirs};
-use crate::disk::{Disk, Roots};
+use crate::disk::{Disk, Memory, Roots, Storage};
 use crate::door::Machine;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
@@ -46,9 +46,42 @@ pub struct Server {
     // Before the directories: their locks outlive everything that writes.
     runtime: Option<Runtime>,
     service: Arc<Service>,
-    disk: Arc<Disk>,
     listeners: Vec<(String, SocketAddr)>,
-    _dirs: DataDirs,
+    ground: Ground,
+}
+
+/// Where the log directories are.
+enum Ground {
+    Files { disk: Arc<Disk>, _dirs: DataDirs },
+    Memory(Arc<Memory>),
+}
+
+impl Ground {
+    /// The directories of `log.dirs`, locked.
+    fn files(config: &BrokerConfig, workers: usize) -> Result<Self, DataDirError> {
+        let dirs = DataDirs::open(config.log_dirs.iter().map(PathBuf::from).collect())?;
+        for unusable in dirs.unusable() {
+            tracing::error!("a log directory cannot be used and goes offline: {unusable}");
+        }
+        let pool_threads = usize::try_from(config.num_io_threads).unwrap_or(1).max(1);
+        // One worker stays out of the disk, whatever hangs there.
+        let disk = Arc::new(Disk::new(Roots::new(dirs.roots().to_vec()), pool_threads, workers - 1));
+        Ok(Self::Files { disk, _dirs: dirs })
+    }
+
+    fn storage(&self) -> Box<dyn Storage> {
+        match self {
+            Self::Files { disk, .. } => Box::new(disk.clone()),
+            Self::Memory(memory) => Box::new(memory.clone()),
+        }
+    }
+
+    fn stop(&self) {
+        match self {
+            Self::Files { disk, .. } => disk.stop(),
+            Self::Memory(memory) => memory.process_ends(),
+        }
+    }
 }
 
 impl Server {
@@ -60,7 +93,21 @@ impl Server {
 
     /// The same around another state machine than the broker, for tests of this world.
     pub fn start_machine(
+        config: BrokerConfig,
+        machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
+    ) -> Result<Self, ServerError> {
+        Self::start_on(config, None, machine)
+    }
+
+    /// The same as [`start`](Self::start), with the log directories in memory, which is no other server's meanwhile.
+    pub fn start_in_memory(config: BrokerConfig, memory: Arc<Memory>) -> Result<Self, ServerError> {
+        let seed = seed().map_err(ServerError::Seed)?;
+        Self::start_on(config, Some(memory), |config| Box::new(Broker::new(config, seed)))
+    }
+
+    fn start_on(
         mut config: BrokerConfig,
+        memory: Option<Arc<Memory>>,
         machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
     ) -> Result<Self, ServerError> {
         match limits::raise_open_files() {
@@ -74,12 +121,8 @@ impl Server {
         let bound = config.listeners.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
         let ports: Vec<u16> = bound.iter().map(|bound| bound.port).collect();
         config.set_addresses(&ports, &host_name());
-        let dirs = DataDirs::open(config.log_dirs.iter().map(PathBuf::from).collect())?;
-        for unusable in dirs.unusable() {
-            tracing::error!("a log directory cannot be used and goes offline: {unusable}");
-        }
-
         let workers = worker_threads(&config);
+        let ground = memory.map_or_else(|| Ground::files(&config, workers), |memory| Ok(Ground::Memory(memory)))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .max_blocking_threads(workers + 4)
@@ -89,19 +132,15 @@ impl Server {
             .enable_time()
             .build()
             .map_err(ServerError::Runtime)?;
-        let pool_threads = usize::try_from(config.num_io_threads).unwrap_or(1).max(1);
-        // One worker stays out of the disk, whatever hangs there.
-        let disk = Arc::new(Disk::new(Roots::new(dirs.roots().to_vec()), pool_threads, workers - 1));
         let service = {
             let _inside = runtime.enter();
-            Arc::new(Service::new(&config, limits, machine(config.clone()), Box::new(disk.clone())))
+            Arc::new(Service::new(&config, limits, machine(config.clone()), ground.storage()))
         };
         let server = Self {
             runtime: Some(runtime),
             service,
-            disk,
             listeners: bound.iter().map(|bound| (bound.name.clone(), bound.address())).collect(),
-            _dirs: dirs,
+            ground,
         };
         server.boot(&config, bound)?;
         Ok(server)
@@ -163,7 +202,7 @@ impl Server {
 
     fn end(&self, runtime: Runtime) {
         runtime.shutdown_background();
-        self.disk.stop();
+        self.ground.stop();
     }
 }
 

@@ -11,9 +11,11 @@
 //! thread that takes it over cannot overtake them.
 
 mod files;
+mod memory;
 mod operations;
 
 pub use files::{Content, FileTable, OpenFile, Roots};
+pub use memory::Memory;
 
 use operations::{Context, len_of};
 use std::collections::{HashMap, VecDeque};
