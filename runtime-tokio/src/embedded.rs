@@ -34,8 +34,11 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 enum Place {
-    Memory { limit_bytes: u64 },
-    Temporary,
+    Memory {
+        limit_bytes: u64,
+    },
+    /// In this directory, or in the system's own for such things.
+    Temporary(Option<PathBuf>),
     Directory(PathBuf),
 }
 
@@ -54,7 +57,12 @@ impl Config {
     /// In a directory of its own, which is removed with the broker. Acknowledgements do not wait for the disk
     /// (`acks.require.fsync=false`) unless that is set otherwise: what is thrown away need not be durable.
     pub fn temporary() -> Self {
-        Self::at(Place::Temporary).set("acks.require.fsync", "false")
+        Self::at(Place::Temporary(None)).set("acks.require.fsync", "false")
+    }
+
+    /// The same, and the directory is made in this one.
+    pub fn temporary_in(parent: impl Into<PathBuf>) -> Self {
+        Self { place: Place::Temporary(Some(parent.into())), ..Self::temporary() }
     }
 
     /// In this directory, which stays; it is made where it is missing.
@@ -80,6 +88,7 @@ impl Config {
 pub enum StartError {
     #[error("the configuration cannot be used: {}", .0.iter().map(ConfigError::to_string).collect::<Vec<_>>().join("; "))]
     Config(Vec<ConfigError>),
+    /// A property without effect.
     #[error("{0}")]
     Property(String),
     #[error("cannot make a temporary directory: {0}")]
@@ -111,8 +120,10 @@ impl Broker {
         let Config { mut properties, place } = config;
         let (ground, directory) = match place {
             Place::Memory { limit_bytes } => (Ground::Memory(Arc::new(Memory::new(limit_bytes))), "memory".into()),
-            Place::Temporary => {
-                let directory = tempfile::Builder::new().prefix("tidelog-").tempdir().map_err(StartError::Temporary)?;
+            Place::Temporary(parent) => {
+                let parent = parent.unwrap_or_else(std::env::temp_dir);
+                let directory = tempfile::Builder::new().prefix("tidelog-").tempdir_in(parent);
+                let directory = directory.map_err(StartError::Temporary)?;
                 let path = directory.path().to_owned();
                 (Ground::Directory { _temporary: Some(directory) }, path)
             }
@@ -156,7 +167,7 @@ impl Broker {
 
     /// Ends as a killed process does and starts again, at the same address: what was acknowledged is recovered.
     pub fn crash(&mut self) -> Result<(), StartError> {
-        drop(self.server.take());
+        self.kill();
         self.start_again()
     }
 
@@ -168,9 +179,21 @@ impl Broker {
         }
     }
 
+    fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            outside_of_any_runtime(|| server.kill());
+        }
+    }
+
     fn start_again(&mut self) -> Result<(), StartError> {
         self.server = Some(start(self.config.clone(), &self.ground)?);
         Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

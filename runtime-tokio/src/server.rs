@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
 use tokio::runtime::Runtime;
@@ -20,6 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Worker threads run no deep recursion; what they do not touch of it is never given to them.
 const STACK_BYTES: usize = 1 << 20;
+/// Only ends what hangs in a device.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// Fewer than this, and an operator should know it before it is too late.
 const FEW_OPEN_FILES: u64 = 10_000;
 
@@ -187,6 +190,13 @@ impl Server {
         ended.map_err(ServerError::from)
     }
 
+    /// Ends like a process that is killed, and returns once nobody can reach it any more. Not to be called from a task
+    /// of a runtime.
+    pub fn kill(mut self) {
+        let runtime = self.runtime.take().expect("it runs");
+        self.end(runtime);
+    }
+
     fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
         let runtime = self.runtime.as_ref().expect("it runs");
         let _inside = runtime.enter();
@@ -201,7 +211,7 @@ impl Server {
     }
 
     fn end(&self, runtime: Runtime) {
-        runtime.shutdown_background();
+        runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
         self.ground.stop();
     }
 }
@@ -209,7 +219,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            self.end(runtime);
+            // Without waiting: this may be a task of another runtime.
+            runtime.shutdown_background();
+            self.ground.stop();
         }
     }
 }

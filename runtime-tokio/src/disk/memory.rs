@@ -46,7 +46,8 @@ impl Used {
             used.checked_add(PAGE_BYTES).filter(|used| *used <= self.limit_bytes)
         });
         let full = || {
-            let text = format!("cannot write: the {} bytes of memory that this broker may use are full", self.limit_bytes);
+            let text =
+                format!("cannot write: the {} bytes of memory that this broker may use are full", self.limit_bytes);
             IoError { kind: IoErrorKind::NoSpace, text }
         };
         took.map(drop).map_err(|_| full())
@@ -315,6 +316,10 @@ impl Content for MemoryFile {
 
     fn file(&self) -> Option<&File> {
         None
+    }
+
+    fn name(&self) -> String {
+        "a file in memory".into()
     }
 }
 
