@@ -749,6 +749,7 @@ fn a_directory_that_went_offline_says_nothing_but_that_its_volume_is_not_known()
     log_dirs.mark_offline(id, "a log says so".to_owned(), &mut out);
     assert!(!log_dirs.is_online(id));
     world.take(&mut out);
+    assert!(world.step(&mut log_dirs) && world.events.is_empty(), "the checkpoint: {:?}", world.events);
     world.settle(&mut log_dirs);
     assert_eq!(world.events, [DirEvent::Volume { dir: id, sizes: None }]);
 }

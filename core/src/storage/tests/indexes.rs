@@ -158,3 +158,16 @@ fn an_index_that_retention_had_read_counts_as_used() {
     roll(&mut world);
     assert_eq!(in_memory(&world), [0, 5]);
 }
+
+#[test]
+fn an_index_that_is_being_read_while_an_older_segment_leaves_is_read_all_the_same() {
+    let mut world = twelve_segments(small_segments());
+    assert_eq!(world.log.read(Offset(7), Offset(60), 100, true, 1, &mut world.out), ReadOutcome::Pending);
+    world.take_out();
+    assert!(world.log.delete_records(Offset(5), &mut world.out));
+    world.log.enforce_retention(world.now, Offset(60), &mut world.out);
+    world.take_out();
+    assert_eq!(world.log.segment_count(), 11);
+    world.run();
+    assert!(matches!(world.events[..], [LogEvent::Loaded, LogEvent::ReadDone { outcome: ReadOutcome::Found(_), .. }]));
+}

@@ -304,7 +304,15 @@ fn a_directory_without_any_segment_is_an_empty_log_and_no_surprise() {
 fn recovery_cuts_at_the_first_damage_and_forgets_what_producers_wrote_behind_it() {
     let bases = bases(&closed(80));
     assert!(bases.len() > 3);
-    let places = [(bases[1], 0, bases[1]), (bases[1], 1, bases[1] + 1), (bases[0], 2, 2), (bases[2], 1, bases[2] + 1)];
+    let last = bases[bases.len() - 1];
+    let places = [
+        (bases[1], 0, bases[1]),
+        (bases[1], 1, bases[1] + 1),
+        (bases[0], 2, 2),
+        (bases[2], 1, bases[2] + 1),
+        // Behind the snapshot that the recovery begins with, and before the newest.
+        (last, 1, last + 1),
+    ];
     for (base, whole, end) in places {
         let mut world = closed(80);
         let one = idempotent(9, 0, 1).size_bytes();
