@@ -5,6 +5,7 @@
 
 use super::{Completions, Content, Storage, Task};
 use bytes::Bytes;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
@@ -260,11 +261,13 @@ impl MemoryFile {
     fn write(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {
         let mut pages = lock(&self.pages);
         for (number, at, part) in parts(position, bytes.len() as u64) {
-            if !pages.written.contains_key(&number) {
-                self.used.take_page()?;
-                pages.written.insert(number, vec![0; PAGE_BYTES as usize].into());
-            }
-            let page = pages.written.get_mut(&number).expect("made above");
+            let page = match pages.written.entry(number) {
+                Occupied(page) => page.into_mut(),
+                Vacant(place) => {
+                    self.used.take_page()?;
+                    place.insert(vec![0; PAGE_BYTES as usize].into())
+                }
+            };
             page[at.clone()].copy_from_slice(&bytes[part.start..][..at.len()]);
         }
         pages.len = pages.len.max(position + bytes.len() as u64);
