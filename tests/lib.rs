@@ -1,11 +1,12 @@
-//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load
-//! that remembers what was acknowledged ([`load`]), disks that fail ([`disks`]), Kafka's own programs ([`kafka`]) and
-//! its judge of files ([`dump`]).
+//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load that
+//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]), disks that fail ([`disks`]), Kafka's
+//! own programs ([`kafka`]) and its judge of files ([`dump`]).
 //!
 //! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
 //! there too asks for Kafka's behaviour and not for ours.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
+pub mod attack;
 pub mod broker;
 pub mod client;
 pub mod disks;

@@ -1,30 +1,52 @@
 //! How many bytes of requests the broker holds at once.
 //!
 //! Bytes are counted as they arrive, so that a frame that is only announced costs nothing. While the budget is
-//! spent nobody begins a new frame; and one connection at a time may go on with a frame it has begun, so that
-//! frames which wait for each other's room cannot hold each other up. All in all at most the limit plus one frame
-//! (`socket.request.max.bytes`) and one read per connection are held.
+//! spent nobody begins a large frame; and one connection at a time may go on with a frame it has begun, so that
+//! frames which wait for each other's room cannot hold each other up. Small requests are read all the same
+//! ([`FLOOR_BYTES`]): whoever holds the budget with frames that never end holds up nobody but those who send large
+//! ones. All in all at most the limit plus one frame (`socket.request.max.bytes`) and a small read per connection are
+//! held.
 
+use crate::frames::ROOM_BYTES_MIN;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Where `queued.max.request.bytes` is -1.
 pub const DEFAULT_BYTES: usize = 256 << 20;
 
+/// What each connection may hold whatever the others do.
+pub const FLOOR_BYTES: usize = ROOM_BYTES_MIN;
+/// How often a connection looks whether there is room that nobody told it of: what is held beside the budget is freed
+/// without a word.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The same while nothing is held there. Many may wait, for long.
+const LOOK_SELDOM_EVERY: Duration = Duration::from_millis(100);
+
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
     overdraft: Arc<Semaphore>,
-    freed: Notify,
+    freed: Arc<Notify>,
 }
 
 /// The right to go on reading one frame although the budget is spent.
-pub struct Overdraft(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Overdraft {
+    permit: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.freed.notify_waiters();
+    }
+}
 
 impl Budget {
     pub fn new(limit: usize) -> Self {
-        Self { limit, held: AtomicUsize::new(0), overdraft: Arc::new(Semaphore::new(1)), freed: Notify::new() }
+        Self { limit, held: AtomicUsize::new(0), overdraft: Arc::new(Semaphore::new(1)), freed: Arc::default() }
     }
 
     /// `beside`: bytes held elsewhere that count as well (writes that wait for the disk).
@@ -49,13 +71,14 @@ impl Budget {
     }
 
     pub fn overdraw(&self) -> Option<Overdraft> {
-        self.overdraft.clone().try_acquire_owned().ok().map(Overdraft)
+        let permit = self.overdraft.clone().try_acquire_owned().ok()?;
+        Some(Overdraft { permit: Some(permit), freed: self.freed.clone() })
     }
 
-    /// Completes when it may be worth looking again. Looks by itself now and then, since what is held beside the
-    /// budget is freed without a word.
-    pub async fn changed(&self) {
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(5), self.freed.notified()).await;
+    /// Completes when it may be worth looking again. `beside`: as in [`is_spent`](Self::is_spent).
+    pub async fn changed(&self, beside: usize) {
+        let every = if beside > 0 { LOOK_EVERY } else { LOOK_SELDOM_EVERY };
+        let _ = tokio::time::timeout(every, self.freed.notified()).await;
     }
 }
 

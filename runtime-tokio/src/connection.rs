@@ -3,11 +3,11 @@
 //! The task reads frames, does the per-byte work on them (`api::prepare`), submits them to the core and sends the
 //! answers, in the order in which the core gives them. Requests may be pipelined: a connection goes on reading while
 //! it has fewer than [`IN_FLIGHT_MAX`] requests that are unanswered or whose answers are not out yet, and those that
-//! are unanswered take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes. So a client
-//! that does not read its answers stops being read, and costs what these answers hold, which for records is the
-//! name of a slice of a file.
+//! are unanswered take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes, and those whose answers may be large are few
+//! ([`weight`]). So a client that does not read its answers stops being read, and costs what these answers hold, which
+//! for records is the name of a slice of a file.
 
-use crate::budget::{Budget, Overdraft};
+use crate::budget::{Budget, FLOOR_BYTES, Overdraft};
 use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
 use crate::sender::{Sender, Unreadable};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
-use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
+use tidelog_core::wire::{ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
 use tokio::time::Sleep;
 
 /// Requests of a connection that are not answered, or whose answers are not out.
@@ -32,6 +32,10 @@ pub const IN_FLIGHT_MAX: usize = 128;
 /// client that sends without limit gains nothing from more, and would have the broker go through 200 MB of memory that
 /// no cache holds. A larger request is read all the same: by itself.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Unanswered requests of a connection, by the [`weight`] of their answers.
+pub const IN_FLIGHT_WEIGHT_MAX: usize = 8;
+/// Answers wait as the core gave them, and are encoded when fewer bytes than this are there to be sent.
+const ENCODED_BYTES_MAX: usize = 256 << 10;
 /// Checking a larger frame takes long enough that the thread's other connections should go elsewhere meanwhile.
 const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
 /// How long a connection that will be closed may take to send what it still has, and how long a client that sends
@@ -39,8 +43,11 @@ const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Longer than any patience here.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
-/// How long one frame may be read on at the expense of everybody else while the budget is spent.
+/// How long one frame may be read on at the expense of everybody else while the budget is spent: this, and the time
+/// that it takes at [`OVERDRAFT_BYTES_A_SECOND`], up to [`OVERDRAFT_MAX`].
+const OVERDRAFT_MIN: Duration = Duration::from_secs(2);
 const OVERDRAFT_MAX: Duration = Duration::from_secs(30);
+const OVERDRAFT_BYTES_A_SECOND: usize = 1 << 20;
 
 /// What all connections share.
 pub struct Shared {
@@ -62,8 +69,8 @@ pub enum End {
     Idle,
     #[error("the client did not take its last answers in time")]
     Stalled,
-    #[error("a request took longer than {} s to arrive while memory was short", OVERDRAFT_MAX.as_secs())]
-    Overdrawn,
+    #[error("a request took longer than {} s to arrive while memory was short (queued.max.request.bytes)", .0.as_secs())]
+    Overdrawn(Duration),
     #[error("{0}")]
     Core(&'static str),
     #[error("{0}")]
@@ -88,7 +95,7 @@ impl From<io::Error> for End {
 impl End {
     /// Whether an operator may want to know: the client broke the protocol, or our answer could not be given.
     fn is_remarkable(&self) -> bool {
-        matches!(self, Self::Frame(_) | Self::Request(_) | Self::Overdrawn | Self::Core(_))
+        matches!(self, Self::Frame(_) | Self::Request(_) | Self::Overdrawn(_) | Self::Core(_))
     }
 }
 
@@ -101,6 +108,7 @@ pub async fn serve<S: Socket>(socket: S, peer: SocketAddr, listener: u16, link: 
         sender: Sender::default(),
         outgoing: VecDeque::new(),
         in_flight: VecDeque::new(),
+        weight: 0,
         messages: Vec::new(),
         held: 0,
         overdraft: None,
@@ -129,12 +137,14 @@ struct Connection<S> {
     sender: Sender,
     /// Taken from the link, about to be encoded.
     outgoing: VecDeque<Outgoing>,
-    /// The sizes of the frames that are unanswered, oldest first.
-    in_flight: VecDeque<usize>,
+    /// What is unanswered, oldest first.
+    in_flight: VecDeque<Unanswered>,
+    /// Of all that is unanswered.
+    weight: usize,
     messages: Vec<Message>,
     /// What this connection holds of the budget.
     held: usize,
-    overdraft: Option<(Overdraft, Instant)>,
+    overdraft: Option<Overdrawn>,
     phase: Phase,
     /// When bytes last moved, in either direction.
     active: Instant,
@@ -144,10 +154,28 @@ struct Connection<S> {
     shared: Arc<Shared>,
 }
 
+/// A request that is in the core, or whose answer is not encoded.
+struct Unanswered {
+    frame_bytes: usize,
+    weight: usize,
+}
+
+/// The right to read on, since when and for how long.
+struct Overdrawn {
+    _right: Overdraft,
+    since: Instant,
+    patience: Duration,
+}
+
 enum Phase {
     Open,
     /// The client sends no more; its requests are answered, but not for ever.
     Ended {
+        since: Instant,
+    },
+    /// The client broke the protocol; what it asked before is answered.
+    Broken {
+        end: Option<End>,
         since: Instant,
     },
     /// The broker takes no more requests, and will say when to close.
@@ -179,9 +207,14 @@ impl<S: Socket> Connection<S> {
 
     /// Does all that can be done now, then waits for more.
     async fn step(&mut self, timer: Pin<&mut Sleep>) -> Result<Option<End>, End> {
-        self.submit_frames()?;
-        self.encode_answers()?;
-        let blocked = self.send()?;
+        self.submit_frames();
+        let blocked = loop {
+            self.encode_answers();
+            let blocked = self.send()?;
+            if blocked || self.outgoing.is_empty() {
+                break blocked;
+            }
+        };
         let end = self.finished();
         if end.is_none() && !self.has_frame_to_submit() {
             self.wait(blocked, timer).await?;
@@ -205,7 +238,7 @@ impl<S: Socket> Connection<S> {
                 }
             }
             () = self.link.filled() => {}
-            () = self.shared.budget.changed(), if wants && !read => {}
+            () = self.shared.budget.changed(self.shared.door.disk().queued_bytes()), if wants && !read => {}
             () = timer.as_mut() => {
                 // Bytes that moved since it was set did not move it: a timer is touched seldom that way.
                 let expiry = self.expiry();
@@ -232,32 +265,42 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Submits the whole frames that have been read, together.
-    fn submit_frames(&mut self) -> Result<(), End> {
+    /// Submits the whole frames that have been read, together. One that breaks the protocol ends it for those that
+    /// come after it, and not for those that came before.
+    fn submit_frames(&mut self) {
         while self.has_frame_to_submit() {
-            let frame = self.reader.next_frame()?.expect("there is one");
-            let (conn, bytes) = (self.link.conn, FRAME_LENGTH_BYTES + frame.len());
-            let limits = &self.shared.limits;
-            let request = match bytes <= INLINE_FRAME_BYTES_MAX {
-                true => prepare(conn, self.listener, frame, limits),
-                false => beside_others(|| prepare(conn, self.listener, frame, limits)),
-            }?;
-            self.in_flight.push_back(bytes);
-            self.overdraft = None;
-            tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
-            self.messages.push(Message::Input(Input::Request(Box::new(request))));
+            if let Err(end) = self.prepare_frame() {
+                self.phase = Phase::Broken { end: Some(end), since: Instant::now() };
+            }
         }
         if !self.messages.is_empty() {
             let shared = self.shared.clone();
             shared.door.submit_all(&mut self.messages);
         }
+    }
+
+    fn prepare_frame(&mut self) -> Result<(), End> {
+        let frame = self.reader.next_frame()?.expect("there is one");
+        let (conn, frame_bytes) = (self.link.conn, FRAME_LENGTH_BYTES + frame.len());
+        let limits = &self.shared.limits;
+        let request = match frame_bytes <= INLINE_FRAME_BYTES_MAX {
+            true => prepare(conn, self.listener, frame, limits),
+            false => beside_others(|| prepare(conn, self.listener, frame, limits)),
+        }?;
+        let weight = weight(request.header.api_key);
+        self.in_flight.push_back(Unanswered { frame_bytes, weight });
+        self.weight += weight;
+        self.overdraft = None;
+        tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
+        self.messages.push(Message::Input(Input::Request(Box::new(request))));
         Ok(())
     }
 
-    /// Takes what the core has for this connection.
-    fn encode_answers(&mut self) -> Result<(), End> {
+    /// Takes what the core has for this connection, and as many answers of it as can soon be sent.
+    fn encode_answers(&mut self) {
         self.link.take(&mut self.outgoing);
-        while let Some(outgoing) = self.outgoing.pop_front() {
+        while self.sender.memory_bytes() < ENCODED_BYTES_MAX {
+            let Some(outgoing) = self.outgoing.pop_front() else { return };
             match outgoing {
                 Outgoing::Response { response, contents } => {
                     let frame = encode_response(
@@ -266,7 +309,7 @@ impl<S: Socket> Connection<S> {
                         response.correlation_id,
                         &response.body,
                     );
-                    self.sender.push(frame, contents)?;
+                    self.sender.push(frame, contents);
                     self.free_one();
                 }
                 Outgoing::Nothing => self.free_one(),
@@ -275,13 +318,13 @@ impl<S: Socket> Connection<S> {
                 Outgoing::Close(why) => self.phase = Phase::Closing { why, since: Instant::now() },
             }
         }
-        Ok(())
     }
 
     fn free_one(&mut self) {
-        let bytes = self.in_flight.pop_front().expect("the core answers what it was asked");
-        self.held -= bytes;
-        self.shared.budget.free(bytes);
+        let answered = self.in_flight.pop_front().expect("the core answers what it was asked");
+        self.weight -= answered.weight;
+        self.held -= answered.frame_bytes;
+        self.shared.budget.free(answered.frame_bytes);
     }
 
     /// Sends until all is out or the socket takes no more; true for the latter.
@@ -297,12 +340,13 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Whether this connection's life is over.
-    fn finished(&self) -> Option<End> {
+    fn finished(&mut self) -> Option<End> {
         if self.sender.unsent() > 0 {
             return None;
         }
-        match self.phase {
+        match &mut self.phase {
             Phase::Ended { .. } if self.in_flight.is_empty() => Some(End::Client),
+            Phase::Broken { end, .. } if self.in_flight.is_empty() => end.take(),
             Phase::Closing { why, .. } => Some(End::Core(why)),
             _ => None,
         }
@@ -310,7 +354,7 @@ impl<S: Socket> Connection<S> {
 
     /// Whether one more request may be taken up.
     fn has_room(&self) -> bool {
-        self.in_flight.len() + self.sender.unsent() < IN_FLIGHT_MAX
+        self.in_flight.len() + self.sender.unsent() < IN_FLIGHT_MAX && self.weight < IN_FLIGHT_WEIGHT_MAX
     }
 
     /// Whether what is read next can wait for the answers to what was read before.
@@ -326,11 +370,18 @@ impl<S: Socket> Connection<S> {
 
     /// Whether the budget lets this connection read on.
     fn may_hold_more(&mut self) -> bool {
-        if self.overdraft.is_some() || !self.shared.budget.is_spent(self.shared.door.disk().queued_bytes()) {
+        let spent = self.overdraft.is_none() && self.shared.budget.is_spent(self.shared.door.disk().queued_bytes());
+        self.reader.hold_at_most(if spent { FLOOR_BYTES } else { usize::MAX });
+        if !spent || (self.held < FLOOR_BYTES && self.reader.fits_in(FLOOR_BYTES)) {
             return true;
         }
-        if self.reader.held_bytes() > 0 {
-            self.overdraft = self.shared.budget.overdraw().map(|right| (right, Instant::now()));
+        if self.reader.held_bytes() > 0
+            && let Some(right) = self.shared.budget.overdraw()
+        {
+            let seconds = self.reader.missing_bytes().div_ceil(OVERDRAFT_BYTES_A_SECOND) as u64;
+            let patience = (OVERDRAFT_MIN + Duration::from_secs(seconds)).min(OVERDRAFT_MAX);
+            self.overdraft = Some(Overdrawn { _right: right, since: Instant::now(), patience });
+            self.reader.hold_at_most(usize::MAX);
         }
         self.overdraft.is_some()
     }
@@ -338,26 +389,44 @@ impl<S: Socket> Connection<S> {
     /// When this connection's patience ends if nothing happens.
     fn expiry(&self) -> Instant {
         let idle = self.active + self.shared.idle_max.unwrap_or(FOREVER).min(FOREVER);
+        let waits_for_core = !self.in_flight.is_empty() && self.sender.unsent() == 0;
         let phase = match self.phase {
-            Phase::Ended { since } | Phase::Closing { since, .. } => since + LAST_WORDS,
+            Phase::Ended { since } | Phase::Broken { since, .. } | Phase::Closing { since, .. } => since + LAST_WORDS,
             // Who waits for the core is not idle.
-            Phase::Open | Phase::Draining if !self.in_flight.is_empty() => Instant::now() + FOREVER,
+            Phase::Open | Phase::Draining if waits_for_core => Instant::now() + FOREVER,
             Phase::Open | Phase::Draining => idle,
         };
         match &self.overdraft {
-            Some((_, since)) => phase.min(*since + OVERDRAFT_MAX),
+            Some(Overdrawn { since, patience, .. }) => {
+                // Without a byte it does not get all of the time.
+                phase.min(*since + *patience).min(self.active.max(*since) + OVERDRAFT_MIN)
+            }
             None => phase,
         }
     }
 
-    fn expired(&self) -> End {
-        match self.phase {
-            _ if self.overdraft.is_some() => End::Overdrawn,
+    fn expired(&mut self) -> End {
+        if let Some(Overdrawn { since, .. }) = &self.overdraft {
+            return End::Overdrawn(since.elapsed());
+        }
+        match &mut self.phase {
             Phase::Ended { .. } => End::Client,
+            Phase::Broken { end, .. } => end.take().expect("it has not ended yet"),
             Phase::Closing { .. } => End::Stalled,
             Phase::Open | Phase::Draining if self.sender.unsent() > 0 => End::Stalled,
             Phase::Open | Phase::Draining => End::Idle,
         }
+    }
+}
+
+/// How much an answer to such a request may hold in memory, in shares of [`IN_FLIGHT_WEIGHT_MAX`]: nothing that counts
+/// where it is as small as its request; a share where it names what may be many slices of files; and all where it tells
+/// of the whole cluster, so that such requests are answered one after the other, as Kafka answers all.
+fn weight(api_key: ApiKey) -> usize {
+    match api_key {
+        ApiKey::Produce | ApiKey::ListOffsets | ApiKey::OffsetForLeaderEpoch | ApiKey::ApiVersions => 0,
+        ApiKey::Fetch => 1,
+        _ => IN_FLIGHT_WEIGHT_MAX,
     }
 }
 

@@ -3,11 +3,12 @@
 //! A length is checked before anything is allocated for it, and memory follows the bytes that have arrived: who
 //! announces 100 MB and sends nothing costs nothing. A frame is a slice of the buffer it was read into, never a copy.
 
-use bytes::{Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{BufMut, Bytes, BytesMut};
 use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
 
 /// The least room for a read: small requests that were sent together are read together.
-const ROOM_BYTES_MIN: usize = 16 << 10;
+pub const ROOM_BYTES_MIN: usize = 16 << 10;
 /// The most room made ahead of the bytes.
 const ROOM_BYTES_MAX: usize = 1 << 20;
 
@@ -18,11 +19,13 @@ pub struct FrameReader {
     /// The last frame with its length: the next one is probably like it, and a read of exactly that size begins
     /// and ends with a frame, so that nothing has to be moved.
     last_bytes: usize,
+    /// Bytes to hold at most; whoever sets it reads no further when they are there.
+    most: usize,
 }
 
 impl FrameReader {
     pub fn new(max: i32) -> Self {
-        Self { buffer: BytesMut::new(), max, last_bytes: 0 }
+        Self { buffer: BytesMut::new(), max, last_bytes: 0, most: usize::MAX }
     }
 
     /// The next whole frame, without its length.
@@ -46,18 +49,35 @@ impl FrameReader {
 
     /// The buffer with room for what comes next, to be read into. Call it after [`next_frame`](Self::next_frame)
     /// has answered that there is none.
-    pub fn room(&mut self) -> &mut BytesMut {
+    pub fn room(&mut self) -> Limit<&mut BytesMut> {
         let held = self.buffer.len();
+        let most = self.most.saturating_sub(held).max(1);
         let missing = match self.announced() {
             Ok(Some(len)) => (FRAME_LENGTH_BYTES + len).saturating_sub(held),
             _ => self.last_bytes.saturating_sub(held),
         };
         // A frame that is larger than one step grows with the bytes that have come: at most by as many again.
-        let wanted = missing.min(ROOM_BYTES_MAX.max(held)).max(if held == 0 { ROOM_BYTES_MIN } else { 1 });
+        let wanted = missing.min(ROOM_BYTES_MAX.max(held)).max(if held == 0 { ROOM_BYTES_MIN } else { 1 }).min(most);
         if self.buffer.capacity() - held < wanted {
             self.buffer.reserve(wanted);
         }
-        &mut self.buffer
+        (&mut self.buffer).limit(most)
+    }
+
+    /// How many bytes it may hold; none that are there are given up.
+    pub fn hold_at_most(&mut self, bytes: usize) {
+        self.most = bytes;
+    }
+
+    /// Whether the frame that has begun, its length included, is as small as that, as far as is known.
+    pub fn fits_in(&self, bytes: usize) -> bool {
+        self.announced().map_or(true, |len| len.is_none_or(|len| FRAME_LENGTH_BYTES + len <= bytes))
+    }
+
+    /// The bytes of the frame that has begun which have not come yet.
+    pub fn missing_bytes(&self) -> usize {
+        let len = self.announced().ok().flatten().unwrap_or(0);
+        (FRAME_LENGTH_BYTES + len).saturating_sub(self.buffer.len())
     }
 
     /// Gives the memory of an empty buffer back: an idle connection holds none.
@@ -83,7 +103,6 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::BufMut;
 
     /// Feeds `stream` in pieces of at most the room there is and at most what `sizes` gives.
     fn read(stream: &[u8], mut size: impl FnMut() -> usize) -> Vec<Bytes> {
@@ -96,8 +115,8 @@ mod tests {
                 assert_eq!(reader.held_bytes(), 0);
                 return frames;
             }
-            let room = reader.room();
-            let len = size().min(rest.len()).min(room.capacity() - room.len());
+            let mut room = reader.room();
+            let len = size().min(rest.len()).min(room.get_ref().capacity() - room.get_ref().len());
             assert!(len > 0);
             room.put_slice(&rest[..len]);
             rest = &rest[len..];
@@ -129,7 +148,7 @@ mod tests {
         let mut reader = FrameReader::new(100 << 20);
         reader.room().put_i32(100 << 20);
         assert_eq!(reader.next_frame(), Ok(None));
-        assert!(reader.room().capacity() <= 2 * ROOM_BYTES_MAX);
+        assert!(reader.room().get_ref().capacity() <= 2 * ROOM_BYTES_MAX);
 
         for (len, text) in [
             (101, "a request of 101 bytes is larger than socket.request.max.bytes = 100"),
@@ -142,19 +161,30 @@ mod tests {
     }
 
     #[test]
+    fn room_is_made_for_no_more_than_may_be_held() {
+        let mut reader = FrameReader::new(1 << 20);
+        reader.room().put_i32(500_000);
+        assert_eq!((reader.fits_in(500_004), reader.fits_in(500_003), reader.missing_bytes()), (true, false, 500_000));
+        reader.hold_at_most(10);
+        assert_eq!(reader.room().remaining_mut(), 6);
+        reader.hold_at_most(usize::MAX);
+        assert!(reader.room().get_ref().capacity() >= 500_004);
+    }
+
+    #[test]
     fn equal_frames_are_read_without_moving_a_byte() {
         let mut reader = FrameReader::new(1 << 20);
         let frame = vec![7; 65_000];
         for _ in 0..3 {
-            let room = reader.room();
+            let mut room = reader.room();
             room.put_i32(frame.len() as i32);
-            let begun = room.len();
+            let begun = room.get_ref().len();
             room.put_slice(&frame[..1000]);
-            let place = room.as_ptr();
+            let place = room.get_ref().as_ptr();
             assert_eq!(reader.next_frame(), Ok(None));
-            let room = reader.room();
+            let mut room = reader.room();
             room.put_slice(&frame[1000..]);
-            let moved = room.as_ptr() != place;
+            let moved = room.get_ref().as_ptr() != place;
             assert!(reader.next_frame().unwrap().is_some());
             reader.rest();
             // Only the first, whose size nobody could guess.

@@ -17,6 +17,8 @@ const SLICES_MAX: usize = 64;
 const SLICE_BYTES_MAX: usize = 1 << 20;
 /// A slice of a file up to this size is read and sent with its neighbours: cheaper than a call of its own.
 const COPIED_SLICE_BYTES_MAX: usize = 8 << 10;
+/// So many bytes of such slices are read ahead of the call that sends them.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Default)]
 pub struct Sender {
@@ -25,6 +27,8 @@ pub struct Sender {
     ends: VecDeque<u64>,
     queued: u64,
     sent: u64,
+    /// The bytes of `pieces` that are in memory.
+    memory: usize,
 }
 
 /// Records that a response names cannot be read: the disk's fault, and not the client's.
@@ -44,28 +48,30 @@ enum Piece {
 
 impl Sender {
     /// Appends a frame. `contents` are what its slices are of, one for each, in order.
-    pub fn push(&mut self, frame: Frame, contents: Vec<Arc<dyn Content>>) -> io::Result<()> {
+    pub fn push(&mut self, frame: Frame, contents: Vec<Arc<dyn Content>>) {
         self.queued += frame.len as u64;
         self.ends.push_back(self.queued);
         let mut contents = contents.into_iter();
         for chunk in frame.chunks {
-            match chunk {
-                RecordsChunk::Bytes(bytes) => self.pieces.push_back(Piece::Bytes(bytes)),
-                RecordsChunk::File(slice) => {
-                    let of = contents.next().expect("every slice of a response was looked up");
-                    let (position, len) = (slice.position, slice.len as usize);
-                    if len <= COPIED_SLICE_BYTES_MAX {
-                        let mut copy = vec![0; len];
-                        of.read_exact_at(&mut copy, position).map_err(|why| unreadable(&*of, position, len, why))?;
-                        self.pieces.push_back(Piece::Bytes(Bytes::from(copy)));
-                    } else {
-                        self.pieces.push_back(Piece::Slice { of, position, len });
-                    }
+            let piece = match chunk {
+                RecordsChunk::Bytes(bytes) => {
+                    self.memory += bytes.len();
+                    Piece::Bytes(bytes)
                 }
-            }
+                RecordsChunk::File(slice) => Piece::Slice {
+                    of: contents.next().expect("every slice of a response was looked up"),
+                    position: slice.position,
+                    len: slice.len as usize,
+                },
+            };
+            self.pieces.push_back(piece);
         }
         assert!(contents.next().is_none(), "a response's slices are all in its frame");
-        Ok(())
+    }
+
+    /// The bytes that wait here in memory; those of files do not count.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory
     }
 
     /// How many frames are not out yet.
@@ -75,6 +81,7 @@ impl Sender {
 
     /// Sends what `out` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
     pub fn send_some(&mut self, out: &impl Output) -> io::Result<()> {
+        self.copy_small_slices()?;
         let sent = match self.pieces.front_mut() {
             None => 0,
             Some(Piece::Slice { of, position, len }) => {
@@ -111,6 +118,29 @@ impl Sender {
         Ok(())
     }
 
+    /// Reads the short slices that the next call could send, so that they go out with their neighbours.
+    fn copy_small_slices(&mut self) -> io::Result<()> {
+        let mut copied = 0;
+        for piece in self.pieces.iter_mut().take(SLICES_MAX) {
+            match piece {
+                Piece::Slice { of, position, len } if *len <= COPIED_SLICE_BYTES_MAX => {
+                    if copied >= COPIED_BYTES_MAX {
+                        break;
+                    }
+                    let mut copy = vec![0; *len];
+                    of.read_exact_at(&mut copy, *position).map_err(|why| unreadable(&**of, *position, *len, why))?;
+                    copied += *len;
+                    self.memory += *len;
+                    *piece = Piece::Bytes(Bytes::from(copy));
+                }
+                // It goes by a call of its own.
+                Piece::Slice { .. } => break,
+                Piece::Bytes(bytes) => copied += bytes.len().min(COPIED_BYTES_MAX),
+            }
+        }
+        Ok(())
+    }
+
     fn send_bytes(&self, out: &impl Output) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut filled = 0;
@@ -125,6 +155,7 @@ impl Sender {
 
     /// `sent` bytes of the pieces of memory at the front are out.
     fn advance(&mut self, mut sent: usize) {
+        self.memory -= sent;
         while let Some(Piece::Bytes(bytes)) = self.pieces.front_mut() {
             if bytes.len() > sent {
                 bytes::Buf::advance(bytes, sent);
@@ -178,7 +209,7 @@ mod tests {
                 }
             }
             let slices = chunks.iter().filter(|chunk| matches!(chunk, RecordsChunk::File(_))).count();
-            sender.push(Frame { chunks, len: wanted.len() - before }, vec![file.clone(); slices]).unwrap();
+            sender.push(Frame { chunks, len: wanted.len() - before }, vec![file.clone(); slices]);
             count += 1;
             assert_eq!(sender.unsent(), count);
         }
@@ -198,7 +229,23 @@ mod tests {
             }
         }
         assert!(got == wanted && blocked);
-        assert_eq!(sender.unsent(), 0);
+        assert_eq!((sender.unsent(), sender.memory_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn short_slices_wait_in_their_file_and_not_in_memory() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 8000]).unwrap();
+        let file: Arc<dyn Content> = Arc::new(OpenFile { file });
+        let (out, _into) = UnixStream::pair().unwrap();
+        out.set_nonblocking(true).unwrap();
+        let slice = || RecordsChunk::File(FileSlice { file: FileId(1), position: 0, len: 8000 });
+        let chunks = std::iter::repeat_with(slice).take(10_000).collect();
+        let mut sender = Sender::default();
+        sender.push(Frame { chunks, len: 80_000_000 }, vec![file; 10_000]);
+        assert_eq!(sender.memory_bytes(), 0);
+        while sender.send_some(&out).is_ok() {}
+        assert!(sender.memory_bytes() <= COPIED_BYTES_MAX + COPIED_SLICE_BYTES_MAX);
     }
 
     #[test]
@@ -210,7 +257,7 @@ mod tests {
         let (out, into) = UnixStream::pair().unwrap();
         drop(into);
         let mut sender = Sender::default();
-        sender.push(Frame { chunks, len: 20_000 }, vec![file]).unwrap();
+        sender.push(Frame { chunks, len: 20_000 }, vec![file]);
         assert_eq!(sender.send_some(&out).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -224,10 +271,11 @@ mod tests {
             len: len as usize,
         };
         let (out, _into) = UnixStream::pair().unwrap();
-        let error = Sender::default().push(slice(6000), vec![file.clone()]).unwrap_err();
-        assert!(error.get_ref().unwrap().is::<Unreadable>());
         let mut sender = Sender::default();
-        sender.push(slice(9000), vec![file]).unwrap();
+        sender.push(slice(6000), vec![file.clone()]);
+        assert!(sender.send_some(&out).unwrap_err().get_ref().unwrap().is::<Unreadable>());
+        let mut sender = Sender::default();
+        sender.push(slice(9000), vec![file]);
         sender.send_some(&out).unwrap();
         let error = sender.send_some(&out).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);

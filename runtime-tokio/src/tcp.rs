@@ -40,7 +40,7 @@ impl Listener for TcpAcceptor {
 impl Socket for TcpStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, reader: &mut FrameReader) -> Poll<io::Result<usize>> {
         match self.poll_read_ready(cx)? {
-            Poll::Ready(()) => pin!(self.read_buf(reader.room())).poll(cx),
+            Poll::Ready(()) => pin!(self.read_buf(&mut reader.room())).poll(cx),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -335,9 +335,9 @@ impl transport::Socket for Stream {
         if ready!(self.inner.poll_peek(cx, &mut ReadBuf::new(&mut first)))? == 0 {
             return Poll::Ready(Ok(0));
         }
-        let room = reader.room();
-        let most = room.capacity() - room.len();
-        Stream::poll_read(self, cx, most, room)
+        let mut room = reader.room();
+        let most = (room.get_ref().capacity() - room.get_ref().len()).min(room.limit());
+        Stream::poll_read(self, cx, most, &mut **room.get_mut())
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -112,7 +112,7 @@ impl Link {
             if open.stream.readable().await.is_err() {
                 return;
             }
-            match open.stream.try_read_buf(open.reader.room()) {
+            match open.stream.try_read_buf(&mut open.reader.room()) {
                 Ok(0) => return,
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
                 _ => {}
@@ -136,7 +136,7 @@ impl Open {
             }
             self.reader.rest();
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(self.reader.room()) {
+            match self.stream.try_read_buf(&mut self.reader.room()) {
                 Ok(0) => {
                     let text = "the broker closed the connection";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));

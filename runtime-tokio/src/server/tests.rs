@@ -12,7 +12,7 @@ use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use tidelog_core::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidelog_core::wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, MetadataRequest, MetadataResponse,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
     ProduceRequest, ProduceResponse,
 };
 use tidelog_core::wire::{
@@ -21,8 +21,8 @@ use tidelog_core::wire::{
 
 const CONTENT_LEN: usize = 3_000_000;
 
-/// Answers ApiVersions at once, Metadata when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
-/// slice of a file that it has just written and closes at once, a Produce from the first Metadata on. Tells the test
+/// Answers ApiVersions at once, ListOffsets when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
+/// slice of a file that it has just written and closes at once, a Produce from the first ListOffsets on. Tells the test
 /// what it sees.
 struct Script {
     seen: mpsc::Sender<String>,
@@ -42,7 +42,7 @@ impl Script {
 
     fn answer_waiting(&mut self, out: &mut Outbox) {
         for request in self.waiting.drain(..) {
-            Self::answer(&request, ResponseBody::Metadata(MetadataResponse::default()), out);
+            Self::answer(&request, ResponseBody::ListOffsets(ListOffsetsResponse::default()), out);
         }
     }
 
@@ -57,7 +57,7 @@ impl Script {
             RequestBody::ApiVersions(_) => {
                 Self::answer(&request, ResponseBody::ApiVersions(ApiVersionsResponse::default()), out);
             }
-            RequestBody::Metadata(_) => {
+            RequestBody::ListOffsets(_) => {
                 self.answers_produce = true;
                 self.answer_produced(out);
                 self.waiting.push(request);
@@ -188,8 +188,8 @@ fn api_versions(correlation_id: i32) -> Vec<u8> {
     frame(ApiKey::ApiVersions, 3, correlation_id, RequestBody::ApiVersions(ApiVersionsRequest::default()))
 }
 
-fn metadata(correlation_id: i32) -> Vec<u8> {
-    frame(ApiKey::Metadata, 9, correlation_id, RequestBody::Metadata(MetadataRequest::default()))
+fn list_offsets(correlation_id: i32) -> Vec<u8> {
+    frame(ApiKey::ListOffsets, 9, correlation_id, RequestBody::ListOffsets(ListOffsetsRequest::default()))
 }
 
 fn read_frame(client: &mut Client) -> io::Result<Bytes> {
@@ -237,11 +237,11 @@ fn a_connection_has_no_more_than_its_share_in_flight_and_what_wants_no_answer_do
     let writer = std::thread::spawn(move || {
         for n in 0..count {
             sender.write_all(&produce(n)).unwrap();
-            sender.write_all(&metadata(n)).unwrap();
+            sender.write_all(&list_offsets(n)).unwrap();
         }
     });
     for correlation in 0..count {
-        assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), correlation);
+        assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), correlation);
     }
     writer.join().unwrap();
 }
@@ -269,7 +269,7 @@ fn a_client_that_sends_without_limit_is_read_as_far_as_it_has_answers() {
         let held = bench.held();
         assert!(held < IN_FLIGHT_BYTES_MAX + (2 << 20), "{held} bytes are held of 64 MiB");
     }
-    other.write_all(&metadata(0)).unwrap();
+    other.write_all(&list_offsets(0)).unwrap();
     for n in 0..COUNT {
         assert_eq!(correlation_of(ApiKey::Produce, 9, &mut client), n);
     }
@@ -284,7 +284,7 @@ fn a_request_larger_than_what_a_connection_may_hold_is_read_once_it_is_the_only_
     let stream = [produce(0, 10), produce(1, 3 * IN_FLIGHT_BYTES_MAX)].concat();
     let writer = std::thread::spawn(move || sender.write_all(&stream).unwrap());
     bench.await_held(IN_FLIGHT_BYTES_MAX);
-    other.write_all(&metadata(0)).unwrap();
+    other.write_all(&list_offsets(0)).unwrap();
     for n in 0..2 {
         assert_eq!(correlation_of(ApiKey::Produce, 9, &mut client), n);
     }
@@ -306,6 +306,38 @@ fn an_oversized_or_unreadable_request_closes_its_connection_and_no_other() {
 }
 
 #[test]
+fn what_came_before_a_broken_request_is_answered_and_what_comes_after_it_is_not() {
+    let bench = start();
+    let mut client = bench.connect();
+    client.write_all(&[api_versions(1), api_versions(2), vec![0, 0, 0, 0], api_versions(3)].concat()).unwrap();
+    for correlation in 1..3 {
+        assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), correlation);
+    }
+    assert_closed(&mut client);
+}
+
+#[test]
+fn requests_that_never_end_hold_up_no_small_ones_and_are_closed_when_memory_is_short() {
+    let limits = [("queued.max.request.bytes", "1000000"), ("socket.request.max.bytes", "1000000")];
+    let bench = start_with(&limits, Output::Ready).unwrap();
+    let mut endless = [bench.connect(), bench.connect()];
+    for client in &mut endless {
+        client.write_all(&1_000_000u32.to_be_bytes()).unwrap();
+        client.write_all(&[0; 600_000]).unwrap();
+    }
+    bench.await_held(1_000_000);
+    let mut good = bench.connect();
+    for n in 0..100 {
+        good.write_all(&api_versions(n)).unwrap();
+        assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut good), n);
+    }
+    // At least one of them makes room for those who send large requests.
+    bench.expect("disconnected");
+    good.write_all(&[list_offsets(0), produce(1, 500_000)].concat()).unwrap();
+    assert_eq!(correlation_of(ApiKey::Produce, 9, &mut good), 1);
+}
+
+#[test]
 fn records_come_out_of_a_file_that_was_closed_behind_the_answer() {
     let bench = start();
     let mut client = bench.connect();
@@ -321,11 +353,11 @@ fn records_come_out_of_a_file_that_was_closed_behind_the_answer() {
 fn a_client_that_sends_no_more_still_gets_its_answers() {
     let bench = start();
     let mut client = bench.connect();
-    let stream: Vec<u8> = (0..IN_FLIGHT_MAX as i32).flat_map(metadata).collect();
+    let stream: Vec<u8> = (0..IN_FLIGHT_MAX as i32).flat_map(list_offsets).collect();
     client.write_all(&stream).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     for correlation in 0..IN_FLIGHT_MAX as i32 {
-        assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), correlation);
+        assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), correlation);
     }
     assert_closed(&mut client);
     bench.expect("disconnected");
@@ -335,14 +367,14 @@ fn a_client_that_sends_no_more_still_gets_its_answers() {
 fn a_stop_answers_what_waits_then_frees_the_port_and_the_directory() {
     let bench = start();
     let mut client = bench.connect();
-    client.write_all(&[api_versions(1), metadata(2)].concat()).unwrap();
+    client.write_all(&[api_versions(1), list_offsets(2)].concat()).unwrap();
     // Handled together: when the first is answered, the second waits.
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), 1);
     let address = bench.server.listeners()[0].1;
     let Bench { server, seen, _dir: dir } = bench;
     server.stop().unwrap();
     assert_eq!(seen.iter().collect::<Vec<_>>().first().map(String::as_str), Some("boot"));
-    assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut client), 2);
+    assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), 2);
     assert_closed(&mut client);
     std::net::TcpListener::bind(address).unwrap();
     DataDirs::open(vec![dir.path().join("data")]).unwrap();
@@ -362,12 +394,12 @@ fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
     )
     .unwrap();
     let (mut idle, mut waiting) = (bench.connect(), bench.connect());
-    waiting.write_all(&metadata(1)).unwrap();
+    waiting.write_all(&list_offsets(1)).unwrap();
     assert_closed(&mut idle);
     bench.expect("disconnected");
     let mut other = bench.connect();
-    other.write_all(&(2..=IN_FLIGHT_MAX as i32).flat_map(metadata).collect::<Vec<_>>()).unwrap();
-    assert_eq!(correlation_of(ApiKey::Metadata, 9, &mut waiting), 1);
+    other.write_all(&(2..=IN_FLIGHT_MAX as i32).flat_map(list_offsets).collect::<Vec<_>>()).unwrap();
+    assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut waiting), 1);
 }
 
 #[test]
