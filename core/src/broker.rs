@@ -14,7 +14,7 @@ mod view;
 
 use crate::api::{self, Parts, Pending};
 use crate::buggify::Site;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, ConnectionLimits};
 use crate::ids::{ConnId, LogId};
 use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
 use crate::probe::Probe;
@@ -39,6 +39,8 @@ pub struct Broker {
     timers: Timers,
     on_disk: OnDisk,
     names: Names,
+    /// What the world was told last; it begins with what the file says.
+    limits: ConnectionLimits,
 }
 
 /// How far the broker has come up, or gone down.
@@ -65,6 +67,7 @@ impl Broker {
     pub fn new(config: BrokerConfig, seed: Seed) -> Self {
         Self {
             life: Life::Created,
+            limits: config.layers().connection_limits(),
             timers: Timers::new(&config),
             parts: Parts::new(config, seed),
             on_disk: OnDisk::default(),

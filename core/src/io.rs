@@ -13,6 +13,7 @@
 
 use crate::batch::Checked;
 use crate::buggify::Dice;
+use crate::config::ConnectionLimits;
 use crate::ids::{ConnId, FileId, LogDirId, LogId};
 use crate::probe::Probes;
 use crate::wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
@@ -72,6 +73,8 @@ pub enum Output {
     /// The broker cannot go on (its metadata is unreadable, its configuration contradicts the disk): the world
     /// prints the text and ends the process with a failure.
     Fatal(String),
+    /// From now on there may be so many connections: the configuration of the running broker has changed (KIP-226).
+    Limits(ConnectionLimits),
     /// For the log of the operator.
     Event(Event),
 }

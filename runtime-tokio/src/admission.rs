@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use tidelog_core::config::BrokerConfig;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tidelog_core::config::{BrokerConfig, ConnectionLimits};
 use tidelog_core::ids::ConnId;
 use tokio::sync::watch;
 
@@ -18,20 +18,26 @@ pub struct Limits {
     max_per_ip: usize,
     /// `max.connections.per.ip.overrides`
     of_ip: HashMap<IpAddr, usize>,
+    address_of: fn(&str) -> io::Result<IpAddr>,
 }
 
 impl Limits {
     /// `address_of` finds a host's address by its name.
-    pub fn of(config: &BrokerConfig, address_of: impl Fn(&str) -> io::Result<IpAddr>) -> Result<Self, UnknownHost> {
+    pub fn of(config: &BrokerConfig, address_of: fn(&str) -> io::Result<IpAddr>) -> Result<Self, UnknownHost> {
+        Self::from_core(&config.layers().connection_limits(), address_of)
+    }
+
+    fn from_core(limits: &ConnectionLimits, address_of: fn(&str) -> io::Result<IpAddr>) -> Result<Self, UnknownHost> {
         let count = |number: i32| usize::try_from(number).unwrap_or(0);
         let find = |(host, number): &(String, i32)| match host.parse().or_else(|_| address_of(host)) {
             Ok(ip) => Ok((ip.to_canonical(), count(*number))),
             Err(error) => Err(UnknownHost { host: host.clone(), error }),
         };
         Ok(Self {
-            max: count(config.max_connections),
-            max_per_ip: count(config.max_connections_per_ip),
-            of_ip: config.max_connections_per_ip_overrides.iter().map(find).collect::<Result<_, _>>()?,
+            max: count(limits.max),
+            max_per_ip: count(limits.max_per_ip),
+            of_ip: limits.per_ip_overrides.iter().map(find).collect::<Result<_, _>>()?,
+            address_of,
         })
     }
 }
@@ -44,7 +50,7 @@ pub struct UnknownHost {
 }
 
 pub struct Connections {
-    limits: Limits,
+    limits: Mutex<Limits>,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     count: watch::Sender<usize>,
     next: AtomicU64,
@@ -63,7 +69,7 @@ pub enum Refusal {
 impl Connections {
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
+            limits: Mutex::new(limits),
             by_ip: Mutex::default(),
             count: watch::Sender::new(0),
             next: AtomicU64::new(1),
@@ -75,14 +81,16 @@ impl Connections {
         // On a socket for both, an IPv4 address comes as an IPv6 one.
         let ip = ip.to_canonical();
         let mut by_ip = self.by_ip.lock().expect("no panic holds this lock");
-        if *self.count.borrow() >= self.limits.max {
+        let limits = self.limits();
+        if *self.count.borrow() >= limits.max {
             return Err(Refusal::Full);
         }
         let of_ip = by_ip.get(&ip).copied().unwrap_or(0);
-        let max_of_ip = self.limits.of_ip.get(&ip).copied().unwrap_or(self.limits.max_per_ip);
+        let max_of_ip = limits.of_ip.get(&ip).copied().unwrap_or(limits.max_per_ip);
         if of_ip >= max_of_ip {
             return Err(Refusal::TooManyFromThere(max_of_ip));
         }
+        drop(limits);
         by_ip.insert(ip, of_ip + 1);
         self.count.send_modify(|count| *count += 1);
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
@@ -91,7 +99,20 @@ impl Connections {
 
     /// Completes when there are fewer connections than there may be.
     pub async fn slot(&self) {
-        let _ = self.count.subscribe().wait_for(|count| *count < self.limits.max).await;
+        let _ = self.count.subscribe().wait_for(|count| *count < self.limits().max).await;
+    }
+
+    /// From now on these limits are in force. Who is in stays in; who waits is looked at again.
+    pub fn change(&self, limits: &ConnectionLimits) -> Result<(), UnknownHost> {
+        let address_of = self.limits().address_of;
+        let limits = Limits::from_core(limits, address_of)?;
+        *self.limits() = limits;
+        self.count.send_modify(|_| {});
+        Ok(())
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().expect("no panic holds this lock")
     }
 
     /// From now on nobody is let in.
@@ -156,6 +177,31 @@ mod tests {
         assert!(connections.admit(here).is_ok());
         drop((second, third));
         assert!(connections.by_ip.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_comes_in_when_the_limit_is_raised_and_nobody_goes_when_it_is_lowered() {
+        let connections = connections(&[("max.connections", "1")]);
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let limits = |max, max_per_ip| ConnectionLimits { max, max_per_ip, per_ip_overrides: Vec::new() };
+        let _first = connections.admit(here).ok().unwrap();
+        assert_eq!(connections.admit(here).err(), Some(Refusal::Full));
+        let waiting = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.slot().await }
+        });
+        tokio::task::yield_now().await;
+        connections.change(&limits(2, 2)).unwrap();
+        waiting.await.unwrap();
+        let _second = connections.admit(here).ok().unwrap();
+        connections.change(&limits(10, 1)).unwrap();
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(1)));
+        assert_eq!(*connections.count.borrow(), 2);
+
+        // A host that nobody knows: the limits stay.
+        let unknown = ConnectionLimits { per_ip_overrides: vec![("nowhere".into(), 1)], ..limits(99, 99) };
+        assert!(connections.change(&unknown).is_err());
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(1)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tidelog_core::broker::Broker;
+use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
@@ -67,6 +68,8 @@ pub struct Door {
     disk: Box<dyn Storage>,
     clock: Clock,
     life: watch::Sender<Life>,
+    /// What the core said last of how many connections there may be; nothing as long as it is what the file says.
+    limits: watch::Sender<Option<ConnectionLimits>>,
     /// The moment for which the ticker is armed; `u64::MAX`: none.
     armed: AtomicU64,
     rearmed: Notify,
@@ -102,6 +105,7 @@ impl Door {
             disk,
             clock,
             life: watch::Sender::new(Life::Starting),
+            limits: watch::Sender::new(None),
             armed: AtomicU64::new(u64::MAX),
             rearmed: Notify::new(),
         })
@@ -109,6 +113,11 @@ impl Door {
 
     pub fn life(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
+    }
+
+    /// How many connections there may be, each time that changes.
+    pub fn limits(&self) -> watch::Receiver<Option<ConnectionLimits>> {
+        self.limits.subscribe()
     }
 
     pub fn disk(&self) -> &dyn Storage {
@@ -239,6 +248,7 @@ impl Door {
                 Output::Ready => self.live(Life::Ready),
                 Output::Stopped => self.live(Life::Stopped),
                 Output::Fatal(text) => self.live(Life::Fatal(text)),
+                Output::Limits(limits) => drop(self.limits.send_replace(Some(limits))),
                 Output::Event(event) => log(&event),
             }
         }

@@ -15,8 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidelog_core::batch::BatchLimits;
-use tidelog_core::config::BrokerConfig;
+use tidelog_core::config::{BrokerConfig, ConnectionLimits};
 use tidelog_core::io::Input;
+use tokio::sync::watch;
 
 /// After this the stop no longer waits for clients to take their last answers.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -45,7 +46,9 @@ impl Service {
             request_bytes_max: config.socket_request_max_bytes,
             idle_max: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
         });
-        Self { shared, connections: Arc::new(Connections::new(limits)) }
+        let connections = Arc::new(Connections::new(limits));
+        tokio::spawn(follow_limits(shared.door.limits(), connections.clone()));
+        Self { shared, connections }
     }
 
     /// Completes when the broker has come up, and connections may be accepted.
@@ -96,6 +99,17 @@ impl Service {
         match &*life.wait_for(wanted).await.expect("the door lives") {
             Life::Fatal(text) => Err(Fatal(text.clone())),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Lets in as many as the running broker's configuration allows, whenever it changes.
+async fn follow_limits(mut limits: watch::Receiver<Option<ConnectionLimits>>, connections: Arc<Connections>) {
+    while limits.changed().await.is_ok() {
+        let Some(limits) = limits.borrow_and_update().clone() else { continue };
+        match connections.change(&limits) {
+            Ok(()) => tracing::info!(?limits, "the connection limits have changed"),
+            Err(error) => tracing::warn!("the connection limits stay as they were: {error}"),
         }
     }
 }

@@ -2,6 +2,10 @@
 //! allowed, or warned about by name.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
+use kafka_protocol::messages::IncrementalAlterConfigsRequest;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::protocol::StrBytes;
+use std::time::Duration;
 use tidelog_core::config::{ConfigKey, Effect, Kind, table};
 use tidelog_tests::broker::{Kind as Program, Setup};
 use tidelog_tests::client::Client;
@@ -149,5 +153,58 @@ fn every_name_of_a_topic_can_be_set_where_it_is_made_and_no_other() {
     assert_eq!(client.create_topic("all", 1, &defaults).expect("an answer"), (0, None));
     let (error, text) = client.create_topic("none", 1, &[("retention.hours", "1")]).expect("an answer");
     assert_eq!((error, text.as_deref()), (40, Some("Unknown topic config name: retention.hours")));
+    broker.stop();
+}
+
+/// Sets one config of all brokers; the error code and its text.
+fn alter_all(client: &mut Client, name: &'static str, value: &str) -> (i16, Option<String>) {
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(name))
+        .with_value(Some(StrBytes::from_string(value.to_owned())));
+    let resource = AlterConfigsResource::default().with_resource_type(4).with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let response = client.call(1, &request).expect("an answer");
+    let answer = &response.responses[0];
+    (answer.error_code, answer.error_message.as_ref().map(ToString::to_string))
+}
+
+/// Waits until somebody who comes is served, or is turned away: the broker changes what its listeners do a moment
+/// after it has answered.
+fn wait_until_served(address: &str, wanted: bool) {
+    let served = || Client::connect(address).and_then(|mut client| client.topics()).is_ok();
+    for _ in 0..600 {
+        if served() == wanted {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("a new connection should be served: {wanted}");
+}
+
+#[test]
+fn connection_limits_change_while_the_broker_runs_and_are_kept_over_a_start() {
+    let home = tempfile::tempdir().expect("a directory");
+    let setup = setup(&home);
+    let broker = setup.start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    assert_eq!(alter_all(&mut client, "max.connections.per.ip", "1"), (0, None));
+    wait_until_served(broker.address(), false);
+    assert_eq!(client.topics().expect("who is in stays in"), Vec::<String>::new());
+    assert_eq!(alter_all(&mut client, "max.connections.per.ip.overrides", "127.0.0.1:50"), (0, None));
+    wait_until_served(broker.address(), true);
+    let (error, text) = alter_all(&mut client, "num.partitions", "3");
+    assert_eq!((error, text.as_deref()), (42, Some("Cannot update these configs dynamically: [num.partitions]")));
+    let (error, text) = alter_all(&mut client, "max.connections.per.ip.overrides", "nonsense");
+    assert_eq!(error, 42, "{text:?}");
+    assert_eq!(alter_all(&mut client, "max.connections.per.ip.overrides", "127.0.0.1:1"), (0, None));
+    wait_until_served(broker.address(), false);
+    drop(client);
+    broker.stop();
+
+    // The one connection that there may be.
+    let broker = setup.start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    assert_eq!(client.topics().expect("an answer"), Vec::<String>::new());
+    wait_until_served(broker.address(), false);
     broker.stop();
 }

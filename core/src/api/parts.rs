@@ -2,7 +2,7 @@
 
 use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, Replies};
 use crate::batch::{Codec, TopicBatchRules};
-use crate::config::{BrokerConfig, CompressionType, TimestampType, TopicConfig};
+use crate::config::{BrokerConfig, CompressionType, Layers, TimestampType, TopicConfig};
 use crate::controller::{self, Image};
 use crate::ids::{LogDirId, Offset, Uuid};
 use crate::io::Outbox;
@@ -115,7 +115,7 @@ impl Parts {
         let layers = self.image.layers(&self.config);
         let config = TopicConfig::resolve(self.image.topic_config(&topic.name), &layers);
         let is_internal = crate::api::is_internal_topic(&topic.name);
-        Some((log_settings(&config, &self.config), partition_rules(&config, is_internal)))
+        Some((log_settings(&config, &layers), partition_rules(&config, is_internal)))
     }
 
     /// The records that create topics which a Metadata request named, and what cannot be created.
@@ -200,7 +200,7 @@ fn metadata_dir(config: &BrokerConfig) -> LogDirId {
     LogDirId(u16::try_from(config.metadata_log_dir).expect("fewer than 65536 log.dirs"))
 }
 
-fn log_settings(config: &TopicConfig, broker: &BrokerConfig) -> LogSettings {
+fn log_settings(config: &TopicConfig, broker: &Layers) -> LogSettings {
     LogSettings {
         segment_bytes: config.segment_bytes.max(1) as u32,
         segment_ms: config.segment_ms,
@@ -214,7 +214,7 @@ fn log_settings(config: &TopicConfig, broker: &BrokerConfig) -> LogSettings {
         require_fsync: config.acks_require_fsync,
         flush_messages: config.flush_messages,
         flush_ms: config.flush_ms,
-        producer_id_expiration_ms: broker.producer_id_expiration_ms.into(),
+        producer_id_expiration_ms: broker.number("producer.id.expiration.ms"),
         log_append_time: config.message_timestamp_type == TimestampType::LogAppendTime,
     }
 }

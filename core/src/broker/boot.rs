@@ -184,6 +184,7 @@ impl Broker {
             }
             self.life = Life::Running;
             self.timers.start(now.mono);
+            self.tell_limits(out);
             out.outputs.push(Output::Ready);
         }
     }

@@ -154,6 +154,9 @@ impl Broker {
             return;
         }
         let all = topics.contains(&None);
+        if all && matches!(self.life, Life::Running) {
+            self.tell_limits(out);
+        }
         let ids: Vec<Uuid> = match all {
             true => self.parts.image.topics().map(|topic| topic.id).collect(),
             false => {
@@ -168,6 +171,15 @@ impl Broker {
                 out.probe(Probe::ConfigChangedOpenLog);
                 partition.configure(settings.clone(), rules.clone(), out);
             }
+        }
+    }
+
+    /// Tells the world how many connections there may be, if that is not what it knows.
+    pub(super) fn tell_limits(&mut self, out: &mut Outbox) {
+        let limits = self.parts.image.layers(&self.parts.config).connection_limits();
+        if limits != self.limits {
+            self.limits = limits.clone();
+            out.outputs.push(Output::Limits(limits));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The configuration of a broker, as `server.properties` gives it.
 
+use super::dynamic::connection_overrides;
 use super::key::{Kind, Value};
 use super::listeners::{self, Listener, SecurityProtocol};
 use super::{ConfigError, Effect, Warning, suggest, table};
@@ -423,17 +424,10 @@ impl Reader {
     fn connection_overrides(&mut self) -> Vec<(String, i32)> {
         let key = "max.connections.per.ip.overrides";
         let text = self.text(key).expect("it has a default");
-        let mut overrides = Vec::new();
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let valid_in_host = |c: char| c.is_ascii_alphanumeric() || "-%._:".contains(c);
-            match entry.rsplit_once(':').map(|(host, count)| (host.trim(), count.trim().parse())) {
-                Some((host, Ok(count))) if !host.is_empty() && host.chars().all(valid_in_host) => {
-                    overrides.push((host.to_owned(), count));
-                }
-                _ => self.refuse(key, format!("'{entry}' is not host:count")),
-            }
-        }
-        overrides
+        connection_overrides(&text).unwrap_or_else(|why| {
+            self.refuse(key, why);
+            Vec::new()
+        })
     }
 
     fn log_dirs(&mut self) -> (Vec<String>, usize) {

@@ -74,7 +74,7 @@ const RULES: &[(&str, Effect)] = &[
     ("early.start.listeners", NotNeeded("listeners open when the broker is up")),
     ("socket.connection.setup.*", ONE_BROKER),
     ("max.connection.creation.rate", NotYet("the rate of new connections is not limited")),
-    ("connection.failed.authentication.delay.ms", SECURITY),
+    ("connection.failed.authentication.delay.ms", NotNeeded("nobody has to authenticate yet")),
     ("queued.max.requests", NotNeeded("requests wait by their bytes (queued.max.request.bytes), not by their number")),
     ("background.threads", NO_THREADS_OF_ITS_OWN),
     ("request.timeout.ms", ONE_BROKER),

@@ -7,6 +7,7 @@
 
 mod broker;
 mod describe;
+mod dynamic;
 mod effect;
 mod key;
 mod listeners;
@@ -17,6 +18,7 @@ mod topic;
 
 pub use broker::{BrokerConfig, Layers, random_cluster_id};
 pub use describe::{Described, DescribedSynonym, Source, describe_broker, describe_broker_default, describe_topic};
+pub use dynamic::ConnectionLimits;
 pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, SecurityProtocol};

@@ -3,7 +3,7 @@
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::topics::validate_topic_name;
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use crate::config::{Kind, TopicConfig, Update, table};
+use crate::config::{Kind, Layers, TopicConfig, Update, table};
 use crate::wire::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ClearElrRecord, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
@@ -280,8 +280,16 @@ impl<'a> Changes<'a> {
         match target.kind {
             ResourceKind::Topic => TopicConfig::validate(&result, &self.context.layers)
                 .map_err(|text| Refusal::new(ErrorCode::InvalidConfig, text)),
-            ResourceKind::Broker => check_broker_configs(&result, !target.name.is_empty())
-                .map_err(|text| Refusal::new(ErrorCode::InvalidRequest, text)),
+            ResourceKind::Broker => {
+                let layers = &self.context.layers;
+                let after = match target.name.is_empty() {
+                    true => Layers { dynamic_default: &result, ..*layers },
+                    false => Layers { dynamic_broker: &result, ..*layers },
+                };
+                check_broker_configs(&result, !target.name.is_empty())
+                    .and_then(|()| layers.check_change(&after))
+                    .map_err(|text| Refusal::new(ErrorCode::InvalidRequest, text))
+            }
             other => unreachable!("{other:?} was refused before"),
         }
     }

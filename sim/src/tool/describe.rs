@@ -191,6 +191,7 @@ impl Describer {
             Output::Io(command) => self.command(node, command),
             Output::Ready => (String::new(), "ready".into()),
             Output::Stopped => (String::new(), "stopped".into()),
+            Output::Limits(limits) => (String::new(), format!("{limits:?}")),
             Output::Fatal(text) => (String::new(), format!("fatal: {text}")),
             Output::Event(event) => (String::new(), format!("{:?} {}: {}", event.level, event.part, event.text)),
         };

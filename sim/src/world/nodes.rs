@@ -168,6 +168,8 @@ impl World {
             }
             Output::Stopped => *end = Some(End::Stopped),
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
+            // Nobody is turned away here.
+            Output::Limits(limits) => digest.number(limits.max as u64),
             Output::Event(event) => {
                 digest.text(&event.text);
                 self.note(place, event.text);

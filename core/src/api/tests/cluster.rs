@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::wire::MetadataRecord;
+use crate::wire::messages::IncrementalAlterConfigsRequest;
 use crate::wire::messages::api_versions_request::ApiVersionsRequest;
 use crate::wire::messages::describe_client_quotas_request::ComponentData;
 use crate::wire::messages::describe_quorum_request::{PartitionData as AskedPartition, TopicData as AskedTopic};
 use crate::wire::messages::describe_user_scram_credentials_request::UserName;
+use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::messages::{
     ClientQuotaRecord, DescribeClientQuotasRequest, DescribeQuorumRequest, DescribeUserScramCredentialsRequest,
     ElectLeadersRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, UpdateFeaturesRequest,
@@ -233,4 +235,63 @@ fn credentials_are_named_and_not_shown() {
             is("eve", ErrorCode::ResourceNotFound, 0)
         ]
     );
+}
+
+/// Sets or clears one config of this broker (`1`) or of all (empty); the error's text.
+fn alter_broker(bench: &mut Bench, broker: &str, name: &str, value: Option<&str>) -> Result<(), String> {
+    let config = AlterableConfig {
+        name: name.into(),
+        config_operation: i8::from(value.is_none()),
+        value: value.map(Into::into),
+        ..Default::default()
+    };
+    let resource = AlterConfigsResource {
+        resource_type: 4,
+        resource_name: broker.into(),
+        configs: vec![config],
+        ..Default::default()
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let response = answer!(bench, 1, IncrementalAlterConfigs, request).responses.remove(0);
+    match response.error_code {
+        0 => Ok(()),
+        _ => Err(response.error_message.expect("a reason").to_string()),
+    }
+}
+
+#[test]
+fn the_world_hears_of_connection_limits_when_they_change_and_after_a_start() {
+    let mut bench = Bench::new(&[("max.connections", "9")]);
+    assert!(bench.limits.is_empty(), "it knows the file itself");
+    alter_broker(&mut bench, "", "max.connections", Some("5")).unwrap();
+    alter_broker(&mut bench, "1", "max.connections.per.ip.overrides", Some("10.0.0.1:2")).unwrap();
+    alter_broker(&mut bench, "", "max.connections", Some("5")).unwrap();
+    alter_broker(&mut bench, "", "log.retention.ms", Some("77")).unwrap();
+    let of_host = vec![("10.0.0.1".to_owned(), 2)];
+    let limits = |max, per_ip_overrides: &[(String, i32)]| ConnectionLimits {
+        max,
+        max_per_ip: i32::MAX,
+        per_ip_overrides: per_ip_overrides.to_vec(),
+    };
+    assert_eq!(bench.limits, [limits(5, &[]), limits(5, &of_host)], "only what is new");
+    bench.limits.clear();
+    bench.start();
+    assert_eq!(bench.limits, [limits(5, &of_host)]);
+    alter_broker(&mut bench, "", "max.connections", None).unwrap();
+    assert_eq!(bench.limits.last(), Some(&limits(9, &of_host)));
+}
+
+#[test]
+fn what_a_running_broker_cannot_change_is_refused_and_changes_nothing() {
+    let mut bench = Bench::new(&[]);
+    for (name, value, text) in [
+        ("num.partitions", "3", "Cannot update these configs dynamically: [num.partitions]"),
+        ("max.connections", "-1", "Invalid value -1 for configuration max.connections: Value must be at least 0"),
+        ("max.connections.per.ip.overrides", "x", "'x' is not host:count"),
+        ("num.network.threads", "100", "value should not be greater than double the current value 3"),
+    ] {
+        let refusal = alter_broker(&mut bench, "1", name, Some(value)).unwrap_err();
+        assert!(refusal.contains(text), "{name}: {refusal}");
+    }
+    assert!(bench.limits.is_empty());
 }

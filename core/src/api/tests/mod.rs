@@ -7,7 +7,7 @@ mod produce;
 
 use crate::batch::{BatchBuilder, BatchHeader, BatchLimits, check_produced};
 use crate::broker::Broker;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, ConnectionLimits};
 use crate::ids::{ConnId, FileId, Uuid};
 use crate::io::{Input, IoCommand, IoCompletion, IoOp, Outbox, Output, Request, Response};
 use crate::storage::test_disk::TestDisk;
@@ -49,6 +49,8 @@ struct Bench {
     answers: BTreeMap<i32, ResponseBody>,
     closed: Vec<(ConnId, &'static str)>,
     stopped: bool,
+    /// What the world was told of its connections.
+    limits: Vec<ConnectionLimits>,
 }
 
 impl Bench {
@@ -68,6 +70,7 @@ impl Bench {
             answers: BTreeMap::new(),
             closed: Vec::new(),
             stopped: false,
+            limits: Vec::new(),
         };
         assert!(bench.handle(Input::Boot), "the broker comes up");
         bench
@@ -146,6 +149,7 @@ impl Bench {
                     Output::Ready => ready = true,
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,
+                    Output::Limits(limits) => self.limits.push(limits),
                     Output::Event(_) => {}
                 }
             }
