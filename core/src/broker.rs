@@ -7,6 +7,7 @@
 
 mod boot;
 mod metadata;
+mod metrics;
 mod names;
 mod stop;
 mod timers;
@@ -22,6 +23,10 @@ use crate::quorum;
 use crate::storage::{CheckpointKind, DirEvent};
 use crate::time::{Mono, Now};
 use boot::OnDisk;
+pub use metrics::{
+    BrokerState, ControllerMetrics, DirectoryMetrics, Metrics, PartitionMetrics, QuorumMetrics, ReplicaMetrics,
+    ReplicationMetrics, SessionMetrics, TopicMetrics,
+};
 use names::Names;
 use std::collections::BTreeSet;
 pub use timers::Timer;

@@ -11,6 +11,7 @@ use crate::api::{Parts, Pending, Ticket};
 use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
 use crate::probe::Probe;
+use crate::replication::is_failure;
 use crate::storage::ReadOutcome;
 use crate::time::{Mono, Now};
 use crate::wire::messages::fetch_request::FetchRequest;
@@ -19,6 +20,7 @@ use crate::wire::{ErrorCode, Records, ResponseBody};
 use bytes::Bytes;
 use bytestring::ByteString;
 use rand::Rng;
+use smallvec::SmallVec;
 
 /// A fetch that waits: for a read of the disk, or for records to arrive.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct PendingFetch {
     watched: Vec<LogId>,
     /// One of them moved while the pass waited for a read: the pass may have missed it.
     moved: bool,
+    /// It is not the first pass: what the request asks for has been counted.
+    again: bool,
 }
 
 /// One walk over the partitions.
@@ -43,6 +47,8 @@ struct Pass {
     bytes: u32,
     /// Something must be told at once: an error, or a log that diverges.
     urgent: bool,
+    /// The answers that carry records: their places, the logs and how many bytes.
+    found: SmallVec<[(usize, LogId, u32); 2]>,
     /// The log whose read the pass waits for.
     reading: Option<LogId>,
 }
@@ -67,6 +73,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
         pass: Pass::default(),
         watched: Vec::new(),
         moved: false,
+        again: false,
     };
     let id = parts.pending.name();
     advance(parts, now, id, Box::new(fetch), out);
@@ -78,7 +85,7 @@ pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcom
     let log = fetch.pass.reading.take().expect("the pass waits for a read");
     let place = fetch.pass.answers.len();
     let mut answer = skeleton(parts, log, &fetch.targets[place]);
-    fetch.pass.settle(&mut answer, outcome);
+    fetch.pass.settle(log, &mut answer, outcome);
     fetch.pass.answers.push(answer);
     advance(parts, now, id, fetch, out);
 }
@@ -91,7 +98,7 @@ pub fn wake(parts: &mut Parts, now: Now, id: PendingId, out: &mut Outbox) {
         fetch.moved = true;
     } else if let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) {
         out.probe(Probe::FetchWoken);
-        fetch.pass = Pass::default();
+        fetch.look_again();
         advance(parts, now, id, fetch, out);
     }
 }
@@ -123,6 +130,11 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         let log = match readable(parts, target, fetch.ticket.api_version) {
             Ok(log) => log,
             Err(early) => {
+                if !fetch.again
+                    && let Ok(log) = hosted(parts, target)
+                {
+                    parts.partitions.get_mut(log).expect("just found").count_fetch();
+                }
                 fetch.pass.urgent = true;
                 fetch.pass.answers.push(*early);
                 continue;
@@ -130,6 +142,9 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         };
         let mut answer = skeleton(parts, log, target);
         let partition = parts.partitions.get_mut(log).expect("just found");
+        if !fetch.again {
+            partition.count_fetch();
+        }
         let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
         let first = fetch.pass.bytes == 0;
         match partition.read(Offset(target.fetch_offset), budget, first, id, out) {
@@ -141,7 +156,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 return;
             }
             outcome => {
-                fetch.pass.settle(&mut answer, outcome);
+                fetch.pass.settle(log, &mut answer, outcome);
                 fetch.pass.answers.push(answer);
             }
         }
@@ -153,7 +168,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
     }
     if fetch.moved {
         fetch.moved = false;
-        fetch.pass = Pass::default();
+        fetch.look_again();
         return advance(parts, now, id, fetch, out);
     }
     out.probe(Probe::FetchWaits);
@@ -197,6 +212,7 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
     if !fetch.watched.is_empty() {
         refuse_what_has_gone(parts, &mut fetch, out);
     }
+    count(parts, &fetch);
     let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
     let rng = &mut parts.rng;
     let (session_id, told) = parts.sessions.finish(now.mono, fetch.context, answers, || rng.next_u32() as i32);
@@ -222,6 +238,25 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
 }
 
+/// What the answer of a fetch adds to the counters of its partitions.
+fn count(parts: &mut Parts, fetch: &PendingFetch) {
+    for (place, log, bytes) in &fetch.pass.found {
+        if fetch.pass.answers[*place].error_code == 0
+            && let Some(partition) = parts.partitions.get_mut(*log)
+        {
+            partition.count_fetched(*bytes);
+        }
+    }
+    for (target, answer) in fetch.targets.iter().zip(&fetch.pass.answers) {
+        if answer.error_code != 0
+            && ErrorCode::from_code(answer.error_code).is_some_and(is_failure)
+            && let Ok(log) = hosted(parts, target)
+        {
+            parts.partitions.get_mut(log).expect("just found").count_failed_fetch();
+        }
+    }
+}
+
 /// A log that was closed or deleted while the fetch waited has closed its files, and so has a segment that left by
 /// retention: what was found there can no longer be sent.
 fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbox) {
@@ -245,10 +280,20 @@ fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbo
     }
 }
 
+impl PendingFetch {
+    /// Begins another pass.
+    fn look_again(&mut self) {
+        self.pass = Pass::default();
+        self.again = true;
+    }
+}
+
 impl Pass {
-    fn settle(&mut self, answer: &mut PartitionData, outcome: ReadOutcome) {
+    /// Puts what the read of `log` gave into the answer that comes next.
+    fn settle(&mut self, log: LogId, answer: &mut PartitionData, outcome: ReadOutcome) {
         match outcome {
             ReadOutcome::Found(found) => {
+                self.found.push((self.answers.len(), log, found.slice.len));
                 self.bytes = self.bytes.saturating_add(found.slice.len);
                 answer.records = Some(Records::from(found.slice));
             }
@@ -268,13 +313,18 @@ impl Pass {
 
 /// The partition a target names, if this broker may serve it.
 fn locate(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
+    let log = hosted(parts, target)?;
+    parts.partitions.get(log).expect("just found").check_leader(LeaderEpoch(target.current_leader_epoch))?;
+    Ok(log)
+}
+
+/// The partition a target names, if it is here at all.
+fn hosted(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
     let topic_id = match &target.topic {
         TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?.id,
         TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?.id,
     };
-    let log = parts.partitions.find(topic_id, target.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    parts.partitions.get(log).expect("just found").check_leader(LeaderEpoch(target.current_leader_epoch))?;
-    Ok(log)
+    parts.partitions.find(topic_id, target.partition).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// An answer without records.

@@ -124,13 +124,15 @@ impl Session {
 pub struct FetchSessions {
     slots: usize,
     sessions: BTreeMap<i32, Session>,
+    /// How many have made room for another.
+    evictions: u64,
     plants: Plants,
 }
 
 impl FetchSessions {
     /// `slots`: `max.incremental.fetch.session.cache.slots`.
     pub fn new(slots: usize, plants: Plants) -> Self {
-        Self { slots, sessions: BTreeMap::new(), plants }
+        Self { slots, sessions: BTreeMap::new(), evictions: 0, plants }
     }
 
     pub fn len(&self) -> usize {
@@ -139,6 +141,16 @@ impl FetchSessions {
 
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// The partitions of all sessions.
+    pub fn partitions(&self) -> usize {
+        self.sessions.values().map(|session| session.partitions.len()).sum()
+    }
+
+    /// How many sessions have lost their place to another.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// What a request asks for, its session brought up to date.
@@ -258,6 +270,7 @@ impl FetchSessions {
             }
         };
         self.sessions.remove(&victim);
+        self.evictions += 1;
         true
     }
 }

@@ -35,7 +35,7 @@ mod update_features;
 pub use commit::{AfterCommit, Commits};
 pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
-pub use pending::{Pending, PendingRequests};
+pub use pending::{Pending, PendingRequests, Waiting};
 pub use prepare::prepare;
 pub use replies::{Replies, Ticket};
 
@@ -144,7 +144,10 @@ impl Parts {
         };
         let log = self.partitions.find(found.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let partition = self.partitions.get_mut(log).expect("just found");
-        partition.check_leader(LeaderEpoch::UNKNOWN)?;
+        if let Err(error) = partition.check_leader(LeaderEpoch::UNKNOWN) {
+            partition.count_refused_produce(error);
+            return Err(error.into());
+        }
         Ok(partition)
     }
 

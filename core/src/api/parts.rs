@@ -186,6 +186,7 @@ impl Parts {
     /// Asserts the invariants of every part.
     pub fn verify(&self) {
         self.dirs.verify();
+        self.pending.verify();
         if let Some(quorum) = &self.quorum {
             quorum.verify();
         }

@@ -17,6 +17,26 @@ pub enum Pending {
     LogDirs(PendingLogDirs),
 }
 
+/// How many requests of each kind wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub produce: usize,
+    pub fetch: usize,
+    pub list_offsets: usize,
+    pub log_dirs: usize,
+}
+
+impl Waiting {
+    fn of(&mut self, pending: &Pending) -> &mut usize {
+        match pending {
+            Pending::Produce(_) => &mut self.produce,
+            Pending::Fetch(_) => &mut self.fetch,
+            Pending::ListOffsets(_) => &mut self.list_offsets,
+            Pending::LogDirs(_) => &mut self.log_dirs,
+        }
+    }
+}
+
 impl Pending {
     pub fn conn(&self) -> ConnId {
         match self {
@@ -34,6 +54,7 @@ pub struct PendingRequests {
     next: u64,
     requests: BTreeMap<PendingId, (Pending, Option<Mono>)>,
     deadlines: BTreeSet<(Mono, PendingId)>,
+    waiting: Waiting,
 }
 
 impl PendingRequests {
@@ -47,6 +68,7 @@ impl PendingRequests {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
+        *self.waiting.of(&pending) += 1;
         let before = self.requests.insert(id, (pending, deadline));
         assert!(before.is_none(), "a name is used for one request");
     }
@@ -54,6 +76,7 @@ impl PendingRequests {
     /// Takes a request out, to be answered or put back under the same name. `None`: answered or dropped before.
     pub fn take(&mut self, id: PendingId) -> Option<(Pending, Option<Mono>)> {
         let (pending, deadline) = self.requests.remove(&id)?;
+        *self.waiting.of(&pending) -= 1;
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, id));
         }
@@ -102,6 +125,19 @@ impl PendingRequests {
         let ids: Vec<PendingId> =
             self.requests.iter().filter(|(_, (pending, _))| wanted(pending)).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| Some((id, self.take(id)?.0))).collect()
+    }
+
+    /// How many of each kind there are.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting
+    }
+
+    /// Asserts that what is counted is there.
+    pub fn verify(&self) {
+        let mut waiting = Waiting::default();
+        self.requests.values().for_each(|(pending, _)| *waiting.of(pending) += 1);
+        assert_eq!(self.waiting, waiting, "requests that wait are counted");
+        assert!(self.deadlines.len() <= self.requests.len());
     }
 
     pub fn len(&self) -> usize {

@@ -59,6 +59,11 @@ impl Names {
         self.waiting.insert(name, topic);
     }
 
+    /// How many partitions wait for their name.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub fn are_free(&self) -> bool {
         self.dirs.values().all(Leaving::is_empty)
     }

@@ -34,6 +34,8 @@ use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 
 const PART: &str = "quorum";
+/// The topic whose one partition the metadata log is.
+pub const TOPIC: &str = "__cluster_metadata";
 /// The metadata log's place in the broker's table of logs.
 pub const LOG: LogId = LogId(0);
 /// How much of the log is read at once when it is replayed.

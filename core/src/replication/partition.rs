@@ -8,6 +8,7 @@ use crate::buggify::Site;
 use crate::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
 use crate::io::{IoCompletion, Outbox};
 use crate::plant::{Plant, Plants};
+use crate::replication::counters::{TopicCounters, is_failure};
 use crate::storage::{
     Append, AppendError, Log, LogEvent, LogSettings, LogState, Lookup, LookupTarget, ReadOutcome, TimestampedOffset,
 };
@@ -96,6 +97,9 @@ pub struct Partition {
     /// In the order of their offsets.
     produces: VecDeque<Waiter>,
     fetches: Vec<PendingId>,
+    counters: TopicCounters,
+    /// Where the log ended when this life took it up: what lies past it was appended, and counted, since.
+    taken_up_at: Offset,
 }
 
 impl Partition {
@@ -120,6 +124,8 @@ impl Partition {
             plants,
             produces: VecDeque::new(),
             fetches: Vec::new(),
+            counters: TopicCounters::default(),
+            taken_up_at: Offset::ZERO,
         }
     }
 
@@ -152,6 +158,16 @@ impl Partition {
         self.high_watermark
     }
 
+    /// What happened here since the start of this life.
+    pub fn counters(&self) -> &TopicCounters {
+        &self.counters
+    }
+
+    /// `min.insync.replicas`, or all replicas where there are fewer.
+    pub fn min_insync_replicas(&self, replicas: usize) -> usize {
+        usize::try_from(self.rules.min_insync_replicas).unwrap_or(0).min(replicas)
+    }
+
     pub fn allows_delete_records(&self) -> bool {
         self.rules.allows_delete
     }
@@ -180,7 +196,24 @@ impl Partition {
         batch: Checked,
         out: &mut Outbox,
     ) -> Result<Accepted, Refused> {
-        let mut batch = batch.map_err(Refused::from)?;
+        self.counters.produce_requests += 1;
+        self.append_checked(now, acks, batch, out).inspect_err(|refused| self.counters.refused(refused.error))
+    }
+
+    /// A Produce named this partition, and could not come as far as its log.
+    pub fn count_refused_produce(&mut self, error: ErrorCode) {
+        self.counters.produce_requests += 1;
+        self.counters.refused(error);
+    }
+
+    fn append_checked(&mut self, now: Now, acks: i16, batch: Checked, out: &mut Outbox) -> Result<Accepted, Refused> {
+        let counters = &mut self.counters;
+        let mut invalid = |error: BatchError| {
+            counters.invalid_batch(&error);
+            Refused::from(error)
+        };
+        let mut batch = batch.map_err(&mut invalid)?;
+        let bytes = batch.header().size_bytes();
         if !(-1..=1).contains(&acks) {
             return Err(ErrorCode::InvalidRequiredAcks.into());
         }
@@ -195,14 +228,19 @@ impl Partition {
             // Nobody can have begun a transaction: there is no transaction coordinator yet.
             return Err(ErrorCode::InvalidTxnState.into());
         }
-        batch.fits_topic(&self.rules.batch, now.wall)?;
+        batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
         if let Some((codec, level)) = self.rules.compression
             && batch.header().codec()? != codec
         {
             batch = batch.recompress(codec, level);
-            batch.fits_topic(&self.rules.batch, now.wall)?;
+            batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
         }
-        let appended = self.log.append(now, Append::Produced(&batch), self.leader_epoch, out)?;
+        let appended = self.log.append(now, Append::Produced(&batch), self.leader_epoch, out);
+        let appended = appended.inspect_err(|error| self.counters.not_appended(error))?;
+        if !appended.duplicate {
+            self.counters.messages_in += (appended.last_offset + 1 - appended.base_offset) as u64;
+            self.counters.bytes_in += bytes as u64;
+        }
         Ok(Accepted {
             base_offset: appended.base_offset,
             last_offset: appended.last_offset,
@@ -224,6 +262,20 @@ impl Partition {
         let slots = self.produces.iter().filter(|waiter| waiter.id == id).map(|waiter| waiter.slot).collect();
         self.produces.retain(|waiter| waiter.id != id);
         slots
+    }
+
+    /// A Fetch that reads this partition has come.
+    pub fn count_fetch(&mut self) {
+        self.counters.fetch_requests += 1;
+    }
+
+    /// A consumer is given so many bytes of records.
+    pub fn count_fetched(&mut self, bytes: u32) {
+        self.counters.bytes_out += u64::from(bytes);
+    }
+
+    pub fn count_failed_fetch(&mut self) {
+        self.counters.failed_fetch_requests += 1;
     }
 
     pub fn watch(&mut self, fetch: PendingId) {
@@ -305,6 +357,7 @@ impl Partition {
             self.log.assign_epoch(self.leader_epoch, out);
         }
         self.high_watermark = self.log.stable_offset().max(self.log.log_start_offset());
+        self.taken_up_at = self.log.log_end_offset();
     }
 
     /// The controller has given the leadership a new epoch, to the same leader.
@@ -423,6 +476,9 @@ impl Partition {
     }
 
     fn turn_away(&mut self, error: ErrorCode, events: &mut Vec<PartitionEvent>) {
+        if is_failure(error) {
+            self.counters.failed_produce_requests += self.produces.len() as u64;
+        }
         let waiters = self.produces.drain(..);
         events.extend(waiters.map(|waiter| PartitionEvent::Settled(waiter.id, waiter.slot, Err(error))));
         events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
@@ -441,6 +497,12 @@ impl Partition {
             );
         }
         assert!(self.produces.iter().is_sorted_by_key(|waiter| waiter.last_offset));
+        if *self.log.state() == LogState::Open {
+            let appended = self.log.log_end_offset() - self.taken_up_at;
+            assert_eq!(self.counters.messages_in as i64, appended, "{}-{}: records counted", self.topic, self.index);
+        }
+        let TopicCounters { produce_requests, messages_in, bytes_in, .. } = self.counters;
+        assert!(messages_in == 0 || produce_requests > 0 && bytes_in > messages_in);
     }
 }
 

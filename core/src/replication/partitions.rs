@@ -1,7 +1,7 @@
 //! The partitions of this broker, by log id and by topic.
 
 use crate::ids::{LogId, PendingId, Uuid};
-use crate::replication::{Partition, Slot};
+use crate::replication::{Partition, Slot, TopicCounters};
 use std::collections::BTreeMap;
 
 /// Owns every partition. Log ids count up and are never used twice.
@@ -10,6 +10,8 @@ pub struct Partitions {
     /// By log id, counted from `FIRST`; a deleted partition leaves its place empty.
     by_log: Vec<Option<Box<Partition>>>,
     by_topic: BTreeMap<(Uuid, i32), LogId>,
+    /// What the partitions that are gone have counted: a broker's counters do not fall with them.
+    gone: TopicCounters,
 }
 
 /// 0 is the metadata log's.
@@ -48,8 +50,17 @@ impl Partitions {
     /// The log is gone.
     pub fn remove(&mut self, log: LogId) {
         if let Some(place) = log.0.checked_sub(FIRST) {
-            self.by_log[place as usize] = None;
+            if let Some(partition) = self.by_log[place as usize].take() {
+                self.gone.add(partition.counters());
+            }
         }
+    }
+
+    /// What all partitions have counted in this life, those that are gone included.
+    pub fn counters(&self) -> TopicCounters {
+        let mut sum = self.gone;
+        self.by_log.iter().flatten().for_each(|partition| sum.add(partition.counters()));
+        sum
     }
 
     /// Every partition that is not being deleted, by topic id and index.

@@ -21,6 +21,9 @@ enum End {
     Fatal(String),
 }
 
+/// What an operator is told is gathered, and checked, once in so many steps.
+const STEPS_BETWEEN_METRICS: u64 = 16;
+
 impl World {
     pub(super) fn start_node(&mut self, node: usize, life: u64) {
         if self.nodes[node].life != life || self.nodes[node].process.is_some() {
@@ -121,6 +124,9 @@ impl World {
         std::mem::swap(&mut outbox.dice, &mut process.dice);
         self.trace.enter(Part::Checkers);
         process.broker.verify();
+        if process.steps % STEPS_BETWEEN_METRICS == 0 {
+            process.broker.verify_metrics();
+        }
         self.trace.enter(Part::World);
         let mut digest = Digest::default();
         let mut end = None;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod fetch;
+mod metrics;
 mod partitions;
 mod produce;
 
@@ -137,6 +138,7 @@ impl Bench {
             let mut out = Outbox::default();
             self.broker.handle(self.now, input, &mut out);
             self.broker.verify();
+            self.broker.verify_metrics();
             for output in out.outputs {
                 match output {
                     Output::Respond(_, response) => {

@@ -1,0 +1,333 @@
+//! What a broker tells its operator in numbers.
+//!
+//! The parts count where things happen, in plain numbers of their own; here all of it is gathered at once, as a value
+//! that whoever asked may turn into text after the broker goes on. Gathering takes a time by the partition, and
+//! nothing is decided by it. Names and units are those of Kafka's metrics (`docs/METRICS.md`).
+
+use super::{Broker, Life};
+use crate::api::Waiting;
+use crate::ids::{LeaderEpoch, NodeId, Offset};
+use crate::quorum::{self, Quorum};
+use crate::replication::{Partition, TopicCounters};
+use crate::storage::{Log, LogState};
+use bytestring::ByteString;
+
+/// A broker's numbers at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    pub node: NodeId,
+    pub cluster_id: ByteString,
+    pub state: BrokerState,
+    /// Of all topics, those that are gone included.
+    pub all_topics: TopicCounters,
+    /// The topics that have partitions here, by their ids.
+    pub topics: Vec<TopicMetrics>,
+    /// By the ids of their topics, and the metadata log's last.
+    pub partitions: Vec<PartitionMetrics>,
+    pub replicas: ReplicaMetrics,
+    pub waiting: Waiting,
+    /// Requests that have no answer yet, those that wait for an earlier one's included.
+    pub unanswered: usize,
+    pub sessions: SessionMetrics,
+    pub controller: ControllerMetrics,
+    /// None until the directories are read.
+    pub quorum: Option<QuorumMetrics>,
+    pub directories: Vec<DirectoryMetrics>,
+}
+
+/// Kafka's `BrokerState`, with its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerState {
+    NotRunning = 0,
+    Starting = 1,
+    /// The partitions' logs are being loaded.
+    Recovery = 2,
+    Running = 3,
+    PendingControlledShutdown = 6,
+    ShuttingDown = 7,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicMetrics {
+    pub name: ByteString,
+    pub counters: TopicCounters,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionMetrics {
+    pub topic: ByteString,
+    pub index: i32,
+    pub size_bytes: u64,
+    pub segments: usize,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    pub high_watermark: Offset,
+    /// The log can be read and written.
+    pub is_online: bool,
+    /// Of its leader alone; the metadata log has none here.
+    pub replication: Option<ReplicationMetrics>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationMetrics {
+    pub replicas: usize,
+    pub in_sync: usize,
+    pub min_in_sync: usize,
+}
+
+impl ReplicationMetrics {
+    pub fn is_under_replicated(&self) -> bool {
+        self.in_sync < self.replicas
+    }
+
+    pub fn is_under_min_isr(&self) -> bool {
+        self.in_sync < self.min_in_sync
+    }
+
+    pub fn is_at_min_isr(&self) -> bool {
+        self.in_sync == self.min_in_sync
+    }
+}
+
+/// The partitions of this broker together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaMetrics {
+    /// Those whose log is online.
+    pub partitions: usize,
+    pub leaders: usize,
+    /// Those that metadata places here, and that lie in a log directory which is offline.
+    pub offline: usize,
+    pub under_replicated: usize,
+    pub under_min_isr: usize,
+    pub at_min_isr: usize,
+    pub producer_ids: usize,
+}
+
+/// Incremental fetch sessions (KIP-227).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionMetrics {
+    pub sessions: usize,
+    pub partitions: usize,
+    pub evictions: u64,
+}
+
+/// The cluster as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControllerMetrics {
+    /// This node is the active controller.
+    pub is_active: bool,
+    pub topics: usize,
+    pub partitions: usize,
+    /// Partitions without a leader.
+    pub offline_partitions: usize,
+    /// Partitions that another leads than the first of their replicas.
+    pub preferred_imbalance: usize,
+    pub active_brokers: usize,
+    pub fenced_brokers: usize,
+    /// The level of the feature `metadata.version`.
+    pub metadata_version: i16,
+    /// The last metadata record that is committed and applied; -1 where none is.
+    pub last_applied: Offset,
+}
+
+/// KRaft, as this node takes part in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumMetrics {
+    pub is_leader: bool,
+    pub epoch: LeaderEpoch,
+    pub high_watermark: Offset,
+    pub log_end: Offset,
+    pub log_end_epoch: LeaderEpoch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryMetrics {
+    pub path: String,
+    pub is_online: bool,
+}
+
+impl Broker {
+    /// All numbers of this moment.
+    pub fn metrics(&self) -> Metrics {
+        let parts = &self.parts;
+        let (mut topics, mut partitions) = (Vec::<TopicMetrics>::new(), Vec::new());
+        let mut replicas = ReplicaMetrics::default();
+        let mut topic = None;
+        for partition in parts.partitions.iter() {
+            if topic != Some(partition.topic_id()) {
+                topic = Some(partition.topic_id());
+                topics.push(TopicMetrics { name: partition.topic().clone(), counters: TopicCounters::default() });
+            }
+            topics.last_mut().expect("just pushed").counters.add(partition.counters());
+            let found = self.partition_metrics(partition);
+            replicas.add(&found);
+            replicas.producer_ids += partition.log().producers().len();
+            partitions.push(found);
+        }
+        replicas.offline = self.placed_here().saturating_sub(replicas.partitions + self.loading());
+        if let Some(log) = parts.quorum.as_ref().and_then(Quorum::log) {
+            partitions.push(metadata_log_metrics(log, parts.committed));
+        }
+        Metrics {
+            node: parts.config.node_id,
+            cluster_id: parts.cluster_id.clone(),
+            state: self.state(),
+            all_topics: parts.partitions.counters(),
+            topics,
+            partitions,
+            replicas,
+            waiting: parts.pending.waiting(),
+            unanswered: parts.replies.unanswered(),
+            sessions: SessionMetrics {
+                sessions: parts.sessions.len(),
+                partitions: parts.sessions.partitions(),
+                evictions: parts.sessions.evictions(),
+            },
+            controller: self.controller_metrics(),
+            quorum: parts.quorum.as_ref().map(quorum_metrics),
+            directories: parts
+                .dirs
+                .paths()
+                .map(|(dir, path)| DirectoryMetrics { path: path.to_owned(), is_online: parts.dirs.is_online(dir) })
+                .collect(),
+        }
+    }
+
+    fn state(&self) -> BrokerState {
+        match &self.life {
+            Life::Created | Life::Ended => BrokerState::NotRunning,
+            Life::Directories | Life::Metadata => BrokerState::Starting,
+            Life::Logs(_) => BrokerState::Recovery,
+            Life::Running => BrokerState::Running,
+            Life::ClosingLogs(_) | Life::LeavingCluster => BrokerState::PendingControlledShutdown,
+            Life::ClosingMetadata | Life::ClosingDirectories => BrokerState::ShuttingDown,
+        }
+    }
+
+    fn partition_metrics(&self, partition: &Partition) -> PartitionMetrics {
+        let log = partition.log();
+        let is_online = is_online(log);
+        let placed = self.parts.image.partition(partition.topic_id(), partition.index());
+        let led = placed.filter(|placed| is_online && placed.leader == Some(self.parts.config.node_id));
+        PartitionMetrics {
+            topic: partition.topic().clone(),
+            index: partition.index(),
+            size_bytes: log.size_bytes(),
+            segments: log.segment_count(),
+            log_start: log.log_start_offset(),
+            log_end: log.log_end_offset(),
+            high_watermark: partition.high_watermark(),
+            is_online,
+            replication: led.map(|led| ReplicationMetrics {
+                replicas: led.replicas.len(),
+                in_sync: led.isr.len(),
+                min_in_sync: partition.min_insync_replicas(led.replicas.len()),
+            }),
+        }
+    }
+
+    fn controller_metrics(&self) -> ControllerMetrics {
+        let image = &self.parts.image;
+        let mut metrics = ControllerMetrics {
+            is_active: self.parts.quorum.as_ref().is_some_and(Quorum::is_leading),
+            metadata_version: image.metadata_version(),
+            last_applied: self.parts.committed + -1,
+            ..ControllerMetrics::default()
+        };
+        for topic in image.topics() {
+            metrics.topics += 1;
+            metrics.partitions += topic.partitions.len();
+            for partition in topic.partitions.values() {
+                metrics.offline_partitions += usize::from(partition.leader.is_none());
+                metrics.preferred_imbalance += usize::from(partition.leader != partition.replicas.first().copied());
+            }
+        }
+        for broker in image.brokers() {
+            *if broker.fenced { &mut metrics.fenced_brokers } else { &mut metrics.active_brokers } += 1;
+        }
+        metrics
+    }
+
+    /// How many partitions metadata places on this node.
+    fn placed_here(&self) -> usize {
+        let node = self.parts.config.node_id;
+        let partitions = self.parts.image.topics().flat_map(|topic| topic.partitions.values());
+        partitions.filter(|partition| partition.replicas.contains(&node)).count()
+    }
+
+    /// How many partitions are neither online nor offline: they are being loaded or closed, or wait for a name.
+    fn loading(&self) -> usize {
+        let moving = |partition: &&Partition| {
+            matches!(partition.log().state(), LogState::Loading | LogState::Closing | LogState::Closed)
+        };
+        let is_up = matches!(self.life, Life::Logs(_) | Life::Running | Life::ClosingLogs(_) | Life::LeavingCluster);
+        match is_up {
+            true => self.parts.partitions.iter().filter(moving).count() + self.names.waiting(),
+            false => self.placed_here(),
+        }
+    }
+
+    /// Asserts what must hold between the numbers. Not cheap: it gathers them all.
+    pub fn verify_metrics(&self) {
+        let metrics = self.metrics();
+        let Metrics { replicas, waiting, .. } = &metrics;
+        if metrics.state == BrokerState::Running {
+            let (placed, loading) = (self.placed_here(), self.loading());
+            assert_eq!(replicas.partitions + replicas.offline + loading, placed, "the image's partitions: {metrics:?}");
+            let all_online = metrics.directories.iter().all(|dir| dir.is_online);
+            assert!(!all_online || replicas.offline == 0, "offline without cause: {metrics:?}");
+        }
+        assert!(replicas.leaders <= replicas.partitions, "{metrics:?}");
+        assert!(replicas.under_min_isr + replicas.at_min_isr <= replicas.leaders, "{metrics:?}");
+        let waits = waiting.produce + waiting.fetch + waiting.list_offsets + waiting.log_dirs;
+        assert_eq!(waits, self.requests_waiting(), "{metrics:?}");
+        let mut of_topics = TopicCounters::default();
+        metrics.topics.iter().for_each(|topic| of_topics.add(&topic.counters));
+        let all = &metrics.all_topics;
+        assert!(of_topics.messages_in <= all.messages_in && of_topics.bytes_out <= all.bytes_out, "{metrics:?}");
+        for partition in metrics.partitions.iter().filter(|partition| partition.is_online) {
+            assert!(partition.log_start <= partition.log_end && partition.segments > 0, "{partition:?}");
+            assert!(partition.high_watermark <= partition.log_end, "{partition:?}");
+        }
+    }
+}
+
+impl ReplicaMetrics {
+    fn add(&mut self, partition: &PartitionMetrics) {
+        self.partitions += usize::from(partition.is_online);
+        let Some(replication) = &partition.replication else { return };
+        self.leaders += 1;
+        self.under_replicated += usize::from(replication.is_under_replicated());
+        self.under_min_isr += usize::from(replication.is_under_min_isr());
+        self.at_min_isr += usize::from(replication.is_at_min_isr());
+    }
+}
+
+fn is_online(log: &Log) -> bool {
+    *log.state() == LogState::Open
+}
+
+fn metadata_log_metrics(log: &Log, committed: Offset) -> PartitionMetrics {
+    PartitionMetrics {
+        topic: quorum::TOPIC.into(),
+        index: 0,
+        size_bytes: log.size_bytes(),
+        segments: log.segment_count(),
+        log_start: log.log_start_offset(),
+        log_end: log.log_end_offset(),
+        high_watermark: committed,
+        is_online: is_online(log),
+        replication: None,
+    }
+}
+
+fn quorum_metrics(quorum: &Quorum) -> QuorumMetrics {
+    let log = quorum.log();
+    QuorumMetrics {
+        is_leader: quorum.is_leading(),
+        epoch: quorum.epoch(),
+        high_watermark: quorum.committed(),
+        log_end: log.map_or(Offset::ZERO, Log::log_end_offset),
+        log_end_epoch: log.map_or(LeaderEpoch::UNKNOWN, Log::latest_epoch),
+    }
+}
