@@ -85,6 +85,11 @@ impl Setup {
 
     /// Starts the broker; an error says how it ended instead of serving.
     pub fn try_start(&self) -> Result<Broker, StartFailure> {
+        self.spawn().wait_until_ready()
+    }
+
+    /// Starts the process, and does not wait for what becomes of it.
+    pub fn spawn(&self) -> Starting {
         fs::create_dir_all(&self.home).expect("the directory of the test");
         let (mut command, port) = match self.kind {
             Kind::Tidelog => (self.tidelog(), None),
@@ -102,26 +107,7 @@ impl Setup {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut broker = Broker { child, address: String::new(), log };
-        let begin = Instant::now();
-        loop {
-            let text = broker.log_text();
-            let ready = match port {
-                None => ready_on(&text),
-                Some(port) => text.contains("Kafka Server started").then(|| format!("127.0.0.1:{port}")),
-            };
-            if let Some(address) = ready {
-                broker.address = address;
-                return Ok(broker);
-            }
-            if let Some(status) = broker.child.try_wait().expect("the child's state") {
-                return Err(StartFailure { status: Some(status), log: broker.log_text() });
-            }
-            if begin.elapsed() > PATIENCE {
-                return Err(StartFailure { status: None, log: broker.log_text() });
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        Starting { broker: Broker { child, address: String::new(), log }, port }
     }
 
     fn tidelog(&self) -> Command {
@@ -187,6 +173,47 @@ impl Setup {
     }
 }
 
+/// A process that does not serve yet. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Starting {
+    broker: Broker,
+    /// The port that it was told; `None`: it says which one it got.
+    port: Option<u16>,
+}
+
+impl Starting {
+    pub fn wait_until_ready(mut self) -> Result<Broker, StartFailure> {
+        let port = self.port;
+        self.broker.address = self.wait_for(|text| match port {
+            None => ready_on(text),
+            Some(port) => text.contains("Kafka Server started").then(|| format!("127.0.0.1:{port}")),
+        })?;
+        Ok(self.broker)
+    }
+
+    /// Where `metrics.listener` listens, which it does before the broker is ready.
+    pub fn wait_for_metrics(&mut self) -> Result<String, StartFailure> {
+        self.wait_for(metrics_at)
+    }
+
+    fn wait_for(&mut self, find: impl Fn(&str) -> Option<String>) -> Result<String, StartFailure> {
+        let begin = Instant::now();
+        loop {
+            let text = self.broker.log_text();
+            if let Some(found) = find(&text) {
+                return Ok(found);
+            }
+            if let Some(status) = self.broker.child.try_wait().expect("the child's state") {
+                return Err(StartFailure { status: Some(status), log: self.broker.log_text() });
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(StartFailure { status: None, log: self.broker.log_text() });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// How a broker ended that should have started.
 #[derive(Debug)]
 pub struct StartFailure {
@@ -242,24 +269,25 @@ impl Broker {
         }
     }
 
-    /// SIGTERM, and the end it leads to; returns what the broker printed.
-    pub fn stop(mut self) -> String {
+    /// Where `metrics.listener` listens.
+    pub fn metrics_address(&self) -> String {
+        metrics_at(&self.log_text()).expect("metrics.listener is set")
+    }
+
+    /// SIGTERM, without waiting for what it leads to.
+    pub fn terminate(&self) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("SIGTERM");
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the child's state") {
-                // A JVM that was asked to end says 128 + SIGTERM.
-                assert!(
-                    status.success() || status.code() == Some(143),
-                    "a clean stop ends with {status}:\n{}",
-                    tail(&self.log_text())
-                );
-                return self.log_text();
-            }
-            assert!(begin.elapsed() < PATIENCE, "no end {PATIENCE:?} after SIGTERM:\n{}", tail(&self.log_text()));
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    }
+
+    /// SIGTERM, and the end it leads to; returns what the broker printed.
+    pub fn stop(self) -> String {
+        self.terminate();
+        let (status, text) = self.wait_for_end();
+        // A JVM that was asked to end says 128 + SIGTERM.
+        let is_clean = status.success() || status.code() == Some(143);
+        assert!(is_clean, "a clean stop ends with {status}:\n{}", tail(&text));
+        text
     }
 
     /// SIGKILL: what a power cut leaves of the process, and a kind cut of the disk.
@@ -331,6 +359,13 @@ fn ready_on(text: &str) -> Option<String> {
     line.split(' ').find_map(|listener| listener.strip_prefix("PLAINTEXT://")).map(str::to_owned)
 }
 
+/// What the broker says of `metrics.listener` in its log.
+fn metrics_at(text: &str) -> Option<String> {
+    let complete = &text[..=text.rfind('\n')?];
+    let line = complete.lines().find(|line| line.contains("metrics and health at http://"))?;
+    line.split_once("http://")?.1.split_once('/').map(|(address, _)| address.to_owned())
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
@@ -349,5 +384,8 @@ mod tests {
         assert_eq!(ready_on("a log line\nREADY PLAINTEXT://127.0.0.1:40"), None);
         let text = "a log line\nREADY OTHER://[::1]:1 PLAINTEXT://127.0.0.1:4031\n";
         assert_eq!(ready_on(text).as_deref(), Some("127.0.0.1:4031"));
+        assert_eq!(metrics_at("INFO metrics and health at http://127.0.0.1:96"), None);
+        let text = "INFO metrics and health at http://127.0.0.1:9644/metrics and /healthz\n";
+        assert_eq!(metrics_at(text).as_deref(), Some("127.0.0.1:9644"));
     }
 }

@@ -191,21 +191,15 @@ impl Client {
 
     /// One Fetch of one partition: its error code, its high watermark and the bytes of its batches.
     pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> io::Result<(i16, i64, Bytes)> {
-        let wanted = fetch_request::FetchPartition::default()
-            .with_partition(partition)
-            .with_fetch_offset(offset)
-            .with_partition_max_bytes(4 << 20);
-        let topic = fetch_request::FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![wanted]);
-        let request = FetchRequest::default()
-            .with_max_wait_ms(100)
-            .with_min_bytes(1)
-            .with_max_bytes(16 << 20)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
-        let response = self.call(FETCH_VERSION, &request)?;
+        let response = self.call(FETCH_VERSION, &full_fetch(topic, partition, offset))?;
         assert_eq!(response.error_code, 0, "of the whole fetch");
         let partition = &response.responses[0].partitions[0];
         Ok((partition.error_code, partition.high_watermark, partition.records.clone().unwrap_or_default()))
+    }
+
+    /// Sends the same, and does not wait for its answer.
+    pub fn send_fetch(&mut self, topic: &str, partition: i32, offset: i64) -> io::Result<i32> {
+        self.send(FETCH_VERSION, &full_fetch(topic, partition, offset))
     }
 
     /// All records of uncompressed batches from `offset` up to the high watermark.
@@ -244,6 +238,21 @@ impl Client {
         let partition = &response.topics[0].partitions[0];
         Ok((partition.error_code, partition.offset))
     }
+}
+
+/// A full fetch of one partition.
+fn full_fetch(topic: &str, partition: i32, offset: i64) -> FetchRequest {
+    let wanted = fetch_request::FetchPartition::default()
+        .with_partition(partition)
+        .with_fetch_offset(offset)
+        .with_partition_max_bytes(4 << 20);
+    let topic = fetch_request::FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![wanted]);
+    FetchRequest::default()
+        .with_max_wait_ms(100)
+        .with_min_bytes(1)
+        .with_max_bytes(16 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
 }
 
 /// The wall clock in milliseconds, as records carry it.

@@ -1,6 +1,6 @@
 //! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load that
-//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]), disks that fail ([`disks`]), Kafka's
-//! own programs ([`kafka`]) and its judge of files ([`dump`]).
+//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]), disks that fail ([`disks`]), what
+//! a broker shows its operator ([`http`]), Kafka's own programs ([`kafka`]) and its judge of files ([`dump`]).
 //!
 //! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
 //! there too asks for Kafka's behaviour and not for ours.
@@ -11,6 +11,7 @@ pub mod broker;
 pub mod client;
 pub mod disks;
 pub mod dump;
+pub mod http;
 pub mod kafka;
 pub mod load;
 

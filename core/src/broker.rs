@@ -24,7 +24,7 @@ use crate::storage::{CheckpointKind, DirEvent};
 use crate::time::{Mono, Now};
 use boot::OnDisk;
 pub use metrics::{
-    BrokerState, ControllerMetrics, DirectoryMetrics, Metrics, PartitionMetrics, QuorumMetrics, ReplicaMetrics,
+    BrokerState, ControllerMetrics, DirectoryMetrics, Health, Metrics, PartitionMetrics, QuorumMetrics, ReplicaMetrics,
     ReplicationMetrics, SessionMetrics, TopicMetrics,
 };
 use names::Names;

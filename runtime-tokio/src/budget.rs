@@ -54,6 +54,10 @@ impl Budget {
         self.held().saturating_add(beside) >= self.limit
     }
 
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

@@ -14,11 +14,15 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
+    pub fn now_mono(&self) -> Mono {
+        Mono(u64::try_from(self.start.elapsed().as_nanos()).expect("a process lives less than 584 years"))
+    }
+
     pub fn now(&self) -> Now {
-        let mono = u64::try_from(self.start.elapsed().as_nanos()).expect("a process lives less than 584 years");
+        let mono = self.now_mono();
         // A wall clock before 1970 is broken; the core takes the epoch for it.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Now { mono: Mono(mono), wall: WallMs(i64::try_from(wall).unwrap_or(i64::MAX)) }
+        Now { mono, wall: WallMs(i64::try_from(wall).unwrap_or(i64::MAX)) }
     }
 
     /// When it will be `mono`. What lies too far ahead for the system's clock is a year from now.

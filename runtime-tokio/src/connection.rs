@@ -10,6 +10,8 @@
 use crate::budget::{Budget, FLOOR_BYTES, Overdraft};
 use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
+use crate::metrics::requests::Handled;
+use crate::metrics::{Counters, ListenerCounters};
 use crate::sender::{Sender, Unreadable};
 use crate::transport::Socket;
 use std::collections::VecDeque;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
-use tidelog_core::wire::{ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestError, encode_response};
+use tidelog_core::wire::{ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestError, ResponseBody, encode_response};
 use tokio::time::Sleep;
 
 /// Requests of a connection that are not answered, or whose answers are not out.
@@ -58,6 +60,7 @@ pub struct Shared {
     pub request_bytes_max: i32,
     /// `connections.max.idle.ms`; `None`: for ever.
     pub idle_max: Option<Duration>,
+    pub counters: Counters,
 }
 
 /// Why a connection ended.
@@ -119,6 +122,11 @@ pub async fn serve<S: Socket>(socket: S, peer: SocketAddr, listener: u16, link: 
         shared: shared.clone(),
     };
     let end = connection.run().await;
+    let counters = connection.counters();
+    counters.closed.add(1);
+    if matches!(end, End::Idle) {
+        counters.expired.add(1);
+    }
     drop(connection);
     shared.door.submit(Message::Disconnected(link.conn));
     match end.is_remarkable() {
@@ -158,6 +166,9 @@ struct Connection<S> {
 struct Unanswered {
     frame_bytes: usize,
     weight: usize,
+    api_key: ApiKey,
+    api_version: i16,
+    read_at: Instant,
 }
 
 /// The right to read on, since when and for how long.
@@ -260,6 +271,7 @@ impl<S: Socket> Connection<S> {
         self.active = Instant::now();
         self.held += bytes;
         self.shared.budget.hold(bytes);
+        self.counters().bytes_in.add(bytes as u64);
         if bytes == 0 {
             self.phase = Phase::Ended { since: self.active };
         }
@@ -287,8 +299,9 @@ impl<S: Socket> Connection<S> {
             true => prepare(conn, self.listener, frame, limits),
             false => beside_others(|| prepare(conn, self.listener, frame, limits)),
         }?;
-        let weight = weight(request.header.api_key);
-        self.in_flight.push_back(Unanswered { frame_bytes, weight });
+        let (api_key, api_version) = (request.header.api_key, request.header.api_version);
+        let weight = weight(api_key);
+        self.in_flight.push_back(Unanswered { frame_bytes, weight, api_key, api_version, read_at: self.active });
         self.weight += weight;
         self.overdraft = None;
         tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
@@ -299,6 +312,10 @@ impl<S: Socket> Connection<S> {
     /// Takes what the core has for this connection, and as many answers of it as can soon be sent.
     fn encode_answers(&mut self) {
         self.link.take(&mut self.outgoing);
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let now = Instant::now();
         while self.sender.memory_bytes() < ENCODED_BYTES_MAX {
             let Some(outgoing) = self.outgoing.pop_front() else { return };
             match outgoing {
@@ -310,9 +327,13 @@ impl<S: Socket> Connection<S> {
                         &response.body,
                     );
                     self.sender.push(frame, contents);
-                    self.free_one();
+                    // What was asked in a version that is not served is answered in another.
+                    self.handled_one(now, response.api_version, Some(&response.body));
                 }
-                Outgoing::Nothing => self.free_one(),
+                Outgoing::Nothing => {
+                    let version = self.in_flight.front().map_or(0, |request| request.api_version);
+                    self.handled_one(now, version, None);
+                }
                 Outgoing::Drain if matches!(self.phase, Phase::Open) => self.phase = Phase::Draining,
                 Outgoing::Drain => {}
                 Outgoing::Close(why) => self.phase = Phase::Closing { why, since: Instant::now() },
@@ -320,15 +341,33 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    fn free_one(&mut self) {
-        let answered = self.in_flight.pop_front().expect("the core answers what it was asked");
-        self.weight -= answered.weight;
-        self.held -= answered.frame_bytes;
-        self.shared.budget.free(answered.frame_bytes);
+    /// The oldest request has come to its end.
+    fn handled_one(&mut self, now: Instant, api_version: i16, body: Option<&ResponseBody>) {
+        let request = self.in_flight.pop_front().expect("the core answers what it was asked");
+        self.weight -= request.weight;
+        self.held -= request.frame_bytes;
+        self.shared.budget.free(request.frame_bytes);
+        let took = now.saturating_duration_since(request.read_at);
+        let handled = Handled { api_key: request.api_key, api_version, took };
+        self.shared.counters.requests.record(now, handled, body);
+    }
+
+    fn counters(&self) -> &ListenerCounters {
+        &self.shared.counters.listeners[usize::from(self.listener)]
     }
 
     /// Sends until all is out or the socket takes no more; true for the latter.
     fn send(&mut self) -> io::Result<bool> {
+        if self.sender.unsent() == 0 {
+            return Ok(false);
+        }
+        let before = self.sender.sent();
+        let blocked = self.send_what_goes();
+        self.counters().bytes_out.add(self.sender.sent() - before);
+        blocked
+    }
+
+    fn send_what_goes(&mut self) -> io::Result<bool> {
         while self.sender.unsent() > 0 {
             match self.socket.try_send(&mut self.sender) {
                 Ok(()) => self.active = Instant::now(),

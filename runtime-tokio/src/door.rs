@@ -14,13 +14,14 @@ use crate::disk::{Completions, Content, Storage, Task};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tidelog_core::broker::Broker;
+use std::time::Duration;
+use tidelog_core::broker::{Broker, Health, Metrics};
 use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// After so many batches in a row the thread that runs the core gives the disk work it has gathered to the pool.
 const BATCHES_MAX: usize = 4;
@@ -29,6 +30,15 @@ const BATCHES_MAX: usize = 4;
 pub trait Machine: Send + 'static {
     fn handle(&mut self, now: Now, input: Input, out: &mut Outbox);
     fn deadline(&self) -> Option<Mono>;
+
+    /// What there is to tell an operator in numbers; a script has nothing.
+    fn metrics(&self) -> Option<Metrics> {
+        None
+    }
+
+    fn health(&self) -> Option<Health> {
+        None
+    }
 }
 
 impl Machine for Broker {
@@ -38,6 +48,14 @@ impl Machine for Broker {
 
     fn deadline(&self) -> Option<Mono> {
         Broker::deadline(self).map(|(due, _)| due)
+    }
+
+    fn metrics(&self) -> Option<Metrics> {
+        Some(Broker::metrics(self))
+    }
+
+    fn health(&self) -> Option<Health> {
+        Some(Broker::health(self))
     }
 }
 
@@ -59,6 +77,23 @@ pub enum Message {
     Drain,
     /// Connections shall send what they have, and close.
     Close(&'static str),
+    /// Somebody looks at the core, between two inputs.
+    Look(Look),
+}
+
+/// See [`Door::look`].
+pub type Look = Box<dyn FnOnce(&dyn Machine, Around) + Send>;
+
+/// What is around the core at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around {
+    /// Messages that wait for the core.
+    pub inputs_queued: usize,
+    /// Answers that connections have not taken yet.
+    pub answers_queued: usize,
+    /// How long the core has been at work, and how long it has been there.
+    pub busy: Duration,
+    pub up: Duration,
 }
 
 pub struct Door {
@@ -89,6 +124,8 @@ struct Core {
     commands: Vec<IoCommand>,
     /// An empty buffer, changed for the inbox's full one.
     batch: Vec<Message>,
+    /// How long this core has been at work, in nanoseconds.
+    busy: u64,
 }
 
 impl Door {
@@ -101,6 +138,7 @@ impl Door {
                 outbox: Outbox::default(),
                 commands: Vec::new(),
                 batch: Vec::new(),
+                busy: 0,
             }),
             disk,
             clock,
@@ -133,6 +171,20 @@ impl Door {
     pub fn submit_all(self: &Arc<Self>, messages: &mut Vec<Message>) {
         lock(&self.inbox).messages.append(messages);
         self.drive();
+    }
+
+    /// Has `look` look at the core once it has handled what came before; what it saw comes out of the channel.
+    pub fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&dyn Machine, Around) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (tell, told) = oneshot::channel();
+        let look: Look = Box::new(|machine, around| {
+            // Who asked may have gone.
+            let _ = tell.send(look(machine, around));
+        });
+        self.submit(Message::Look(look));
+        told
     }
 
     /// Ticks the core when it asked for it, until the door is dropped or its task aborted.
@@ -215,6 +267,10 @@ impl Door {
                     core.links.values().for_each(|link| link.put(Outgoing::Close(why)));
                     continue;
                 }
+                Message::Look(look) => {
+                    look(&*core.machine, self.around(core, now));
+                    continue;
+                }
             };
             let silent = unanswered(&input);
             core.machine.handle(now, input, &mut core.outbox);
@@ -226,6 +282,16 @@ impl Door {
         core.batch = batch;
         self.disk.enqueue(&mut core.commands, runnable);
         self.arm(core.machine.deadline());
+        core.busy += self.clock.now_mono().0.saturating_sub(now.mono.0);
+    }
+
+    fn around(&self, core: &Core, now: Now) -> Around {
+        Around {
+            inputs_queued: lock(&self.inbox).messages.len(),
+            answers_queued: core.links.values().map(|link| lock(&link.queue).outgoing.len()).sum(),
+            busy: Duration::from_nanos(core.busy),
+            up: Duration::from_nanos(now.mono.0),
+        }
     }
 
     /// Takes up what the core wants done, in its order.

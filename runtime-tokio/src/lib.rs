@@ -15,6 +15,7 @@
 //! | [`connection`], [`frames`], [`sender`], [`budget`] | one client's connection; backpressure |
 //! | [`transport`], [`tcp`] | what a connection needs of a socket, and the real ones |
 //! | [`disk`] | I/O commands, inline or in the pool |
+//! | [`metrics`] | `/metrics` and `/healthz` |
 //! | [`listeners`], [`data_dirs`], [`limits`], [`clock`] | what the process takes from the system |
 //! | [`client`] | producer, consumer and admin on real sockets |
 //! | [`cli`], [`logging`] | the command line |
@@ -37,6 +38,7 @@ pub mod connection;
 pub mod disk;
 pub mod door;
 pub mod frames;
+pub mod metrics;
 pub mod sender;
 pub mod service;
 pub mod transport;

@@ -6,7 +6,7 @@
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use tidelog_core::config::{BrokerConfig, Listener};
+use tidelog_core::config::{BrokerConfig, Listener, METRICS_LISTENER};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A listener's sockets: one, or one for each address that its host name stands for.
@@ -21,9 +21,9 @@ pub struct Bound {
 pub enum ListenError {
     #[error(
         "listener {name}: {address} is in use by another process: stop that one, or listen elsewhere (--override \
-         listeners={name}://{host}:PORT, with port 0 for any free one)"
+         {elsewhere}, with port 0 for any free one)"
     )]
-    InUse { name: String, host: String, address: SocketAddr },
+    InUse { name: String, elsewhere: String, address: SocketAddr },
     #[error("listener {name}: the host {host:?} cannot be resolved: {source}")]
     Unresolved { name: String, host: String, source: io::Error },
     #[error("listener {name}: cannot listen on {address}: {source}")]
@@ -112,7 +112,14 @@ fn is_absent(error: &io::Error) -> bool {
 fn failure(listener: &Listener, address: SocketAddr, source: io::Error) -> ListenError {
     let name = listener.name.clone();
     match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { name, host: listener.host.clone(), address },
+        io::ErrorKind::AddrInUse => {
+            let host = &listener.host;
+            let elsewhere = match name == METRICS_LISTENER {
+                true => format!("{METRICS_LISTENER}={host}:PORT"),
+                false => format!("listeners={name}://{host}:PORT"),
+            };
+            ListenError::InUse { name, elsewhere, address }
+        }
         _ => ListenError::Other { name, address, source },
     }
 }

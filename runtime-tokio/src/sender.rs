@@ -79,6 +79,11 @@ impl Sender {
         self.ends.len()
     }
 
+    /// How many bytes are out, since the beginning.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Sends what `out` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
     pub fn send_some(&mut self, out: &impl Output) -> io::Result<()> {
         self.copy_small_slices()?;

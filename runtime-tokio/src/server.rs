@@ -6,6 +6,7 @@ use crate::disk::{Disk, Memory, Roots, Storage};
 use crate::door::Machine;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
+use crate::metrics::http::{self, Subject};
 use crate::service::{Fatal, Service};
 use crate::tcp::TcpAcceptor;
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidelog_core::broker::Broker;
-use tidelog_core::config::BrokerConfig;
+use tidelog_core::config::{BrokerConfig, Listener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,6 +24,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const STACK_BYTES: usize = 1 << 20;
 /// Only ends what hangs in a device.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// How many that come for metrics may wait to be accepted.
+const METRICS_BACKLOG: i32 = 64;
 /// Fewer than this, and an operator should know it before it is too late.
 const FEW_OPEN_FILES: u64 = 10_000;
 
@@ -50,6 +53,7 @@ pub struct Server {
     runtime: Option<Runtime>,
     service: Arc<Service>,
     listeners: Vec<(String, SocketAddr)>,
+    metrics: Option<SocketAddr>,
     ground: Ground,
 }
 
@@ -122,6 +126,7 @@ impl Server {
         }
         let limits = Limits::of(&config, address_of)?;
         let bound = config.listeners.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
+        let metrics = config.metrics_listener.as_ref().map(Bound::bind).transpose()?;
         let ports: Vec<u16> = bound.iter().map(|bound| bound.port).collect();
         config.set_addresses(&ports, &host_name());
         let workers = worker_threads(&config);
@@ -143,8 +148,12 @@ impl Server {
             runtime: Some(runtime),
             service,
             listeners: bound.iter().map(|bound| (bound.name.clone(), bound.address())).collect(),
+            metrics: metrics.as_ref().map(Bound::address),
             ground,
         };
+        if let (Some(bound), Some(listener)) = (metrics, &config.metrics_listener) {
+            server.show_metrics(bound, listener)?;
+        }
         server.boot(&config, bound)?;
         Ok(server)
     }
@@ -152,6 +161,11 @@ impl Server {
     /// The listeners' names and the addresses they got, in the order of the configuration.
     pub fn listeners(&self) -> &[(String, SocketAddr)] {
         &self.listeners
+    }
+
+    /// Where metrics and health are to be had, if anywhere: the first address of `metrics.listener`.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Waits until the broker stops by itself, which only a fatal error makes it do.
@@ -195,6 +209,18 @@ impl Server {
     pub fn kill(mut self) {
         let runtime = self.runtime.take().expect("it runs");
         self.end(runtime);
+    }
+
+    /// From before the broker comes up: who waits for it can ask how far it is.
+    fn show_metrics(&self, bound: Bound, listener: &Listener) -> Result<(), ServerError> {
+        let runtime = self.runtime.as_ref().expect("it runs");
+        let _inside = runtime.enter();
+        let subject = Subject::new(self.service.clone());
+        tracing::info!("metrics and health at http://{}/metrics and /healthz", bound.address());
+        for socket in bound.listen(listener, METRICS_BACKLOG)? {
+            runtime.spawn(http::serve(socket, subject.clone()));
+        }
+        Ok(())
     }
 
     fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {

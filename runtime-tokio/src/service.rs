@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::connection::{self, Shared};
 use crate::disk::Storage;
 use crate::door::{Door, Life, Link, Machine, Message};
+use crate::metrics::Counters;
 use crate::transport::Listener;
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ impl Service {
             limits: BatchLimits::default(),
             request_bytes_max: config.socket_request_max_bytes,
             idle_max: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
+            counters: Counters::new(config.listeners.iter().map(|listener| listener.name.clone())),
         });
         let connections = Arc::new(Connections::new(limits));
         tokio::spawn(follow_limits(shared.door.limits(), connections.clone()));
@@ -136,7 +138,12 @@ async fn accept(listener: impl Listener, place: u16, connections: Arc<Connection
             () = connections.refused() => return,
             admitted = admit(&connections, peer) => admitted,
         };
-        let Some(admitted) = admitted else { continue };
+        let counters = &shared.counters.listeners[usize::from(place)];
+        let Some(admitted) = admitted else {
+            counters.refused.add(1);
+            continue;
+        };
+        counters.created.add(1);
         let link = Link::new(admitted.conn);
         tracing::debug!(%peer, conn = link.conn.0, "connection accepted");
         shared.door.submit(Message::Connected(link.clone()));

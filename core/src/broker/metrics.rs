@@ -12,6 +12,14 @@ use crate::replication::{Partition, TopicCounters};
 use crate::storage::{Log, LogState};
 use bytestring::ByteString;
 
+/// Whether a broker is well: cheap to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub state: BrokerState,
+    /// The log directories that are offline.
+    pub offline: Vec<String>,
+}
+
 /// A broker's numbers at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
@@ -193,6 +201,12 @@ impl Broker {
         }
     }
 
+    pub fn health(&self) -> Health {
+        let dirs = &self.parts.dirs;
+        let offline = dirs.paths().filter(|(dir, _)| !dirs.is_online(*dir)).map(|(_, path)| path.to_owned());
+        Health { state: self.state(), offline: offline.collect() }
+    }
+
     fn state(&self) -> BrokerState {
         match &self.life {
             Life::Created | Life::Ended => BrokerState::NotRunning,
@@ -261,8 +275,9 @@ impl Broker {
             matches!(partition.log().state(), LogState::Loading | LogState::Closing | LogState::Closed)
         };
         let is_up = matches!(self.life, Life::Logs(_) | Life::Running | Life::ClosingLogs(_) | Life::LeavingCluster);
+        let waiting = self.names.waiting().filter(|topic| self.parts.image.topic(*topic).is_some()).count();
         match is_up {
-            true => self.parts.partitions.iter().filter(moving).count() + self.names.waiting(),
+            true => self.parts.partitions.iter().filter(moving).count() + waiting,
             false => self.placed_here(),
         }
     }

@@ -59,9 +59,9 @@ impl Names {
         self.waiting.insert(name, topic);
     }
 
-    /// How many partitions wait for their name.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// The topics whose partitions wait for a name, one for each of these; some may be deleted by now.
+    pub fn waiting(&self) -> impl Iterator<Item = Uuid> {
+        self.waiting.values().copied()
     }
 
     pub fn are_free(&self) -> bool {

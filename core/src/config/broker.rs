@@ -2,7 +2,7 @@
 
 use super::dynamic::connection_overrides;
 use super::key::{Kind, Value};
-use super::listeners::{self, Listener, SecurityProtocol};
+use super::listeners::{self, Listener, METRICS_LISTENER, SecurityProtocol};
 use super::{ConfigError, Effect, Warning, suggest, table};
 use crate::ids::{NodeId, Uuid};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub struct BrokerConfig {
     /// Names of the controller's listeners, which clients are not told about.
     pub controller_listener_names: Vec<String>,
     pub inter_broker_listener_name: String,
+    /// Where metrics and health are served over HTTP.
+    pub metrics_listener: Option<Listener>,
     pub log_dirs: Vec<String>,
     /// The place among the log directories of the one that holds the metadata log.
     pub metadata_log_dir: usize,
@@ -254,6 +256,7 @@ impl Reader {
         let inter_broker_listener_name = self.inter_broker_listener_name(&advertised_listeners);
         let max_connections_per_ip_overrides = self.connection_overrides();
         let (log_dirs, metadata_log_dir) = self.log_dirs();
+        let metrics_listener = self.metrics_listener(&listeners);
         self.check_relations();
         let default_replication_factor = i16::try_from(self.int("default.replication.factor")).unwrap_or_else(|_| {
             self.refuse("default.replication.factor", "allowed is a number of 16 bits");
@@ -268,6 +271,7 @@ impl Reader {
             advertised_listeners,
             controller_listener_names,
             inter_broker_listener_name,
+            metrics_listener,
             log_dirs,
             metadata_log_dir,
             auto_create_topics_enable: self.boolean("auto.create.topics.enable"),
@@ -428,6 +432,17 @@ impl Reader {
             self.refuse(key, why);
             Vec::new()
         })
+    }
+
+    fn metrics_listener(&mut self, others: &[Listener]) -> Option<Listener> {
+        let text = self.text(METRICS_LISTENER)?;
+        match listeners::plain(METRICS_LISTENER, &text, others) {
+            Ok(listener) => Some(listener),
+            Err(why) => {
+                self.refuse(METRICS_LISTENER, why);
+                None
+            }
+        }
     }
 
     fn log_dirs(&mut self) -> (Vec<String>, usize) {

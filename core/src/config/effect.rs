@@ -82,6 +82,7 @@ const RULES: &[(&str, Effect)] = &[
     ("quota.window.*", QUOTAS),
     ("controller.quota.*", QUOTAS),
     ("metric.reporters", METRICS),
+    ("metrics.listener", Works),
     ("metrics.*", METRICS),
     ("kafka.metrics.*", METRICS),
     ("telemetry.max.bytes", NotYet("clients cannot push telemetry yet")),

@@ -6,6 +6,9 @@
 use super::ConfigError;
 use std::collections::BTreeMap;
 
+/// The config of the listener for metrics, and the name of that listener.
+pub const METRICS_LISTENER: &str = "metrics.listener";
+
 /// An address to listen on or to be reached at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -105,6 +108,17 @@ pub(super) fn read(
     listeners
 }
 
+/// Reads `host:port`, an address that is no Kafka listener and must not be one of `others`.
+pub(super) fn plain(name: &str, text: &str, others: &[Listener]) -> Result<Listener, String> {
+    let shape = || "allowed is host:port, with an IPv6 address in brackets".to_owned();
+    let (host, port) = split_address(text.trim()).map_err(|why| why.unwrap_or_else(shape))?;
+    let listener = Listener { name: name.to_owned(), protocol: SecurityProtocol::Plaintext, host, port };
+    match others.iter().find_map(|other| listener.clash(other, true)) {
+        Some(why) => Err(why),
+        None => Ok(listener),
+    }
+}
+
 impl Listener {
     fn clash(&self, other: &Listener, bound: bool) -> Option<String> {
         let both_families = self.is_ipv6() != other.is_ipv6() && !self.host.is_empty() && !other.host.is_empty();
@@ -125,17 +139,26 @@ impl Listener {
 fn split(item: &str) -> Result<(String, String, u16), String> {
     const SHAPE: &str = "allowed is NAME://host:port, with an IPv6 address in brackets";
     let (name, address) = item.split_once("://").ok_or(SHAPE)?;
-    let (host, port) = match address.strip_prefix('[') {
-        Some(rest) => rest.split_once("]:").ok_or(SHAPE)?,
-        None => address.rsplit_once(':').ok_or(SHAPE)?,
-    };
-    let good_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-%._:".contains(&byte);
     let good_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || !name.bytes().all(good_name) || !host.bytes().all(good_host) {
+    if name.is_empty() || !name.bytes().all(good_name) {
         return Err(SHAPE.to_owned());
     }
-    let port: u16 = port.parse().map_err(|_| format!("the port '{port}' is not a number from 0 to 65535"))?;
-    Ok((name.to_ascii_uppercase(), host.to_owned(), port))
+    let (host, port) = split_address(address).map_err(|why| why.unwrap_or_else(|| SHAPE.to_owned()))?;
+    Ok((name.to_ascii_uppercase(), host, port))
+}
+
+/// `host:port`. The error says why, unless it is no address at all.
+fn split_address(address: &str) -> Result<(String, u16), Option<String>> {
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:").ok_or(None)?,
+        None => address.rsplit_once(':').ok_or(None)?,
+    };
+    let good_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-%._:".contains(&byte);
+    if !host.bytes().all(good_host) {
+        return Err(None);
+    }
+    let port = port.parse().map_err(|_| Some(format!("the port '{port}' is not a number from 0 to 65535")))?;
+    Ok((host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -149,6 +172,23 @@ mod tests {
         assert_eq!(parts("inside://[::1]:0"), ("INSIDE".into(), "::1".into(), 0));
         assert_eq!(parts("A://::1:9092"), ("A".into(), "::1".into(), 9092));
         assert_eq!(parts("A://broker-1.example:65535"), ("A".into(), "broker-1.example".into(), 65535));
+    }
+
+    #[test]
+    fn an_address_for_metrics_is_host_and_port_and_no_listener_of_clients() {
+        let clients = vec![Listener {
+            name: "PLAINTEXT".into(),
+            protocol: SecurityProtocol::Plaintext,
+            host: "127.0.0.1".into(),
+            port: 9092,
+        }];
+        let read = |text| plain(METRICS_LISTENER, text, &clients).map(|found| (found.host, found.port));
+        assert_eq!(read("127.0.0.1:9644"), Ok(("127.0.0.1".into(), 9644)));
+        assert_eq!(read(" [::1]:0 "), Ok(("::1".into(), 0)));
+        assert_eq!(read(":9644"), Ok(("".into(), 9644)));
+        for text in ["9644", "127.0.0.1", "http://127.0.0.1:9644/metrics", "a b:1", "h:65536", "127.0.0.1:9092"] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use describe::{Described, DescribedSynonym, Source, describe_broker, describ
 pub use dynamic::ConnectionLimits;
 pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
-pub use listeners::{Listener, SecurityProtocol};
+pub use listeners::{Listener, METRICS_LISTENER, SecurityProtocol};
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
 
 /// What a start without a properties file and without overrides uses.

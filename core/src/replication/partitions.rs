@@ -49,10 +49,10 @@ impl Partitions {
 
     /// The log is gone.
     pub fn remove(&mut self, log: LogId) {
-        if let Some(place) = log.0.checked_sub(FIRST) {
-            if let Some(partition) = self.by_log[place as usize].take() {
-                self.gone.add(partition.counters());
-            }
+        if let Some(place) = log.0.checked_sub(FIRST)
+            && let Some(partition) = self.by_log[place as usize].take()
+        {
+            self.gone.add(partition.counters());
         }
     }
 

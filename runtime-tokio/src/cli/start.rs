@@ -48,7 +48,8 @@ impl Start {
         let server = Server::start(config).map_err(Failure::of)?;
         let mut out = io::stdout().lock();
         // Nobody may be reading; the broker serves all the same.
-        let _ = out.write_all(greeting(server.listeners(), &data).as_bytes()).and_then(|()| out.flush());
+        let _ =
+            out.write_all(greeting(server.listeners(), server.metrics(), &data).as_bytes()).and_then(|()| out.flush());
         drop(out);
         server.serve_until_signal().map_err(Failure::of)
     }
@@ -85,11 +86,15 @@ fn lines(errors: &[ConfigError]) -> String {
 }
 
 /// What is printed when the broker is ready. The first line is for programs: `READY`, then each listener as
-/// `NAME://host:port` with the port it got, in the order of the configuration.
-fn greeting(listeners: &[(String, SocketAddr)], data: &str) -> String {
+/// `NAME://host:port` with the port it got, in the order of the configuration, then `http://host:port` of
+/// `metrics.listener` where it is set.
+fn greeting(listeners: &[(String, SocketAddr)], metrics: Option<SocketAddr>, data: &str) -> String {
     let mut text = String::from("READY");
     for (name, address) in listeners {
         let _ = write!(text, " {name}://{address}");
+    }
+    if let Some(address) = metrics {
+        let _ = write!(text, " http://{address}");
     }
     let mut first = listeners[0].1;
     if first.ip().is_unspecified() {
@@ -174,8 +179,10 @@ mod tests {
             ("PLAINTEXT".to_string(), "0.0.0.0:9092".parse().unwrap()),
             ("V6".to_string(), "[::1]:9093".parse().unwrap()),
         ];
-        let text = greeting(&listeners, "./tidelog-data");
+        let text = greeting(&listeners, None, "./tidelog-data");
         assert_eq!(text.lines().next(), Some("READY PLAINTEXT://0.0.0.0:9092 V6://[::1]:9093"));
+        let with_metrics = greeting(&listeners[..1], Some("127.0.0.1:9644".parse().unwrap()), "./tidelog-data");
+        assert_eq!(with_metrics.lines().next(), Some("READY PLAINTEXT://0.0.0.0:9092 http://127.0.0.1:9644"));
         assert!(text.contains("kcat -b 127.0.0.1:9092 -t greetings -P"));
     }
 }

@@ -17,10 +17,12 @@ mod operations;
 pub use files::{Content, FileTable, OpenFile, Roots};
 pub use memory::Memory;
 
+use crate::metrics::times::{Reading, Times};
 use operations::{Context, len_of};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 use tidelog_core::io::{IoCommand, IoCompletion, IoDone, IoOp, IoOwner};
 use tidelog_core::wire::FileSlice;
 
@@ -71,6 +73,11 @@ pub trait Storage: Send + Sync + 'static {
 
     /// The bytes that wait to be written.
     fn queued_bytes(&self) -> usize;
+
+    /// How long syncs of files took; nothing where there is no device.
+    fn flushes(&self, _now: Instant) -> Reading {
+        Reading::default()
+    }
 }
 
 pub struct Disk {
@@ -107,7 +114,7 @@ impl Disk {
     pub fn new(roots: Roots, threads_max: usize, inline_max: usize) -> Self {
         assert!(threads_max > 0);
         Self {
-            context: Context { roots, files: FileTable::default() },
+            context: Context { roots, files: FileTable::default(), flushes: Mutex::new(Times::new(Instant::now())) },
             lanes: Mutex::default(),
             pool: Mutex::default(),
             work: Condvar::new(),
@@ -334,6 +341,10 @@ impl Storage for Arc<Disk> {
 
     fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    fn flushes(&self, now: Instant) -> Reading {
+        lock(&self.context.flushes).read(now)
     }
 }
 

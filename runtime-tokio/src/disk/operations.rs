@@ -3,13 +3,15 @@
 //! Every failure becomes an [`IoError`] whose text names the path and what was tried.
 
 use super::files::{FileTable, OpenFile, Roots};
+use crate::metrics::times::Times;
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tidelog_core::ids::FileId;
 use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoDone, IoError, IoErrorKind, IoOp};
 
@@ -20,6 +22,8 @@ const SLICES_MAX: usize = 1024;
 pub struct Context {
     pub roots: Roots,
     pub files: FileTable,
+    /// How long syncs of files took.
+    pub flushes: Mutex<Times>,
 }
 
 impl Context {
@@ -41,13 +45,21 @@ impl Context {
             }
             IoOp::Read { file, position, len } => self.read(file, position, len),
             IoOp::SetLen { file, len } => self.with(file, "set the length of", |open| unit(open.file.set_len(len))),
-            IoOp::Sync { file } => self.with(file, "sync", |open| unit(open.file.sync_data())),
+            IoOp::Sync { file } => self.sync(file),
             IoOp::Close { file } => {
                 self.files.remove(file);
                 Ok(IoDone::Unit)
             }
             IoOp::Volume { dir } => self.on(&DiskPath { dir, path: String::new() }, "measure the volume of", volume),
         }
+    }
+
+    fn sync(&self, file: FileId) -> Result<IoDone, IoError> {
+        let begin = Instant::now();
+        let result = self.with(file, "sync", |open| unit(open.file.sync_data()));
+        let end = Instant::now();
+        self.flushes.lock().expect("no panic holds this lock").record(end, end - begin);
+        result
     }
 
     /// Writes `pieces` one after the other from `position` on.

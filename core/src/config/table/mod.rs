@@ -14,7 +14,7 @@ mod security;
 mod topic;
 
 /// Names of a broker that Apache Kafka does not have.
-pub const OWN_BROKER_NAMES: &[&str] = &["acks.require.fsync", "cluster.id"];
+pub const OWN_BROKER_NAMES: &[&str] = &["acks.require.fsync", "cluster.id", "metrics.listener"];
 /// Names of a topic that Apache Kafka does not have.
 pub const OWN_TOPIC_NAMES: &[&str] = &["acks.require.fsync"];
 

@@ -44,6 +44,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     int("controller.quota.window.num", "11", "Samples kept for the quota of controller mutations.").from(1),
     int("controller.quota.window.size.seconds", "1", "Length of a sample of that quota.").from(1),
     class("client.quota.callback.class", NULL, "Class that decides client quotas."),
+    string("metrics.listener", NULL, "Address, as host:port, where /metrics (Prometheus) and /healthz are served over HTTP; nowhere where unset."),
     list("metric.reporters", "org.apache.kafka.common.metrics.JmxReporter", "Classes that report metrics.").cluster_wide(),
     int("metrics.num.samples", "2", "Samples a metric is computed from.").from(1),
     long("metrics.sample.window.ms", "30000", "Length of one sample of a metric.").from(1),
