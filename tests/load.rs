@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const IN_FLIGHT: usize = 5;
 const RECORDS_PER_BATCH: i32 = 10;
+const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 
 /// What one producer does to its own partition, over all lives of a broker.
 pub struct Writer {
@@ -60,6 +61,15 @@ impl Writer {
             }
             let Some(correlation_id) = sent.pop_front() else { return Ok(()) };
             let produced = client.receive_produce(correlation_id)?;
+            assert_ne!(
+                produced.error_code,
+                OUT_OF_ORDER_SEQUENCE_NUMBER,
+                "in partition {}: a batch that was acknowledged is gone, or one that came twice was taken twice; the \
+                 last acknowledged: {:?}, in flight from {:?}",
+                self.partition,
+                self.acknowledged.last_key_value(),
+                self.in_flight.front().map(|(producer, _)| producer)
+            );
             // A broker on its way down may refuse; what it acknowledges counts.
             if produced.error_code != 0 {
                 return Err(io::Error::other(format!("error {}", produced.error_code)));

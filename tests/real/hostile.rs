@@ -201,6 +201,8 @@ enum Fate {
     Answered,
     /// A Produce with acks=0.
     Silent,
+    /// It may wait for records, and what comes after it waits for it.
+    Held,
     Closed,
 }
 
@@ -212,6 +214,7 @@ fn fate(frame: &[u8]) -> Fate {
     match prepare(ConnId(0), 0, Bytes::copy_from_slice(body), &BatchLimits::default()) {
         Err(_) => Fate::Closed,
         Ok(CoreRequest { body: RequestBody::Produce(produce), .. }) if produce.acks == 0 => Fate::Silent,
+        Ok(CoreRequest { body: RequestBody::Fetch(fetch), .. }) if fetch.max_wait_ms > 0 => Fate::Held,
         Ok(_) => Fate::Answered,
     }
 }
@@ -222,12 +225,14 @@ fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
     let mut stream = TcpStream::connect(broker).expect("a connection: the broker listens");
     // Gone at once when it is dropped: a hundred thousand of these would use up the ports.
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("SO_LINGER");
-    let (mut burst, mut frames, mut answers, mut closes) = (Vec::new(), 0, 0, false);
-    while frames < BURST as u64 && !closes {
+    let (mut burst, mut frames, mut answers) = (Vec::new(), 0, 0);
+    let (mut closes, mut held) = (false, false);
+    while frames < BURST as u64 && !closes && !held {
         let frame = hostile_frame(valid, rng);
         match fate(&frame) {
             Fate::Answered => answers += 1,
             Fate::Silent => {}
+            Fate::Held => held = true,
             // Most of them are left out: every other frame would end its connection, and few come far.
             Fate::Closed if rng.random_ratio(4, 5) => continue,
             Fate::Closed => closes = true,
@@ -236,8 +241,8 @@ fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
         frames += 1;
     }
     let _ = stream.write_all(&burst);
-    // A request that waits for records, or a length that nothing follows: no reason to wait as long.
-    stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    // A length that nothing follows, or a request that waits for what the mutation made of it: no reason to.
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     let (mut answered, mut bytes, mut buffer) = (0, BytesMut::new(), vec![0; 64 << 10]);
     while closes || answered < answers {
         match stream.read(&mut buffer) {
