@@ -203,6 +203,8 @@ enum Fate {
     Silent,
     /// It may wait for records, and what comes after it waits for it.
     Held,
+    /// It makes topics, perhaps of a million partitions: that is work which was asked for, and not what is asked here.
+    Work,
     Closed,
 }
 
@@ -215,6 +217,8 @@ fn fate(frame: &[u8]) -> Fate {
         Err(_) => Fate::Closed,
         Ok(CoreRequest { body: RequestBody::Produce(produce), .. }) if produce.acks == 0 => Fate::Silent,
         Ok(CoreRequest { body: RequestBody::Fetch(fetch), .. }) if fetch.max_wait_ms > 0 => Fate::Held,
+        Ok(CoreRequest { body: RequestBody::CreateTopics(create), .. }) if !create.validate_only => Fate::Work,
+        Ok(CoreRequest { body: RequestBody::Metadata(asked), .. }) if asked.allow_auto_topic_creation => Fate::Work,
         Ok(_) => Fate::Answered,
     }
 }
@@ -233,6 +237,7 @@ fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
             Fate::Answered => answers += 1,
             Fate::Silent => {}
             Fate::Held => held = true,
+            Fate::Work => continue,
             // Most of them are left out: every other frame would end its connection, and few come far.
             Fate::Closed if rng.random_ratio(4, 5) => continue,
             Fate::Closed => closes = true,
