@@ -241,6 +241,7 @@ fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Durati
         .args(arguments)
         .env("MUTANT", mutant.to_string())
         .env("PROPTEST_CASES", "32")
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
