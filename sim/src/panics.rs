@@ -24,18 +24,6 @@ pub fn install(said: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
-/// From now on the process ends without a word once nobody reads what it prints any more, such as `head` or `less`.
-pub fn end_with_the_reader() {
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        let text = words(info.payload());
-        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
-            std::process::exit(0);
-        }
-        report(info);
-    }));
-}
-
 /// Whether the panics of this thread go unreported (they are counted, or expected).
 pub fn quiet(quiet: bool) {
     QUIET.set(quiet);

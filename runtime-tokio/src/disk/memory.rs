@@ -3,14 +3,14 @@
 //! Everything is carried out at once, in the order of the commands, by whichever thread hands them in. A file is held
 //! in pages that are made when they are first written, so that what is preallocated takes no room.
 
-use super::{Completions, Content, Storage, Task};
+use super::{Completions, Content, Storage, Task, lock};
 use bytes::Bytes;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use tidelog_core::ids::FileId;
 use tidelog_core::io::{DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp};
 use tidelog_core::wire::FileSlice;
@@ -346,10 +346,6 @@ fn parts(position: u64, len: u64) -> impl Iterator<Item = (u64, Range, Range)> {
         done += count;
         (count > 0).then_some((at / PAGE_BYTES, start as usize..(start + count) as usize, part))
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic holds this lock")
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ enum Command {
 type Done = Result<bool, String>;
 
 pub fn main() -> ExitCode {
-    tidelog_sim::panics::end_with_the_reader();
+    end_with_the_reader();
     let done = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
@@ -79,6 +79,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// From now on the process ends without a word once nobody reads what it prints any more, such as `head` or `less`.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(info);
+    }));
 }
 
 fn scenario(selected: &Selected) -> Done {
