@@ -81,6 +81,8 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
     Absent,
+    /// It is named in a list of all that there is.
+    Named,
     /// Old versions of Metadata tell no id.
     Topic {
         id: Option<TopicId>,
@@ -219,6 +221,13 @@ pub enum Fact {
     Cluster {
         node: u32,
         id: String,
+    },
+    /// How far the node says that its metadata log is.
+    Quorum {
+        node: u32,
+        epoch: i32,
+        high_watermark: i64,
+        log_end: i64,
     },
     /// A value goes to a topic of an administrator's: to any of this name, or to the one of this id.
     Entrusted {

@@ -1,5 +1,5 @@
 //! The metadata is what the administrators made of it: what was acknowledged is there after any crash, what was deleted
-//! does not come back, what was seen stays, and no id is given out twice.
+//! does not come back, what was seen stays, and no id is given out twice. The metadata log goes back for no crash.
 //!
 //! (The metadata row of the contract.) Each resource has one client that changes it, one change at a time. A change
 //! whose answer never came may have been made, may still be made as long as the process lives to which it was sent, or
@@ -16,6 +16,8 @@ pub struct Metadata {
     ids: BTreeMap<(u32, TopicId), String>,
     producer_ids: BTreeSet<(u32, i64)>,
     clusters: BTreeMap<u32, String>,
+    /// The greatest epoch and high watermark that each node has told.
+    quorums: BTreeMap<u32, (i32, i64)>,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl State {
             (State::Topic { id, partitions, configs }, Sight::Logs(count)) => {
                 (*count <= partitions).then_some(State::Topic { id, partitions, configs })
             }
+            (topic @ State::Topic { .. }, Sight::Named) => Some(topic),
             (State::Absent, Sight::Absent | Sight::Logs(0)) => Some(State::Absent),
             _ => None,
         }
@@ -252,6 +255,22 @@ impl Checker for Metadata {
                     false => violation(format!("node{node}: the cluster {first} is now {id}")),
                 }
             }
+            Fact::Quorum { node, epoch, high_watermark, log_end } => {
+                let (last_epoch, last_high_watermark) = self.quorums.entry(*node).or_default();
+                if epoch < last_epoch || high_watermark < last_high_watermark {
+                    let last = format!("epoch {last_epoch} and high watermark {last_high_watermark}");
+                    return violation(format!(
+                        "node{node}: the metadata log went from {last} back to {epoch} and {high_watermark}"
+                    ));
+                }
+                if log_end < high_watermark {
+                    return violation(format!(
+                        "node{node}: the metadata log ends at {log_end}, below its high watermark {high_watermark}"
+                    ));
+                }
+                (*last_epoch, *last_high_watermark) = (*epoch, *high_watermark);
+                Ok(())
+            }
             Fact::Restarted { node } => {
                 let of_node = self.resources.iter_mut().filter(|((of, _), _)| of == node);
                 of_node.for_each(|(_, resource)| resource.restart());
@@ -380,6 +399,26 @@ mod tests {
         assert!(run(vec![producer(0, 1), producer(0, 1)]).unwrap_err().contains("given out twice"));
         let cluster = |id: &str| Fact::Cluster { node: 0, id: id.into() };
         assert!(run(vec![cluster("a"), cluster("b")]).unwrap_err().contains("is now b"));
+    }
+
+    #[test]
+    fn a_metadata_log_that_went_back_is_found() {
+        let quorum = |node, epoch, high_watermark, log_end| Fact::Quorum { node, epoch, high_watermark, log_end };
+        let with = |last: Fact| run(vec![quorum(0, 2, 10, 12), RESTARTED, last]);
+        assert_eq!(with(quorum(0, 3, 10, 10)), Ok(()));
+        assert_eq!(with(quorum(1, 1, 5, 5)), Ok(()), "another node's");
+        assert!(with(quorum(0, 3, 9, 12)).unwrap_err().contains("back to 3 and 9"));
+        assert!(with(quorum(0, 1, 12, 12)).unwrap_err().contains("back to 1 and 12"));
+        assert!(with(quorum(0, 2, 12, 11)).unwrap_err().contains("ends at 11"));
+    }
+
+    #[test]
+    fn a_list_names_what_is_there() {
+        let made = || vec![changing(create()), changed(0)];
+        let with = |more: Vec<Fact>| run(made().into_iter().chain(more).collect());
+        assert_eq!(with(vec![described(Sight::Named)]), Ok(()));
+        assert!(with(vec![changing(Change::Delete), changed(0), described(Sight::Named)]).is_err());
+        assert!(run(vec![described(Sight::Named)]).is_err());
     }
 
     #[test]

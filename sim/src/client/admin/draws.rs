@@ -37,6 +37,8 @@ const BROKERS: &[(&str, &[&str])] = &[
     ("log.index.interval.bytes", &["0", "64", "4096"]),
     ("log.index.size.max.bytes", &["240", "10485760"]),
     ("log.segment.delete.delay.ms", &["0", "500", "60000"]),
+    ("max.connections", &["1000", "2147483647"]),
+    ("max.connections.per.ip", &["1000", "2147483647"]),
     ("message.max.bytes", &["1000000", "1048588"]),
 ];
 

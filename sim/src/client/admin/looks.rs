@@ -7,15 +7,17 @@ use crate::client::session::Answer;
 use crate::client::topics::topic_name;
 use crate::history::{Fact, Sight, TopicId};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData as QuorumPartition, TopicData as QuorumTopic};
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
-    MetadataRequest, MetadataResponse,
+    DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, ListConfigResourcesRequest,
+    ListConfigResourcesResponse, MetadataRequest, MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something to look at, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +32,22 @@ pub(super) enum Look {
     Logs,
     /// DescribeCluster
     Cluster,
+    /// DescribeQuorum
+    Quorum,
+    /// ListConfigResources: all topics and brokers.
+    Resources,
 }
 
 /// `DescribeConfigsResponse.ConfigSource`: a topic's own.
 const OF_TOPIC: i8 = 1;
 /// The same: what is set for all brokers.
 const OF_BROKERS: i8 = 3;
+
+/// `ConfigResource.Type`
+pub(super) const KIND_TOPIC: i8 = 2;
+pub(super) const KIND_BROKER: i8 = 4;
+
+const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// UNKNOWN_TOPIC_OR_PARTITION
 const UNKNOWN_TOPIC: i16 = 3;
@@ -74,6 +86,17 @@ impl Admin {
                 self.session.send(now, &request, tag, out);
             }
             Look::Cluster => self.session.send(now, &DescribeClusterRequest::default(), tag, out),
+            Look::Quorum => {
+                let topic = QuorumTopic::default()
+                    .with_topic_name(topic_name(METADATA_TOPIC))
+                    .with_partitions(vec![QuorumPartition::default().with_partition_index(0)]);
+                let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
+                self.session.send(now, &request, tag, out);
+            }
+            Look::Resources => {
+                let request = ListConfigResourcesRequest::default().with_resource_types(vec![KIND_TOPIC, KIND_BROKER]);
+                self.session.send(now, &request, tag, out);
+            }
         }
         self.asked = Some(Asked::Look(look));
     }
@@ -86,6 +109,8 @@ impl Admin {
             Look::Configs(resource) => self.configs_told(resource, answer, out),
             Look::Logs => self.logs_told(answer, out),
             Look::Cluster => self.cluster_told(answer, out),
+            Look::Quorum => self.quorum_told(answer, out),
+            Look::Resources => self.resources_told(answer, out),
         };
         if told.is_none() {
             self.next_at = now + RETRY_NS;
@@ -101,7 +126,7 @@ impl Admin {
                     let known = own.seen.filter(|_| own.unsure == 0).and_then(|seen| seen.id);
                     own.seen = Some(Seen { id: id.or(known), partitions: *partitions });
                 }
-                Sight::Configs(_) | Sight::Logs(_) => {}
+                Sight::Named | Sight::Configs(_) | Sight::Logs(_) => {}
             }
         }
         let (node, resource) = (self.setting.node, self.name(resource).to_owned());
@@ -210,6 +235,48 @@ impl Admin {
             out.misbehaved(format!("DescribeCluster: error {}, {brokers} brokers", response.error_code));
         }
         out.fact(Fact::Cluster { node: self.setting.node, id: response.cluster_id.to_string() });
+        Some(())
+    }
+
+    fn quorum_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<DescribeQuorumResponse>(out)?;
+        let partitions: Vec<_> = response.topics.iter().flat_map(|topic| &topic.partitions).collect();
+        let [partition] = partitions[..] else {
+            out.misbehaved(format!("DescribeQuorum: error {}, {} partitions", response.error_code, partitions.len()));
+            return Some(());
+        };
+        let [voter] = &partition.current_voters[..] else {
+            let voters = partition.current_voters.len();
+            out.misbehaved(format!("DescribeQuorum: error {}, {voters} voters", partition.error_code));
+            return Some(());
+        };
+        let node_id = self.setting.node as i32 + 1;
+        if (partition.leader_id.0, voter.replica_id.0) != (node_id, node_id) {
+            let (leader, voter) = (partition.leader_id.0, voter.replica_id.0);
+            out.misbehaved(format!("DescribeQuorum of broker {node_id}: {leader} leads and {voter} votes"));
+        }
+        out.fact(Fact::Quorum {
+            node: self.setting.node,
+            epoch: partition.leader_epoch,
+            high_watermark: partition.high_watermark,
+            log_end: voter.log_end_offset,
+        });
+        Some(())
+    }
+
+    fn resources_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+        let response = answer.decode::<ListConfigResourcesResponse>(out)?;
+        let listed = response.config_resources.iter();
+        let of_kind = |kind: i8| listed.clone().filter(move |it| it.resource_type == kind).map(|it| &*it.resource_name);
+        let (error, brokers) = (response.error_code, of_kind(KIND_BROKER).collect::<Vec<_>>());
+        if error != 0 || brokers != [(self.setting.node + 1).to_string()] {
+            out.misbehaved(format!("ListConfigResources: error {error}, the brokers {brokers:?}"));
+        }
+        let topics: BTreeSet<&str> = of_kind(KIND_TOPIC).collect();
+        for place in 0..self.own.len() {
+            let is_there = topics.contains(&*self.own[place].name);
+            self.describe(place, if is_there { Sight::Named } else { Sight::Absent }, out);
+        }
         Some(())
     }
 }

@@ -25,10 +25,10 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
     CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
 };
 use kafka_protocol::protocol::StrBytes;
-use looks::Look;
+use looks::{KIND_BROKER, KIND_TOPIC, Look};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,9 +179,11 @@ impl Admin {
                 self.look(now, Look::Configs(resource), out);
             }
             8 => {
-                let look = match self.stream.below(3) {
+                let look = match self.stream.below(5) {
                     0 => Look::Cluster,
                     1 => Look::Logs,
+                    2 => Look::Quorum,
+                    3 if self.lists_topics() => Look::Resources,
                     _ => Look::Partitions { limit: [1, 3, 2_000][self.stream.below(3) as usize] },
                 };
                 self.look(now, look, out);
@@ -273,6 +275,11 @@ impl Admin {
                 self.session.send(now, &request.with_validate_only(validate_only), tag, out);
             }
         }
+    }
+
+    /// KIP-1142: before it, ListConfigResources was for client metrics alone.
+    fn lists_topics(&self) -> bool {
+        self.session.version::<ListConfigResourcesRequest>().is_some_and(|version| version >= 1)
     }
 
     /// KIP-516
@@ -410,7 +417,7 @@ fn text(plain: &str) -> StrBytes {
 
 /// `ConfigResource.Type` of a topic, or of brokers.
 fn kind(name: &str) -> i8 {
-    if name.is_empty() { 4 } else { 2 }
+    if name.is_empty() { KIND_BROKER } else { KIND_TOPIC }
 }
 
 impl Client for Admin {

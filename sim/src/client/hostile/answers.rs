@@ -4,8 +4,10 @@ use super::attacks::Attack;
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeConfigsResponse, FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse,
-    OffsetForLeaderEpochResponse, ProduceResponse, ResponseHeader,
+    DescribeClientQuotasResponse, DescribeConfigsResponse, DescribeQuorumResponse,
+    DescribeUserScramCredentialsResponse, ElectLeadersResponse, FetchResponse, InitProducerIdResponse,
+    ListConfigResourcesResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
+    OffsetForLeaderEpochResponse, ProduceResponse, ResponseHeader, UpdateFeaturesResponse,
 };
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
@@ -83,6 +85,42 @@ pub fn read_answer(attack: &Attack, mut frame: Bytes) -> Result<Told, String> {
         37 => {
             let response: CreatePartitionsResponse = body(attack, &mut frame)?;
             told.codes.extend(response.results.iter().map(|result| result.error_code));
+        }
+        43 => {
+            let response: ElectLeadersResponse = body(attack, &mut frame)?;
+            told.codes.extend((response.error_code != 0).then_some(response.error_code));
+            let partitions = response.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
+            told.codes.extend(partitions.map(|partition| partition.error_code));
+        }
+        46 => {
+            let response: ListPartitionReassignmentsResponse = body(attack, &mut frame)?;
+            if !response.topics.is_empty() {
+                return Err(format!("{} topics move, and nobody asked for it", response.topics.len()));
+            }
+            told.codes.push(response.error_code);
+        }
+        48 => {
+            let response: DescribeClientQuotasResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
+        }
+        50 => {
+            let response: DescribeUserScramCredentialsResponse = body(attack, &mut frame)?;
+            told.codes.extend((response.error_code != 0).then_some(response.error_code));
+            told.codes.extend(response.results.iter().map(|user| user.error_code));
+        }
+        55 => {
+            let response: DescribeQuorumResponse = body(attack, &mut frame)?;
+            told.codes.extend((response.error_code != 0).then_some(response.error_code));
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            told.codes.extend(partitions.map(|partition| partition.error_code));
+        }
+        57 => {
+            let response: UpdateFeaturesResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
+        }
+        74 => {
+            let response: ListConfigResourcesResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
         }
         key => return Err(format!("nobody reads answers of key {key}")),
     }

@@ -68,8 +68,8 @@ impl Known {
 
 /// The topic in which it may write.
 const OWN_TOPIC: &str = "hostile";
-const NO_TOPIC: &str = "no-such-topic";
-const NONE: &[i16] = &[0];
+pub(super) const NO_TOPIC: &str = "no-such-topic";
+pub(super) const NONE: &[i16] = &[0];
 
 /// Makes the attacks of one volley.
 pub struct Attacks<'a> {
@@ -103,7 +103,7 @@ impl Attacks<'_> {
     }
 
     fn any(&mut self) -> Attack {
-        match self.stream.below(12) {
+        match self.stream.below(13) {
             0 | 1 => self.frame(),
             2..=4 => self.broken_batch(),
             5 => self.misled_produce(),
@@ -112,11 +112,18 @@ impl Attacks<'_> {
             8 => self.wrong_epoch(),
             9 => self.delete_records(),
             10 => self.admin(),
+            11 => self.operate(),
             _ => self.metadata(),
         }
     }
 
-    fn request<R: Request>(&mut self, name: &'static str, version: i16, request: &R, codes: &'static [i16]) -> Attack {
+    pub(super) fn request<R: Request>(
+        &mut self,
+        name: &'static str,
+        version: i16,
+        request: &R,
+        codes: &'static [i16],
+    ) -> Attack {
         *self.correlation_id += 1;
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -136,7 +143,7 @@ impl Attacks<'_> {
         }
     }
 
-    fn partition(&mut self) -> (String, i32) {
+    pub(super) fn partition(&mut self) -> (String, i32) {
         let topic = self.stream.pick(&self.setting.topics);
         (topic.name.clone(), self.stream.below(topic.partitions as u64) as i32)
     }
@@ -424,7 +431,7 @@ impl Attacks<'_> {
             }
             2 => {
                 // Votes and registrations are for the controllers' listener.
-                let key = *self.stream.pick(&[52_i16, 53, 55, 62, 63]);
+                let key = *self.stream.pick(&[52_i16, 53, 54, 62, 63]);
                 frame[..4].copy_from_slice(&[(key >> 8) as u8, key as u8, 0, 0]);
                 (attack.name, attack.expect) = ("frame: a controller's request", Expect::Closed);
             }

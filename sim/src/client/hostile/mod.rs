@@ -6,6 +6,7 @@
 mod answers;
 mod attacks;
 mod batches;
+mod operate;
 
 use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
 use crate::history::Fact;
