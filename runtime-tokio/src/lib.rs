@@ -16,7 +16,7 @@
 //! | [`transport`], [`tcp`] | what a connection needs of a socket, and the real ones |
 //! | [`disk`] | I/O commands, inline or in the pool |
 //! | [`metrics`] | `/metrics` and `/healthz` |
-//! | [`listeners`], [`data_dirs`], [`limits`], [`clock`] | what the process takes from the system |
+//! | [`listeners`], [`data_dirs`], [`limits`], [`clock`], `entropy` | what the process takes from the system |
 //! | [`client`] | producer, consumer and admin on real sockets |
 //! | [`cli`], [`logging`] | the command line |
 //! | [`dump`] | what stands in the files of a log directory, shown and judged |
@@ -53,6 +53,8 @@ pub mod data_dirs;
 pub mod dump;
 #[cfg(not(madsim))]
 pub mod embedded;
+#[cfg(not(madsim))]
+mod entropy;
 #[cfg(not(madsim))]
 pub mod limits;
 #[cfg(not(madsim))]

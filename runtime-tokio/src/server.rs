@@ -4,13 +4,13 @@ use crate::admission::{Limits, UnknownHost};
 use crate::data_dirs::{DataDirError, DataDirs};
 use crate::disk::{Disk, Memory, Roots, Storage};
 use crate::door::Machine;
+use crate::entropy;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
 use crate::metrics::http::{self, Subject};
 use crate::service::{Fatal, Service};
 use crate::tcp::TcpAcceptor;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl Ground {
 impl Server {
     /// Starts a broker; returns when it is ready and accepts connections.
     pub fn start(config: BrokerConfig) -> Result<Self, ServerError> {
-        let seed = seed().map_err(ServerError::Seed)?;
+        let seed = entropy::seed().map_err(ServerError::Seed)?;
         Self::start_machine(config, |config| Box::new(Broker::new(config, seed)))
     }
 
@@ -108,7 +108,7 @@ impl Server {
 
     /// The same as [`start`](Self::start), with the log directories in memory, which is no other server's meanwhile.
     pub fn start_in_memory(config: BrokerConfig, memory: Arc<Memory>) -> Result<Self, ServerError> {
-        let seed = seed().map_err(ServerError::Seed)?;
+        let seed = entropy::seed().map_err(ServerError::Seed)?;
         Self::start_on(config, Some(memory), |config| Box::new(Broker::new(config, seed)))
     }
 
@@ -289,12 +289,6 @@ fn worker_threads(config: &BrokerConfig) -> usize {
         Ok(threads) if set => threads.max(2),
         _ => std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 7) + 1),
     }
-}
-
-fn seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    Ok(seed)
 }
 
 /// The first that a host has, as Kafka takes it.

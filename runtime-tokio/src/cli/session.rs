@@ -3,12 +3,11 @@
 
 use super::{Failure, Outcome};
 use crate::client::Driver;
+use crate::entropy;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::future::Future;
-use std::io::Read;
 use std::time::Duration;
 use tidelog_core::client::admin::{self, Answer, Operation, Resource, Subject};
 use tidelog_core::client::config::Read as ReadConfig;
@@ -303,8 +302,6 @@ pub fn run(command: impl Future<Output = Outcome>) -> Outcome {
 }
 
 fn seed() -> Result<u64, Failure> {
-    let mut seed = [0; 8];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
-    read.map_err(|error| Failure::of(format!("cannot read /dev/urandom: {error}")))?;
+    let seed = entropy::seed().map_err(|error| Failure::of(format!("cannot read /dev/urandom: {error}")))?;
     Ok(u64::from_ne_bytes(seed))
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::connection::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 use bytes::Bytes;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream as Client};
 use std::sync::mpsc;
 use tidelog_core::ids::{FileId, LogDirId, LogId};

@@ -1,0 +1,11 @@
+//! What the core's randomness begins with: the one place that asks this machine for some.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+/// Bytes that nobody can guess.
+pub fn seed<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
+    let mut seed = [0; BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    Ok(seed)
+}
