@@ -6,6 +6,8 @@
 //! What only touches the page cache (a write, a read of what is cached) may be carried out by the very thread
 //! that ran the core, so that a produce that needs no sync never waits for another thread. What may wait for the
 //! device (a sync, a rename, a cold read) goes to the pool, whose threads are started when they are first needed.
+//! There records go before names ([`of_names`]): a topic of ten thousand partitions makes as many directories, and
+//! who produces meanwhile does not wait for them.
 //!
 //! The order of completions: a lane stays taken until the completions of what ran are in the inbox, so a
 //! thread that takes it over cannot overtake them.
@@ -101,11 +103,30 @@ struct Lane {
 
 #[derive(Default)]
 struct Pool {
-    tasks: VecDeque<Task>,
+    /// What records wait for, and whoever produces or fetches them.
+    records: VecDeque<Task>,
+    /// Lanes that begin with work [of names](of_names).
+    names: VecDeque<Task>,
+    /// How many threads are at `names`, and whether the last task that was taken is one of them.
+    naming: usize,
+    named_last: bool,
     threads: usize,
     idle: usize,
     stopping: bool,
     handles: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Pool {
+    /// The next task, and whether it is one of names. Records go first, and a thread is left to them; names go on all
+    /// the same, one after the other, while records keep coming.
+    fn next(&mut self, threads_max: usize) -> Option<(Task, bool)> {
+        let names_may = self.naming < (threads_max - 1).max(1);
+        let names_turn = self.records.is_empty() || (self.naming == 0 && !self.named_last);
+        let name = if names_may && names_turn { self.names.pop_front() } else { None };
+        self.named_last = name.is_some();
+        self.naming += usize::from(self.named_last);
+        name.or_else(|| self.records.pop_front()).map(|task| (task, self.named_last))
+    }
 }
 
 impl Disk {
@@ -143,7 +164,9 @@ impl Disk {
     /// The life of a pool thread.
     fn serve(&self, sink: &Arc<dyn Completions>) {
         let mut completions = Vec::new();
-        while let Some(task) = self.next_task() {
+        let mut of_names = false;
+        while let Some((task, next_of_names)) = self.next_task(of_names) {
+            of_names = next_of_names;
             match task {
                 Task::Read(command) => {
                     completions.push(IoCompletion { id: command.id, result: self.context.perform(command.op) });
@@ -164,11 +187,13 @@ impl Disk {
         }
     }
 
-    fn next_task(&self) -> Option<Task> {
+    /// `of_names`: whether the task that the calling thread has ended was one of names.
+    fn next_task(&self, of_names: bool) -> Option<(Task, bool)> {
         let mut pool = lock(&self.pool);
+        pool.naming -= usize::from(of_names);
         loop {
-            if let Some(task) = pool.tasks.pop_front() {
-                return Some(task);
+            if let Some(next) = pool.next(self.threads_max) {
+                return Some(next);
             }
             if pool.stopping {
                 return None;
@@ -316,9 +341,20 @@ impl Storage for Arc<Disk> {
     }
 
     fn run_in_pool(&self, task: Task, sink: &Arc<dyn Completions>) {
+        let names = match task {
+            Task::Read(_) => false,
+            Task::Lane(owner) => lock(&self.lanes)
+                .get(&owner)
+                .and_then(|lane| lane.queue.front())
+                .is_some_and(|first| of_names(&first.op)),
+        };
         let mut pool = lock(&self.pool);
-        pool.tasks.push_back(task);
-        if pool.idle >= pool.tasks.len() {
+        if names {
+            pool.names.push_back(task)
+        } else {
+            pool.records.push_back(task)
+        }
+        if pool.idle >= pool.records.len() + pool.names.len() {
             self.work.notify_one();
         } else if pool.threads < self.threads_max && !pool.stopping {
             pool.threads += 1;
@@ -346,6 +382,12 @@ impl Storage for Arc<Disk> {
     fn flushes(&self, now: Instant) -> Reading {
         lock(&self.context.flushes).read(now)
     }
+}
+
+/// Makes, renames or removes files and directories, for which nobody's records wait. What a log does to begin a new
+/// segment is not of these.
+fn of_names(op: &IoOp) -> bool {
+    matches!(op, IoOp::CreateDir { .. } | IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::RemoveDir { .. })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

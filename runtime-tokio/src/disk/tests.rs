@@ -229,3 +229,32 @@ fn a_full_disk_fails_the_writes_and_the_lane_goes_on() {
     assert_eq!(bench.completed.recv().unwrap().result, Ok(IoDone::Unit));
     assert_eq!(bench.disk.queued_bytes(), 0);
 }
+
+#[test]
+fn records_wait_for_few_names_and_names_go_on_while_records_come() {
+    const LANES: u32 = 20;
+    let mut bench = Bench::new();
+    let (sender, completed) = mpsc::channel();
+    let sink = Arc::new(Sink(Mutex::new(sender)));
+    bench.disk = Arc::new(Disk::new(Roots::new(vec![bench.path().to_owned()]), 1, 1));
+    bench.sink = sink.clone();
+    let mut commands: Vec<_> =
+        (0..LANES).map(|lane| bench.command(lane, IoOp::CreateDir { path: path(&format!("t-{lane}")) })).collect();
+    for lane in LANES..2 * LANES {
+        commands.push(bench.command(lane, IoOp::Sync { file: FileId(1) }));
+    }
+    // The one thread cannot deliver what it has done, and goes no further.
+    let held = lock(&sink.0);
+    bench.start(commands, false);
+    drop(held);
+    let order: Vec<bool> = (0..2 * LANES)
+        .map(|_| {
+            let IoOwner::Log(LogId(lane)) = completed.recv().unwrap().id.owner else { panic!() };
+            lane < LANES
+        })
+        .collect();
+    // Every other one.
+    for turn in order.chunks(2) {
+        assert!(turn.contains(&true) && turn.contains(&false), "{order:?}");
+    }
+}
