@@ -18,6 +18,12 @@ use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoDone, IoError, IoErrorKind,
 /// How many pieces one system call takes (Linux's `UIO_MAXIOV`).
 const SLICES_MAX: usize = 1024;
 
+/// How much one system call writes at most, and up to which multiple of it in the file. A file system that keeps large
+/// folios in the page cache (ext4, XFS) asks for one of the write's size, and one of a megabyte is rarely at hand: the
+/// kernel takes memory that was free for long, cold, and where a hypervisor had it back not even there. Measured on such
+/// a machine, writes of 64 to 512 KiB are twice to eight times as fast as those of 1 MiB.
+const WRITE_BYTES_MAX: usize = 256 << 10;
+
 /// The disk as the operations see it: where paths lie, which files are open.
 pub struct Context {
     pub roots: Roots,
@@ -222,8 +228,14 @@ fn write_all(file: &File, position: u64, pieces: &[&[u8]]) -> io::Result<IoDone>
     // Empty pieces first: a write of nothing would look like a disk that takes no more.
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
-        let few = rest.len().min(SLICES_MAX);
-        match rustix::io::pwritev(file, &rest[..few], position) {
+        let mut room = WRITE_BYTES_MAX - (position % WRITE_BYTES_MAX as u64) as usize;
+        let now = rest.iter().take(SLICES_MAX).map_while(|slice| {
+            let part = &slice[..slice.len().min(room)];
+            room -= part.len();
+            (!part.is_empty()).then(|| IoSlice::new(part))
+        });
+        let written = rustix::io::pwritev(file, &now.collect::<Vec<_>>(), position);
+        match written {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 position += written as u64;
