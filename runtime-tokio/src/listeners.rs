@@ -126,9 +126,10 @@ fn failure(listener: &Listener, address: SocketAddr, source: io::Error) -> Liste
 
 /// What the sockets of clients are set to.
 ///
-/// The send buffer is bounded even where nothing is configured (Kafka's 100 KiB): a client on the same machine then
-/// copies records while they are in the processor's cache, which makes fetching two to three times as fast as with
-/// the megabytes that the kernel would choose. The receive buffer is the kernel's choice unless one is configured.
+/// The send buffer is bounded even where nothing is configured: a client on the same machine then copies records while
+/// they are in the processor's cache, which makes fetching by ten connections twice as fast as with the megabytes that
+/// the kernel would choose. Kafka's 100 KiB are too few for one connection alone, which waits for each refill: with 256
+/// it is half again as fast. The receive buffer is the kernel's choice unless one is configured.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
     send_buffer_bytes: Option<usize>,
@@ -138,10 +139,9 @@ pub struct SocketOptions {
 impl SocketOptions {
     pub fn of(config: &BrokerConfig) -> Self {
         // -1 leaves it to the kernel.
-        let receive = usize::try_from(config.socket_receive_buffer_bytes).ok();
         Self {
             send_buffer_bytes: usize::try_from(config.socket_send_buffer_bytes).ok(),
-            receive_buffer_bytes: receive.filter(|_| config.properties.contains_key("socket.receive.buffer.bytes")),
+            receive_buffer_bytes: usize::try_from(config.socket_receive_buffer_bytes).ok(),
         }
     }
 
