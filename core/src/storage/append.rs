@@ -5,8 +5,8 @@
 //! appends, and a lone append waits for nothing but its own.
 //!
 //! **Rolling.** The commands of a roll go down the lane in an order that makes a crash between any two harmless: the
-//! old file is synced and its indexes are made stable before the new file exists. So a log file that has a successor
-//! is complete and indexed, whatever the recovery point says.
+//! old file is synced and its indexes are made stable before the new file exists, which is made only once all of that
+//! has succeeded. So a log file that has a successor is there, complete and indexed, whatever the recovery point says.
 
 use super::log::{Log, LogState, Pending};
 use super::producer_state::{AppendOrigin, ProducerBatch, ProducerError, Verdict};
@@ -262,6 +262,7 @@ impl Log {
         self.segments[active].seal();
         self.write_indexes(active, out);
         self.write_snapshot(out);
+        self.lane.gate();
         self.add_segment(self.log_end, now, out);
         self.forget_indexes();
     }

@@ -1,7 +1,8 @@
 //! The log of one partition, as a state machine over I/O commands.
 //!
 //! All commands of a log go down one lane, which a world carries out in order: hence an append is issued at once and
-//! never waits for what was issued before it, and a completion says that everything before it is done as well.
+//! does not wait for what was issued before it, and a completion says that everything before it is done as well. Only a
+//! new segment waits until all before it has succeeded.
 //!
 //! Four offsets say how far the log has come, each at or behind the one before:
 //! `log_end_offset` (assigned, writes issued), `written_offset` (visible to reads), `synced_offset` (survives a
@@ -11,6 +12,7 @@
 
 use super::checkpoints;
 use super::indexes::IndexLoad;
+use super::lane::Lane;
 use super::leader_epochs::{EpochEnd, LeaderEpochs};
 use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
@@ -22,7 +24,7 @@ use super::settings::LogSettings;
 use super::tail::Tail;
 use super::timestamps::TimestampedOffset;
 use crate::ids::{FileId, LeaderEpoch, LogDirId, LogId, Offset, Uuid};
-use crate::io::{Chunks, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
+use crate::io::{Chunks, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::time::{Mono, Now};
@@ -129,8 +131,8 @@ pub(super) enum Pending {
 }
 
 /// See the [module's](super) documentation. The order of calls: [`create`](Self::create) or [`load`](Self::load);
-/// every completion of its [`IoOwner::Log`] to [`handle_io`](Self::handle_io); [`tick`](Self::tick) at
-/// [`deadline`](Self::deadline). Appends and reads are for an [`LogState::Open`] log.
+/// every completion of its [`IoOwner::Log`](crate::io::IoOwner::Log) to [`handle_io`](Self::handle_io);
+/// [`tick`](Self::tick) at [`deadline`](Self::deadline). Appends and reads are for an [`LogState::Open`] log.
 #[derive(Debug)]
 pub struct Log {
     pub(super) id: LogId,
@@ -140,12 +142,8 @@ pub struct Log {
     pub(super) state: LogState,
     /// The directory's name now; another than the place's once the log is deleted.
     dir_name: String,
-    next_seq: u64,
     next_file: u32,
-    /// Commands in flight, in the order of the lane.
-    lane: VecDeque<(u64, Pending)>,
-    /// Reads in flight, which may complete in any order.
-    reads: Vec<(u64, Pending)>,
+    pub(super) lane: Lane<Pending>,
     /// By base offset; the last is the active one. Never empty while open.
     pub(super) segments: Vec<Segment>,
     pub(super) log_start: Offset,
@@ -191,10 +189,8 @@ impl Log {
             settings,
             plants,
             state: LogState::Loading,
-            next_seq: 0,
             next_file: 0,
-            lane: VecDeque::new(),
-            reads: Vec::new(),
+            lane: Lane::new(id),
             segments: Vec::new(),
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
@@ -421,7 +417,7 @@ impl Log {
 
     /// Takes the completion of a command of this log.
     pub fn handle_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox, events: &mut Vec<LogEvent>) {
-        let pending = self.take_pending(completion.id);
+        let pending = self.lane.complete(completion.id);
         match self.state {
             LogState::Offline(_) | LogState::Closed | LogState::Deleted => return,
             LogState::Deleting => {
@@ -438,6 +434,7 @@ impl Log {
                     }
                     _ => {}
                 }
+                self.lane.go_on(out);
                 return;
             }
             LogState::Loading | LogState::Open | LogState::Closing => {}
@@ -448,6 +445,7 @@ impl Log {
             self.close_after_load = false;
             self.close(out);
         }
+        self.lane.go_on(out);
     }
 
     fn complete(
@@ -563,6 +561,7 @@ impl Log {
     fn go_offline(&mut self, reason: String, events: &mut Vec<LogEvent>) {
         self.answer_all(&reason, events);
         self.loader = None;
+        self.lane.drop_held();
         self.index_loads.clear();
         self.leaving.clear();
         self.removals.clear();
@@ -574,6 +573,7 @@ impl Log {
     /// Asserts the invariants.
     pub fn verify(&self) {
         self.producers.verify();
+        self.lane.verify();
         if !self.is_open() {
             return;
         }
@@ -640,24 +640,7 @@ impl Log {
     }
 
     pub(super) fn issue(&mut self, pending: Pending, op: IoOp, out: &mut Outbox) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let queue_read = matches!(op, IoOp::Read { .. });
-        out.io(IoId { owner: IoOwner::Log(self.id), seq }, op);
-        if queue_read {
-            self.reads.push((seq, pending));
-        } else {
-            self.lane.push_back((seq, pending));
-        }
-    }
-
-    fn take_pending(&mut self, id: IoId) -> Pending {
-        assert_eq!(id.owner, IoOwner::Log(self.id), "a completion of another owner");
-        if self.lane.front().is_some_and(|(seq, _)| *seq == id.seq) {
-            return self.lane.pop_front().expect("there is a front").1;
-        }
-        let read = self.reads.iter().position(|(seq, _)| *seq == id.seq);
-        self.reads.swap_remove(read.expect("a lane completes in its order")).1
+        self.lane.issue(pending, op, out);
     }
 
     pub(super) fn replace(&mut self, file: &str, content: Bytes, out: &mut Outbox) {

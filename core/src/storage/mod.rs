@@ -15,6 +15,7 @@
 mod append;
 pub mod checkpoints;
 mod indexes;
+mod lane;
 pub mod leader_epochs;
 mod log;
 pub mod log_dirs;

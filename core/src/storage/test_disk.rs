@@ -50,6 +50,8 @@ pub struct TestDisk {
     pub fail_rename: Option<String>,
     /// Loading this file fails.
     pub fail_load: Option<String>,
+    /// Opening this file fails.
+    pub fail_open: Option<String>,
     pub syncs: usize,
 }
 
@@ -182,6 +184,14 @@ impl TestDisk {
                 self.change_names(parent(&path.path), Entry::Link(path.path.clone(), self.inodes.len() - 1));
                 self.sync_dir(parent(&path.path));
                 Ok(IoDone::Unit)
+            }
+            IoOp::Open { path, .. } if self.fail_open.as_ref() == Some(&path.path) => {
+                Err(failed("the device has failed"))
+            }
+            IoOp::Write { file, .. } | IoOp::SetLen { file, .. } | IoOp::Sync { file } | IoOp::Close { file }
+                if self.fail_open.is_some() && !self.open.contains_key(&file) =>
+            {
+                Err(failed("the file is not open"))
             }
             IoOp::Open { file, path, create } => {
                 if !self.seen.0.contains_key(&path.path) {

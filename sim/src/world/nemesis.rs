@@ -252,5 +252,8 @@ impl World {
         for client in 0..self.clients.len() {
             self.step_client(client, ClientInput::Healed);
         }
+        if self.clients.is_empty() {
+            self.advance_phase();
+        }
     }
 }

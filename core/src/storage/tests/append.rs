@@ -128,3 +128,27 @@ fn jitter_spreads_the_rolls_of_many_logs_and_makes_none_later() {
     assert!(distinct.len() > 16, "{ages:?}");
     assert_eq!(age_at_roll(7), Some(ages[7]), "a log keeps to its own");
 }
+
+#[test]
+fn a_segment_is_begun_once_all_before_it_is_there() {
+    // Seed 301036: the first segment could not be created, and the one after it began the log.
+    let names = |world: &World| world.disk.names().iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let second = |world: &World| {
+        let base = world.log.segments[1].base;
+        format!("{NAME}/{}", names::segment_file(base, names::FileKind::Log))
+    };
+    let first = |kind| format!("{NAME}/{}", names::segment_file(Offset::ZERO, kind));
+    for failing in [first(names::FileKind::Log), first(names::FileKind::OffsetIndex), "syncs".into(), "none".into()] {
+        let mut world = World::new(small_segments());
+        world.disk.fail_open = Some(failing.clone());
+        world.disk.fail_syncs = failing == "syncs";
+        while world.log.segment_count() == 1 {
+            world.append(&batch(&[1], 100)).unwrap();
+        }
+        world.append(&batch(&[1], 100)).unwrap();
+        let second = second(&world);
+        world.run();
+        assert_eq!(names(&world).contains(&second), failing == "none", "{failing}: {:?}", names(&world));
+        assert_eq!(world.log.is_open(), failing == "none");
+    }
+}
