@@ -326,7 +326,7 @@ impl Drop for Broker {
     }
 }
 
-/// The binary under test: `TIDELOG_BIN`, or the one of this build's profile, built now so that it is never stale.
+/// The binary under test: `TIDELOG_BIN`, or the one that cargo builds along with the tests (`under_test.rs`).
 pub fn tidelog_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -336,19 +336,10 @@ pub fn tidelog_binary() -> &'static Path {
         // target/<profile>/deps/<test> or target/<profile>/<binary>
         let this = std::env::current_exe().expect("the path of this program");
         let profile_dir =
-            this.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).expect("a directory of the profile").to_owned();
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let mut build = Command::new(cargo);
-        build
-            .args(["build", "--quiet", "--package", "tidelog", "--bin", "tidelog", "--target-dir"])
-            .arg(profile_dir.parent().expect("the target directory"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile_dir.ends_with("release") {
-            build.arg("--release");
-        }
-        let status = build.status().unwrap_or_else(|error| panic!("{build:?}: {error}"));
-        assert!(status.success(), "{build:?}: {status}");
-        profile_dir.join("tidelog")
+            this.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).expect("a directory of the profile");
+        let binary = profile_dir.join("tidelog-under-test");
+        assert!(binary.exists(), "{} is missing: `cargo build --package tidelog-tests --bins`", binary.display());
+        binary
     })
 }
 

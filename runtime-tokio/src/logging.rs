@@ -1,7 +1,10 @@
 //! The operator's log: one line an event, on standard error, coloured only where a person reads it.
 
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged where neither `--log-level` nor `RUST_LOG` says otherwise.
 pub const DEFAULT: &str = "info";
@@ -26,18 +29,18 @@ pub fn start(level: Option<&str>, environment: Option<&str>) -> Result<(), LogLe
     };
     let filter = parse(text).map_err(|why| LogLevelError { source_name, text: text.to_owned(), why })?;
     let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    let _ = subscriber.try_init();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
     Ok(())
 }
 
-fn parse(text: &str) -> Result<EnvFilter, String> {
+fn parse(text: &str) -> Result<Targets, String> {
     // The filter takes a lone unknown word for a module's name, and would then log nothing at all.
     let known = ["off", "error", "warn", "info", "debug", "trace"];
-    if let Some(word) = text.split(',').find(|word| !word.contains(['=', ':', '[', '_']) && !known.contains(word)) {
+    if let Some(word) = text.split(',').find(|word| !word.contains(['=', ':', '_']) && !known.contains(word)) {
         return Err(format!("{word:?} is not a level"));
     }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
+    text.parse::<Targets>().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

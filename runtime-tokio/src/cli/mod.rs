@@ -36,6 +36,7 @@ const EXIT_USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "tidelog",
+    bin_name = "tidelog",
     version,
     after_help = "\
 Examples:
