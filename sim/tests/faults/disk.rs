@@ -261,7 +261,7 @@ fn names_that_were_not_synced_may_be_gone_after_a_power_cut_with_no_record_missi
         names += t.disk(0).losses().names;
         assert_eq!(count(&t.ends_well()), 600);
     }
-    assert!(names > 10, "{names}");
+    assert!(names > 0, "a power cut takes names that nobody made stable");
 }
 
 #[test]
