@@ -19,6 +19,8 @@ pub struct Timestamps {
     /// Damaged partitions, and when they were repaired; damage of a time index never is.
     damaged: BTreeMap<PartitionKey, Option<u64>>,
     blurred: BTreeSet<PartitionKey>,
+    /// When a node had its latest process.
+    restarted: BTreeMap<u32, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +82,7 @@ impl Checker for Timestamps {
                 let of_node = self.damaged.iter_mut().filter(|(partition, _)| partition.node == *node);
                 of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
             }
+            Fact::Restarted { node } => drop(self.restarted.insert(*node, entry.at)),
             Fact::CacheLost { node } => {
                 let rules = &self.rules;
                 let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
@@ -93,7 +96,7 @@ impl Checker for Timestamps {
 
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation> {
         for answer in &self.answers {
-            let Answer { partition, asked, start, offset, timestamp, .. } = *answer;
+            let Answer { partition, asked, asked_at, start, offset, timestamp } = *answer;
             let empty = FinalLog::default();
             let log = finals.get(&partition).unwrap_or(&empty);
             let known_end = self.known_end(answer);
@@ -115,10 +118,11 @@ impl Checker for Timestamps {
                         earlier.map(|record| format!("from {wanted} on: {offset}, and {} is before", record.offset))
                     }
                 }
-                // The newest of all may not have been readable yet, and then Kafka knows of none; or it stood before
-                // the log's start, in a segment that is still there.
+                // The newest of all may not have been readable yet, and then Kafka knows of none, nor anybody once its
+                // process has ended; or it stood before the log's start, in a segment that is still there.
                 (Asked::MaxTimestamp, None) => {
-                    (there().count() > 0 && log.start == 0 && start == 0 && known_end >= log.end())
+                    let is_same_process = self.restarted.get(&partition.node).is_none_or(|at| *at < asked_at);
+                    (is_same_process && there().count() > 0 && log.start == 0 && start == 0 && known_end >= log.end())
                         .then(|| "no newest record, and there are some".into())
                 }
                 (Asked::MaxTimestamp, Some(record)) => {
@@ -174,6 +178,21 @@ mod tests {
     fn none_where_there_is_one_is_found() {
         assert!(run(Asked::Timestamp(1_003), -1, -1).unwrap_err().contains("and 0 is"));
         assert!(run(Asked::MaxTimestamp, -1, -1).is_err());
+    }
+
+    #[test]
+    fn a_newest_that_was_not_readable_may_be_gone_with_its_process() {
+        let log = [record(0, 5)];
+        let run = |between: Vec<Fact>, after: Vec<Fact>| {
+            let mut facts = vec![fetched(P, 1, &log)];
+            facts.extend(between);
+            facts.extend([sent(9, P, 8..9), listed(Asked::MaxTimestamp, -1, -1)]);
+            facts.extend(after);
+            judge(Timestamps::new(&rules()), facts, &[(P, &log)])
+        };
+        let restarted = |node| vec![Fact::Restarted { node }];
+        assert_eq!(run(vec![], restarted(0)), Ok(()));
+        assert!(run(vec![], restarted(1)).is_err() && run(restarted(0), vec![]).is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::history::{Entry, Fact, PartitionKey, ReadRecord};
 use crate::network::NetworkOptions;
 use crate::scenario::{ClientPlan, Fault, Profile, Role, Scenario};
 use crate::trace::Trace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidelog_core::plant::Plants;
 
 const MS: u64 = 1_000_000;
@@ -45,6 +45,8 @@ pub struct Ending {
     pub logs: BTreeMap<PartitionKey, Vec<ReadRecord>>,
     /// What the brokers told their operators: the node, and the text.
     pub said: Vec<(usize, String)>,
+    /// Where the brokers have been.
+    pub probes: BTreeSet<&'static str>,
 }
 
 impl Script {
@@ -225,7 +227,7 @@ impl Script {
 
     /// How many batches a node has acknowledged.
     pub fn acknowledged(&self, node: u32) -> usize {
-        let mut of_node = std::collections::BTreeSet::new();
+        let mut of_node = BTreeSet::new();
         let mut count = 0;
         for entry in self.facts() {
             match &entry.fact {
@@ -283,7 +285,8 @@ impl Script {
         }
         let logs = self.world.finals.into_iter().map(|(partition, log)| (partition, log.records)).collect();
         let said = self.world.record.map(|record| record.said).unwrap_or_default();
-        Ending { violation: self.world.violation, logs, said }
+        let probes = self.world.outbox.probes.reached().map(|(probe, _)| probe.name()).collect();
+        Ending { violation: self.world.violation, logs, said, probes }
     }
 
     /// The same, where nothing may be wrong.

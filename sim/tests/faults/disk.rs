@@ -1,6 +1,7 @@
 //! Disks that are slow, fail, fill up, and lose what was not synced.
 
 use std::collections::BTreeMap;
+use tidelog_core::probe::Probe;
 use tidelog_sim::disk::Losses;
 use tidelog_sim::history::{PartitionKey, ReadRecord};
 use tidelog_sim::random::Ratio;
@@ -219,6 +220,28 @@ fn a_disk_that_lies_about_its_syncs_costs_records_and_the_broker_tells_that_its_
         noticed += usize::from(ending.violation.is_some());
     }
     assert!(told >= 10 && noticed >= 10, "told {told}, noticed {noticed}");
+}
+
+#[test]
+fn what_lies_behind_a_hole_that_a_lying_disk_left_goes_with_it() {
+    let mut dropped = 0;
+    for seed in 0..20 {
+        let mut t = Script::with(seed, |scenario| {
+            scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
+            scenario.disk.sync_lie = Ratio::ALWAYS;
+        });
+        t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
+        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+        t.cut_power(0);
+        t.on_disk(0, |disk| disk.sync_lie = Ratio::NEVER);
+        let ending = t.ends();
+        dropped += usize::from(ending.probes.contains(Probe::RecoverySegmentsDropped.name()));
+        for log in ending.logs.values() {
+            let offsets: Vec<i64> = log.iter().map(|record| record.offset).collect();
+            assert_eq!(offsets, (0..offsets.len() as i64).collect::<Vec<_>>(), "a log has no hole");
+        }
+    }
+    assert!(dropped > 0, "segments behind a hole are removed");
 }
 
 #[test]
