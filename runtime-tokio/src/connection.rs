@@ -26,6 +26,7 @@ use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
 use tidelog_core::wire::{ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestError, ResponseBody, encode_response};
+use tokio::task::yield_now;
 use tokio::time::Sleep;
 
 /// Requests of a connection that are not answered, or whose answers are not out.
@@ -227,8 +228,11 @@ impl<S: Socket> Connection<S> {
             }
         };
         let end = self.finished();
-        if end.is_none() && !self.has_frame_to_submit() {
-            self.wait(blocked, timer).await?;
+        match end {
+            Some(_) => {}
+            // Others first: each of what is left may be work.
+            None if self.has_frame_to_submit() => yield_now().await,
+            None => self.wait(blocked, timer).await?,
         }
         Ok(end)
     }
