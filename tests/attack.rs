@@ -6,6 +6,7 @@ use bytes::Bytes;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,9 +96,15 @@ impl Bystander {
 }
 
 /// From now on this thread, and those it starts, get only the processor time that nobody else wants: attackers that
-/// compute beside the broker stand for attackers on machines of their own.
+/// compute beside the broker stand for attackers on machines of their own. A low priority alone would not do: who has it
+/// keeps a processor for milliseconds before somebody who wakes up gets it.
 fn give_way() {
     rustix::process::setpriority_process(None, 19).expect("a thread may always lower its priority");
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
+    if !idle.is_ok_and(|status| status.success()) {
+        println!("chrt is not at hand: attackers hold up others now and then");
+    }
 }
 
 struct SetOnDrop<'a>(&'a AtomicBool);
