@@ -156,7 +156,7 @@ impl Broker {
                         if let Some(partition) = self.parts.partitions.get_mut(log)
                             && partition.dir() == dir
                         {
-                            partition.take_offline(&reason, &mut events);
+                            partition.take_offline(&reason, out, &mut events);
                         }
                         self.partition_events(now, log, events, out);
                     }

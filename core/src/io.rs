@@ -104,6 +104,9 @@ pub struct Outbox {
     pub probes: Probes,
     /// Rare things to do; only a simulation has any.
     pub dice: Dice,
+    /// Bytes of writes that the core holds back until what was written before them is there. Never taken out: a world
+    /// counts them with those that it has queued itself.
+    pub held_bytes: u64,
 }
 
 impl Outbox {

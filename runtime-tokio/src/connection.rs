@@ -253,7 +253,7 @@ impl<S: Socket> Connection<S> {
                 }
             }
             () = self.link.filled() => {}
-            () = self.shared.budget.changed(self.shared.door.disk().queued_bytes()), if wants && !read => {}
+            () = self.shared.budget.changed(self.shared.door.queued_bytes()), if wants && !read => {}
             () = timer.as_mut() => {
                 // Bytes that moved since it was set did not move it: a timer is touched seldom that way.
                 let expiry = self.expiry();
@@ -413,7 +413,7 @@ impl<S: Socket> Connection<S> {
 
     /// Whether the budget lets this connection read on.
     fn may_hold_more(&mut self) -> bool {
-        let spent = self.overdraft.is_none() && self.shared.budget.is_spent(self.shared.door.disk().queued_bytes());
+        let spent = self.overdraft.is_none() && self.shared.budget.is_spent(self.shared.door.queued_bytes());
         self.reader.hold_at_most(if spent { FLOOR_BYTES } else { usize::MAX });
         if !spent || (self.held < FLOOR_BYTES && self.reader.fits_in(FLOOR_BYTES)) {
             return true;

@@ -101,6 +101,8 @@ pub struct Door {
     /// Never contended: whoever set `Inbox::busy` has it.
     core: Mutex<Core>,
     disk: Box<dyn Storage>,
+    /// Bytes of writes that the core holds back.
+    held_bytes: AtomicU64,
     clock: Clock,
     life: watch::Sender<Life>,
     /// What the core said last of how many connections there may be; nothing as long as it is what the file says.
@@ -141,6 +143,7 @@ impl Door {
                 busy: 0,
             }),
             disk,
+            held_bytes: AtomicU64::new(0),
             clock,
             life: watch::Sender::new(Life::Starting),
             limits: watch::Sender::new(None),
@@ -160,6 +163,11 @@ impl Door {
 
     pub fn disk(&self) -> &dyn Storage {
         &*self.disk
+    }
+
+    /// Bytes that wait to be written to log files, here or in the core.
+    pub fn queued_bytes(&self) -> usize {
+        self.disk.queued_bytes().saturating_add(self.held_bytes.load(Ordering::Relaxed) as usize)
     }
 
     pub fn submit(self: &Arc<Self>, message: Message) {
@@ -281,6 +289,7 @@ impl Door {
         }
         core.batch = batch;
         self.disk.enqueue(&mut core.commands, runnable);
+        self.held_bytes.store(core.outbox.held_bytes, Ordering::Relaxed);
         self.arm(core.machine.deadline());
         core.busy += self.clock.now_mono().0.saturating_sub(now.mono.0);
     }

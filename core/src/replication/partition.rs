@@ -438,9 +438,9 @@ impl Partition {
     }
 
     /// The directory of this log is offline, whoever found out.
-    pub fn take_offline(&mut self, reason: &str, events: &mut Vec<PartitionEvent>) {
+    pub fn take_offline(&mut self, reason: &str, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
         let mut log_events = Vec::new();
-        self.log.take_offline(reason, &mut log_events);
+        self.log.take_offline(reason, out, &mut log_events);
         for event in log_events {
             match event {
                 LogEvent::ReadDone { token, outcome } => {

@@ -15,7 +15,8 @@ pub(super) struct Lane<P> {
     in_flight: VecDeque<(u64, P)>,
     /// Reads in flight, which may complete in any order.
     reads: Vec<(u64, P)>,
-    /// Begins with a gate where there is anything, and then something is in flight.
+    /// Begins with a gate where there is anything, and then something is in flight. What it writes is counted in
+    /// [`Outbox::held_bytes`].
     held: VecDeque<Held<P>>,
 }
 
@@ -45,6 +46,7 @@ impl<P> Lane<P> {
             let seq = self.send(op, out);
             self.in_flight.push_back((seq, pending));
         } else {
+            out.held_bytes += written_bytes(&op);
             self.held.push_back(Held::Command(pending, op));
         }
     }
@@ -79,6 +81,7 @@ impl<P> Lane<P> {
         while self.in_flight.is_empty() && self.held.pop_front().is_some() {
             while let Some(Held::Command(..)) = self.held.front() {
                 if let Some(Held::Command(pending, op)) = self.held.pop_front() {
+                    out.held_bytes -= written_bytes(&op);
                     let seq = self.send(op, out);
                     self.in_flight.push_back((seq, pending));
                 }
@@ -87,8 +90,12 @@ impl<P> Lane<P> {
     }
 
     /// Forgets what is held back.
-    pub fn drop_held(&mut self) {
-        self.held.clear();
+    pub fn drop_held(&mut self, out: &mut Outbox) {
+        for held in self.held.drain(..) {
+            if let Held::Command(_, op) = held {
+                out.held_bytes -= written_bytes(&op);
+            }
+        }
     }
 
     /// Asserts the invariants.
@@ -98,18 +105,27 @@ impl<P> Lane<P> {
     }
 }
 
+fn written_bytes(op: &IoOp) -> u64 {
+    match op {
+        IoOp::Write { chunks, .. } => chunks.iter().map(|chunk| chunk.len() as u64).sum(),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::LogDirId;
+    use crate::ids::{FileId, LogDirId};
     use crate::io::{DiskPath, Output};
+    use bytes::Bytes;
+    use smallvec::smallvec;
 
     fn sync() -> IoOp {
         IoOp::SyncDir { path: DiskPath { dir: LogDirId(0), path: String::new() } }
     }
 
     fn read() -> IoOp {
-        IoOp::Read { file: crate::ids::FileId(1), position: 0, len: 1 }
+        IoOp::Read { file: FileId(1), position: 0, len: 1 }
     }
 
     /// The numbers of what went out.
@@ -163,9 +179,32 @@ mod tests {
         lane.gate();
         lane.issue("b", sync(), &mut out);
         assert_eq!(lane.complete(id(0)), "a");
-        lane.drop_held();
+        lane.drop_held(&mut out);
         lane.go_on(&mut out);
         assert_eq!(sent(&mut out), [0]);
         lane.verify();
+    }
+
+    #[test]
+    fn bytes_are_counted_as_long_as_they_are_held_back() {
+        let write = |len| IoOp::Write {
+            file: FileId(1),
+            position: 0,
+            chunks: smallvec![Bytes::from(vec![0; len]), Bytes::from_static(b"x")],
+        };
+        let (mut lane, mut out) = (Lane::new(LogId(7)), Outbox::default());
+        lane.issue("a", write(10), &mut out);
+        assert_eq!(out.held_bytes, 0);
+        lane.gate();
+        lane.issue("b", write(20), &mut out);
+        lane.issue("c", sync(), &mut out);
+        lane.gate();
+        lane.issue("d", write(30), &mut out);
+        assert_eq!(out.held_bytes, 21 + 31);
+        lane.complete(id(0));
+        lane.go_on(&mut out);
+        assert_eq!(out.held_bytes, 31);
+        lane.drop_held(&mut out);
+        assert_eq!(out.held_bytes, 0);
     }
 }

@@ -542,9 +542,9 @@ impl Log {
     }
 
     /// The log directory is offline, whoever found out: nothing more is written or trusted here.
-    pub fn take_offline(&mut self, reason: &str, events: &mut Vec<LogEvent>) {
+    pub fn take_offline(&mut self, reason: &str, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         if !matches!(self.state, LogState::Offline(_) | LogState::Closed | LogState::Deleting | LogState::Deleted) {
-            self.go_offline(reason.to_owned(), events);
+            self.go_offline(reason.to_owned(), out, events);
         }
     }
 
@@ -555,13 +555,13 @@ impl Log {
         out.probe(Probe::LogOffline);
         let reason = format!("{}: {reason}", self.place.name);
         out.event(Level::Error, PART, format!("the log goes offline: {reason}"));
-        self.go_offline(reason, events);
+        self.go_offline(reason, out, events);
     }
 
-    fn go_offline(&mut self, reason: String, events: &mut Vec<LogEvent>) {
+    fn go_offline(&mut self, reason: String, out: &mut Outbox, events: &mut Vec<LogEvent>) {
         self.answer_all(&reason, events);
         self.loader = None;
-        self.lane.drop_held();
+        self.lane.drop_held(out);
         self.index_loads.clear();
         self.leaving.clear();
         self.removals.clear();

@@ -63,7 +63,7 @@ impl Subject {
                 around: &around,
                 flushes: &shared.door.disk().flushes(now),
                 budget: (shared.budget.held(), shared.budget.limit()),
-                queued_bytes: shared.door.disk().queued_bytes(),
+                queued_bytes: shared.door.queued_bytes(),
             };
             world::write(&world, &mut text);
             process::write(&mut text);

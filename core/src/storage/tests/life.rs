@@ -100,12 +100,12 @@ fn a_log_whose_directory_went_offline_gives_up_and_a_closed_one_does_not_care() 
     world.take_out();
     assert!(world.log.deadline().is_some());
 
-    world.log.take_offline("its disk is gone", &mut world.events);
+    world.log.take_offline("its disk is gone", &mut world.out, &mut world.events);
     let reason = "its disk is gone".to_string();
     let outcome = ReadOutcome::Failed(reason.clone());
     assert_eq!(world.events, [LogEvent::ReadDone { token: 1, outcome }, LogEvent::Failed(reason.clone())]);
     assert_eq!(world.log.state(), &LogState::Offline(reason));
-    world.log.take_offline("it is said again", &mut world.events);
+    world.log.take_offline("it is said again", &mut world.out, &mut world.events);
     world.run();
     assert_eq!((world.events.len(), world.log.deadline()), (2, None));
     world.pass(600_000);
@@ -117,7 +117,7 @@ fn a_log_whose_directory_went_offline_gives_up_and_a_closed_one_does_not_care() 
     world.take_out();
     world.run();
     world.events.clear();
-    world.log.take_offline("its disk is gone", &mut world.events);
+    world.log.take_offline("its disk is gone", &mut world.out, &mut world.events);
     assert_eq!((world.events.len(), world.log.state()), (0, &LogState::Closed));
 }
 
