@@ -47,7 +47,6 @@ probes! {
     RecoveryBatchCut "recovery.batch.cut"
     RecoveryBatchDamaged "recovery.batch.damaged"
     RecoveryZeros "recovery.zeros"
-    RecoverySegmentsDropped "recovery.segments.dropped"
     RecoverySnapshotStray "recovery.producer.snapshot.past.the.end"
     RecoveryIndexRebuilt "recovery.index.rebuilt"
     RetentionBySize "retention.by.size"

@@ -641,7 +641,8 @@ impl Log {
         let mut touched = !hints.clean || cut_at.is_some();
         if let Some((slot, len)) = cut_at {
             while self.segments.len() > slot + 1 {
-                out.probe(Probe::RecoverySegmentsDropped);
+                let base = self.segments[self.segments.len() - 1].base;
+                self.warn(out, format!("segment {base} is removed: it lies behind the end of the log"));
                 self.remove_segment(self.segments.len() - 1, out);
                 let dir = self.path("");
                 self.issue(Pending::Step, IoOp::SyncDir { path: dir }, out);

@@ -45,8 +45,6 @@ pub struct Ending {
     pub logs: BTreeMap<PartitionKey, Vec<ReadRecord>>,
     /// What the brokers told their operators: the node, and the text.
     pub said: Vec<(usize, String)>,
-    /// Where the brokers have been.
-    pub probes: BTreeSet<&'static str>,
 }
 
 impl Script {
@@ -285,8 +283,7 @@ impl Script {
         }
         let logs = self.world.finals.into_iter().map(|(partition, log)| (partition, log.records)).collect();
         let said = self.world.record.map(|record| record.said).unwrap_or_default();
-        let probes = self.world.outbox.probes.reached().map(|(probe, _)| probe.name()).collect();
-        Ending { violation: self.world.violation, logs, said, probes }
+        Ending { violation: self.world.violation, logs, said }
     }
 
     /// The same, where nothing may be wrong.
