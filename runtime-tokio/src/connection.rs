@@ -12,6 +12,7 @@ use crate::door::{Door, Link, Message, Outgoing, is_answered};
 use crate::frames::FrameReader;
 use crate::metrics::requests::Handled;
 use crate::metrics::{Counters, ListenerCounters};
+use crate::remarks::Remarks;
 use crate::sender::{Sender, Unreadable};
 use crate::transport::Socket;
 use std::collections::VecDeque;
@@ -62,6 +63,8 @@ pub struct Shared {
     /// `connections.max.idle.ms`; `None`: for ever.
     pub idle_max: Option<Duration>,
     pub counters: Counters,
+    /// What the log says of clients that broke the protocol.
+    pub closed: Arc<Remarks>,
 }
 
 /// Why a connection ended.
@@ -134,7 +137,7 @@ pub async fn serve<S: Socket>(socket: S, peer: SocketAddr, listener: u16, link: 
         _ if matches!(end, End::Disk(_)) => {
             tracing::error!(%peer, conn = link.conn.0, "connection closed, its answer cannot be given: {end}");
         }
-        true => tracing::info!(%peer, conn = link.conn.0, "connection closed: {end}"),
+        true => shared.closed.tell(|| tracing::info!(%peer, conn = link.conn.0, "connection closed: {end}")),
         false => tracing::debug!(%peer, conn = link.conn.0, "connection closed: {end}"),
     }
 }

@@ -39,6 +39,7 @@ pub mod disk;
 pub mod door;
 pub mod frames;
 pub mod metrics;
+pub mod remarks;
 pub mod sender;
 pub mod service;
 pub mod transport;

@@ -10,6 +10,7 @@ use crate::connection::{self, Shared};
 use crate::disk::Storage;
 use crate::door::{Door, Life, Link, Machine, Message};
 use crate::metrics::Counters;
+use crate::remarks::Remarks;
 use crate::transport::Listener;
 use std::io;
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ impl Service {
             request_bytes_max: config.socket_request_max_bytes,
             idle_max: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
             counters: Counters::new(config.listeners.iter().map(|listener| listener.name.clone())),
+            closed: Remarks::new("connections closed for what their clients sent"),
         });
         let connections = Arc::new(Connections::new(limits));
         tokio::spawn(follow_limits(shared.door.limits(), connections.clone()));
@@ -117,6 +119,7 @@ async fn follow_limits(mut limits: watch::Receiver<Option<ConnectionLimits>>, co
 }
 
 async fn accept(listener: impl Listener, place: u16, connections: Arc<Connections>, shared: Arc<Shared>) {
+    let refused = Remarks::new("connections refused");
     loop {
         let accepted = tokio::select! {
             biased;
@@ -136,7 +139,7 @@ async fn accept(listener: impl Listener, place: u16, connections: Arc<Connection
         let admitted = tokio::select! {
             biased;
             () = connections.refused() => return,
-            admitted = admit(&connections, peer) => admitted,
+            admitted = admit(&connections, &refused, peer) => admitted,
         };
         let counters = &shared.counters.listeners[usize::from(place)];
         let Some(admitted) = admitted else {
@@ -157,13 +160,15 @@ async fn accept(listener: impl Listener, place: u16, connections: Arc<Connection
 
 /// Gives `peer` its place. Like Kafka's acceptor, it waits while the broker is full, and turns away who is one too
 /// many from an address.
-async fn admit(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Admitted> {
+async fn admit(connections: &Arc<Connections>, refused: &Arc<Remarks>, peer: SocketAddr) -> Option<Admitted> {
     loop {
         match connections.admit(peer.ip()) {
             Ok(admitted) => return Some(admitted),
             Err(Refusal::Full) => connections.slot().await,
             Err(Refusal::TooManyFromThere(count)) => {
-                tracing::info!(%peer, "connection refused: from there come {count} already, as many as max.connections.per.ip and its overrides allow");
+                refused.tell(|| {
+                    tracing::info!(%peer, "connection refused: from there come {count} already, as many as max.connections.per.ip and its overrides allow");
+                });
                 return None;
             }
         }
