@@ -73,21 +73,26 @@ impl Subject {
 
     /// Why this broker should not be sent clients, if it should not.
     async fn illness(&self) -> Option<String> {
-        let life = self.service.shared().door.life().borrow().clone();
-        match life {
-            Life::Fatal(text) => return Some(format!("the broker has failed: {text}")),
-            Life::Stopped => return Some("the broker has stopped".to_owned()),
-            Life::Starting | Life::Ready => {}
+        let life = self.service.shared().door.life();
+        let end = || match &*life.borrow() {
+            Life::Fatal(text) => Some(format!("the broker has failed: {text}")),
+            Life::Stopped => Some("the broker has stopped".to_owned()),
+            Life::Starting | Life::Ready => None,
+        };
+        if let Some(text) = end() {
+            return Some(text);
         }
         let health = match answered(self.service.shared().door.look(|machine, _| machine.health())).await {
             Ok(health) => health,
             Err(text) => return Some(text),
         };
         let Some(Health { state, offline }) = health else {
-            return (life == Life::Starting).then(|| "the broker is starting".to_owned());
+            return (*life.borrow() == Life::Starting).then(|| "the broker is starting".to_owned());
         };
         match state {
-            BrokerState::NotRunning | BrokerState::Starting => Some("the broker is starting".to_owned()),
+            // Kafka's number for both ends of a life, and the second one may have come since this began to look.
+            BrokerState::NotRunning => end().or_else(|| Some("the broker is starting".to_owned())),
+            BrokerState::Starting => Some("the broker is starting".to_owned()),
             BrokerState::Recovery => Some("the broker is starting: it loads its logs".to_owned()),
             BrokerState::PendingControlledShutdown | BrokerState::ShuttingDown => {
                 Some("the broker is stopping".to_owned())
