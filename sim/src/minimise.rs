@@ -25,8 +25,9 @@ pub struct Shrunk {
     pub runs: u32,
 }
 
-/// Shrinks a scenario, in about the time of `runs_max` runs of all of it: the smaller it gets, the more are tried. None
-/// if it does not fail at all. `tell` hears of each step that was taken: what it was, and the events that are left.
+/// Shrinks a scenario, in about the time of `runs_max` runs of all of it, or twice that where it does not go well: the
+/// smaller it gets, the more are tried. None if it does not fail at all. `tell` hears of each step that was taken: what
+/// it was, and the events that are left.
 pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut dyn FnMut(&str, u64)) -> Option<Shrunk> {
     let outcome = attempt(scenario, plants);
     let fingerprint = outcome.violation?.fingerprint();
@@ -35,6 +36,7 @@ pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut d
         events: outcome.events,
         fingerprint,
         plants,
+        is_busy: false,
         runs: 1,
         spent: 0,
         spent_max: u64::from(runs_max) * outcome.events,
@@ -57,6 +59,8 @@ struct Shrinker<'a> {
     events: u64,
     fingerprint: String,
     plants: Plants,
+    /// Guesses have logs with [`BUSY_LOG`].
+    is_busy: bool,
     runs: u32,
     /// Events of all candidates so far.
     spent: u64,
@@ -73,11 +77,30 @@ const LUCK: u64 = 8;
 /// What it takes to build a world, as events that could run meanwhile.
 const EVENTS_TO_START: u64 = 50;
 
+/// How many times fewer events are enough not to begin once more.
+const WELL_SHRUNK: u64 = 10;
+
 /// How many times its events a candidate may have, in percent, that has less in it.
 const SIMPLER: u64 = 105;
 
 impl Shrinker<'_> {
     fn shrink(&mut self) {
+        let start = (self.best.clone(), self.events, self.fingerprint.clone());
+        let events_wanted = start.1 / WELL_SHRUNK;
+        self.descend();
+        if self.events > events_wanted {
+            // There is only down, and the way down may end early. Another first step is another way.
+            let reached = (self.best.clone(), self.events, self.fingerprint.clone());
+            (self.best, self.events, self.fingerprint) = start;
+            (self.is_busy, self.spent) = (true, 0);
+            self.descend();
+            if self.events >= reached.1 {
+                (self.best, self.events, self.fingerprint) = reached;
+            }
+        }
+    }
+
+    fn descend(&mut self) {
         self.bold();
         // First what takes whole parts away, until nothing more goes: every run after it is cheaper.
         self.again_and_again(&|shrinker| {
@@ -144,6 +167,9 @@ impl Shrinker<'_> {
                     guess["faults"] = faults.clone().into();
                     for path in paths(&guess, &|value| among > 0 && is_ratio(value)) {
                         *at_mut(&mut guess, &path).expect("it was just there") = json!({"of": 1, "among": among});
+                    }
+                    for topic in guess["topics"].as_array_mut().into_iter().flatten().filter(|_| self.is_busy) {
+                        BUSY_LOG.iter().for_each(|(name, least)| topic["configs"][*name] = (*least).into());
                     }
                     guesses.push((guess, fingerprint.clone()));
                 }
@@ -256,6 +282,13 @@ impl Shrinker<'_> {
 
     /// What happens seldom, often: then less has to happen before it does.
     fn sooner(&mut self) {
+        for topic in 0..self.best["topics"].as_array().map_or(0, Vec::len) {
+            for (name, least) in BUSY_LOG {
+                let mut candidate = self.best.clone();
+                candidate["topics"][topic]["configs"][name] = least.into();
+                self.take(candidate, 90, "with a busier log");
+            }
+        }
         for path in paths(&self.best, &is_ratio) {
             for among in [2, 5, 20, 100] {
                 let mut candidate = self.best.clone();
@@ -276,7 +309,8 @@ impl Shrinker<'_> {
         loop {
             let mut candidate = self.best.clone();
             for path in paths(&self.best, &Value::is_number) {
-                if ["batches", "fault_ns", "at_ns"].contains(&path.last().map_or("", String::as_str)) {
+                let name = path.last().map_or("", String::as_str);
+                if MUCH.contains(&name) || name == "at_ns" {
                     let number = at_mut(&mut candidate, &path).expect("it was just there");
                     *number = (number.as_u64().unwrap_or(0) / 2).max(1).into();
                 }
@@ -287,7 +321,7 @@ impl Shrinker<'_> {
         }
         for path in paths(&self.best, &Value::is_number) {
             let name = path.last().map_or("", String::as_str);
-            while ["batches", "fault_ns"].contains(&name) {
+            while MUCH.contains(&name) {
                 let mut candidate = self.best.clone();
                 let Some(number) = at_mut(&mut candidate, &path) else { break };
                 *number = (number.as_u64().unwrap_or(0) / 2).into();
@@ -425,6 +459,13 @@ impl Shrinker<'_> {
         }
     }
 }
+
+/// The numbers that say how much a scenario does.
+const MUCH: [&str; 4] = ["batches", "records", "operations", "fault_ns"];
+
+/// A topic's configuration with which a log does the most for its records: an index entry for each batch, and a new
+/// segment as soon as may be.
+const BUSY_LOG: [(&str, &str); 2] = [("index.interval.bytes", "0"), ("internal.segment.bytes", "1024")];
 
 /// What shrinks in its own way.
 const KEPT: [&str; 5] = ["seed", "nodes", "topics", "clients", "faults"];
