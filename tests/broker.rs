@@ -254,19 +254,26 @@ impl Broker {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until it has printed so many lines with all of `words`, which may come a moment after an answer did.
-    pub fn log_lines(&self, count: usize, words: &[&str]) -> Vec<String> {
+    /// Waits until `find` finds something in what it has printed, which may come a moment after an answer did.
+    pub fn wait_for_log<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             let text = self.log_text();
-            let found = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
-            let found: Vec<String> = found.map(str::to_owned).collect();
-            if found.len() >= count {
+            if let Some(found) = find(&text) {
                 return found;
             }
-            assert!(begin.elapsed() < PATIENCE, "no {count} lines with {words:?} in:\n{}", tail(&text));
+            assert!(begin.elapsed() < PATIENCE, "no {what} in:\n{}", tail(&text));
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until it has printed so many lines with all of `words`.
+    pub fn log_lines(&self, count: usize, words: &[&str]) -> Vec<String> {
+        self.wait_for_log(&format!("{count} lines with {words:?}"), |text| {
+            let found = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+            let found: Vec<String> = found.map(str::to_owned).collect();
+            (found.len() >= count).then_some(found)
+        })
     }
 
     /// Where `metrics.listener` listens.

@@ -36,7 +36,6 @@ pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut d
         events: outcome.events,
         fingerprint,
         plants,
-        is_busy: false,
         runs: 1,
         spent: 0,
         spent_max: u64::from(runs_max) * outcome.events,
@@ -59,8 +58,6 @@ struct Shrinker<'a> {
     events: u64,
     fingerprint: String,
     plants: Plants,
-    /// Guesses have logs with [`BUSY_LOG`].
-    is_busy: bool,
     runs: u32,
     /// Events of all candidates so far.
     spent: u64,
@@ -87,21 +84,22 @@ impl Shrinker<'_> {
     fn shrink(&mut self) {
         let start = (self.best.clone(), self.events, self.fingerprint.clone());
         let events_wanted = start.1 / WELL_SHRUNK;
-        self.descend();
+        self.descend(false);
         if self.events > events_wanted {
             // There is only down, and the way down may end early. Another first step is another way.
             let reached = (self.best.clone(), self.events, self.fingerprint.clone());
             (self.best, self.events, self.fingerprint) = start;
-            (self.is_busy, self.spent) = (true, 0);
-            self.descend();
+            self.spent = 0;
+            self.descend(true);
             if self.events >= reached.1 {
                 (self.best, self.events, self.fingerprint) = reached;
             }
         }
     }
 
-    fn descend(&mut self) {
-        self.bold();
+    /// As far down as it goes, or the runs do, from guesses whose logs are busy ([`BUSY_LOG`]) or as they were.
+    fn descend(&mut self, is_busy: bool) {
+        self.bold(is_busy);
         // First what takes whole parts away, until nothing more goes: every run after it is cheaper.
         self.again_and_again(&|shrinker| {
             shrinker.numbers("fault_ns");
@@ -134,8 +132,8 @@ impl Shrinker<'_> {
     /// A guess at what it takes: one producer, perhaps somebody else, on one node, with one partition, with none of the
     /// dealt faults, one, or all, where what happens seldom happens often. Most bugs need no more, and step by step the
     /// way to there is long: the luck that they need is another one at every step.
-    fn bold(&mut self) {
-        let guesses = self.guesses();
+    fn bold(&mut self, is_busy: bool) {
+        let guesses = self.guesses(is_busy);
         for seed in 0..4 * LUCK {
             for (guess, fingerprint) in &guesses {
                 if self.spent > self.spent_max / 3 {
@@ -150,7 +148,7 @@ impl Shrinker<'_> {
     }
 
     /// The simplest first, each with the fingerprint that it would have.
-    fn guesses(&self) -> Vec<(Value, String)> {
+    fn guesses(&self, is_busy: bool) -> Vec<(Value, String)> {
         let mut guesses = Vec::new();
         for node in 0..self.best["nodes"].as_u64().unwrap_or(1) {
             if self.fingerprint.contains("node") && !self.fingerprint.contains(&format!("node{node}/")) {
@@ -168,7 +166,7 @@ impl Shrinker<'_> {
                     for path in paths(&guess, &|value| among > 0 && is_ratio(value)) {
                         *at_mut(&mut guess, &path).expect("it was just there") = json!({"of": 1, "among": among});
                     }
-                    for topic in guess["topics"].as_array_mut().into_iter().flatten().filter(|_| self.is_busy) {
+                    for topic in guess["topics"].as_array_mut().into_iter().flatten().filter(|_| is_busy) {
                         BUSY_LOG.iter().for_each(|(name, least)| topic["configs"][*name] = (*least).into());
                     }
                     guesses.push((guess, fingerprint.clone()));

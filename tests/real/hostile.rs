@@ -19,7 +19,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::ids::ConnId;
@@ -274,20 +274,15 @@ fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
 /// How many closed connections the log tells of, one by one with the words `why` or in numbers of many; waits until there
 /// are `wanted`.
 fn closed_in_log(broker: &Broker, why: &str, wanted: u64) -> u64 {
-    let begin = Instant::now();
-    loop {
-        let text = broker.log_text();
-        let closed = |line: &str| match line.split_once(" more connections closed") {
-            Some((before, _)) => before.rsplit(' ').next()?.parse().ok(),
-            None => line.contains(why).then_some(1),
-        };
+    let closed = |line: &str| match line.split_once(" more connections closed") {
+        Some((before, _)) => before.rsplit(' ').next()?.parse().ok(),
+        None => line.contains(why).then_some(1),
+    };
+    broker.log_lines(1, &[why]);
+    broker.wait_for_log(&format!("{wanted} closed connections"), |text| {
         let count: u64 = text.lines().filter_map(closed).sum();
-        if count >= wanted || begin.elapsed() > PATIENCE {
-            assert!(text.lines().filter(|line| line.contains(why)).count() > 0, "{text}");
-            return count;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
+        (count >= wanted).then_some(count)
+    })
 }
 
 #[test]

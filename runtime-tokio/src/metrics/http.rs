@@ -90,9 +90,10 @@ impl Subject {
             return (*life.borrow() == Life::Starting).then(|| "the broker is starting".to_owned());
         };
         match state {
-            // Kafka's number for both ends of a life, and the second one may have come since this began to look.
-            BrokerState::NotRunning => end().or_else(|| Some("the broker is starting".to_owned())),
-            BrokerState::Starting => Some("the broker is starting".to_owned()),
+            // `NotRunning` is both ends of a life, and the second one may have come since this began to look.
+            BrokerState::NotRunning | BrokerState::Starting => {
+                end().or_else(|| Some("the broker is starting".to_owned()))
+            }
             BrokerState::Recovery => Some("the broker is starting: it loads its logs".to_owned()),
             BrokerState::PendingControlledShutdown | BrokerState::ShuttingDown => {
                 Some("the broker is stopping".to_owned())
