@@ -17,8 +17,6 @@ mod json;
 pub mod messages;
 mod reader;
 mod records;
-#[cfg(test)]
-mod tests;
 pub mod varint;
 pub mod versions;
 mod writer;

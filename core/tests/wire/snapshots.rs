@@ -2,8 +2,9 @@
 
 use super::sample::{Draw, sample};
 use super::{bodies, versions};
-use crate::wire::{Reader, ResponseBody, decode_response, encode_response, versions::served};
 use std::fmt::Write;
+use tidelog_core::wire::versions::served;
+use tidelog_core::wire::{Reader, ResponseBody, decode_response, encode_response};
 
 #[test]
 fn the_bytes_of_each_response_version_stay_as_they_are() {

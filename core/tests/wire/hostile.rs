@@ -3,12 +3,10 @@
 //! The stated bound: `DECODED_MULTIPLE` times the frame plus `DECODED_FLOOR`. It is measured by an allocator that
 //! counts, which needs `unsafe` and so lives outside of the core.
 
-#[path = "../src/wire/tests/sample.rs"]
-mod sample;
-
+use super::sample::schema::{Message, OPEN};
+use super::sample::{Count, Draw, Width, put_uvarint, sample};
+use super::{bodies, versions};
 use bytes::Bytes;
-use sample::schema::{Message, OPEN, parse};
-use sample::{Count, Draw, Width, put_uvarint};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -74,16 +72,10 @@ fn drop_later<T>(decoded: T) {
 
 /// Every live version of every request and response.
 fn all() -> Vec<(Message, ApiKey, i16)> {
-    let texts: &[(&str, &str, &str)] = &include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
-    let mut all = vec![];
-    for &(_, file, text) in texts {
-        let message = parse(file, text);
-        if let (Some((first, last)), "request" | "response") = (message.versions, message.kind.as_str()) {
-            let key = ApiKey::from_code(message.key.unwrap()).unwrap();
-            all.extend((first..=last).map(|version| (message.clone(), key, version)));
-        }
-    }
-    all
+    let both = ["request", "response"].into_iter().flat_map(bodies);
+    let each =
+        |(key, message): (ApiKey, Message)| versions(&message).map(move |version| (message.clone(), key, version));
+    both.flat_map(each).collect()
 }
 
 /// The message with another number in the place of that count.
@@ -103,7 +95,7 @@ fn a_count_or_length_beyond_the_frame_is_refused_in_every_version_without_memory
     let mut places = 0;
     for (message, key, version) in all() {
         for seed in 0..3 {
-            let drawn = sample::sample(&message, version, &mut Draw::random(seed), true);
+            let drawn = sample(&message, version, &mut Draw::random(seed), true);
             for &count in &drawn.counts {
                 for number in [0x7fff_ffff, 0x00ff_ffff, 0xffff_ffff, 0xffff_fffe, 0x8000_0000] {
                     let hostile = with_count(&drawn.bytes, count, number);
@@ -127,7 +119,7 @@ fn a_count_or_length_beyond_the_frame_is_refused_in_every_version_without_memory
 #[test]
 fn a_message_cut_off_anywhere_is_refused() {
     for (message, key, version) in all() {
-        let drawn = sample::sample(&message, version, &mut Draw::random(7), false);
+        let drawn = sample(&message, version, &mut Draw::random(7), false);
         let bytes = Bytes::from(drawn.bytes);
         for len in (0..bytes.len()).filter(|len| *len < 600 || len % 97 == 0) {
             let what = || format!("{} v{version} cut to {len} of {}", message.name, bytes.len());
@@ -147,7 +139,7 @@ fn long_lists_of_the_smallest_elements_stay_within_the_bound() {
         if !is_border {
             continue;
         }
-        let drawn = sample::sample(&message, version, &mut Draw::Counting(0), true);
+        let drawn = sample(&message, version, &mut Draw::Counting(0), true);
         for &count in drawn.counts.iter().filter(|c| c.width != Width::Int16) {
             // Zeros are empty texts and lists in the old versions, ones in the flexible ones.
             for (filler, share) in [0u8, 1].into_iter().flat_map(|f| [1, 2, 3, 5, 8, 13, 24, 50].map(|s| (f, s))) {
@@ -171,7 +163,7 @@ fn long_lists_of_the_smallest_elements_stay_within_the_bound() {
 #[test]
 fn changed_bytes_never_panic_and_stay_within_the_bound() {
     for (message, key, version) in all() {
-        let drawn = sample::sample(&message, version, &mut Draw::random(3), true);
+        let drawn = sample(&message, version, &mut Draw::random(3), true);
         for (place, change) in (0..drawn.bytes.len().min(300)).flat_map(|p| [0x01, 0x80, 0xff].map(|c| (p, c))) {
             let mut bytes = drawn.bytes.clone();
             bytes[place] ^= change;

@@ -6,9 +6,9 @@
 use super::sample::schema::has;
 use super::sample::{Draw, sample};
 use super::{Body, bodies, versions};
-use crate::wire::messages::ApiKey;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey as TheirKey, RequestKind, ResponseKind};
+use tidelog_core::wire::ApiKey;
 
 enum Theirs {
     Request(RequestKind),

@@ -2,10 +2,10 @@
 
 use super::sample::{Draw, put_uvarint, sample};
 use super::{Body, bodies, record_round_trip, schema, schemas, versions};
-use crate::ids::Uuid;
-use crate::wire::messages::{self, *};
-use crate::wire::{DecodeErrorKind, MetadataRecord, Records, RecordsChunk};
 use bytes::Bytes;
+use tidelog_core::ids::Uuid;
+use tidelog_core::wire::messages::{self, *};
+use tidelog_core::wire::{DecodeError, DecodeErrorKind, MetadataRecord, Records, RecordsChunk, TaggedField, Writer};
 
 #[test]
 fn every_version_of_every_request_and_response_round_trips() {
@@ -53,7 +53,7 @@ fn an_unknown_tag_between_known_ones_keeps_its_place() {
     assert_eq!(response.unknown_tagged_fields.as_slice()[0].tag, 1 << 31);
     assert_eq!(response.to_bytes(3), longer);
     // Produce v9 knows no tag of its partitions, so 0 is as unknown as any.
-    let unknown = [(0, 1), (4, 2)].map(|(tag, value)| crate::wire::TaggedField { tag, value: vec![value].into() });
+    let unknown = [(0, 1), (4, 2)].map(|(tag, value)| TaggedField { tag, value: vec![value].into() });
     let request = ProduceRequest { unknown_tagged_fields: unknown.into_iter().collect(), ..Default::default() };
     assert_eq!(ProduceRequest::from_bytes(9, request.to_bytes(9)).unwrap(), request);
 }
@@ -81,14 +81,14 @@ fn every_metadata_record_round_trips_in_kafkas_framing() {
 /// All messages that no enum holds: of coordinators, control records, headers, files.
 macro_rules! others {
     ($check:ident: $($name:ident)*) => { vec![$((stringify!($name), {
-        fn round_trip(version: i16, bytes: Bytes) -> Result<Bytes, crate::wire::DecodeError> {
+        fn round_trip(version: i16, bytes: Bytes) -> Result<Bytes, DecodeError> {
             Ok($name::from_bytes(version, bytes)?.to_bytes(version))
         }
         round_trip as RoundTrip
     })),*] };
 }
 
-type RoundTrip = fn(i16, Bytes) -> Result<Bytes, crate::wire::DecodeError>;
+type RoundTrip = fn(i16, Bytes) -> Result<Bytes, DecodeError>;
 
 fn others() -> Vec<(&'static str, RoundTrip)> {
     use messages::{RequestHeader, ResponseHeader};
@@ -170,7 +170,7 @@ fn records_are_slices_of_the_frame_and_go_out_as_they_are() {
     let topic = produce_request::TopicProduceData { partition_data: vec![partition], ..Default::default() };
     let request = ProduceRequest { topic_data: vec![topic], ..Default::default() };
     for version in versions(&message) {
-        let mut writer = crate::wire::Writer::new();
+        let mut writer = Writer::new();
         request.encode(version, &mut writer);
         let frame = writer.into_frame();
         let RecordsChunk::Bytes(sent) = &frame.chunks[1] else { panic!("{frame:?}") };

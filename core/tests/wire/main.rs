@@ -1,17 +1,18 @@
-//! Tests over every message at once.
+//! The wire format, over every message at once.
 //!
-//! They draw bytes from the schemas with an encoder of their own (`sample`), which shares nothing with the generated
+//! The tests draw bytes from the schemas with an encoder of their own (`sample`), which shares nothing with the generated
 //! code but the schemas themselves.
 
 mod differential;
+mod hostile;
 mod round_trip;
 mod sample;
 mod snapshots;
 
-use super::messages::{ApiKey, RemoteLogRecord};
-use super::{MetadataRecord, Reader, RequestBody, ResponseBody, Writer};
 use bytes::Bytes;
 use sample::schema::Message;
+use tidelog_core::wire::messages::{ApiKey, RemoteLogRecord};
+use tidelog_core::wire::{DecodeError, MetadataRecord, Reader, RequestBody, ResponseBody, Writer};
 
 /// All schemas: folder, file, message.
 fn schemas() -> Vec<(&'static str, Message)> {
@@ -45,7 +46,7 @@ enum Body {
 }
 
 impl Body {
-    fn decode(kind: &str, key: ApiKey, version: i16, bytes: Bytes) -> Result<Self, super::DecodeError> {
+    fn decode(kind: &str, key: ApiKey, version: i16, bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let body = match kind {
             "request" => Self::Request(RequestBody::decode(key, version, &mut reader)?),
@@ -66,7 +67,7 @@ impl Body {
 }
 
 /// Decodes and encodes the value of a record in the framing of the log it belongs to.
-fn record_round_trip(folder: &str, bytes: Bytes) -> Result<Bytes, super::DecodeError> {
+fn record_round_trip(folder: &str, bytes: Bytes) -> Result<Bytes, DecodeError> {
     Ok(match folder {
         "metadata" => {
             let (record, version) = MetadataRecord::decode(bytes)?;

@@ -1,9 +1,6 @@
 //! Bytes of messages, drawn from the schemas.
-//!
-//! Also used by `core/tests/hostile_wire.rs`.
-#![allow(dead_code)] // Each of the two users needs its own part.
 
-#[path = "../../../build/schema.rs"]
+#[path = "../../build/schema.rs"]
 pub mod schema;
 
 use rand::{Rng, SeedableRng};
