@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +36,10 @@ impl Bystander {
 
     /// Works until `stop` is set, and through [`ROUNDS_MIN`] rounds at least.
     fn work(&mut self, stop: &AtomicBool) -> Vec<Duration> {
+        // On a machine of its own it would wait for no processor.
+        if !schedule("--fifo", 1) {
+            println!("chrt --fifo is not allowed: the bystander's times have its waits for a processor in them");
+        }
         let mut times = Vec::new();
         while times.len() < 2 * ROUNDS_MIN || !stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
@@ -53,6 +57,7 @@ impl Bystander {
             // Not a load of its own, which would only measure this machine's processors.
             thread::sleep(Duration::from_millis(1));
         }
+        schedule("--other", 0);
         times
     }
 
@@ -100,11 +105,18 @@ impl Bystander {
 /// keeps a processor for milliseconds before somebody who wakes up gets it.
 fn give_way() {
     rustix::process::setpriority_process(None, 19).expect("a thread may always lower its priority");
-    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
-    if !idle.is_ok_and(|status| status.success()) {
+    if !schedule("--idle", 0) {
         println!("chrt is not at hand: attackers hold up others now and then");
     }
+}
+
+/// How the kernel's scheduler treats this thread from now on, and those it starts: `chrt`'s name of it, and a priority.
+/// False: it may not be treated so, or `chrt` is not at hand.
+fn schedule(policy: &str, priority: u8) -> bool {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let status =
+        Command::new("chrt").args([policy, "--pid", &priority.to_string(), &thread]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 struct SetOnDrop<'a>(&'a AtomicBool);
