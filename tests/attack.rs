@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const TOPIC: &str = "bystander";
 /// How many requests of theirs are measured at least, before and meanwhile.
 const ROUNDS_MIN: usize = 300;
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// One client that produces and fetches, one request after the other, and takes the time of each.
 pub struct Bystander {
@@ -35,12 +37,12 @@ impl Bystander {
     }
 
     /// Works until `stop` is set, and through [`ROUNDS_MIN`] rounds at least.
-    fn work(&mut self, stop: &AtomicBool) -> Vec<Duration> {
+    fn work(&mut self, stop: &AtomicBool) -> Times {
         // On a machine of its own it would wait for no processor.
         if !schedule("--fifo", 1) {
             println!("chrt --fifo is not allowed: the bystander's times have its waits for a processor in them");
         }
-        let mut times = Vec::new();
+        let (mut times, mut late) = (Vec::new(), Vec::new());
         while times.len() < 2 * ROUNDS_MIN || !stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
             let records = batch(Producer::NONE, &[Self::value(self.acknowledged)]);
@@ -55,10 +57,12 @@ impl Bystander {
             times.push(begin.elapsed());
             self.acknowledged += 1;
             // Not a load of its own, which would only measure this machine's processors.
-            thread::sleep(Duration::from_millis(1));
+            let begin = Instant::now();
+            thread::sleep(PAUSE);
+            late.push(begin.elapsed().saturating_sub(PAUSE));
         }
         schedule("--other", 0);
-        times
+        Times { requests: Percentiles::of(times), late: Percentiles::of(late) }
     }
 
     /// Lets `attack` loose, and prints in one line what it did to this client and to the memory of `broker`, which
@@ -72,7 +76,7 @@ impl Bystander {
     ) {
         // The last one may have been closed as idle meanwhile.
         self.client = Client::connect(broker.address()).expect("a connection");
-        let quiet = Percentiles::of(self.work(&AtomicBool::new(true)));
+        let quiet = self.work(&AtomicBool::new(true));
         forget_peak(broker.process_id());
         let before = memory_mib(broker.process_id(), "VmRSS");
         let stop = AtomicBool::new(false);
@@ -88,8 +92,7 @@ impl Bystander {
         let peak = memory_mib(broker.process_id(), "VmHWM");
         println!(
             "figure: {name}: {result}; memory {before} MiB before, {peak} MiB at its peak (at most {growth_mib_max} MiB \
-             more are allowed); bystander {quiet} without, {} with",
-            Percentiles::of(times)
+             more are allowed); bystander {quiet} without, {times} with"
         );
         broker.assert_alive();
         assert!(!broker.log_text().contains("panicked"), "{}", broker.log_text());
@@ -124,6 +127,18 @@ struct SetOnDrop<'a>(&'a AtomicBool);
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Times {
+    requests: Percentiles,
+    /// How much later than it was due the bystander went on after a pause: that much is this machine's doing.
+    late: Percentiles,
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (wakes up late: p99 {} us)", self.requests, self.late.p99.as_micros())
     }
 }
 
