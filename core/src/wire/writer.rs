@@ -23,7 +23,8 @@ pub struct Frame {
 
 #[derive(Debug, Default)]
 pub struct Writer {
-    gathered: BytesMut,
+    /// Not a `BytesMut`: each field would cost a call.
+    gathered: Vec<u8>,
     /// What is sent by reference, and before which byte of `gathered`. In order.
     spliced: Vec<(usize, RecordsChunk)>,
 }
@@ -46,7 +47,7 @@ impl Writer {
 
     /// All of it, the records between what was gathered.
     pub fn into_frame(self) -> Frame {
-        let mut gathered = self.gathered.freeze();
+        let mut gathered = Bytes::from(self.gathered);
         let mut chunks = Vec::with_capacity(2 * self.spliced.len() + 1);
         let mut len = gathered.len();
         let mut taken = 0;
@@ -66,7 +67,7 @@ impl Writer {
 
     /// All of it in one piece, for messages whose records lie in memory.
     pub fn into_bytes(self) -> Bytes {
-        if self.spliced.is_empty() { self.gathered.freeze() } else { self.into_frame().to_bytes() }
+        if self.spliced.is_empty() { self.gathered.into() } else { self.into_frame().to_bytes() }
     }
 
     /// Overwrites four bytes of what was gathered.
