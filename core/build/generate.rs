@@ -259,6 +259,12 @@ fn read_value(message: &Message, s: &Struct, f: &Field) -> String {
         basic if !f.is_struct() => format!("{reader}.{}()", rust_basic(basic).to_lowercase()),
         nested => format!("{nested}::read(version, {reader})"),
     };
+    if f.is_array && f.element == "int32" {
+        return match nulls(f) {
+            None => format!("r.int32s({flex})"),
+            Some(allowed) => format!("r.nullable_int32s({flex}, {allowed})"),
+        };
+    }
     if f.is_array {
         let min = match f.element.as_str() {
             _ if f.is_struct() => message.min_size(&f.element).to_string(),
@@ -304,7 +310,7 @@ fn write_value(out: &mut String, message: &Message, s: &Struct, f: &Field) {
                 line!(out, "for item in &{value} {each}");
             }
             Some(allowed) => {
-                line!(out, "w.nullable_count({flex}, {allowed}, {value}.as_ref().map(Vec::len));");
+                line!(out, "w.nullable_count({flex}, {allowed}, {value}.as_ref().map(|items| items.len()));");
                 line!(out, "for item in {value}.iter().flatten() {each}");
             }
         }
@@ -397,7 +403,7 @@ fn is_default(f: &Field, value: &str) -> String {
 fn rust_type(f: &Field) -> String {
     let mut name: String = if f.is_struct() { f.element.clone() } else { rust_basic(&f.element).into() };
     if f.is_array {
-        name = format!("Vec<{name}>");
+        name = if f.element == "int32" { "Int32s".into() } else { format!("Vec<{name}>") };
     }
     if f.nullable.is_some() { format!("Option<{name}>") } else { name }
 }

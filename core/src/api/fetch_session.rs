@@ -317,6 +317,7 @@ mod tests {
     use crate::wire::Records;
     use crate::wire::messages::fetch_request::{FetchTopic, ForgottenTopic};
     use bytes::Bytes;
+    use smallvec::smallvec;
 
     fn request(session_id: i32, session_epoch: i32, partitions: &[i32]) -> FetchRequest {
         let partitions = partitions.iter().map(|p| FetchPartition { partition: *p, ..Default::default() }).collect();
@@ -398,7 +399,7 @@ mod tests {
         sessions.finish(Mono::ZERO, context, answers(targets, 5), || 42);
         let mut forget = request(42, 1, &[]);
         forget.forgotten_topics_data =
-            vec![ForgottenTopic { topic: "t".into(), partitions: vec![0], ..Default::default() }];
+            vec![ForgottenTopic { topic: "t".into(), partitions: smallvec![0], ..Default::default() }];
         assert_eq!(sessions.begin(Mono::ZERO, 12, &forget).unwrap().0, FetchContext::Sessionless);
         assert!(sessions.is_empty());
     }

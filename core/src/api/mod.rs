@@ -48,7 +48,7 @@ use crate::replication::{Partition, Partitions, Refused};
 use crate::storage::LogDirs;
 use crate::time::Now;
 use crate::wire::messages::produce_request::TopicProduceData;
-use crate::wire::{ErrorCode, RequestBody};
+use crate::wire::{ErrorCode, Int32s, RequestBody};
 use bytestring::ByteString;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -173,7 +173,7 @@ impl Parts {
 }
 
 /// The replicas of a partition that are on brokers which are not there.
-fn offline_replicas(image: &Image, partition: &controller::Partition) -> Vec<i32> {
+fn offline_replicas(image: &Image, partition: &controller::Partition) -> Int32s {
     partition.replicas.iter().filter(|node| !image.is_active(**node)).map(|node| node.0).collect()
 }
 

@@ -5,13 +5,13 @@ use super::image::{ConfigResource, Image, Partition};
 use super::records::{self, FEATURES, KRAFT_VERSION_MAX};
 use crate::config::Listener;
 use crate::ids::{NodeId, Offset, Uuid};
-use crate::wire::MetadataRecord;
 use crate::wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
 use crate::wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
 use crate::wire::messages::{
     BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord,
     RegisterControllerRecord,
 };
+use crate::wire::{Int32s, MetadataRecord};
 
 /// One start of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
         for (&index, partition) in &topic.partitions {
             let Some(isr) = claim(image, node_id, partition) else { continue };
             let changed = isr != partition.isr;
-            let forget = |nodes: &[NodeId]| (!nodes.is_empty()).then(Vec::new);
+            let forget = |nodes: &[NodeId]| (!nodes.is_empty()).then(Int32s::new);
             let record = PartitionChangeRecord {
                 partition_id: index,
                 topic_id: topic.id,

@@ -11,7 +11,7 @@ use crate::wire::messages::{
     ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     PartitionChangeRecord,
 };
-use crate::wire::{ErrorCode, MetadataRecord};
+use crate::wire::{ErrorCode, Int32s, MetadataRecord};
 
 /// Whom an election may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,10 @@ fn leads(topic_id: Uuid, partition_id: i32, leader: NodeId, unclean: Option<Node
         partition_id,
         topic_id,
         leader: leader.0,
-        isr: unclean.map(|node| vec![node.0]),
+        isr: unclean.map(|node| Int32s::from_slice(&[node.0])),
         leader_recovery_state: if unclean.is_some() { 1 } else { -1 },
-        eligible_leader_replicas: unclean.map(|_| Vec::new()),
-        last_known_elr: unclean.map(|_| Vec::new()),
+        eligible_leader_replicas: unclean.map(|_| Int32s::new()),
+        last_known_elr: unclean.map(|_| Int32s::new()),
         ..PartitionChangeRecord::default()
     }
     .into()
@@ -168,6 +168,6 @@ pub fn list_reassignments(
     ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
 }
 
-fn numbers(nodes: &[NodeId]) -> Vec<i32> {
+fn numbers(nodes: &[NodeId]) -> Int32s {
     nodes.iter().map(|node| node.0).collect()
 }

@@ -5,11 +5,11 @@
 
 use super::records;
 use crate::ids::{LeaderEpoch, NodeId, Uuid};
-use crate::wire::MetadataRecord;
 use crate::wire::messages::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
     RegisterControllerRecord, TopicRecord,
 };
+use crate::wire::{Int32s, MetadataRecord};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 
@@ -327,7 +327,7 @@ impl Partition {
     }
 
     pub fn record(&self, topic_id: Uuid, index: i32) -> MetadataRecord {
-        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<i32>>();
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Int32s>();
         let optional = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| ids(nodes));
         PartitionRecord {
             partition_id: index,

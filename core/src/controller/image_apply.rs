@@ -4,10 +4,10 @@ use super::image::{
     ConfigResource, DIRECTORY_MIGRATING, Image, ImageChange, ImageError, KeptKey, Partition, ResourceKind, Topic,
 };
 use crate::ids::{LeaderEpoch, NodeId, Uuid};
-use crate::wire::MetadataRecord;
 use crate::wire::messages::{
     BrokerRegistrationChangeRecord, ClearElrRecord, ConfigRecord, PartitionChangeRecord, PartitionRecord, TopicRecord,
 };
+use crate::wire::{Int32s, MetadataRecord};
 use std::collections::BTreeMap;
 
 impl Image {
@@ -253,7 +253,7 @@ impl Partition {
     /// Takes a change in: what is not in it stays. A record that names a leader, even the same, begins a new leader
     /// epoch.
     fn merge(&mut self, record: &PartitionChangeRecord) -> Result<(), String> {
-        let set = |place: &mut Vec<NodeId>, change: &Option<Vec<i32>>| {
+        let set = |place: &mut Vec<NodeId>, change: &Option<Int32s>| {
             if let Some(change) = change {
                 *place = nodes(change);
             }

@@ -15,6 +15,7 @@ use crate::wire::messages::{
     RegisterBrokerRecord, RemoveAccessControlEntryRecord, TopicRecord, UserScramCredentialRecord, client_quota_record,
 };
 use proptest::prelude::*;
+use smallvec::smallvec;
 
 /// A controller that commits at once.
 struct Cluster {
@@ -165,7 +166,7 @@ fn assigned(name: &str, assignments: &[(i32, &[i32])]) -> CreatableTopic {
         .iter()
         .map(|(index, brokers)| CreatableReplicaAssignment {
             partition_index: *index,
-            broker_ids: brokers.to_vec(),
+            broker_ids: (*brokers).into(),
             ..Default::default()
         })
         .collect();
@@ -357,7 +358,7 @@ fn partitions_are_added_and_never_taken_away() {
         count,
         assignments: assignments.map(|all| {
             all.iter()
-                .map(|brokers| CreatePartitionsAssignment { broker_ids: brokers.to_vec(), ..Default::default() })
+                .map(|brokers| CreatePartitionsAssignment { broker_ids: (*brokers).into(), ..Default::default() })
                 .collect()
         }),
         ..Default::default()
@@ -526,10 +527,10 @@ fn a_partition_that_a_real_kafka_left_without_a_leader_is_led_again() {
         MetadataRecord::from(crate::wire::messages::PartitionChangeRecord {
             partition_id: 0,
             topic_id: cluster.image.topic_named(name).unwrap().id,
-            isr: Some(vec![]),
+            isr: Some(smallvec![]),
             leader: -1,
-            eligible_leader_replicas: Some(elr.to_vec()),
-            last_known_elr: Some(known.to_vec()),
+            eligible_leader_replicas: Some(elr.into()),
+            last_known_elr: Some(known.into()),
             ..Default::default()
         })
     };

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_tagged_field_stands_there_only_where_it_says_something() {
-        let change = PartitionChangeRecord { partition_id: 3, isr: Some(vec![1, 2]), ..Default::default() };
+        let change =
+            PartitionChangeRecord { partition_id: 3, isr: Some(smallvec::smallvec![1, 2]), ..Default::default() };
         insta::assert_snapshot!(json(change), @r#"{"type":"PARTITION_CHANGE_RECORD","version":2,"data":{"partitionId":3,"topicId":"AAAAAAAAAAAAAAAAAAAAAA","isr":[1,2]}}"#);
     }
 

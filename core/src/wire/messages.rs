@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 mod prelude {
     pub(super) use super::super::json::JsonWriter;
     pub(super) use super::super::reader::{DecodeError, Reader};
-    pub(super) use super::super::records::{Records, TaggedFields};
+    pub(super) use super::super::records::{Int32s, Records, TaggedFields};
     pub(super) use super::super::writer::Writer;
     pub(super) use crate::ids::Uuid;
     pub(super) use bytes::Bytes;

@@ -7,7 +7,7 @@
 //! - The reader remembers its first error and gives empty values from then on. So the generated code has no error
 //!   paths, and [`Reader::message`] asks once at the end.
 
-use super::records::{Records, TaggedField, TaggedFields};
+use super::records::{Int32s, Records, TaggedField, TaggedFields};
 use super::varint;
 use crate::ids::Uuid;
 use bytes::Bytes;
@@ -267,6 +267,15 @@ impl Reader {
             items.push(read(self));
         }
         Some(items)
+    }
+
+    pub(crate) fn int32s(&mut self, flexible: bool) -> Int32s {
+        self.nullable_int32s(flexible, false).unwrap_or_default()
+    }
+
+    pub(crate) fn nullable_int32s(&mut self, flexible: bool, null_allowed: bool) -> Option<Int32s> {
+        let count = self.count(flexible, null_allowed, size_of::<i32>(), size_of::<i32>())?;
+        Some((0..count).map(|_| self.i32()).collect())
     }
 
     /// How many elements follow, checked against the bytes that remain and charged.

@@ -1,4 +1,5 @@
-//! What a message carries without looking into it: record batches, and tagged fields of a newer version.
+//! What fields of messages hold beside numbers and strings: record batches, arrays of numbers, tagged fields of a newer
+//! version.
 
 use crate::ids::FileId;
 use bytes::Bytes;
@@ -11,6 +12,9 @@ pub struct FileSlice {
     pub position: u64,
     pub len: u32,
 }
+
+/// The nodes of a partition and the like: there are thousands of such arrays in a message, and few items in each.
+pub type Int32s = SmallVec<[i32; 4]>;
 
 /// Record batches, one after the other, in pieces that are never copied together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::wire::messages::fetch_request::ForgottenTopic;
+use smallvec::smallvec;
 
 /// What a partition is answered that cannot be read.
 #[track_caller]
@@ -279,7 +280,7 @@ fn a_session_names_its_partitions_once_and_tells_only_news() {
     assert_eq!(bench.batches(&only(response)), [0]);
 
     // What is forgotten is not fetched any more.
-    let forget = vec![ForgottenTopic { topic: "b".into(), partitions: vec![0], ..Default::default() }];
+    let forget = vec![ForgottenTopic { topic: "b".into(), partitions: smallvec![0], ..Default::default() }];
     let waits = bench.send_fetch(FetchRequest { forgotten_topics_data: forget, ..next(2, fetch(&[])) });
     bench.append("b", &["z"]);
     bench.pass(999);

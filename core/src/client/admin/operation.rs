@@ -18,7 +18,7 @@ use crate::wire::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
     DescribeClusterResponse, DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest,
 };
-use crate::wire::{ApiKey, ErrorCode, RequestBody, ResponseBody};
+use crate::wire::{ApiKey, ErrorCode, Int32s, RequestBody, ResponseBody};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -326,7 +326,7 @@ impl Operation {
     }
 }
 
-fn node_ids(nodes: &[NodeId]) -> Vec<i32> {
+fn node_ids(nodes: &[NodeId]) -> Int32s {
     nodes.iter().map(|node| node.0).collect()
 }
 

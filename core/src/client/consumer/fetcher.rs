@@ -11,7 +11,7 @@ use crate::time::{Mono, Now};
 use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use crate::wire::messages::fetch_response::PartitionData;
 use crate::wire::messages::{FetchRequest, FetchResponse};
-use crate::wire::{ApiKey, ErrorCode, Records, ResponseBody};
+use crate::wire::{ApiKey, ErrorCode, Int32s, Records, ResponseBody};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -272,11 +272,11 @@ fn name_or_id(topic: &ByteString, id: Uuid, version: i16) -> (ByteString, Uuid) 
 }
 
 fn forgotten(partitions: Vec<(TopicPartition, Uuid)>, version: i16) -> Vec<ForgottenTopic> {
-    let mut topics: BTreeMap<(ByteString, Uuid), Vec<i32>> = BTreeMap::new();
+    let mut topics: BTreeMap<(ByteString, Uuid), Int32s> = BTreeMap::new();
     for (it, id) in partitions {
         topics.entry((it.topic, id)).or_default().push(it.partition);
     }
-    let topic = |((topic, id), partitions): ((ByteString, Uuid), Vec<i32>)| {
+    let topic = |((topic, id), partitions): ((ByteString, Uuid), Int32s)| {
         let (topic, topic_id) = name_or_id(&topic, id, version);
         ForgottenTopic { topic, topic_id, partitions, ..ForgottenTopic::default() }
     };

@@ -233,13 +233,13 @@ fn a_partition_that_is_paused_or_taken_away_leaves_the_session() {
     bench.call(Call::Pause(vec![t(0)]));
     respond(&mut bench, &asked, 7, vec![]);
     let asked = bench.next();
-    assert_eq!(fetch(&asked).forgotten_topics_data[0].partitions, [0]);
+    assert_eq!(fetch(&asked).forgotten_topics_data[0].partitions.as_slice(), [0]);
     bench.call(Call::Resume(vec![t(0)]));
     bench.call(Call::Assign(vec![(t(0), at(99))]));
     respond(&mut bench, &asked, 7, vec![]);
     let asked = bench.next();
     assert_eq!(numbers(&asked).2, [(0, 0)], "what stays assigned keeps its position");
-    assert_eq!(fetch(&asked).forgotten_topics_data[0].partitions, [1]);
+    assert_eq!(fetch(&asked).forgotten_topics_data[0].partitions.as_slice(), [1]);
 }
 
 /// Reads three records of epoch 4, then finds another leader, and gives back the question to it.

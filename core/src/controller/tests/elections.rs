@@ -1,9 +1,11 @@
 use super::*;
+use crate::wire::Int32s;
 use crate::wire::messages::elect_leaders_request::TopicPartitions;
 use crate::wire::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use crate::wire::messages::{
     ElectLeadersRequest, ListPartitionReassignmentsRequest, PartitionChangeRecord, PartitionRecord,
 };
+use smallvec::smallvec;
 
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
@@ -17,8 +19,8 @@ fn cluster(partitions: &[(&[i32], &[i32], i32)]) -> (Cluster, Uuid) {
         let record = PartitionRecord {
             partition_id: index,
             topic_id,
-            replicas: replicas.to_vec(),
-            isr: isr.to_vec(),
+            replicas: (*replicas).into(),
+            isr: (*isr).into(),
             leader: *leader,
             leader_epoch: 0,
             directories: replicas.iter().map(|_| DIR_A).collect(),
@@ -31,7 +33,7 @@ fn cluster(partitions: &[(&[i32], &[i32], i32)]) -> (Cluster, Uuid) {
 
 fn elect(cluster: &mut Cluster, election_type: i8, named: Option<&[i32]>) -> Vec<(i32, ErrorCode)> {
     let topics = named.map(|partitions| {
-        vec![TopicPartitions { topic: "t".into(), partitions: partitions.to_vec(), ..Default::default() }]
+        vec![TopicPartitions { topic: "t".into(), partitions: partitions.into(), ..Default::default() }]
     });
     let request = ElectLeadersRequest { election_type, topic_partitions: topics, ..Default::default() };
     let response = cluster.decide(|image, _, _| elect_leaders(image, &request));
@@ -104,14 +106,18 @@ fn reassignments_are_listed_while_replicas_come_or_go() {
         partitions.map(|p| (p.partition_index, p.replicas, p.adding_replicas, p.removing_replicas)).collect::<Vec<_>>()
     };
     assert_eq!(list(&cluster, None), []);
-    let moving =
-        PartitionChangeRecord { partition_id: 0, topic_id, removing_replicas: Some(vec![2]), ..Default::default() };
+    let moving = PartitionChangeRecord {
+        partition_id: 0,
+        topic_id,
+        removing_replicas: Some(smallvec![2]),
+        ..Default::default()
+    };
     cluster.commit(&[moving.into()]);
-    assert_eq!(list(&cluster, None), [(0, vec![1, 2], vec![], vec![2])]);
-    let named = |name: &str, partition_indexes: Vec<i32>| {
+    assert_eq!(list(&cluster, None), [(0, smallvec![1, 2], smallvec![], smallvec![2])]);
+    let named = |name: &str, partition_indexes: Int32s| {
         Some(vec![ListPartitionReassignmentsTopics { name: name.into(), partition_indexes, ..Default::default() }])
     };
-    assert_eq!(list(&cluster, named("t", vec![0, 1])).len(), 1);
-    assert_eq!(list(&cluster, named("t", vec![1])), []);
-    assert_eq!(list(&cluster, named("none", vec![0])), []);
+    assert_eq!(list(&cluster, named("t", smallvec![0, 1])).len(), 1);
+    assert_eq!(list(&cluster, named("t", smallvec![1])), []);
+    assert_eq!(list(&cluster, named("none", smallvec![0])), []);
 }
