@@ -3,13 +3,14 @@
 //! The task reads frames, does the per-byte work on them (`api::prepare`), submits them to the core and sends the
 //! answers, in the order in which the core gives them. Requests may be pipelined: a connection goes on reading while
 //! it has fewer than [`IN_FLIGHT_MAX`] requests that are unanswered or whose answers are not out yet, and those that
-//! are unanswered take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes, and those whose answers may be large are few
+//! are unanswered take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes, and those that are large, or whose answers may be, are few
 //! ([`weight`]). So a client that does not read its answers stops being read, and costs what these answers hold, which
 //! for records is the name of a slice of a file.
 
 use crate::budget::{Budget, FLOOR_BYTES, Overdraft};
-use crate::door::{Door, Link, Message, Outgoing, is_answered};
+use crate::door::{Door, Link, Outgoing, is_answered};
 use crate::frames::FrameReader;
+use crate::inbox::Message;
 use crate::metrics::requests::Handled;
 use crate::metrics::{Counters, ListenerCounters};
 use crate::remarks::Remarks;
@@ -26,7 +27,9 @@ use std::time::{Duration, Instant};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::io::Input;
-use tidelog_core::wire::{ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestError, ResponseBody, encode_response};
+use tidelog_core::wire::{
+    ApiKey, FRAME_LENGTH_BYTES, FrameLengthError, RequestBody, RequestError, ResponseBody, encode_response,
+};
 use tokio::task::yield_now;
 use tokio::time::Sleep;
 
@@ -36,8 +39,10 @@ pub const IN_FLIGHT_MAX: usize = 128;
 /// client that sends without limit gains nothing from more, and would have the broker go through 200 MB of memory that
 /// no cache holds. A larger request is read all the same: by itself.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
-/// Unanswered requests of a connection, by the [`weight`] of their answers.
+/// Unanswered requests of a connection, by their [`weight`].
 pub const IN_FLIGHT_WEIGHT_MAX: usize = 8;
+/// So many partitions that a request asks about are a share of that.
+const PARTITIONS_PER_WEIGHT: usize = 8;
 /// Answers wait as the core gave them, and are encoded when fewer bytes than this are there to be sent.
 const ENCODED_BYTES_MAX: usize = 256 << 10;
 /// Checking a larger frame takes long enough that the thread's other connections should go elsewhere meanwhile.
@@ -294,7 +299,7 @@ impl<S: Socket> Connection<S> {
         }
         if !self.messages.is_empty() {
             let shared = self.shared.clone();
-            shared.door.submit_all(&mut self.messages);
+            shared.door.submit_all(self.messages.drain(..));
         }
     }
 
@@ -307,12 +312,16 @@ impl<S: Socket> Connection<S> {
             false => beside_others(|| prepare(conn, self.listener, frame, limits)),
         }?;
         let (api_key, api_version) = (request.header.api_key, request.header.api_version);
-        let weight = weight(api_key);
+        let weight = weight(&request.body);
         self.in_flight.push_back(Unanswered { frame_bytes, weight, api_key, api_version, read_at: self.active });
         self.weight += weight;
         self.overdraft = None;
         tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
-        self.messages.push(Message::Input(Input::Request(Box::new(request))));
+        let request = Box::new(request);
+        self.messages.push(match weight < IN_FLIGHT_WEIGHT_MAX {
+            true => Message::Input(Input::Request(request)),
+            false => Message::Large(request),
+        });
         Ok(())
     }
 
@@ -465,15 +474,19 @@ impl<S: Socket> Connection<S> {
     }
 }
 
-/// How much an answer to such a request may hold in memory, in shares of [`IN_FLIGHT_WEIGHT_MAX`]: nothing that counts
-/// where it is as small as its request; a share where it names what may be many slices of files; and all where it tells
-/// of the whole cluster, so that such requests are answered one after the other, as Kafka answers all.
-fn weight(api_key: ApiKey) -> usize {
-    match api_key {
-        ApiKey::Produce | ApiKey::ListOffsets | ApiKey::OffsetForLeaderEpoch | ApiKey::ApiVersions => 0,
-        ApiKey::Fetch => 1,
-        _ => IN_FLIGHT_WEIGHT_MAX,
-    }
+/// How much a request is for the core, and how much its answer may hold in memory, in shares of
+/// [`IN_FLIGHT_WEIGHT_MAX`]: nothing that counts where both are as small as the request; some shares where it asks about
+/// partitions, by their number; and all where it asks about the whole cluster. Such requests are answered one after the
+/// other, as Kafka answers all.
+fn weight(body: &RequestBody) -> usize {
+    let (own, partitions): (usize, usize) = match body {
+        RequestBody::Produce(_) | RequestBody::ApiVersions(_) => (0, 0),
+        RequestBody::Fetch(asked) => (1, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
+        RequestBody::ListOffsets(asked) => (0, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
+        RequestBody::OffsetForLeaderEpoch(asked) => (0, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
+        _ => (IN_FLIGHT_WEIGHT_MAX, 0),
+    };
+    (own + partitions / PARTITIONS_PER_WEIGHT).min(IN_FLIGHT_WEIGHT_MAX)
 }
 
 /// Does what takes long without keeping this thread's other tasks waiting.

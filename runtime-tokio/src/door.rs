@@ -4,13 +4,14 @@
 //! the ticker) puts it into the inbox and, unless somebody is at it already, runs the core on all that is there,
 //! on the spot. So an uncontended request is handled, written to the page cache and answered on the thread that
 //! read it, without a single wake-up, and under load one thread handles what the others bring in batches. The
-//! core itself still sees one input after the other.
+//! core itself still sees one input after the other, in the order that the [`Inbox`] gives them.
 //!
 //! Nothing here grows without bound: a connection has a limited number of requests in the inbox or unanswered, all
 //! of them together are bounded by the [`Budget`](crate::budget::Budget), and completions only follow commands.
 
 use crate::clock::Clock;
 use crate::disk::{Completions, Content, Storage, Task};
+use crate::inbox::{Inbox, Message};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +23,7 @@ use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Out
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::yield_now;
 
 /// After so many batches in a row the thread that runs the core gives the disk work it has gathered to the pool.
 const BATCHES_MAX: usize = 4;
@@ -68,19 +70,6 @@ pub enum Life {
     Fatal(String),
 }
 
-/// What happens to the core, or to the world's knowledge of connections, in order.
-pub enum Message {
-    Input(Input),
-    Connected(Arc<Link>),
-    Disconnected(ConnId),
-    /// Connections shall take no more requests.
-    Drain,
-    /// Connections shall send what they have, and close.
-    Close(&'static str),
-    /// Somebody looks at the core, between two inputs.
-    Look(Look),
-}
-
 /// See [`Door::look`].
 pub type Look = Box<dyn FnOnce(&dyn Machine, Around) + Send>;
 
@@ -110,13 +99,8 @@ pub struct Door {
     /// The moment for which the ticker is armed; `u64::MAX`: none.
     armed: AtomicU64,
     rearmed: Notify,
-}
-
-#[derive(Default)]
-struct Inbox {
-    messages: Vec<Message>,
-    /// A thread is running the core, and will look here again before it leaves.
-    busy: bool,
+    /// A large request is to be admitted.
+    large_waits: Notify,
 }
 
 struct Core {
@@ -149,6 +133,7 @@ impl Door {
             limits: watch::Sender::new(None),
             armed: AtomicU64::new(u64::MAX),
             rearmed: Notify::new(),
+            large_waits: Notify::new(),
         })
     }
 
@@ -171,13 +156,17 @@ impl Door {
     }
 
     pub fn submit(self: &Arc<Self>, message: Message) {
-        lock(&self.inbox).messages.push(message);
-        self.drive();
+        self.submit_all([message]);
     }
 
-    /// The same for several, which are handled without others between them.
-    pub fn submit_all(self: &Arc<Self>, messages: &mut Vec<Message>) {
-        lock(&self.inbox).messages.append(messages);
+    /// The same for several, which are handled without others between them, but for large requests.
+    pub fn submit_all(self: &Arc<Self>, messages: impl IntoIterator<Item = Message>) {
+        let mut inbox = lock(&self.inbox);
+        let calls = messages.into_iter().filter_map(|message| inbox.put(message).then_some(())).count();
+        drop(inbox);
+        if calls > 0 {
+            self.large_waits.notify_one();
+        }
         self.drive();
     }
 
@@ -211,6 +200,17 @@ impl Door {
         }
     }
 
+    /// Brings large requests to the core, one after the other, until its task is aborted. Between two of them other tasks
+    /// come first: those that have answers to send, and those that have requests to read.
+    pub async fn bring_large(self: Arc<Self>) {
+        loop {
+            self.large_waits.notified().await;
+            yield_now().await;
+            lock(&self.inbox).admit_large();
+            self.drive();
+        }
+    }
+
     /// Runs the core on what is in the inbox, unless another thread is doing so, then the disk work that came out
     /// of it, until there is nothing of either left for this thread.
     fn drive(self: &Arc<Self>) {
@@ -230,35 +230,44 @@ impl Door {
 
     fn run_core(self: &Arc<Self>, runnable: &mut VecDeque<Task>) {
         let mut inbox = lock(&self.inbox);
-        if inbox.busy || inbox.messages.is_empty() {
+        if inbox.busy || inbox.is_empty() {
             return;
         }
         inbox.busy = true;
         let guard = AbortOnPanic;
         let mut core = self.core.try_lock().expect("only the thread that set `busy` comes here");
         let mut batches = 0;
-        while !inbox.messages.is_empty() {
-            std::mem::swap(&mut inbox.messages, &mut core.batch);
+        while !inbox.is_empty() {
+            inbox.take(&mut core.batch);
             drop(inbox);
-            self.handle_batch(&mut core, runnable);
+            let had_large = self.handle_batch(&mut core, runnable);
             batches += 1;
             if batches >= BATCHES_MAX {
                 let sink: Arc<dyn Completions> = self.clone();
                 runnable.drain(..).for_each(|task| self.disk.run_in_pool(task, &sink));
             }
             inbox = lock(&self.inbox);
+            if had_large && inbox.handled_large() {
+                self.large_waits.notify_one();
+            }
         }
         drop(core);
         inbox.busy = false;
         drop(guard);
     }
 
-    fn handle_batch(&self, core: &mut Core, runnable: &mut VecDeque<Task>) {
+    /// Whether there was a large request in it.
+    fn handle_batch(&self, core: &mut Core, runnable: &mut VecDeque<Task>) -> bool {
         let now = self.clock.now();
+        let mut had_large = false;
         let mut batch = std::mem::take(&mut core.batch);
         for message in batch.drain(..) {
             let input = match message {
                 Message::Input(input) => input,
+                Message::Large(request) => {
+                    had_large = true;
+                    Input::Request(request)
+                }
                 Message::Connected(link) => {
                     core.links.insert(link.conn, link);
                     continue;
@@ -292,11 +301,17 @@ impl Door {
         self.held_bytes.store(core.outbox.held_bytes, Ordering::Relaxed);
         self.arm(core.machine.deadline());
         core.busy += self.clock.now_mono().0.saturating_sub(now.mono.0);
+        had_large
+    }
+
+    /// Messages that wait for the core.
+    pub fn inputs_queued(&self) -> usize {
+        lock(&self.inbox).waiting()
     }
 
     fn around(&self, core: &Core, now: Now) -> Around {
         Around {
-            inputs_queued: lock(&self.inbox).messages.len(),
+            inputs_queued: self.inputs_queued(),
             answers_queued: core.links.values().map(|link| lock(&link.queue).outgoing.len()).sum(),
             busy: Duration::from_nanos(core.busy),
             up: Duration::from_nanos(now.mono.0),
@@ -345,8 +360,10 @@ impl Door {
 
 impl Completions for Door {
     fn deliver(&self, completions: &mut Vec<IoCompletion>) {
-        let arrived = completions.drain(..).map(|completion| Message::Input(Input::Io(completion)));
-        lock(&self.inbox).messages.extend(arrived);
+        let mut inbox = lock(&self.inbox);
+        for completion in completions.drain(..) {
+            let _ = inbox.put(Message::Input(Input::Io(completion)));
+        }
     }
 
     fn run(self: Arc<Self>) {

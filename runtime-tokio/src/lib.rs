@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`server`] | a broker's life in this process: start, ready, stop |
 //! | [`service`], [`admission`] | the same inside a runtime; who may connect |
-//! | [`door`] | who runs the core, and where its outputs go |
+//! | [`door`], [`inbox`] | who runs the core, in which order it gets what, and where its outputs go |
 //! | [`connection`], [`frames`], [`sender`], [`budget`] | one client's connection; backpressure |
 //! | [`transport`], [`tcp`] | what a connection needs of a socket, and the real ones |
 //! | [`disk`] | I/O commands, inline or in the pool |
@@ -38,6 +38,7 @@ pub mod connection;
 pub mod disk;
 pub mod door;
 pub mod frames;
+pub mod inbox;
 pub mod metrics;
 pub mod remarks;
 pub mod sender;

@@ -8,7 +8,8 @@ use crate::budget::{self, Budget};
 use crate::clock::Clock;
 use crate::connection::{self, Shared};
 use crate::disk::Storage;
-use crate::door::{Door, Life, Link, Machine, Message};
+use crate::door::{Door, Life, Link, Machine};
+use crate::inbox::Message;
 use crate::metrics::Counters;
 use crate::remarks::Remarks;
 use crate::transport::Listener;
@@ -37,10 +38,11 @@ pub struct Service {
 pub struct Fatal(pub String);
 
 impl Service {
-    /// To be called inside the runtime, which keeps the ticker from here on; [`boot`](Self::boot) comes next.
+    /// To be called inside the runtime, which keeps the door's tasks from here on; [`boot`](Self::boot) comes next.
     pub fn new(config: &BrokerConfig, limits: Limits, machine: Box<dyn Machine>, disk: Box<dyn Storage>) -> Self {
         let door = Door::new(machine, disk, Clock::start());
         tokio::spawn(door.clone().tick());
+        tokio::spawn(door.clone().bring_large());
         let shared = Arc::new(Shared {
             door,
             budget: Budget::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(budget::DEFAULT_BYTES)),
@@ -78,7 +80,7 @@ impl Service {
     pub async fn stop(&self) -> Result<(), Fatal> {
         self.connections.refuse();
         let door = &self.shared.door;
-        door.submit_all(&mut vec![Message::Drain, Message::Input(Input::Stop)]);
+        door.submit_all([Message::Drain, Message::Input(Input::Stop)]);
         let ended = self.live(|life| matches!(life, Life::Stopped | Life::Fatal(_))).await;
         door.submit(Message::Close("the broker has stopped"));
         if tokio::time::timeout(GOODBYE, self.connections.none()).await.is_err() {

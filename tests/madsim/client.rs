@@ -4,8 +4,8 @@ use crate::network::{self, Stream};
 use crate::runs::Log;
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ProduceRequest,
-    RequestHeader, ResponseHeader, TopicName, create_topics_request, fetch_request, produce_request,
+    ApiKey, ApiVersionsRequest, CreateTopicsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest,
+    ProduceRequest, RequestHeader, ResponseHeader, TopicName, create_topics_request, fetch_request, produce_request,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{
@@ -21,6 +21,7 @@ const FETCH_VERSION: i16 = 12;
 const CREATE_TOPICS_VERSION: i16 = 7;
 const INIT_PRODUCER_ID_VERSION: i16 = 5;
 const API_VERSIONS_VERSION: i16 = 3;
+const METADATA_VERSION: i16 = 12;
 /// Longer than any answer takes that is not withheld.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -148,6 +149,18 @@ impl Client {
         let response = self.receive::<ApiVersionsRequest>(API_VERSIONS_VERSION, correlation_id).await?;
         assert_eq!(response.error_code, 0, "of ApiVersions");
         Ok(())
+    }
+
+    /// About all topics: for the broker, work that others go before.
+    pub fn metadata_frame(&mut self) -> (i32, Vec<u8>) {
+        let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
+        self.frame(METADATA_VERSION, &request)
+    }
+
+    /// The number of topics.
+    pub async fn receive_metadata(&mut self, correlation_id: i32) -> io::Result<usize> {
+        let response = self.receive::<MetadataRequest>(METADATA_VERSION, correlation_id).await?;
+        Ok(response.topics.len())
     }
 
     /// Waits until the broker has closed the connection, and says how.

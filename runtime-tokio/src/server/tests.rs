@@ -5,7 +5,7 @@ use crate::connection::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 use bytes::Bytes;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream as Client};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use tidelog_core::ids::{FileId, LogDirId, LogId};
 use tidelog_core::io::{Chunks, DiskPath, Input, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
@@ -13,7 +13,7 @@ use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, Parti
 use tidelog_core::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidelog_core::wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ProduceRequest, ProduceResponse,
+    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use tidelog_core::wire::{
     ApiKey, FileSlice, RequestBody, RequestHeader, ResponseBody, decode_response, encode_request,
@@ -22,14 +22,15 @@ use tidelog_core::wire::{
 const CONTENT_LEN: usize = 3_000_000;
 
 /// Answers ApiVersions at once, ListOffsets when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
-/// slice of a file that it has just written and closes at once, a Produce from the first ListOffsets on. Tells the test
-/// what it sees.
+/// slice of a file that it has just written and closes at once, a Produce from the first ListOffsets on, a Metadata once
+/// `gate` is open. Tells the test what it sees.
 struct Script {
     seen: mpsc::Sender<String>,
     waiting: Vec<Request>,
     produced: Vec<Request>,
     answers_produce: bool,
     fetch: Option<Request>,
+    gate: Arc<Mutex<()>>,
     ready: Output,
 }
 
@@ -54,7 +55,13 @@ impl Script {
 
     fn request(&mut self, request: Request, out: &mut Outbox) {
         match &request.body {
+            RequestBody::Metadata(_) => {
+                let _ = self.seen.send("large".to_string());
+                drop(self.gate.lock().unwrap());
+                Self::answer(&request, ResponseBody::Metadata(MetadataResponse::default()), out);
+            }
             RequestBody::ApiVersions(_) => {
+                let _ = self.seen.send("small".to_string());
                 Self::answer(&request, ResponseBody::ApiVersions(ApiVersionsResponse::default()), out);
             }
             RequestBody::ListOffsets(_) => {
@@ -136,6 +143,7 @@ fn io_id(seq: u64) -> IoId {
 
 struct Bench {
     server: Server,
+    gate: Arc<Mutex<()>>,
     seen: mpsc::Receiver<String>,
     _dir: tempfile::TempDir,
 }
@@ -150,10 +158,18 @@ fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Bench, ServerErro
     let expected = "connection.failed.authentication.delay.ms";
     assert!(warnings.iter().all(|warning| warning.name == expected), "{warnings:?}");
     let (sender, seen) = mpsc::channel();
-    let script =
-        Script { seen: sender, waiting: Vec::new(), produced: Vec::new(), answers_produce: false, fetch: None, ready };
+    let gate: Arc<Mutex<()>> = Arc::default();
+    let script = Script {
+        seen: sender,
+        waiting: Vec::new(),
+        produced: Vec::new(),
+        answers_produce: false,
+        fetch: None,
+        gate: gate.clone(),
+        ready,
+    };
     let server = Server::start_machine(config, |_| Box::new(script))?;
-    Ok(Bench { server, seen, _dir: dir })
+    Ok(Bench { server, gate, seen, _dir: dir })
 }
 
 fn start() -> Bench {
@@ -194,6 +210,10 @@ fn list_offsets(correlation_id: i32) -> Vec<u8> {
     frame(ApiKey::ListOffsets, 9, correlation_id, RequestBody::ListOffsets(ListOffsetsRequest::default()))
 }
 
+fn metadata(correlation_id: i32) -> Vec<u8> {
+    frame(ApiKey::Metadata, 12, correlation_id, RequestBody::Metadata(MetadataRequest::default()))
+}
+
 fn read_frame(client: &mut Client) -> io::Result<Bytes> {
     let mut len = [0; 4];
     client.read_exact(&mut len)?;
@@ -226,6 +246,38 @@ fn pipelined_requests_are_answered_in_order_wherever_the_stream_is_cut() {
     }
     bench.server.stop().unwrap();
     assert_closed(&mut client);
+}
+
+#[test]
+fn large_requests_of_many_let_small_ones_go_first() {
+    const MANY: usize = 20;
+    let bench = start();
+    let mut others = [bench.connect(), bench.connect()];
+    let mut askers: Vec<Client> = (0..MANY).map(|_| bench.connect()).collect();
+    let closed = bench.gate.lock().unwrap();
+    askers[0].write_all(&metadata(0)).unwrap();
+    bench.expect("large");
+    // The core is at the first one, and all the rest waits for it.
+    for asker in &mut askers[1..] {
+        asker.write_all(&[metadata(0), metadata(1)].concat()).unwrap();
+    }
+    for (other, n) in others.iter_mut().zip(0..) {
+        other.write_all(&api_versions(n)).unwrap();
+    }
+    while bench.server.service.shared().door.inputs_queued() < MANY - 1 + others.len() {
+        std::thread::yield_now();
+    }
+    drop(closed);
+    for (other, n) in others.iter_mut().zip(0..) {
+        assert_eq!(correlation_of(ApiKey::ApiVersions, 3, other), n);
+    }
+    for asker in &mut askers[1..] {
+        assert_eq!([(); 2].map(|()| correlation_of(ApiKey::Metadata, 12, asker)), [0, 1]);
+    }
+    let kinds = bench.seen.try_iter().filter(|seen| seen == "large" || seen == "small");
+    let kinds: Vec<String> = kinds.collect();
+    assert_eq!(kinds[..2], ["small"; 2]);
+    assert_eq!(kinds[2..], ["large"].repeat(2 * (MANY - 1)));
 }
 
 #[test]
@@ -373,7 +425,7 @@ fn a_stop_answers_what_waits_then_frees_the_port_and_the_directory() {
     // Handled together: when the first is answered, the second waits.
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), 1);
     let address = bench.server.listeners()[0].1;
-    let Bench { server, seen, _dir: dir } = bench;
+    let Bench { server, seen, _dir: dir, .. } = bench;
     server.stop().unwrap();
     assert_eq!(seen.iter().collect::<Vec<_>>().first().map(String::as_str), Some("boot"));
     assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), 2);
