@@ -2,11 +2,11 @@
 
 use crate::broker::Broker;
 use crate::client::{Client, Produced, Producer, batch};
+use crate::processors::{Standstill, give_way, schedule, watched};
 use bytes::Bytes;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,31 +38,35 @@ impl Bystander {
 
     /// Works until `stop` is set, and through [`ROUNDS_MIN`] rounds at least.
     fn work(&mut self, stop: &AtomicBool) -> Times {
+        let (requests, standstills) = watched(|| self.take_times(stop));
+        Times::of(requests, &standstills)
+    }
+
+    /// The beginning and the end of each request.
+    fn take_times(&mut self, stop: &AtomicBool) -> Vec<(Instant, Instant)> {
         // On a machine of its own it would wait for no processor.
         if !schedule("--fifo", 1) {
             println!("chrt --fifo is not allowed: the bystander's times have its waits for a processor in them");
         }
-        let (mut times, mut late) = (Vec::new(), Vec::new());
+        let mut times = Vec::new();
         while times.len() < 2 * ROUNDS_MIN || !stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
             let records = batch(Producer::NONE, &[Self::value(self.acknowledged)]);
             let produced = self.client.produce(TOPIC, 0, records).expect("a bystander is served: Produce");
             assert_eq!(produced, Produced { error_code: 0, base_offset: self.acknowledged.into() });
-            times.push(begin.elapsed());
+            times.push((begin, Instant::now()));
             let begin = Instant::now();
             let (error_code, high_watermark, records) =
                 self.client.fetch(TOPIC, 0, self.acknowledged.into()).expect("a bystander is served: Fetch");
             assert_eq!((error_code, high_watermark), (0, i64::from(self.acknowledged) + 1));
             assert!(!records.is_empty(), "what was acknowledged is there");
-            times.push(begin.elapsed());
+            times.push((begin, Instant::now()));
             self.acknowledged += 1;
             // Not a load of its own, which would only measure this machine's processors.
-            let begin = Instant::now();
             thread::sleep(PAUSE);
-            late.push(begin.elapsed().saturating_sub(PAUSE));
         }
         schedule("--other", 0);
-        Times { requests: Percentiles::of(times), late: Percentiles::of(late) }
+        times
     }
 
     /// Lets `attack` loose, and prints in one line what it did to this client and to the memory of `broker`, which
@@ -74,6 +78,7 @@ impl Bystander {
         growth_mib_max: u64,
         attack: impl FnOnce() -> String + Send,
     ) {
+        settle(broker.process_id());
         // The last one may have been closed as idle meanwhile.
         self.client = Client::connect(broker.address()).expect("a connection");
         let quiet = self.work(&AtomicBool::new(true));
@@ -103,25 +108,6 @@ impl Bystander {
     }
 }
 
-/// From now on this thread, and those it starts, get only the processor time that nobody else wants: attackers that
-/// compute beside the broker stand for attackers on machines of their own. A low priority alone would not do: who has it
-/// keeps a processor for milliseconds before somebody who wakes up gets it.
-fn give_way() {
-    rustix::process::setpriority_process(None, 19).expect("a thread may always lower its priority");
-    if !schedule("--idle", 0) {
-        println!("chrt is not at hand: attackers hold up others now and then");
-    }
-}
-
-/// How the kernel's scheduler treats this thread from now on, and those it starts: `chrt`'s name of it, and a priority.
-/// False: it may not be treated so, or `chrt` is not at hand.
-fn schedule(policy: &str, priority: u8) -> bool {
-    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let status =
-        Command::new("chrt").args([policy, "--pid", &priority.to_string(), &thread]).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -130,15 +116,31 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
+/// How long requests took: all of them, and those during which no processor stood still.
 struct Times {
-    requests: Percentiles,
-    /// How much later than it was due the bystander went on after a pause: that much is this machine's doing.
-    late: Percentiles,
+    all: Percentiles,
+    undisturbed: Percentiles,
+    disturbed_percent: usize,
+}
+
+impl Times {
+    fn of(requests: Vec<(Instant, Instant)>, standstills: &[Standstill]) -> Self {
+        let disturbed =
+            |(begin, end): &(Instant, Instant)| standstills.iter().any(|still| still.from < *end && *begin < still.to);
+        let took = |(begin, end): &(Instant, Instant)| *end - *begin;
+        let undisturbed: Vec<_> = requests.iter().filter(|request| !disturbed(request)).map(took).collect();
+        Self {
+            disturbed_percent: 100 - undisturbed.len() * 100 / requests.len(),
+            all: Percentiles::of(requests.iter().map(took).collect()),
+            undisturbed: Percentiles::of(undisturbed),
+        }
+    }
 }
 
 impl std::fmt::Display for Times {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (wakes up late: p99 {} us)", self.requests, self.late.p99.as_micros())
+        let Self { all, undisturbed, disturbed_percent } = self;
+        write!(f, "{undisturbed} ({all} with the {disturbed_percent} % during which a processor stood still)")
     }
 }
 
@@ -148,9 +150,10 @@ struct Percentiles {
 }
 
 impl Percentiles {
+    /// Of nothing: zero.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+        let at = |percent: usize| times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
         Self { p50: at(50), p99: at(99) }
     }
 }
@@ -159,6 +162,28 @@ impl std::fmt::Display for Percentiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "p50 {} us, p99 {} us", self.p50.as_micros(), self.p99.as_micros())
     }
+}
+
+/// Waits until a process has no work left of what came before, nor the disk; not for ever.
+fn settle(process_id: u32) {
+    rustix::fs::sync();
+    let mut before = processor_ticks(process_id);
+    for _ in 0..100 {
+        thread::sleep(Duration::from_millis(300));
+        let now = processor_ticks(process_id);
+        if now <= before + 1 {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// How much processor time a process has had, in hundredths of a second.
+fn processor_ticks(process_id: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process_id}/stat")).expect("the state of a process");
+    let behind_name = stat.rsplit(") ").next().expect("its name stands in brackets");
+    let numbers = behind_name.split_whitespace().skip(11).take(2);
+    numbers.map(|number| number.parse::<u64>().expect("a number")).sum()
 }
 
 /// A line of `/proc/PID/status`, in MiB.

@@ -1,6 +1,7 @@
 //! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load that
-//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]), disks that fail ([`disks`]), what
-//! a broker shows its operator ([`http`]), Kafka's own programs ([`kafka`]) and its judge of files ([`dump`]).
+//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]) and whether this machine's
+//! [`processors`] let one measure that, disks that fail ([`disks`]), what a broker shows its operator ([`http`]),
+//! Kafka's own programs ([`kafka`]) and its judge of files ([`dump`]).
 //!
 //! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
 //! there too asks for Kafka's behaviour and not for ours.
@@ -14,6 +15,7 @@ pub mod dump;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod processors;
 
 use std::io::Write;
 

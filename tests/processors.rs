@@ -1,0 +1,81 @@
+//! This machine's processors: who gets them, and when one of them stood still.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often a processor is looked at.
+const LOOK_EVERY: Duration = Duration::from_micros(300);
+/// Who looks is later than that only if its processor was doing nothing for this machine.
+const LATE_MIN: Duration = Duration::from_micros(250);
+
+/// From now on this thread, and those it starts, get only the processor time that nobody else wants: attackers that
+/// compute beside the broker stand for attackers on machines of their own. A low priority alone would not do: who has it
+/// keeps a processor for milliseconds before somebody who wakes up gets it.
+pub fn give_way() {
+    rustix::process::setpriority_process(None, 19).expect("a thread may always lower its priority");
+    if !schedule("--idle", 0) {
+        println!("chrt is not at hand: attackers hold up others now and then");
+    }
+}
+
+/// How the kernel's scheduler treats this thread from now on, and those it starts: `chrt`'s name of it, and a priority.
+/// False: it may not be treated so, or `chrt` is not at hand.
+pub fn schedule(policy: &str, priority: u8) -> bool {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let status =
+        Command::new("chrt").args([policy, "--pid", &priority.to_string(), &thread]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// When a processor of this machine stood still: from the last time at which it was seen at work to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Standstill {
+    pub from: Instant,
+    pub to: Instant,
+}
+
+/// What `work` returns, and when the processors stood still meanwhile: a virtual machine's do when its host gives the
+/// time to others, and no time taken then says anything of a broker. None are seen where this process may not have its
+/// threads woken at once.
+pub fn watched<T>(work: impl FnOnce() -> T) -> (T, Vec<Standstill>) {
+    let allowed = sched_getaffinity(None).expect("the processors of this process");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let processors = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+        let watchers: Vec<ScopedJoinHandle<'_, _>> = processors
+            .map(|cpu| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || watch(cpu, stop)
+                })
+            })
+            .collect();
+        let result = work();
+        stop.store(true, Ordering::Relaxed);
+        let seen = watchers.into_iter().flat_map(|watcher| watcher.join().expect("a watcher"));
+        (result, seen.collect())
+    })
+}
+
+fn watch(processor: usize, stop: &AtomicBool) -> Vec<Standstill> {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    if sched_setaffinity(None, &only).is_err() || !schedule("--fifo", 50) {
+        println!("chrt --fifo is not allowed: nobody sees when processor {processor} stands still");
+        return Vec::new();
+    }
+    let mut seen = Vec::new();
+    let mut from = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(LOOK_EVERY);
+        let to = Instant::now();
+        if to - from > LOOK_EVERY + LATE_MIN {
+            seen.push(Standstill { from, to });
+        }
+        from = to;
+    }
+    seen
+}
