@@ -161,10 +161,7 @@ impl Door {
 
     /// The same for several, which are handled without others between them, but for large requests.
     pub fn submit_all(self: &Arc<Self>, messages: impl IntoIterator<Item = Message>) {
-        let mut inbox = lock(&self.inbox);
-        let calls = messages.into_iter().filter_map(|message| inbox.put(message).then_some(())).count();
-        drop(inbox);
-        if calls > 0 {
+        if lock(&self.inbox).put_all(messages) {
             self.large_waits.notify_one();
         }
         self.drive();
@@ -360,10 +357,9 @@ impl Door {
 
 impl Completions for Door {
     fn deliver(&self, completions: &mut Vec<IoCompletion>) {
-        let mut inbox = lock(&self.inbox);
-        for completion in completions.drain(..) {
-            let _ = inbox.put(Message::Input(Input::Io(completion)));
-        }
+        let arrived = completions.drain(..).map(|completion| Message::Input(Input::Io(completion)));
+        let large = lock(&self.inbox).put_all(arrived);
+        debug_assert!(!large, "a completion is no request");
     }
 
     fn run(self: Arc<Self>) {

@@ -60,6 +60,12 @@ impl Inbox {
         false
     }
 
+    /// The same for several, which stay together but for large requests.
+    #[must_use]
+    pub fn put_all(&mut self, messages: impl IntoIterator<Item = Message>) -> bool {
+        messages.into_iter().fold(false, |called, message| self.put(message) | called)
+    }
+
     /// Lets the next large request come to the core behind all that is here.
     pub fn admit_large(&mut self) {
         self.admitting = false;
