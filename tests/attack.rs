@@ -97,7 +97,8 @@ impl Bystander {
         let peak = memory_mib(broker.process_id(), "VmHWM");
         println!(
             "figure: {name}: {result}; memory {before} MiB before, {peak} MiB at its peak (at most {growth_mib_max} MiB \
-             more are allowed); bystander {quiet} without, {times} with"
+             more are allowed); bystander {quiet} without, {times} with: its p99 is {:.2} times as long",
+            times.undisturbed.p99.as_secs_f64() / quiet.undisturbed.p99.as_secs_f64()
         );
         broker.assert_alive();
         assert!(!broker.log_text().contains("panicked"), "{}", broker.log_text());

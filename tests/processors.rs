@@ -3,7 +3,7 @@
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a processor is looked at.
@@ -42,17 +42,10 @@ pub struct Standstill {
 /// threads woken at once.
 pub fn watched<T>(work: impl FnOnce() -> T) -> (T, Vec<Standstill>) {
     let allowed = sched_getaffinity(None).expect("the processors of this process");
-    let stop = AtomicBool::new(false);
+    let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
-        let processors = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
-        let watchers: Vec<ScopedJoinHandle<'_, _>> = processors
-            .map(|cpu| {
-                scope.spawn({
-                    let stop = &stop;
-                    move || watch(cpu, stop)
-                })
-            })
-            .collect();
+        let processors = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));
+        let watchers: Vec<_> = processors.map(|processor| scope.spawn(move || watch(processor, stop))).collect();
         let result = work();
         stop.store(true, Ordering::Relaxed);
         let seen = watchers.into_iter().flat_map(|watcher| watcher.join().expect("a watcher"));
