@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 /// How often a processor is looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
-/// Who looks is later than that only if its processor was doing nothing for this machine.
+/// Who looks goes before everybody, and is later than that only if the host of a virtual machine gave the processor to
+/// others, or the kernel did not let go of it: where it cannot be preempted, one long system call of anybody does that.
 const LATE_MIN: Duration = Duration::from_micros(250);
 
 /// From now on this thread, and those it starts, get only the processor time that nobody else wants: attackers that
@@ -30,16 +31,17 @@ pub fn schedule(policy: &str, priority: u8) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// When a processor of this machine stood still: from the last time at which it was seen at work to the next.
+/// When a processor of this machine stood still for all threads: from the last time at which it was seen at work to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Standstill {
     pub from: Instant,
     pub to: Instant,
 }
 
-/// What `work` returns, and when the processors stood still meanwhile: a virtual machine's do when its host gives the
-/// time to others, and no time taken then says anything of a broker. None are seen where this process may not have its
-/// threads woken at once.
+/// What `work` returns, and when the processors stood still meanwhile. Times taken then are mostly the host's doing, and
+/// those without them are what can be compared on a shared machine; but a few may be what the kernel did for the broker or
+/// its attackers, so whoever leaves them out says how many, and shows the times with them too. None are seen where this
+/// process may not have its threads woken at once.
 pub fn watched<T>(work: impl FnOnce() -> T) -> (T, Vec<Standstill>) {
     let allowed = sched_getaffinity(None).expect("the processors of this process");
     let stop = &AtomicBool::new(false);
