@@ -259,7 +259,7 @@ fn read_value(message: &Message, s: &Struct, f: &Field) -> String {
         basic if !f.is_struct() => format!("{reader}.{}()", rust_basic(basic).to_lowercase()),
         nested => format!("{nested}::read(version, {reader})"),
     };
-    if f.is_array && f.element == "int32" {
+    if is_int32s(f) {
         return match nulls(f) {
             None => format!("r.int32s({flex})"),
             Some(allowed) => format!("r.nullable_int32s({flex}, {allowed})"),
@@ -400,10 +400,15 @@ fn is_default(f: &Field, value: &str) -> String {
     }
 }
 
+/// Whether it is an array with a type of its own.
+fn is_int32s(f: &Field) -> bool {
+    f.is_array && f.element == "int32"
+}
+
 fn rust_type(f: &Field) -> String {
     let mut name: String = if f.is_struct() { f.element.clone() } else { rust_basic(&f.element).into() };
     if f.is_array {
-        name = if f.element == "int32" { "Int32s".into() } else { format!("Vec<{name}>") };
+        name = if is_int32s(f) { "Int32s".into() } else { format!("Vec<{name}>") };
     }
     if f.nullable.is_some() { format!("Option<{name}>") } else { name }
 }

@@ -8,7 +8,7 @@ use crate::wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
 };
-use crate::wire::{ErrorCode, ResponseBody};
+use crate::wire::{ErrorCode, ResponseBody, node_ids};
 use bytestring::ByteString;
 use std::collections::BTreeSet;
 
@@ -83,10 +83,10 @@ fn describe(
             partition_index: *index,
             leader_id: partition.leader.map_or(-1, |leader| leader.0),
             leader_epoch: partition.leader_epoch.0,
-            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
-            isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
-            eligible_leader_replicas: Some(partition.eligible_leaders.iter().map(|node| node.0).collect()),
-            last_known_elr: Some(partition.last_known_eligible_leaders.iter().map(|node| node.0).collect()),
+            replica_nodes: node_ids(&partition.replicas),
+            isr_nodes: node_ids(&partition.isr),
+            eligible_leader_replicas: Some(node_ids(&partition.eligible_leaders)),
+            last_known_elr: Some(node_ids(&partition.last_known_eligible_leaders)),
             offline_replicas: offline_replicas(image, partition),
             ..Default::default()
         })

@@ -12,7 +12,7 @@ use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTo
 use crate::wire::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use crate::wire::{ErrorCode, ResponseBody};
+use crate::wire::{ErrorCode, ResponseBody, node_ids};
 use bytestring::ByteString;
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: MetadataRequest, out: &mut Outbox) {
@@ -132,8 +132,8 @@ fn describe(topic: &Topic, image: &Image) -> MetadataResponseTopic {
             partition_index: *index,
             leader_id: partition.leader.map_or(-1, |leader| leader.0),
             leader_epoch: partition.leader_epoch.0,
-            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
-            isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
+            replica_nodes: node_ids(&partition.replicas),
+            isr_nodes: node_ids(&partition.isr),
             offline_replicas: offline_replicas(image, partition),
             ..Default::default()
         })

@@ -11,7 +11,7 @@ use crate::wire::messages::{
     BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord,
     RegisterControllerRecord,
 };
-use crate::wire::{Int32s, MetadataRecord};
+use crate::wire::{Int32s, MetadataRecord, node_ids};
 
 /// One start of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
             let record = PartitionChangeRecord {
                 partition_id: index,
                 topic_id: topic.id,
-                isr: changed.then(|| isr.iter().map(|node| node.0).collect()),
+                isr: changed.then(|| node_ids(&isr)),
                 leader: node_id.0,
                 leader_recovery_state: if partition.recovering { 0 } else { -1 },
                 eligible_leader_replicas: forget(&partition.eligible_leaders),

@@ -11,7 +11,7 @@ use crate::wire::messages::{
     ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     PartitionChangeRecord,
 };
-use crate::wire::{ErrorCode, Int32s, MetadataRecord};
+use crate::wire::{ErrorCode, Int32s, MetadataRecord, node_ids};
 
 /// Whom an election may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,9 +150,9 @@ pub fn list_reassignments(
             })
             .map(|(index, partition)| OngoingPartitionReassignment {
                 partition_index: *index,
-                replicas: numbers(&partition.replicas),
-                adding_replicas: numbers(&partition.adding),
-                removing_replicas: numbers(&partition.removing),
+                replicas: node_ids(&partition.replicas),
+                adding_replicas: node_ids(&partition.adding),
+                removing_replicas: node_ids(&partition.removing),
                 ..Default::default()
             })
             .collect();
@@ -166,8 +166,4 @@ pub fn list_reassignments(
         None => image.topics_by_name().filter_map(|topic| ongoing(&topic.name, None)).collect(),
     };
     ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
-}
-
-fn numbers(nodes: &[NodeId]) -> Int32s {
-    nodes.iter().map(|node| node.0).collect()
 }

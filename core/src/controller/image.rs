@@ -9,7 +9,7 @@ use crate::wire::messages::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
     RegisterControllerRecord, TopicRecord,
 };
-use crate::wire::{Int32s, MetadataRecord};
+use crate::wire::{MetadataRecord, node_ids};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 
@@ -327,15 +327,14 @@ impl Partition {
     }
 
     pub fn record(&self, topic_id: Uuid, index: i32) -> MetadataRecord {
-        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Int32s>();
-        let optional = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| ids(nodes));
+        let optional = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| node_ids(nodes));
         PartitionRecord {
             partition_id: index,
             topic_id,
-            replicas: ids(&self.replicas),
-            isr: ids(&self.isr),
-            removing_replicas: ids(&self.removing),
-            adding_replicas: ids(&self.adding),
+            replicas: node_ids(&self.replicas),
+            isr: node_ids(&self.isr),
+            removing_replicas: node_ids(&self.removing),
+            adding_replicas: node_ids(&self.adding),
             leader: self.leader.map_or(-1, |leader| leader.0),
             leader_recovery_state: self.recovering.into(),
             leader_epoch: self.leader_epoch.0,

@@ -26,5 +26,5 @@ pub use frame::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
 pub use header::{RequestError, RequestHeader, decode_request, decode_response, encode_request, encode_response};
 pub use messages::{ApiKey, MetadataRecord, RequestBody, ResponseBody};
 pub use reader::{DECODED_FLOOR, DECODED_MULTIPLE, DecodeError, DecodeErrorKind, Reader, STRING_LEN_MAX};
-pub use records::{FileSlice, Int32s, Records, RecordsChunk, TaggedField, TaggedFields};
+pub use records::{FileSlice, Int32s, Records, RecordsChunk, TaggedField, TaggedFields, node_ids};
 pub use writer::{Frame, Writer};

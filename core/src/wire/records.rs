@@ -1,7 +1,7 @@
 //! What fields of messages hold beside numbers and strings: record batches, arrays of numbers, tagged fields of a newer
 //! version.
 
-use crate::ids::FileId;
+use crate::ids::{FileId, NodeId};
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
@@ -15,6 +15,11 @@ pub struct FileSlice {
 
 /// The nodes of a partition and the like: there are thousands of such arrays in a message, and few items in each.
 pub type Int32s = SmallVec<[i32; 4]>;
+
+/// Nodes as messages name them.
+pub fn node_ids(nodes: &[NodeId]) -> Int32s {
+    nodes.iter().map(|node| node.0).collect()
+}
 
 /// Record batches, one after the other, in pieces that are never copied together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

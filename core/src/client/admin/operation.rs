@@ -18,7 +18,7 @@ use crate::wire::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
     DescribeClusterResponse, DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest,
 };
-use crate::wire::{ApiKey, ErrorCode, Int32s, RequestBody, ResponseBody};
+use crate::wire::{ApiKey, ErrorCode, RequestBody, ResponseBody, node_ids};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -324,10 +324,6 @@ impl Operation {
         };
         crate::client::is_retriable(error) && !is_answer
     }
-}
-
-fn node_ids(nodes: &[NodeId]) -> Int32s {
-    nodes.iter().map(|node| node.0).collect()
 }
 
 fn new_topic(topic: &NewTopic) -> CreatableTopic {
