@@ -15,7 +15,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Carries out the commands of `out`, in order; what else stands there is dropped.
+    /// Carries out the commands of `out`, in order, and drops its other outputs.
     pub fn carry_out(&mut self, out: &mut Outbox) -> Vec<IoCompletion> {
         let outputs = std::mem::take(&mut out.outputs);
         let commands = outputs.into_iter().filter_map(|output| match output {
@@ -120,7 +120,7 @@ pub fn joined(parts: &[&[u8]]) -> Vec<u8> {
     input
 }
 
-/// The next part of an input; what is left when it is shorter than it says.
+/// The next part of an input. It is the rest of the input if that is shorter than the part's length says.
 pub fn part<'a>(input: &mut &'a [u8]) -> &'a [u8] {
     let Some((len, rest)) = input.split_first_chunk::<2>() else { return std::mem::take(input) };
     let (part, rest) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));

@@ -1,4 +1,4 @@
-//! What an attack does to a broker, as its other clients and its memory tell it.
+//! Measures what an attack does to a broker: to the durations of another client's requests, and to the broker's memory.
 
 use crate::broker::Broker;
 use crate::client::{Client, Produced, Producer, batch};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The topic of the clients that mean well.
+/// The bystander's topic.
 const TOPIC: &str = "bystander";
-/// How many requests of theirs are measured at least, before and meanwhile.
+/// How many rounds (one Produce and one Fetch each) are measured at least, before the attack and during it.
 const ROUNDS_MIN: usize = 300;
-/// Between two rounds.
+/// The bystander's pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// One client that produces and fetches, one request after the other, and takes the time of each.
+/// A well-behaved client that produces and fetches, one request after the other, and measures the duration of each.
 pub struct Bystander {
     client: Client,
     acknowledged: u32,
@@ -36,17 +36,17 @@ impl Bystander {
         Bytes::from(format!("value {n} {}", "x".repeat(100)))
     }
 
-    /// Works until `stop` is set, and through [`ROUNDS_MIN`] rounds at least.
+    /// Works until `stop` is set, but through at least [`ROUNDS_MIN`] rounds.
     fn work(&mut self, stop: &AtomicBool) -> Times {
-        let (requests, standstills) = watched(|| self.take_times(stop));
+        let (requests, standstills) = watched(|| self.measure_requests(stop));
         Times::of(requests, &standstills)
     }
 
-    /// The beginning and the end of each request.
-    fn take_times(&mut self, stop: &AtomicBool) -> Vec<(Instant, Instant)> {
-        // On a machine of its own it would wait for no processor.
+    /// Works as [`work`](Self::work) does; returns the beginning and the end of each request.
+    fn measure_requests(&mut self, stop: &AtomicBool) -> Vec<(Instant, Instant)> {
+        // Priority over all other threads: a client on another machine would not compete for this machine's processors.
         if !schedule("--fifo", 1) {
-            println!("chrt --fifo is not allowed: the bystander's times have its waits for a processor in them");
+            println!("chrt --fifo is not permitted: the bystander's times include its waits for a processor");
         }
         let mut times = Vec::new();
         while times.len() < 2 * ROUNDS_MIN || !stop.load(Ordering::Relaxed) {
@@ -62,24 +62,25 @@ impl Bystander {
             assert!(!records.is_empty(), "what was acknowledged is there");
             times.push((begin, Instant::now()));
             self.acknowledged += 1;
-            // Not a load of its own, which would only measure this machine's processors.
+            // The pause keeps the bystander from being a load itself, which would only measure this machine's
+            // processors.
             thread::sleep(PAUSE);
         }
         schedule("--other", 0);
         times
     }
 
-    /// Lets `attack` loose, and prints in one line what it did to this client and to the memory of `broker`, which
-    /// may grow by `growth_mib_max` at most.
-    pub fn endures(
+    /// Runs `attack`, and prints in one line what it did to the bystander and to the broker's memory. Panics if the
+    /// memory grows by more than `growth_mib_max`, or if an acknowledged record is missing.
+    pub fn measure_attack(
         &mut self,
         name: &str,
         broker: &mut Broker,
         growth_mib_max: u64,
         attack: impl FnOnce() -> String + Send,
     ) {
-        settle(broker.process_id());
-        // The last one may have been closed as idle meanwhile.
+        wait_until_idle(broker.process_id());
+        // The broker may have closed the earlier connection as idle.
         self.client = Client::connect(broker.address()).expect("a connection");
         let quiet = self.work(&AtomicBool::new(true));
         forget_peak(broker.process_id());
@@ -92,12 +93,12 @@ impl Bystander {
                 attack()
             });
             let times = self.work(&stop);
-            (attacker.join().expect("the attacker's own part"), times)
+            (attacker.join().expect("the attacker does not panic"), times)
         });
         let peak = memory_mib(broker.process_id(), "VmHWM");
         println!(
             "figure: {name}: {result}; memory {before} MiB before, {peak} MiB at its peak (at most {growth_mib_max} MiB \
-             more are allowed); bystander {quiet} without, {times} with: its p99 is {:.2} times as long",
+             more are allowed); bystander {quiet} without the attack, {times} with it: its p99 is {:.2} times as long",
             times.undisturbed.p99.as_secs_f64() / quiet.undisturbed.p99.as_secs_f64()
         );
         broker.assert_alive();
@@ -117,7 +118,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// How long requests took: all of them, and those during which no processor stood still.
+/// How long requests took: all of them, and only those during which no processor stood still.
 struct Times {
     all: Percentiles,
     undisturbed: Percentiles,
@@ -151,7 +152,7 @@ struct Percentiles {
 }
 
 impl Percentiles {
-    /// Of nothing: zero.
+    /// The percentiles of no times are zero.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |percent: usize| times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
@@ -165,8 +166,8 @@ impl std::fmt::Display for Percentiles {
     }
 }
 
-/// Waits until a process has no work left of what came before, nor the disk; not for ever.
-fn settle(process_id: u32) {
+/// Waits until a process uses almost no processor time and the disk has written everything; gives up after 30 s.
+fn wait_until_idle(process_id: u32) {
     rustix::fs::sync();
     let mut before = processor_ticks(process_id);
     for _ in 0..100 {
@@ -187,7 +188,7 @@ fn processor_ticks(process_id: u32) -> u64 {
     numbers.map(|number| number.parse::<u64>().expect("a number")).sum()
 }
 
-/// A line of `/proc/PID/status`, in MiB.
+/// The value of a line of `/proc/PID/status`, in MiB.
 pub fn memory_mib(process_id: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process_id}/status")).expect("the status of a process");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a line of it");
@@ -195,13 +196,13 @@ pub fn memory_mib(process_id: u32, name: &str) -> u64 {
     kib.div_ceil(1024)
 }
 
-/// From now on `VmHWM` is counted anew.
+/// Resets the peak that `VmHWM` shows to the present memory.
 fn forget_peak(process_id: u32) {
     fs::write(format!("/proc/{process_id}/clear_refs"), "5").expect("clear_refs");
 }
 
-/// Waits for the end of a connection that the broker should close, whatever it still sends. False: it is open after
-/// `patience` without a byte.
+/// Reads until the broker closes the connection, ignoring what it sends. Returns false if the connection is still open
+/// after `patience` without a byte.
 pub fn is_closed(stream: &mut TcpStream, patience: Duration) -> bool {
     stream.set_read_timeout(Some(patience)).expect("a timeout");
     let mut buffer = vec![0; 64 << 10];
@@ -217,7 +218,7 @@ pub fn is_closed(stream: &mut TcpStream, patience: Duration) -> bool {
     }
 }
 
-/// Writes for as long as the broker takes it without a pause of more than `patience`; how many bytes it took.
+/// Writes until the broker takes nothing for `patience`; returns how many bytes it took.
 pub fn push(stream: &mut TcpStream, bytes: &[u8], patience: Duration) -> usize {
     stream.set_write_timeout(Some(patience)).expect("a timeout");
     let mut written = 0;

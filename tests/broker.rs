@@ -1,4 +1,4 @@
-//! A broker process: started with its own data directory, found by the port it prints, and never left behind.
+//! A broker process: it has its own data directory, prints the port it listens on, and is killed when it is dropped.
 
 use crate::kafka;
 use std::collections::BTreeMap;
@@ -26,12 +26,12 @@ impl Kind {
         match std::env::var("TIDELOG_TEST_BROKER").as_deref() {
             Ok("kafka") => Self::Kafka,
             Ok("tidelog") | Err(_) => Self::Tidelog,
-            Ok(other) => panic!("TIDELOG_TEST_BROKER={other}: `tidelog` or `kafka`"),
+            Ok(other) => panic!("TIDELOG_TEST_BROKER={other}: allowed is `tidelog` or `kafka`"),
         }
     }
 }
 
-/// What a broker is started with. It can be started again and again on the same directory.
+/// What a broker is started with. It can be started many times on the same directory.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub kind: Kind,
@@ -56,13 +56,14 @@ impl Setup {
         self
     }
 
-    /// Starts it through a program that becomes the broker, such as `setpriv` or `prlimit`, with these arguments.
+    /// Starts the broker through a program that replaces itself by the broker, such as `setpriv` or `prlimit`. `words`
+    /// are that program and its arguments.
     pub fn through(mut self, words: &[&str]) -> Self {
         self.through = words.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// The same directory under the other kind of broker.
+    /// The same directory for another kind of broker.
     pub fn turned_into(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
@@ -83,12 +84,12 @@ impl Setup {
         self.try_start().unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// Starts the broker; an error says how it ended instead of serving.
+    /// Starts the broker and waits until it serves; an error says how it failed to.
     pub fn try_start(&self) -> Result<Broker, StartFailure> {
         self.spawn().wait_until_ready()
     }
 
-    /// Starts the process, and does not wait for what becomes of it.
+    /// Starts the process without waiting until it serves.
     pub fn spawn(&self) -> Starting {
         fs::create_dir_all(&self.home).expect("the directory of the test");
         let (mut command, port) = match self.kind {
@@ -154,7 +155,7 @@ impl Setup {
         properties.insert("advertised.listeners".to_owned(), listeners);
         properties.insert("controller.quorum.bootstrap.servers".to_owned(), format!("127.0.0.1:{controller_port}"));
         properties.insert("log.dirs".to_owned(), self.data_dir().display().to_string());
-        // Names that Kafka does not have are ours alone.
+        // Kafka does not know this property.
         properties.extend(self.properties.clone().into_iter().filter(|(name, _)| name != "acks.require.fsync"));
         let text: String = properties.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let file = self.home.join("server.properties");
@@ -173,11 +174,11 @@ impl Setup {
     }
 }
 
-/// A process that does not serve yet. Dropped, it is killed.
+/// A broker process that may not serve yet. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Starting {
     broker: Broker,
-    /// The port that it was told; `None`: it says which one it got.
+    /// The port that the process was told to listen on; `None`: the process chooses one and prints it.
     port: Option<u16>,
 }
 
@@ -214,10 +215,10 @@ impl Starting {
     }
 }
 
-/// How a broker ended that should have started.
+/// How a broker failed to start.
 #[derive(Debug)]
 pub struct StartFailure {
-    /// `None`: it neither served nor ended.
+    /// `None`: the process neither served nor ended in time.
     pub status: Option<ExitStatus>,
     pub log: String,
 }
@@ -226,12 +227,12 @@ impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => write!(f, "the broker did not start ({status}):\n{}", tail(&self.log)),
-            None => write!(f, "the broker does not serve after {PATIENCE:?}:\n{}", tail(&self.log)),
+            None => write!(f, "the broker does not serve within {PATIENCE:?}:\n{}", tail(&self.log)),
         }
     }
 }
 
-/// A serving broker. Dropped without [`stop`](Self::stop), it is killed.
+/// A broker that serves. Dropping it without [`stop`](Self::stop) kills the process.
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
@@ -249,12 +250,13 @@ impl Broker {
         self.child.id()
     }
 
-    /// All that it has printed so far.
+    /// Everything that the broker has printed so far.
     pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until `find` finds something in what it has printed, which may come a moment after an answer did.
+    /// Waits until `find` finds something in what the broker has printed. A log line may come a moment after the answer
+    /// to the request that caused it.
     pub fn wait_for_log<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
@@ -267,7 +269,7 @@ impl Broker {
         }
     }
 
-    /// Waits until it has printed so many lines with all of `words`.
+    /// Waits until the broker has printed at least `count` lines that each contain all of `words`; returns them.
     pub fn log_lines(&self, count: usize, words: &[&str]) -> Vec<String> {
         self.wait_for_log(&format!("{count} lines with {words:?}"), |text| {
             let found = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
@@ -281,36 +283,41 @@ impl Broker {
         metrics_at(&self.log_text()).expect("metrics.listener is set")
     }
 
-    /// SIGTERM, without waiting for what it leads to.
+    /// Sends SIGTERM and does not wait for the end.
     pub fn terminate(&self) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("SIGTERM");
     }
 
-    /// SIGTERM, and the end it leads to; returns what the broker printed.
+    /// Stops the broker cleanly by SIGTERM; returns everything it has printed.
     pub fn stop(self) -> String {
         self.terminate();
         let (status, text) = self.wait_for_end();
-        // A JVM that was asked to end says 128 + SIGTERM.
+        // A JVM that SIGTERM has ended exits with 128 + SIGTERM.
         let is_clean = status.success() || status.code() == Some(143);
-        assert!(is_clean, "a clean stop ends with {status}:\n{}", tail(&text));
+        assert!(is_clean, "the clean stop failed with {status}:\n{}", tail(&text));
         text
     }
 
-    /// SIGKILL: what a power cut leaves of the process, and a kind cut of the disk.
+    /// Kills the process by SIGKILL. For the process that is like a power cut; what it wrote without a sync is not
+    /// lost.
     pub fn kill(mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("the end of a killed child");
     }
 
-    /// Waits until the process ends by itself; how it ended, and all that it printed.
+    /// Waits until the process ends by itself; returns how it ended and everything it printed.
     pub fn wait_for_end(mut self) -> (ExitStatus, String) {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("the child's state") {
                 return (status, self.log_text());
             }
-            assert!(begin.elapsed() < PATIENCE, "it goes on after {PATIENCE:?}:\n{}", tail(&self.log_text()));
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "the process has not ended within {PATIENCE:?}:\n{}",
+                tail(&self.log_text())
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -328,12 +335,12 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the broker's last words:\n{}", tail(&self.log_text()));
+            eprintln!("--- the end of the broker's log:\n{}", tail(&self.log_text()));
         }
     }
 }
 
-/// The binary under test: `TIDELOG_BIN`, or the one that cargo builds along with the tests (`under_test.rs`).
+/// The binary under test: `TIDELOG_BIN`, or else the one that cargo builds along with the tests (`under_test.rs`).
 pub fn tidelog_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -345,7 +352,11 @@ pub fn tidelog_binary() -> &'static Path {
         let profile_dir =
             this.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).expect("a directory of the profile");
         let binary = profile_dir.join("tidelog-under-test");
-        assert!(binary.exists(), "{} is missing: `cargo build --package tidelog-tests --bins`", binary.display());
+        assert!(
+            binary.exists(),
+            "{} is missing; `cargo build --package tidelog-tests --bins` builds it",
+            binary.display()
+        );
         binary
     })
 }
@@ -357,7 +368,7 @@ fn ready_on(text: &str) -> Option<String> {
     line.split(' ').find_map(|listener| listener.strip_prefix("PLAINTEXT://")).map(str::to_owned)
 }
 
-/// What the broker says of `metrics.listener` in its log.
+/// The address of `metrics.listener`, from the broker's log.
 fn metrics_at(text: &str) -> Option<String> {
     let complete = &text[..=text.rfind('\n')?];
     let line = complete.lines().find(|line| line.contains("metrics and health at http://"))?;

@@ -1,4 +1,4 @@
-//! A small blocking client on `kafka-protocol`, the codec that is not ours.
+//! A small blocking client. It encodes with `kafka-protocol`, which shares no code with Tidelog's own codec.
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
-/// The versions the helpers below speak: the newest that name topics by their names.
+/// The request versions that this client uses: the newest that identify topics by name.
 const PRODUCE_VERSION: i16 = 12;
 const FETCH_VERSION: i16 = 12;
 const CREATE_TOPICS_VERSION: i16 = 7;
@@ -22,21 +22,21 @@ const LIST_OFFSETS_VERSION: i16 = 9;
 const INIT_PRODUCER_ID_VERSION: i16 = 5;
 const METADATA_VERSION: i16 = 12;
 
-/// One connection. Any trouble with it is an `io::Error`; error codes of the protocol are handed out.
+/// One connection. Its failures are `io::Error`s; error codes of the protocol are returned.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
     correlation_id: i32,
 }
 
-/// What a Produce said of one partition.
+/// The answer to a Produce for its one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
     pub error_code: i16,
     pub base_offset: i64,
 }
 
-/// An idempotent producer's identity and place in one partition (KIP-98).
+/// An idempotent producer's identity and its next sequence in one partition (KIP-98).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Producer {
     pub id: i64,
@@ -57,7 +57,7 @@ impl Client {
         Ok(Self { stream, correlation_id: 0 })
     }
 
-    /// The connection itself, for what no well-behaved client sends.
+    /// The socket, for tests that send what no well-behaved client sends.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
@@ -80,7 +80,7 @@ impl Client {
         Ok(self.correlation_id)
     }
 
-    /// The next response, which must be that of `correlation_id`: responses keep the order of the requests.
+    /// The next response, which must be the one to `correlation_id`, since responses keep the order of the requests.
     pub fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> io::Result<R::Response> {
         let mut frame = self.receive_frame()?;
         let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).map_err(invalid)?;
@@ -197,7 +197,7 @@ impl Client {
         Ok((partition.error_code, partition.high_watermark, partition.records.clone().unwrap_or_default()))
     }
 
-    /// Sends the same, and does not wait for its answer.
+    /// Sends the same Fetch without waiting for the answer.
     pub fn send_fetch(&mut self, topic: &str, partition: i32, offset: i64) -> io::Result<i32> {
         self.send(FETCH_VERSION, &full_fetch(topic, partition, offset))
     }
@@ -224,7 +224,7 @@ impl Client {
         }
     }
 
-    /// The offset for a timestamp: -1 the end, -2 the beginning.
+    /// The offset for a timestamp; -1 stands for the end, -2 for the beginning. Returns the error code and the offset.
     pub fn offset_for(&mut self, topic: &str, partition: i32, timestamp: i64) -> io::Result<(i16, i64)> {
         let wanted = list_offsets_request::ListOffsetsPartition::default()
             .with_partition_index(partition)
@@ -261,7 +261,7 @@ pub fn now_ms() -> i64 {
     i64::try_from(since_1970.as_millis()).expect("a clock before the year 292,278,994")
 }
 
-/// One uncompressed batch of values without keys, stamped with the present: a broker that loads a log forgets the
+/// One uncompressed batch of values without keys. The records have the present time: a broker that loads a log forgets
 /// producers whose last record is older than `producer.id.expiration.ms`.
 pub fn batch(producer: Producer, values: &[Bytes]) -> Bytes {
     let timestamp = now_ms();
@@ -276,7 +276,7 @@ pub fn batch(producer: Producer, values: &[Bytes]) -> Bytes {
             producer_epoch: producer.epoch,
             timestamp_type: TimestampType::Creation,
             offset: i64::from(place),
-            // The codec writes the first one, and breaks the batch where they do not count up.
+            // The codec writes only the first sequence, and starts a new batch if the next one is not one higher.
             sequence: producer.sequence + place,
             timestamp,
             key: None,

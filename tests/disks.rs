@@ -1,14 +1,15 @@
-//! Disks that fail: a file system of its own that loses power or turns read-only, one that fills up, and system calls
-//! on one file that fail. Each needs something of the machine; a test that does not get it says so and is skipped.
+//! Disks that fail: a file system that loses power or turns read-only, a file system that fills up, and a file on which
+//! system calls fail. Each needs rights or programs that a machine may lack; a test that cannot get them prints so and
+//! is skipped.
 
 use crate::skipped;
-use rustix::ioctl::{Setter, ioctl, opcode};
+use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A small file system in memory, unmounted on drop. Only root may mount it.
+/// A small file system in memory, unmounted when this is dropped. Only root may mount it.
 pub struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -37,17 +38,20 @@ impl Drop for Tmpfs {
     }
 }
 
-/// An ext4 of its own in an image file, mounted through a loop device: the file system that most brokers live on,
-/// with everything it holds back until a sync (pages, sizes, names). Only root may, and only where the kernel has ext4
-/// and loop devices; a container without privileges has neither, and no other way to drop what another process wrote:
-/// without a file system of its own the pages belong to the machine.
+/// A new ext4 file system in an image file, mounted through a loop device. It is the file system that most brokers use,
+/// and holds back everything until a sync (pages, sizes, names). Only root may mount it, and only if the kernel has
+/// ext4 and loop devices: a container without privileges cannot.
 ///
-/// The simulator needs none of that, and its disks lose more than any real one (`sim/src/disk`).
+/// There is no other way to lose what another process has written: without a separate file system its pages belong to
+/// the machine.
+///
+/// The simulator needs none of this, and its disks lose more than any real one (`sim/src/disk`).
 pub struct Ext4 {
     dir: tempfile::TempDir,
 }
 
-/// ext4 may hold its journal back for longer than any test if nobody syncs, and does not guess what was to be synced.
+/// `commit=600`: without a sync ext4 holds its journal back for longer than any test runs. `noauto_da_alloc`: it does
+/// not guess which files should have been synced.
 const OPTIONS: &str = "loop,errors=remount-ro,commit=600,noauto_da_alloc";
 
 impl Ext4 {
@@ -66,7 +70,7 @@ impl Ext4 {
         }
     }
 
-    /// Where it is mounted.
+    /// The directory where the file system is mounted.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("mounted")
     }
@@ -79,27 +83,28 @@ impl Ext4 {
         run(Command::new("mount").args(["-t", "ext4", "-o", OPTIONS]).arg(self.image()).arg(self.path()))
     }
 
-    /// From this moment on nothing more reaches the image, and every access fails with EIO: what is not on it yet,
-    /// pages and journal alike, is lost.
+    /// Cuts the power: from now on nothing more reaches the image, and every access fails with EIO. Pages and journal
+    /// that are not in the image yet are lost.
     ///
-    /// A machine ends at that moment, and so must who is to be judged: a sync that was under way in the kernel may
-    /// find the aborted journal empty, and succeed for what is lost.
+    /// Kill the broker before this, as a power cut would: a sync that is inside the kernel meanwhile may find the
+    /// aborted journal empty, and report success for data that are lost.
     pub fn cut_power(&self) {
-        /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is written any more.
+        /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is written.
         const NO_LOG_FLUSH: u32 = 2;
-        const SHUT_DOWN: u32 = opcode::read::<u32>(b'X', 125);
+        const SHUT_DOWN: Opcode = opcode::read::<u32>(b'X', 125);
         let root = File::open(self.path()).expect("the mounted directory");
         // SAFETY: EXT4_IOC_SHUTDOWN reads one u32 from where its argument points to.
         unsafe { ioctl(&root, Setter::<SHUT_DOWN, u32>::new(NO_LOG_FLUSH)) }.expect("EXT4_IOC_SHUTDOWN");
     }
 
-    /// The power comes back: the file system is mounted anew and replays its journal. Nobody may have files open.
+    /// Brings the power back: the file system is mounted again and replays its journal. No process may have files open
+    /// on it.
     pub fn power_on(&self) {
         run(Command::new("umount").arg(self.path())).expect("unmounted");
         self.mount().expect("mounted again");
     }
 
-    /// The file system finds an error in itself, as on a dying disk, and goes on read-only.
+    /// Makes the file system find an error in itself, as on a dying disk: it becomes read-only.
     pub fn turn_read_only(&self) {
         let mounts = fs::read_to_string("/proc/mounts").expect("/proc/mounts");
         let at = format!(" {} ", self.path().display());
@@ -111,17 +116,17 @@ impl Ext4 {
 
 impl Drop for Ext4 {
     fn drop(&mut self) {
-        // The loop device goes with the last mount of it.
+        // Unmounting releases the loop device too.
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).stderr(Stdio::null()).status();
     }
 }
 
-/// Makes system calls of a running process fail, until it is dropped: strace at work, which must be there and
+/// Makes system calls of a running process fail until this is dropped. It uses strace, which must be installed and
 /// allowed to trace.
 pub struct Tampering(Child);
 
 impl Tampering {
-    /// Each of `calls` (names, with commas between them) on `file` fails with `error`.
+    /// Makes each of `calls` (names separated by commas) on `file` fail with `error`.
     pub fn attach(test: &str, process_id: u32, calls: &str, error: &str, file: &Path) -> Option<Self> {
         let child = Command::new("strace")
             .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e"])
@@ -143,7 +148,8 @@ impl Tampering {
         let mut lines = BufReader::new(child.stderr.take().expect("piped"));
         while lines.read_line(&mut said).is_ok_and(|bytes| bytes > 0) {
             if said.contains(" attached") {
-                // Each new thread is one more line; nobody reads them, but the pipe must not close.
+                // strace prints a line for each new thread. Nobody needs them, but strace would fail if the pipe were
+                // closed or full.
                 std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
                 return Some(Self(child));
             }
@@ -156,15 +162,15 @@ impl Tampering {
 
 impl Drop for Tampering {
     fn drop(&mut self) {
-        // SIGTERM: it lets the process go on as before.
+        // On SIGTERM strace detaches, and the process goes on as before.
         let id = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }
 }
 
-/// A file whose bytes and name are on the disk, and one of which nothing needs to be: after a power cut they tell
-/// whether it was one.
+/// Writes two files: one that is synced with its name, and one that is not. After a power cut they show whether it was
+/// one.
 pub fn write_witnesses(dir: &Path) {
     let mut synced = File::create(dir.join("synced")).expect("a file");
     synced.write_all(&[7; 5000]).and_then(|()| synced.sync_all()).expect("written");
@@ -172,11 +178,11 @@ pub fn write_witnesses(dir: &Path) {
     fs::write(dir.join("unsynced"), [7; 5000]).expect("written");
 }
 
-/// Panics unless what was synced is there and what was not is gone.
+/// Panics unless the synced file is there and the other one has lost its content.
 pub fn assert_power_was_cut(dir: &Path) {
-    assert_eq!(fs::read(dir.join("synced")).expect("what was synced is there"), [7; 5000]);
+    assert_eq!(fs::read(dir.join("synced")).expect("the synced file is there"), [7; 5000]);
     let unsynced = fs::read(dir.join("unsynced")).unwrap_or_default();
-    assert_ne!(unsynced, [7; 5000], "what was not synced is still there: this was no power cut");
+    assert_ne!(unsynced, [7; 5000], "the file that was not synced is still there: this was no power cut");
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

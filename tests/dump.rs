@@ -1,6 +1,7 @@
-//! Two judges of a log directory: Kafka's `DumpLogSegments`, and our own `tidelog log dump`.
+//! Checks a log directory with two dump tools: Kafka's `DumpLogSegments`, and our own `tidelog log dump`.
 //!
-//! Kafka's tool never ends with a failure: what it finds stands in its text, and this module knows that text.
+//! Kafka's tool exits successfully even if it finds faults. It only prints them, so this module searches its output for
+//! the texts of faults.
 
 use crate::broker::tidelog_binary;
 use crate::kafka;
@@ -8,16 +9,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the dump of a whole log directory told.
+/// How much the dump of a whole log directory showed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dumped {
-    /// The records of the topics, decoded one by one. Those of the cluster's metadata do not count.
+    /// How many records of topics were decoded, without those of the cluster's metadata.
     pub records: usize,
-    /// The files of topics: segments, indexes, producer snapshots.
+    /// How many files of topics were dumped: segments, indexes, producer snapshots.
     pub files: usize,
 }
 
-/// Dumps every file of a log directory that no broker has open, and panics at the first fault.
+/// Dumps every file of a log directory that no broker has open, with Kafka's tool; panics at the first fault.
 pub fn assert_faultless(jars: &Path, data_dir: &Path) -> Dumped {
     let (mut files, mut indexes, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
     for partition in directories(data_dir) {
@@ -43,16 +44,19 @@ pub fn assert_faultless(jars: &Path, data_dir: &Path) -> Dumped {
         let name = index.display();
         assert!(
             text.contains(&format!("{name} passed sanity check.")) || text.contains(&format!("{name} is empty.")),
-            "no word on {name}:\n{text}"
+            "the tool says nothing about {name}:\n{text}"
         );
     }
     let text = dump(jars, &["--cluster-metadata-decoder"], &metadata);
-    assert!(text.contains(r#""type":"REGISTER_BROKER_RECORD""#), "the broker is not registered:\n{text}");
+    assert!(
+        text.contains(r#""type":"REGISTER_BROKER_RECORD""#),
+        "the metadata has no registration of the broker:\n{text}"
+    );
     Dumped { records, files: files.len() }
 }
 
-/// `tidelog log dump` over a whole log directory that no broker has open; panics at the faults it finds. Returns the
-/// number of the records that it shows, those of the cluster's metadata aside.
+/// Runs `tidelog log dump` over a whole log directory that no broker has open; panics if it finds a fault. Returns how
+/// many records it shows, without those of the cluster's metadata.
 pub fn assert_faultless_to_us(data_dir: &Path) -> usize {
     let output = Command::new(tidelog_binary())
         .args(["log", "dump", "--records", "--format", "json"])
@@ -64,7 +68,7 @@ pub fn assert_faultless_to_us(data_dir: &Path) -> usize {
     text.lines().filter(|line| line.contains(r#","kind":"record","#)).count()
 }
 
-/// Runs the tool over files, judges what it says and returns its standard output.
+/// Runs Kafka's tool over files, panics if its output tells of a fault, and returns its standard output.
 pub fn dump(jars: &Path, options: &[&str], files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let output = kafka::quiet_tool(jars, "org.apache.kafka.tools.DumpLogSegments")
@@ -84,7 +88,8 @@ pub fn dump(jars: &Path, options: &[&str], files: &[PathBuf]) -> String {
 fn first_fault<'a>(text: &'a str, complaints: &'a str) -> Option<&'a str> {
     let in_text = ["isvalid: false", "isValid: false", "invalid bytes", "Error at", "orrupt"];
     text.lines().find(|line| in_text.iter().any(|fault| line.contains(fault))).or_else(|| {
-        // In 4.3 every file that does not begin at offset 0 has one such pair with -1, which says nothing.
+        // In Kafka 4.3 the tool prints one such pair with -1 for every file that does not begin at offset 0. It is no
+        // fault.
         complaints.lines().find(|line| {
             !line.trim().is_empty()
                 && !line.starts_with("Non-consecutive offsets in ")
@@ -109,7 +114,7 @@ mod tests {
     use super::first_fault;
 
     #[test]
-    fn each_complaint_of_the_tool_is_a_fault_but_the_one_that_every_later_segment_gets() {
+    fn every_complaint_of_the_tool_is_a_fault_except_the_one_it_prints_for_every_later_segment() {
         assert_eq!(first_fault("baseOffset: 0 crc: 1 isvalid: true", ""), None);
         assert_eq!(first_fault("", "Non-consecutive offsets in 5.log\n  -1 is followed by 5\n"), None);
         assert!(first_fault("", "Non-consecutive offsets in 5.log\n  7 is followed by 9\n").is_some());

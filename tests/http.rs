@@ -1,28 +1,28 @@
-//! HTTP as a scraper speaks it, and Prometheus' text format, read strictly.
+//! An HTTP client as a scraper uses it, and a strict parser of Prometheus' text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// After this a read is given up: only to end a hang.
+/// The timeout of a read, which is only reached if the broker hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was answered.
+/// An HTTP answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    /// By name in lower case.
+    /// The values by the names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
-/// `GET` of one path, on a connection of its own.
+/// Sends `GET` of one path on a new connection.
 pub fn get(address: &str, path: &str) -> io::Result<Answer> {
     request(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
-/// Sends `text` as it is, and reads the answer to the end of the connection.
+/// Sends `text` unchanged on a new connection, and reads until the connection is closed.
 pub fn request(address: &str, text: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -48,11 +48,11 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
     })
 }
 
-/// One scrape: every sample by its name with its labels, as written (`name{a="b"}`).
+/// The samples of one scrape. The key is a sample's name with its labels, as written: `name{a="b"}`.
 #[derive(Clone, Debug, Default)]
 pub struct Scrape {
     samples: BTreeMap<String, f64>,
-    /// The type of every family.
+    /// The type of each family.
     pub families: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,7 @@ impl Scrape {
         self.samples.iter().map(|(sample, value)| (sample.as_str(), *value))
     }
 
-    /// The samples of a family's counters that are smaller than they were in `earlier`.
+    /// The samples of counters and summaries that are smaller than in `earlier`.
     pub fn fallen_since<'a>(&'a self, earlier: &'a Self) -> Vec<&'a str> {
         let counts = |sample: &str| {
             let name = sample.split('{').next().unwrap_or(sample);
@@ -84,8 +84,9 @@ impl Scrape {
         self.samples().filter(fell).map(|(sample, _)| sample).collect()
     }
 
-    /// Reads the text format 0.0.4, more strictly than Prometheus does: every family has a help and a type before its
-    /// samples, which stand together; no sample comes twice; names, labels and numbers are well-formed.
+    /// Parses the text format 0.0.4, more strictly than Prometheus does. Every family must have a help and a type
+    /// before its samples, which must stand together; no sample may come twice; names, labels and numbers must be
+    /// well-formed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut scrape, mut helped, mut family) = (Self::default(), BTreeSet::new(), String::new());
         if !text.ends_with('\n') {
@@ -96,13 +97,13 @@ impl Scrape {
             if let Some(help) = line.strip_prefix("# HELP ") {
                 let Some((name, words)) = help.split_once(' ') else { return fail("no help") };
                 if !is_name(name) || words.is_empty() || !helped.insert(name.to_owned()) {
-                    return fail("a help that is none, or comes twice");
+                    return fail("a help without a name or text, or a second one");
                 }
                 family = name.to_owned();
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let Some((name, kind)) = kind.split_once(' ') else { return fail("no type") };
                 if name != family || !["counter", "gauge", "summary"].contains(&kind) {
-                    return fail("a type that is none, or of another family than the help before it");
+                    return fail("an unknown type, or one of another family than the help before it");
                 }
                 if scrape.families.insert(name.to_owned(), kind.to_owned()).is_some() {
                     return fail("a second type");
@@ -152,7 +153,7 @@ fn split_sample(line: &str) -> Result<(&str, f64), String> {
     Ok((sample, value.ok_or_else(|| fail("not a number"))?))
 }
 
-/// How long `name="value",…}` is.
+/// The length in bytes of `name="value",…}` at the start of `text`; `None` if it is malformed.
 fn end_of_labels(text: &str) -> Option<usize> {
     let mut rest = text;
     loop {
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scrape_that_is_right_is_read() {
+    fn a_well_formed_scrape_is_read() {
         let text = "# HELP a_total Some.\n# TYPE a_total counter\na_total 3\na_total{t=\"x\\\"{},y\",u=\"\"} 1.5\n\
                     # HELP s Times.\n# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 2\ns_count 1\n";
         let scrape = Scrape::parse(text).unwrap();
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_that_is_wrong_is_refused() {
+    fn a_malformed_scrape_is_refused() {
         let head = "# HELP a Some.\n# TYPE a gauge\n";
         for wrong in [
             "a 1\n",

@@ -1,20 +1,20 @@
-//! Apache Kafka's own programs, from Maven, where a JVM is at hand.
+//! Runs Apache Kafka's own programs, with jars from Maven, if there is a JVM.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The release that is the anchor of everything Tidelog is compared with.
+/// The release that Tidelog is compared with.
 pub const VERSION: &str = "4.3.1";
 
-/// The directory with Kafka's jars: `TIDELOG_KAFKA_JARS`, or `target/kafka-jars`, filled through Maven at the first
-/// use. The error says what is not at hand.
+/// The directory with Kafka's jars: `TIDELOG_KAFKA_JARS`, or else `target/kafka-jars`, which Maven fills at the first
+/// use. The error says which program is missing.
 pub fn jars() -> Result<PathBuf, String> {
     static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     JARS.get_or_init(|| {
         if !runs("java", "-version") {
-            return Err("no JVM is at hand (`java`)".to_owned());
+            return Err("no JVM is installed (`java`)".to_owned());
         }
         if let Ok(dir) = std::env::var("TIDELOG_KAFKA_JARS") {
             return Ok(PathBuf::from(dir));
@@ -24,7 +24,7 @@ pub fn jars() -> Result<PathBuf, String> {
             return Ok(dir);
         }
         if !runs("mvn", "-version") {
-            return Err("no Maven is at hand (`mvn`) to bring Kafka's jars".to_owned());
+            return Err("no Maven is installed (`mvn`) to download Kafka's jars".to_owned());
         }
         download(&dir)
     })
@@ -36,7 +36,7 @@ pub fn tool(jars: &Path, class: &str) -> Command {
     java(jars, class, "info")
 }
 
-/// The same, with nothing on stderr but what the tool itself has to say.
+/// Like [`tool`], with Kafka's logging switched off, so that standard error holds only what the tool itself prints.
 pub fn quiet_tool(jars: &Path, class: &str) -> Command {
     java(jars, class, "off")
 }
@@ -56,7 +56,7 @@ fn runs(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
 }
 
-/// Fills `dir` beside it and renames it, so that two test programs never see half of it.
+/// Downloads into a directory beside `dir` and renames it, so that no other test program sees a half-filled `dir`.
 fn download(dir: &Path) -> Result<PathBuf, String> {
     let parent = dir.parent().expect("a parent");
     fs::create_dir_all(parent).map_err(|error| error.to_string())?;
@@ -72,7 +72,7 @@ fn download(dir: &Path) -> Result<PathBuf, String> {
         .output()
         .map_err(|error| error.to_string())?;
     if !output.status.success() {
-        return Err(format!("Maven does not bring Kafka's jars: {}", String::from_utf8_lossy(&output.stdout).trim()));
+        return Err(format!("Maven cannot download Kafka's jars: {}", String::from_utf8_lossy(&output.stdout).trim()));
     }
     if let Err(error) = fs::rename(work.path().join("libs"), dir)
         && !dir.exists()

@@ -1,12 +1,18 @@
-//! What the tests of the real binary share: a broker process ([`broker`]), a small client ([`client`]), load that
-//! remembers what was acknowledged ([`load`]), what an attack costs ([`attack`]) and whether this machine's
-//! [`processors`] let one measure that, disks that fail ([`disks`]), what a broker shows its operator ([`http`]),
-//! Kafka's own programs ([`kafka`]) and its judge of files ([`dump`]).
+//! What the tests of the real binary share:
 //!
-//! The tests run against `tidelog`, or, with `TIDELOG_TEST_BROKER=kafka`, against a real Apache Kafka: what passes
-//! there too asks for Kafka's behaviour and not for ours.
+//! - [`broker`]: a broker process;
+//! - [`client`]: a small client, and [`load`]: producers that remember which records were acknowledged;
+//! - [`attack`]: measures what an attack costs the broker's other clients, and [`processors`]: finds the times at which
+//!   this machine cannot measure that (on Linux only: they use its `/proc` and its scheduler);
+//! - [`disks`]: disks that fail;
+//! - [`http`]: reads `/metrics` and `/healthz`;
+//! - [`kafka`]: runs Kafka's own programs, and [`dump`]: checks log files with Kafka's and with our own dump tool.
+//!
+//! The tests run against `tidelog`, or against a real Apache Kafka if `TIDELOG_TEST_BROKER=kafka`. A test that passes
+//! against both demands Kafka's behaviour and not only ours.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
+#[cfg(target_os = "linux")]
 pub mod attack;
 pub mod broker;
 pub mod client;
@@ -15,11 +21,12 @@ pub mod dump;
 pub mod http;
 pub mod kafka;
 pub mod load;
+#[cfg(target_os = "linux")]
 pub mod processors;
 
 use std::io::Write;
 
-/// Says on the terminal, past the test runner's capture, that a test could not run here and why.
+/// Prints to the terminal, also when the test runner captures output, that a test could not run here and why.
 pub fn skipped(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }

@@ -1,5 +1,5 @@
-//! Load under which a broker dies: writers that remember what was acknowledged, send the rest again to its next life,
-//! and judge what they read there.
+//! Load for tests that kill the broker: writers that remember which records were acknowledged, send the unacknowledged
+//! ones again after a restart, and check that what they read agrees.
 
 use crate::client::{Client, Producer, batch};
 use bytes::Bytes;
@@ -11,16 +11,16 @@ const IN_FLIGHT: usize = 5;
 const RECORDS_PER_BATCH: i32 = 10;
 const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 
-/// What one producer does to its own partition, over all lives of a broker.
+/// One producer that writes to its own partition across all restarts of a broker.
 pub struct Writer {
     topic: &'static str,
     pub partition: i32,
-    /// `None`: without idempotence, so that a retry may stand twice.
+    /// `None`: not idempotent, so a retried batch may be in the log twice.
     producer: Option<Producer>,
     next_value: u64,
-    /// Sent, not acknowledged, in order: sent again after a kill.
+    /// Batches that were sent and not acknowledged, in order. They are sent again after a kill.
     in_flight: VecDeque<(Producer, Vec<Bytes>)>,
-    /// The acknowledged records: offset → value.
+    /// The values of the acknowledged records by offset.
     acknowledged: BTreeMap<i64, Bytes>,
     verified_up_to: i64,
     seen: BTreeSet<Bytes>,
@@ -40,12 +40,12 @@ impl Writer {
         }
     }
 
-    /// Produces until the broker dies or `stop` is set and all is answered.
+    /// Produces until the broker dies, or until `stop` is set and everything is answered.
     pub fn run(&mut self, address: &str, stop: &AtomicBool) {
         let _: io::Result<()> = self.try_run(address, stop);
     }
 
-    /// The same; an error says how it ended early.
+    /// Like [`run`](Self::run); an error says why it ended before `stop` was set.
     pub fn try_run(&mut self, address: &str, stop: &AtomicBool) -> io::Result<()> {
         let mut client = Client::connect(address)?;
         let mut sent = VecDeque::new();
@@ -64,17 +64,17 @@ impl Writer {
             assert_ne!(
                 produced.error_code,
                 OUT_OF_ORDER_SEQUENCE_NUMBER,
-                "in partition {}: a batch that was acknowledged is gone, or one that came twice was taken twice; the \
+                "in partition {}: an acknowledged batch is lost, or a retried batch was appended twice; the \
                  last acknowledged: {:?}, in flight from {:?}",
                 self.partition,
                 self.acknowledged.last_key_value(),
                 self.in_flight.front().map(|(producer, _)| producer)
             );
-            // A broker on its way down may refuse; what it acknowledges counts.
+            // A broker that is failing may refuse a batch, so this is no error of the test.
             if produced.error_code != 0 {
                 return Err(io::Error::other(format!("error {}", produced.error_code)));
             }
-            let (_, values) = self.in_flight.pop_front().expect("what was answered was in flight");
+            let (_, values) = self.in_flight.pop_front().expect("only batches in flight are answered");
             for (offset, value) in (produced.base_offset..).zip(values) {
                 let before = self.acknowledged.insert(offset, value);
                 assert_eq!(before, None, "offset {offset} of partition {} acknowledged twice", self.partition);
@@ -107,7 +107,7 @@ impl Writer {
         (producer, values)
     }
 
-    /// Reads what was not yet verified and compares it with what was acknowledged.
+    /// Reads the records that were not read before and compares them with the acknowledged ones.
     pub fn verify(&mut self, client: &mut Client) {
         let records =
             client.read_from(self.topic, self.partition, self.verified_up_to).expect("every record is readable");

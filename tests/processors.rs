@@ -1,4 +1,4 @@
-//! This machine's processors: who gets them, and when one of them stood still.
+//! Gives threads their priorities on this machine's processors, and finds the times at which a processor stood still.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::process::{Command, Stdio};
@@ -6,24 +6,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a processor is looked at.
+/// How often a watcher wakes on its processor.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
-/// Who looks goes before everybody, and is later than that only if the host of a virtual machine gave the processor to
-/// others, or the kernel did not let go of it: where it cannot be preempted, one long system call of anybody does that.
+/// A watcher that wakes this much too late has found a standstill. Its thread has priority over all others, so it is
+/// only this late if the host of a virtual machine gave the processor to others, or if the kernel kept it: a kernel
+/// without preemption does that during any long system call.
 const LATE_MIN: Duration = Duration::from_micros(250);
 
-/// From now on this thread, and those it starts, get only the processor time that nobody else wants: attackers that
-/// compute beside the broker stand for attackers on machines of their own. A low priority alone would not do: who has it
-/// keeps a processor for milliseconds before somebody who wakes up gets it.
+/// From now on this thread, and the threads it starts, get only the processor time that nobody else wants. So attackers
+/// on the broker's machine behave like attackers on machines of their own. A low priority (`nice`) alone is not enough:
+/// a thread of low priority keeps a processor for milliseconds before a thread that wakes up gets it.
 pub fn give_way() {
-    rustix::process::setpriority_process(None, 19).expect("a thread may always lower its priority");
+    rustix::process::setpriority_process(None, 19).expect("every thread may lower its own priority");
     if !schedule("--idle", 0) {
-        println!("chrt is not at hand: attackers hold up others now and then");
+        println!("chrt is not installed: attackers now and then delay the broker and its clients");
     }
 }
 
-/// How the kernel's scheduler treats this thread from now on, and those it starts: `chrt`'s name of it, and a priority.
-/// False: it may not be treated so, or `chrt` is not at hand.
+/// Sets how the kernel schedules this thread, and the threads it starts: `chrt`'s option for the policy, and a
+/// priority. Returns false if that is not permitted or `chrt` is not installed.
 pub fn schedule(policy: &str, priority: u8) -> bool {
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
     let status =
@@ -31,17 +32,17 @@ pub fn schedule(policy: &str, priority: u8) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// When a processor of this machine stood still for all threads: from the last time at which it was seen at work to the next.
+/// A time during which a processor ran no thread at all: from the last time it was seen running to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Standstill {
     pub from: Instant,
     pub to: Instant,
 }
 
-/// What `work` returns, and when the processors stood still meanwhile. Times taken then are mostly the host's doing, and
-/// those without them are what can be compared on a shared machine; but a few may be what the kernel did for the broker or
-/// its attackers, so whoever leaves them out says how many, and shows the times with them too. None are seen where this
-/// process may not have its threads woken at once.
+/// Runs `work` and returns its result, with the times at which a processor stood still meanwhile. Most of these are the
+/// doing of the virtual machine's host, so on a shared machine only durations without them can be compared. A few may
+/// be the kernel's work for the broker or its attackers. So a caller that leaves such durations out must say how many,
+/// and show the figures with them too. No standstills are found if this process may not use real-time scheduling.
 pub fn watched<T>(work: impl FnOnce() -> T) -> (T, Vec<Standstill>) {
     let allowed = sched_getaffinity(None).expect("the processors of this process");
     let stop = &AtomicBool::new(false);
@@ -59,7 +60,7 @@ fn watch(processor: usize, stop: &AtomicBool) -> Vec<Standstill> {
     let mut only = CpuSet::new();
     only.set(processor);
     if sched_setaffinity(None, &only).is_err() || !schedule("--fifo", 50) {
-        println!("chrt --fifo is not allowed: nobody sees when processor {processor} stands still");
+        println!("chrt --fifo is not permitted: times at which processor {processor} stands still are not found");
         return Vec::new();
     }
     let mut seen = Vec::new();

@@ -1,5 +1,5 @@
-//! The binary `tidelog` under another name, for the tests: cargo builds the binaries of a package along with its tests,
-//! those of another package not. `TIDELOG_BIN` names one to test in its place.
+//! The binary `tidelog` under another name, for the tests. Cargo builds the binaries of a package along with its tests,
+//! but not those of other packages. `TIDELOG_BIN` names another binary to test in its place.
 
 use std::process::ExitCode;
 

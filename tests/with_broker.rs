@@ -1,5 +1,5 @@
-//! `with-broker [--set name=value]… COMMAND [ARGUMENT]…`: runs a command with `BROKER=127.0.0.1:PORT` set to a fresh
-//! broker, stops the broker cleanly, and ends as the command did.
+//! `with-broker [--set name=value]… COMMAND [ARGUMENT]…`: starts a fresh broker, runs the command with
+//! `BROKER=127.0.0.1:PORT` in its environment, stops the broker cleanly, and exits successfully if the command did.
 #![allow(clippy::disallowed_methods, reason = "this is the real world")]
 
 use std::process::{Command, ExitCode};
@@ -12,13 +12,13 @@ fn main() -> ExitCode {
     while arguments.next_if_eq("--set").is_some() {
         let pair = arguments.next().unwrap_or_default();
         let Some((name, value)) = pair.split_once('=') else {
-            eprintln!("--set {pair}: name=value");
+            eprintln!("--set {pair}: allowed is name=value");
             return ExitCode::from(2);
         };
         setup = setup.set(name, value);
     }
     let Some(program) = arguments.next() else {
-        eprintln!("with-broker [--set name=value]… COMMAND [ARGUMENT]…");
+        eprintln!("no command is given; usage: with-broker [--set name=value]… COMMAND [ARGUMENT]…");
         return ExitCode::from(2);
     };
     let broker = setup.start();

@@ -1,8 +1,9 @@
-//! What a request costs the core alone, with a disk that does everything at once: `cargo bench -p tidelog-core`.
+//! What a request costs the core alone, with a disk that completes every command at once: `cargo bench -p
+//! tidelog-core`.
 //!
 //! A frame goes in and a frame comes out: decoding, the check of the records, the broker, the disk's commands and their
-//! completions, encoding. Prints nanoseconds a request, and instructions a request where `valgrind` is installed: those
-//! are the same on every run, so that a change of a percent is seen on a noisy machine too.
+//! completions, encoding. Prints the nanoseconds of a request and, where `valgrind` is installed, its instructions. The
+//! number of instructions is the same on every run, so that a change of one percent is seen on a noisy machine too.
 // A benchmark has a clock, arguments and processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -30,7 +31,7 @@ const PARTITIONS: i32 = 100;
 const CONN: ConnId = ConnId(1);
 const START_MS: i64 = 1_700_000_000_000;
 
-/// What is measured: its name, and its frame.
+/// A request to measure: its name, and what makes its frame.
 type Case = (&'static str, fn() -> Bytes);
 
 const CASES: [Case; 6] = [
@@ -42,7 +43,8 @@ const CASES: [Case; 6] = [
     ("metadata, of one topic of 100 partitions", metadata),
 ];
 
-/// Requests that valgrind watches: what lies between is what the rest costs.
+/// How many requests the two runs under valgrind make. One run makes 1,000 more than the other, so the difference of
+/// their instructions is the cost of 1,000 requests, without the start.
 const FEW: u64 = 200;
 const MANY: u64 = 1_200;
 const TIMED: u64 = 20_000;
@@ -50,7 +52,7 @@ const TIMED: u64 = 20_000;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [case, count] = &arguments[..] {
-        // Under valgrind, by itself.
+        // This process was started by the benchmark, under valgrind.
         run(case.parse().expect("a number"), count.parse().expect("a number"));
         return ExitCode::SUCCESS;
     }
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
 /// Nanoseconds a request.
 fn run(case: usize, count: u64) -> u128 {
     let mut bench = Bench::new();
-    // Something to fetch.
+    // Records for the fetches.
     let records = produce(PARTITIONS, 1_000);
     (0..100).for_each(|_| bench.ask(&records));
     let frame = CASES[case].1();
@@ -132,7 +134,7 @@ impl Bench {
         assert_eq!(answered, 1, "an answer at once");
     }
 
-    /// Hands something in and carries out what comes of it; how many answers came.
+    /// Handles an input and all disk commands that follow from it. Gives the number of responses.
     fn handle(&mut self, input: Input) -> usize {
         self.inputs.push_back(input);
         let mut answered = 0;
@@ -156,7 +158,7 @@ impl Bench {
     }
 }
 
-/// A disk that forgets records: nothing here reads them back through the core.
+/// A disk that keeps no records: the core never reads them back here.
 #[derive(Default)]
 struct Disk {
     small: BTreeMap<String, Bytes>,
@@ -202,7 +204,7 @@ fn frame(api_version: i16, body: RequestBody) -> Bytes {
     encode_request(&header, &body).to_bytes().slice(FRAME_LENGTH_BYTES..)
 }
 
-/// One record of so many bytes to each of the first partitions.
+/// Produces one record of `value_bytes` to each of the first `partitions` partitions.
 fn produce(partitions: i32, value_bytes: usize) -> Bytes {
     let mut builder = BatchBuilder::new();
     builder.push(START_MS, None, Some(&vec![b'x'; value_bytes]), &[]);
@@ -217,7 +219,7 @@ fn produce(partitions: i32, value_bytes: usize) -> Bytes {
     frame(9, request.into())
 }
 
-/// From the beginning of each of the first partitions, outside of a session.
+/// Fetches each of the first `partitions` partitions from its beginning, without a session.
 fn fetch(partitions: i32, partition_max_bytes: i32) -> Bytes {
     let partitions = (0..partitions).map(|partition| FetchPartition {
         partition,

@@ -1,19 +1,20 @@
-//! The door: every input goes through [`Broker::handle`], to the part that owns it.
+//! The broker as a world sees it. Every input goes through [`Broker::handle`], which hands it to the part that owns it.
 //!
-//! A world calls, in this order: [`Broker::new`]; `handle` with [`Input::Boot`]; then `handle` for whatever
-//! happens, and with [`Input::Tick`] once [`Broker::deadline`] has passed. After every call it takes the outbox
-//! and carries out what is in it, in order. [`Output::Ready`](crate::io::Output::Ready) says that clients may come,
-//! `Stopped` and `Fatal` that the broker's life is over.
+//! A world calls, in this order: [`Broker::new`]; `handle` with [`Input::Boot`]; then `handle` for everything that
+//! happens, and with [`Input::Tick`] once [`Broker::deadline`] has passed. After every call it carries out the outputs
+//! in the outbox, in their order. From [`Output::Ready`](crate::io::Output::Ready) on it may accept clients. After
+//! `Stopped` or `Fatal` the broker does nothing any more.
 
 mod boot;
 mod metadata;
 mod metrics;
 mod names;
+mod openings;
 mod stop;
 mod timers;
 mod view;
 
-use crate::api::{self, Parts, Pending};
+use crate::api::{self, Parts, PendingRequest};
 use crate::buggify::Site;
 use crate::config::{BrokerConfig, ConnectionLimits};
 use crate::ids::{ConnId, LogId};
@@ -22,46 +23,50 @@ use crate::probe::Probe;
 use crate::quorum;
 use crate::storage::{CheckpointKind, DirEvent};
 use crate::time::{Mono, Now};
-use boot::OnDisk;
+use boot::FoundPartitions;
 pub use metrics::{
     BrokerState, ControllerMetrics, DirectoryMetrics, Health, Metrics, PartitionMetrics, QuorumMetrics, ReplicaMetrics,
     ReplicationMetrics, SessionMetrics, TopicMetrics,
 };
-use names::Names;
+use names::LeavingNames;
+use openings::Openings;
 use std::collections::BTreeSet;
 pub use timers::Timer;
 use timers::Timers;
 pub use view::PartitionView;
 
-/// What all randomness of a broker's life comes from.
+/// The seed of all random numbers that a broker draws.
 pub type Seed = [u8; 32];
 
 /// A Kafka broker and controller.
 #[derive(Debug)]
 pub struct Broker {
-    life: Life,
+    phase: Phase,
     parts: Parts,
     timers: Timers,
-    on_disk: OnDisk,
-    names: Names,
-    /// What the world was told last; it begins with what the file says.
+    found_partitions: FoundPartitions,
+    openings: Openings,
+    /// When the clean stop began.
+    stop_began: Option<Mono>,
+    names: LeavingNames,
+    /// The limits that the world knows: those of the properties file, or those of the last `Output::Limits`.
     limits: ConnectionLimits,
 }
 
-/// How far the broker has come up, or gone down.
+/// How far the broker has started, or stopped.
 #[derive(Debug)]
-enum Life {
+enum Phase {
     Created,
     /// The directories are being read.
     Directories,
-    /// The metadata log is being read, and this broker registered.
+    /// The metadata log is being read, and then this broker is being registered.
     Metadata,
-    /// The partitions' logs are being loaded: these are still missing.
+    /// The partitions' logs are being loaded. These are not loaded yet.
     Logs(BTreeSet<LogId>),
     Running,
-    /// The partitions' logs are being closed: these are still open.
+    /// The partitions' logs are being closed. These are not closed yet.
     ClosingLogs(BTreeSet<LogId>),
-    /// The last record of this life is being committed: that the broker leaves.
+    /// The last metadata record before the stop is being committed: it fences this broker.
     LeavingCluster,
     ClosingMetadata,
     ClosingDirectories,
@@ -71,19 +76,21 @@ enum Life {
 impl Broker {
     pub fn new(config: BrokerConfig, seed: Seed) -> Self {
         Self {
-            life: Life::Created,
+            phase: Phase::Created,
             limits: config.layers().connection_limits(),
             timers: Timers::new(&config),
             parts: Parts::new(config, seed),
-            on_disk: OnDisk::default(),
-            names: Names::default(),
+            found_partitions: FoundPartitions::default(),
+            openings: Openings::default(),
+            stop_began: None,
+            names: LeavingNames::default(),
         }
     }
 
-    /// Handles one input to its end. Total: never blocks, never fails, and never panics on what a client or a
-    /// disk says.
+    /// Handles one input to its end. Never blocks and never fails. Nothing that a client sends or a disk returns makes
+    /// it panic.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
-        if matches!(self.life, Life::Ended) {
+        if matches!(self.phase, Phase::Ended) {
             return;
         }
         match input {
@@ -97,13 +104,13 @@ impl Broker {
         self.tick(now, out);
     }
 
-    /// When `handle` is to be called with a tick, if nothing else comes before, and for whom.
+    /// When `handle` must be called with a tick at the latest, and what for.
     pub fn deadline(&self) -> Option<(Mono, Timer)> {
         let request = self.parts.pending.deadline().map(|deadline| (deadline, Timer::Request));
         [request, self.timers.deadline()].into_iter().flatten().min()
     }
 
-    /// For tests of what another broker wrote.
+    /// For tests that put into the parts what another broker would have written.
     #[cfg(test)]
     pub(crate) fn parts(&mut self) -> &mut Parts {
         &mut self.parts
@@ -116,19 +123,20 @@ impl Broker {
     }
 
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
-        if matches!(self.life, Life::Running | Life::ClosingLogs(_)) {
+        if matches!(self.phase, Phase::Running | Phase::ClosingLogs(_)) {
             api::handle(&mut self.parts, now, request, out);
         } else {
-            // A world accepts connections between `Ready` and `Stopped` alone; what slips through is turned away.
+            // A world accepts connections between `Ready` and `Stopped` only. A request that comes at another time is
+            // refused.
             let ticket = self.parts.replies.open(request.conn, request.listener, &request.header);
-            self.parts.replies.close(ticket, "the broker is not up", out);
+            self.parts.replies.close(ticket, "the broker is starting or has stopped", out);
         }
     }
 
     fn disconnected(&mut self, conn: ConnId, out: &mut Outbox) {
         self.parts.replies.disconnected(conn);
         for (id, pending) in self.parts.pending.disconnected(conn) {
-            if let Pending::Fetch(fetch) = pending {
+            if let PendingRequest::Fetch(fetch) = pending {
                 out.probe(Probe::FetchForgotten);
                 api::fetch::forget(&mut self.parts, id, &fetch);
             }
@@ -149,7 +157,7 @@ impl Broker {
     fn dir_events(&mut self, now: Now, events: Vec<DirEvent>, out: &mut Outbox) {
         for event in events {
             match event {
-                DirEvent::Ready(booted) => self.directories_ready(booted, out),
+                DirEvent::Ready(booted) => self.directories_ready(now, booted, out),
                 DirEvent::Offline { dir, reason } => {
                     for log in self.parts.partitions.log_ids() {
                         let mut events = Vec::new();
@@ -162,6 +170,7 @@ impl Broker {
                     }
                     self.names_offline(now, dir, out);
                     self.logs_loaded(now, out);
+                    self.tell_directories(now, out);
                 }
                 DirEvent::SetAside => self.logs_loaded(now, out),
                 DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
@@ -169,24 +178,24 @@ impl Broker {
                     self.forget_names(now, dir, out);
                     self.logs_loaded(now, out);
                 }
-                DirEvent::Stopped => self.stopped(out),
+                DirEvent::Stopped => self.stopped(now, out),
             }
         }
     }
 
-    /// Does whatever is due.
+    /// Answers the requests whose time has run out, and does what the timers are due for.
     fn tick(&mut self, now: Now, out: &mut Outbox) {
         while let Some((id, pending)) = self.parts.pending.take_expired(now.mono) {
             match pending {
-                Pending::Produce(pending) => api::produce::expire(&mut self.parts, id, pending, out),
-                Pending::Fetch(fetch) => api::fetch::expire(&mut self.parts, now, id, fetch, out),
+                PendingRequest::Produce(pending) => api::produce::expire(&mut self.parts, id, pending, out),
+                PendingRequest::Fetch(fetch) => api::fetch::expire(&mut self.parts, now, id, fetch, out),
                 other => panic!("{other:?} has no deadline"),
             }
         }
         while let Some(timer) = self.timers.take_due(now.mono) {
             self.timer(now, timer, out);
         }
-        if matches!(self.life, Life::Running) {
+        if matches!(self.phase, Phase::Running) {
             let deadline = self.parts.quorum().deadline();
             self.timers.set(Timer::Quorum, deadline);
         }
@@ -210,7 +219,8 @@ impl Broker {
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {
                     partition.tick(now, out);
-                    // What is still due waits for the disk: asking again in this very moment would not help.
+                    // If the log is still due, it waits for the disk. The timer must lie in the future, or this loop
+                    // would not end.
                     let deadline = partition.log().deadline().map(|at| at.max(now.mono.plus_ms(1)));
                     self.timers.set(timer, deadline);
                 }

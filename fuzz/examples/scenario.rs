@@ -1,4 +1,4 @@
-//! Says which scenario an input of the target `scenarios` is, in the form that `tidelog-sim replay` reads.
+//! Prints the scenario of an input of the target `scenarios`, in the format that `tidelog-sim replay` reads.
 
 use libfuzzer_sys::arbitrary::{Arbitrary, Unstructured};
 use tidelog_sim::scenario::Scenario;

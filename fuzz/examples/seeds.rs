@@ -1,4 +1,4 @@
-//! Writes the committed corpus, `corpus/TARGET/NAME`: small inputs that reach deep.
+//! Writes the committed corpus, `corpus/TARGET/NAME`: small inputs that get far into the code.
 
 use bytes::Bytes;
 use std::fs;
@@ -11,7 +11,7 @@ use tidelog_fuzz::joined;
 use tidelog_sim::random::CHOSEN_BYTES;
 
 const NOW: i64 = 1_700_000_000_000;
-/// Of a scenario, about: its parts and its faults.
+/// About how many random streams a scenario draws from: one for each of its parts and faults.
 const STREAMS: u8 = 15;
 
 fn main() {
@@ -40,7 +40,8 @@ fn main() {
     write_scenarios();
 }
 
-/// Seeds alone, and every choice the lowest (all faults are on), the highest (none is), or in between.
+/// Seeds without choices, and inputs whose choices are all the lowest (all faults are on), all the highest (no fault is
+/// on), or in between.
 fn write_scenarios() {
     for seed in 0..8u64 {
         write("scenarios", &format!("seed-{seed}"), &seed.to_le_bytes());
@@ -54,7 +55,7 @@ fn write_scenarios() {
     }
 }
 
-/// Two segments with their hints, and directories that lack or damage some of it.
+/// Two segments with their indexes, snapshot and epochs, and directories that lack or damage some of these.
 fn write_directories() {
     let first = [batch(0, Codec::None, 0), batch(10, Codec::Zstd, 10)].concat();
     let second = [batch(20, Codec::None, 20), batch(30, Codec::Lz4, 30)].concat();
@@ -87,7 +88,7 @@ fn batch(base_offset: i64, codec: Codec, sequence: i32) -> Bytes {
 /// A Produce of version 9: no transaction, acks=all, one topic, one partition.
 fn produce(batch: &[u8]) -> Vec<u8> {
     let mut body = vec![0, 0xff, 0xff, 0, 0, 0x10, 0, 2, 2, b't', 2, 0, 0, 0, 0];
-    // The compact length is the length and one, in two bytes of seven bits.
+    // A compact length is the length plus one, here in two bytes of seven bits each.
     let len = u16::try_from(batch.len() + 1).expect("a short batch");
     body.extend([0x80 | (len & 0x7f) as u8, (len >> 7) as u8]);
     body.extend(batch);
@@ -109,7 +110,7 @@ fn frame(key: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes(), &frame[..]].concat()
 }
 
-/// The body that is read from zeros, with one element in each of its outer arrays where that can be read.
+/// The body that zero bytes decode to, with one element in each of its outer arrays if that can be decoded.
 fn short_request(key: ApiKey, version: i16) -> Option<Bytes> {
     let read = |start: u8| {
         let mut zeros = vec![0; 400];

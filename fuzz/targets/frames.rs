@@ -1,4 +1,5 @@
-//! A connection's bytes, as a world reads them: lengths, frames, requests, the records of a Produce.
+//! The bytes of a connection, read as the production world reads them: lengths, frames, requests, the records of a
+//! Produce.
 #![no_main]
 
 use bytes::Bytes;
@@ -8,12 +9,11 @@ use tidelog_core::batch::BatchLimits;
 use tidelog_core::ids::ConnId;
 use tidelog_core::wire::FrameLength;
 
-/// `socket.request.max.bytes` of a broker that expects little.
+/// `socket.request.max.bytes`: small, so that the limit is reached.
 const FRAME_BYTES_MAX: i32 = 1 << 20;
 
 fuzz_target!(|input: &[u8]| {
-    let limits =
-        BatchLimits { decompressed_bytes_max: 1 << 20, decompressed_bytes_free: 1 << 16, ..Default::default() };
+    let limits = BatchLimits { decompressed_bytes_max: 1 << 20, ..Default::default() };
     let mut stream = Bytes::copy_from_slice(input);
     while stream.len() >= 4 {
         let len = stream.split_to(4);

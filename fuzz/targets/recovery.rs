@@ -1,4 +1,5 @@
-//! A partition's directory with any content: it opens or goes offline, and what opens works and stays what it is.
+//! A partition's directory with arbitrary files. The log opens or goes offline. If it opens, it can be read and
+//! appended to, and is the same log after a restart.
 //!
 //! The input: one byte of flags, then the contents of the files, each after its length in two bytes.
 #![no_main]
@@ -17,7 +18,7 @@ use tidelog_fuzz::{Disk, part};
 
 const NOW: Now = Now { mono: Mono(1_000_000_000), wall: WallMs(1_700_000_000_000) };
 
-/// The files of two segments. The second one's base offset fits what the seeds hold in the first.
+/// The files of two segments. The second base offset follows the records that the corpus has in the first segment.
 const FILES: [&str; 7] = [
     "00000000000000000000.log",
     "00000000000000000000.index",
@@ -33,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     let mut disk = Disk::default();
     for name in FILES {
         let content = part(&mut rest);
-        // No file at all is one of the things that happen.
+        // An empty part stands for a missing file.
         if !content.is_empty() {
             disk.files.insert(format!("t-0/{name}"), content.to_vec());
         }
@@ -66,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(world.log.is_open(), "{:?}", world.log.state());
     assert_eq!(world.log.stable_offset(), end + 1);
 
-    // After a clean stop and after a crash it is the same log.
+    // The log is the same after a clean stop and after a crash.
     let mut out = Outbox::default();
     world.log.close(&mut out);
     world.run(out);
@@ -86,7 +87,7 @@ struct World {
 }
 
 impl World {
-    /// `None`: the log is offline, as it may be.
+    /// Loads a log; `None` if it goes offline, which is allowed.
     fn load(disk: Disk, hints: LoadHints) -> Option<Self> {
         let place = LogPlace { dir: LogDirId(0), name: "t-0".to_owned(), topic_id: Uuid::from_bytes([7; 16]) };
         let settings = LogSettings { segment_bytes: 4096, index_interval_bytes: 64, ..Default::default() };
@@ -97,7 +98,7 @@ impl World {
         match world.log.state() {
             LogState::Open => Some(world),
             LogState::Offline(_) => None,
-            state => panic!("nothing is left to do, and the log is {state:?}"),
+            state => panic!("the disk has carried out every command, and the log is still {state:?}"),
         }
     }
 
@@ -111,7 +112,7 @@ impl World {
         self.log.verify();
     }
 
-    /// Reads from the start to the end; each step gets further.
+    /// Reads from the start to the end. Each read must return records behind those of the last.
     fn read_all(&mut self) {
         let (mut offset, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         while offset < end && self.log.is_open() {

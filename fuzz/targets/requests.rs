@@ -1,5 +1,5 @@
-//! The body of each request in each version: a key, a version, the bytes of the body. What decodes must encode to
-//! something that decodes to the same.
+//! The body of every request in every version. The input is a key, a version and the bytes of the body. A body that can
+//! be decoded must encode to bytes that decode to the same body.
 #![no_main]
 
 use bytes::Bytes;

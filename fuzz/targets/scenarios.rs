@@ -1,7 +1,7 @@
-//! A simulated run of a scenario that the input chooses, watched by every checker.
+//! A simulated run of a scenario that the input chooses, with every checker on.
 //!
-//! The input: a seed in eight bytes, then what chooses of it (`Scenario::chosen`). To see what an input is, and to shrink
-//! it: `examples/scenario.rs`.
+//! The input is a seed of eight bytes, then the bytes of the scenario's choices (`Scenario::chosen`).
+//! `examples/scenario.rs` prints the scenario of an input.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,12 +1,12 @@
-//! An application's test with a broker of its own: records that were acknowledged outlive the broker's crash.
+//! How an application's test uses a broker of its own: acknowledged records outlive the broker's crash.
 //!
 //! `cargo run --example embedded`
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use tidelog::{Broker, Config, Driver};
-use tidelog_core::client::producer::ProducerRecord;
-use tidelog_core::client::{Consumer, ConsumerConfig, Producer, ProducerConfig, TopicPartition, consumer, producer};
+use tidelog_client::producer::ProducerRecord;
+use tidelog_client::{Consumer, ConsumerConfig, Producer, ProducerConfig, TopicPartition, consumer, producer};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Who is connected, and who may be: Kafka's connection quotas.
+//! Counts the open connections and limits them, as Kafka's connection quotas do.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,20 +9,20 @@ use tidelog_core::config::{BrokerConfig, ConnectionLimits};
 use tidelog_core::ids::ConnId;
 use tokio::sync::watch;
 
-/// How many connections there may be.
+/// The limits on the number of connections, with host names resolved to addresses.
 #[derive(Clone, Debug)]
-pub struct Limits {
-    /// `max.connections`: who comes when there are so many waits until one goes.
+pub struct ResolvedLimits {
+    /// `max.connections`: while this many are open, a new connection waits until one closes.
     max: usize,
-    /// `max.connections.per.ip`: who comes from an address with so many is closed at once.
+    /// `max.connections.per.ip`: while an address has this many open, a new connection from it is closed at once.
     max_per_ip: usize,
     /// `max.connections.per.ip.overrides`
     of_ip: HashMap<IpAddr, usize>,
     address_of: fn(&str) -> io::Result<IpAddr>,
 }
 
-impl Limits {
-    /// `address_of` finds a host's address by its name.
+impl ResolvedLimits {
+    /// `address_of` resolves the host names of `max.connections.per.ip.overrides`.
     pub fn of(config: &BrokerConfig, address_of: fn(&str) -> io::Result<IpAddr>) -> Result<Self, UnknownHost> {
         Self::from_core(&config.layers().connection_limits(), address_of)
     }
@@ -43,31 +43,32 @@ impl Limits {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("max.connections.per.ip.overrides: the address of {host} is not to be found: {error}")]
+#[error("max.connections.per.ip.overrides: cannot find the address of {host}: {error}")]
 pub struct UnknownHost {
     host: String,
     error: io::Error,
 }
 
+/// The open connections of a broker, counted in all and by address, and the limits on them.
 pub struct Connections {
-    limits: Mutex<Limits>,
+    limits: Mutex<ResolvedLimits>,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     count: watch::Sender<usize>,
     next: AtomicU64,
     open: watch::Sender<bool>,
 }
 
-/// Why somebody is not let in.
+/// Why a connection is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not now: [`Connections::slot`] tells when to try again.
+    /// `max.connections` is reached: wait for [`Connections::has_room`], then try again.
     Full,
-    /// There are as many from the same address as there may be.
-    TooManyFromThere(usize),
+    /// As many connections as this are open from the same address, which is its limit.
+    TooManyFromAddress(usize),
 }
 
 impl Connections {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: ResolvedLimits) -> Self {
         Self {
             limits: Mutex::new(limits),
             by_ip: Mutex::default(),
@@ -78,9 +79,9 @@ impl Connections {
     }
 
     pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admitted, Refusal> {
-        // On a socket for both, an IPv4 address comes as an IPv6 one.
+        // A socket that listens for IPv6 and IPv4 reports an IPv4 address as an IPv6 one.
         let ip = ip.to_canonical();
-        let mut by_ip = self.by_ip.lock().expect("no panic holds this lock");
+        let mut by_ip = self.by_ip.lock().expect("no thread panics while it holds this lock");
         let limits = self.limits();
         if *self.count.borrow() >= limits.max {
             return Err(Refusal::Full);
@@ -88,7 +89,7 @@ impl Connections {
         let of_ip = by_ip.get(&ip).copied().unwrap_or(0);
         let max_of_ip = limits.of_ip.get(&ip).copied().unwrap_or(limits.max_per_ip);
         if of_ip >= max_of_ip {
-            return Err(Refusal::TooManyFromThere(max_of_ip));
+            return Err(Refusal::TooManyFromAddress(max_of_ip));
         }
         drop(limits);
         by_ip.insert(ip, of_ip + 1);
@@ -97,41 +98,42 @@ impl Connections {
         Ok(Admitted { conn, connections: self.clone(), ip })
     }
 
-    /// Completes when there are fewer connections than there may be.
-    pub async fn slot(&self) {
+    /// Completes when fewer connections are open than `max.connections`.
+    pub async fn has_room(&self) {
         let _ = self.count.subscribe().wait_for(|count| *count < self.limits().max).await;
     }
 
-    /// From now on these limits are in force. Who is in stays in; who waits is looked at again.
-    pub fn change(&self, limits: &ConnectionLimits) -> Result<(), UnknownHost> {
+    /// Puts new limits in force. Connections that are open stay open; those that wait are checked again. On an error
+    /// the old limits stay.
+    pub fn set_limits(&self, limits: &ConnectionLimits) -> Result<(), UnknownHost> {
         let address_of = self.limits().address_of;
-        let limits = Limits::from_core(limits, address_of)?;
+        let limits = ResolvedLimits::from_core(limits, address_of)?;
         *self.limits() = limits;
         self.count.send_modify(|_| {});
         Ok(())
     }
 
-    fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock().expect("no panic holds this lock")
+    fn limits(&self) -> MutexGuard<'_, ResolvedLimits> {
+        self.limits.lock().expect("no thread panics while it holds this lock")
     }
 
-    /// From now on nobody is let in.
-    pub fn refuse(&self) {
+    /// From now on no connection is admitted.
+    pub fn stop_admitting(&self) {
         self.open.send_replace(false);
     }
 
-    /// Completes once [`refuse`](Self::refuse) was called.
-    pub async fn refused(&self) {
+    /// Completes once [`stop_admitting`](Self::stop_admitting) was called.
+    pub async fn admission_stopped(&self) {
         let _ = self.open.subscribe().wait_for(|open| !open).await;
     }
 
-    /// Completes when nobody is connected.
-    pub async fn none(&self) {
+    /// Completes when no connection is open.
+    pub async fn all_closed(&self) {
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
-/// One connection's place among the limits, and its name.
+/// One open connection: its id, and its share of the limits, which is given back when this is dropped.
 pub struct Admitted {
     pub conn: ConnId,
     connections: Arc<Connections>,
@@ -140,8 +142,8 @@ pub struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut by_ip = self.connections.by_ip.lock().expect("no panic holds this lock");
-        let of_ip = by_ip.get_mut(&self.ip).expect("it was counted");
+        let mut by_ip = self.connections.by_ip.lock().expect("no thread panics while it holds this lock");
+        let of_ip = by_ip.get_mut(&self.ip).expect("`admit` counted this address");
         *of_ip -= 1;
         if *of_ip == 0 {
             by_ip.remove(&self.ip);
@@ -156,7 +158,7 @@ mod tests {
 
     fn connections(properties: &[(&str, &str)]) -> Arc<Connections> {
         let config = BrokerConfig::from_properties(properties.iter().copied()).unwrap().0;
-        let limits = Limits::of(&config, |host| match host {
+        let limits = ResolvedLimits::of(&config, |host| match host {
             "neighbour" => Ok(IpAddr::from([127, 0, 0, 2])),
             _ => Err(io::ErrorKind::NotFound.into()),
         });
@@ -170,7 +172,7 @@ mod tests {
         let first = connections.admit(here).ok().unwrap();
         let second = connections.admit(here).ok().unwrap();
         assert_ne!(first.conn, second.conn);
-        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(2)));
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromAddress(2)));
         let third = connections.admit(there).ok().unwrap();
         assert_eq!(connections.admit(there).err(), Some(Refusal::Full));
         drop(first);
@@ -188,20 +190,20 @@ mod tests {
         assert_eq!(connections.admit(here).err(), Some(Refusal::Full));
         let waiting = tokio::spawn({
             let connections = connections.clone();
-            async move { connections.slot().await }
+            async move { connections.has_room().await }
         });
         tokio::task::yield_now().await;
-        connections.change(&limits(2, 2)).unwrap();
+        connections.set_limits(&limits(2, 2)).unwrap();
         waiting.await.unwrap();
         let _second = connections.admit(here).ok().unwrap();
-        connections.change(&limits(10, 1)).unwrap();
-        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(1)));
+        connections.set_limits(&limits(10, 1)).unwrap();
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromAddress(1)));
         assert_eq!(*connections.count.borrow(), 2);
 
-        // A host that nobody knows: the limits stay.
+        // A host name that cannot be resolved: the limits stay.
         let unknown = ConnectionLimits { per_ip_overrides: vec![("nowhere".into(), 1)], ..limits(99, 99) };
-        assert!(connections.change(&unknown).is_err());
-        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(1)));
+        assert!(connections.set_limits(&unknown).is_err());
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromAddress(1)));
     }
 
     #[test]
@@ -211,9 +213,9 @@ mod tests {
         let here = IpAddr::from([127, 0, 0, 1]);
         let _first = connections.admit(here).ok().unwrap();
         let _second = connections.admit("::ffff:127.0.0.1".parse().unwrap()).ok().unwrap();
-        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromThere(2)));
-        assert_eq!(connections.admit([127, 0, 0, 2].into()).err(), Some(Refusal::TooManyFromThere(0)));
+        assert_eq!(connections.admit(here).err(), Some(Refusal::TooManyFromAddress(2)));
+        assert_eq!(connections.admit([127, 0, 0, 2].into()).err(), Some(Refusal::TooManyFromAddress(0)));
         let _other = connections.admit([127, 0, 0, 3].into()).ok().unwrap();
-        assert_eq!(connections.admit([127, 0, 0, 3].into()).err(), Some(Refusal::TooManyFromThere(1)));
+        assert_eq!(connections.admit([127, 0, 0, 3].into()).err(), Some(Refusal::TooManyFromAddress(1)));
     }
 }

@@ -1,11 +1,10 @@
-//! How many bytes of requests the broker holds at once.
+//! A limit on the bytes of requests that the broker holds at once (`queued.max.request.bytes`).
 //!
-//! Bytes are counted as they arrive, so that a frame that is only announced costs nothing. While the budget is
-//! spent nobody begins a large frame; and one connection at a time may go on with a frame it has begun, so that
-//! frames which wait for each other's room cannot hold each other up. Small requests are read all the same
-//! ([`FLOOR_BYTES`]): whoever holds the budget with frames that never end holds up nobody but those who send large
-//! ones. All in all at most the limit plus one frame (`socket.request.max.bytes`) and a small read per connection are
-//! held.
+//! Bytes count from when they arrive, so a frame that is only announced costs nothing. While the budget is used up, no
+//! connection begins to read a large frame. One connection at a time may finish a frame that it has begun (an
+//! [`Overdraft`]), so that half-read frames cannot block each other for ever. Small requests are always read, up to
+//! [`FLOOR_BYTES`] a connection: clients that fill the budget with frames they never finish delay large requests only.
+//! Together the connections hold at most the limit, one frame (`socket.request.max.bytes`) and [`FLOOR_BYTES`] each.
 
 use crate::frames::ROOM_BYTES_MIN;
 use std::sync::Arc;
@@ -13,17 +12,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Where `queued.max.request.bytes` is -1.
+/// The limit if `queued.max.request.bytes` is -1.
 pub const DEFAULT_BYTES: usize = 256 << 20;
 
-/// What each connection may hold whatever the others do.
+/// What each connection may hold even while the budget is used up.
 pub const FLOOR_BYTES: usize = ROOM_BYTES_MIN;
-/// How often a connection looks whether there is room that nobody told it of: what is held beside the budget is freed
-/// without a word.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The same while nothing is held there. Many may wait, for long.
-const LOOK_SELDOM_EVERY: Duration = Duration::from_millis(100);
+/// How often a waiting connection checks for room while bytes are held outside the budget: freeing those wakes nobody.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+/// The same while no bytes are held outside the budget. Many connections may wait, and for long.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The limit on the bytes of requests, and how many are held.
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
@@ -31,7 +30,7 @@ pub struct Budget {
     freed: Arc<Notify>,
 }
 
-/// The right to go on reading one frame although the budget is spent.
+/// The right to finish reading one frame although the budget is used up. Only one exists at a time.
 pub struct Overdraft {
     permit: Option<OwnedSemaphorePermit>,
     freed: Arc<Notify>,
@@ -49,9 +48,10 @@ impl Budget {
         Self { limit, held: AtomicUsize::new(0), overdraft: Arc::new(Semaphore::new(1)), freed: Arc::default() }
     }
 
-    /// `beside`: bytes held elsewhere that count as well (writes that wait for the disk).
-    pub fn is_spent(&self, beside: usize) -> bool {
-        self.held().saturating_add(beside) >= self.limit
+    /// Whether the limit is reached. `held_elsewhere`: bytes outside the budget that count as well (writes that wait for
+    /// the disk).
+    pub fn is_spent(&self, held_elsewhere: usize) -> bool {
+        self.held().saturating_add(held_elsewhere) >= self.limit
     }
 
     pub fn limit(&self) -> usize {
@@ -68,7 +68,7 @@ impl Budget {
 
     pub fn free(&self, bytes: usize) {
         let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
-        assert!(before >= bytes, "more was freed than held");
+        assert!(before >= bytes, "{bytes} bytes were freed and only {before} were held");
         if before >= self.limit && before - bytes < self.limit {
             self.freed.notify_waiters();
         }
@@ -79,10 +79,10 @@ impl Budget {
         Some(Overdraft { permit: Some(permit), freed: self.freed.clone() })
     }
 
-    /// Completes when it may be worth looking again. `beside`: as in [`is_spent`](Self::is_spent).
-    pub async fn changed(&self, beside: usize) {
-        let every = if beside > 0 { LOOK_EVERY } else { LOOK_SELDOM_EVERY };
-        let _ = tokio::time::timeout(every, self.freed.notified()).await;
+    /// Completes when [`is_spent`](Self::is_spent) may have changed. `held_elsewhere` is the same as there.
+    pub async fn changed(&self, held_elsewhere: usize) {
+        let interval = if held_elsewhere > 0 { CHECK_INTERVAL } else { IDLE_CHECK_INTERVAL };
+        let _ = tokio::time::timeout(interval, self.freed.notified()).await;
     }
 }
 

@@ -1,20 +1,21 @@
-//! The log directories as a process takes possession of them: made where they are missing, and locked, so that no
-//! two brokers write into one.
+//! Creates and locks the log directories at the start, so that no two brokers write into one.
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use crate::platform;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Kafka's name for it, and like Kafka's it stays when the broker is gone: the lock is what counts.
-const LOCK_FILE: &str = ".lock";
+/// The file that is locked, named as in Kafka. As in Kafka it stays when the broker has stopped: a file that nobody has
+/// locked is free.
+pub const LOCK_FILE: &str = ".lock";
 
 /// The directories of `log.dirs`, locked until this is dropped.
 #[derive(Debug)]
 pub struct DataDirs {
     roots: Vec<PathBuf>,
     _locks: Vec<File>,
-    /// What could not be opened, and why: the core will find it out and take the directory offline.
+    /// One line for each directory that cannot be used. The core will find the same error and take the directory
+    /// offline.
     unusable: Vec<String>,
 }
 
@@ -33,7 +34,7 @@ pub enum DataDirError {
 }
 
 impl DataDirs {
-    /// Makes and locks `roots`. One that cannot be used is tolerated as long as another one can, as Kafka does.
+    /// Creates and locks `roots`. As in Kafka, an unusable directory is tolerated as long as another one can be used.
     pub fn open(roots: Vec<PathBuf>) -> Result<Self, DataDirError> {
         let (mut locks, mut unusable, mut seen) = (Vec::new(), Vec::new(), Vec::<(PathBuf, PathBuf)>::new());
         for root in &roots {
@@ -70,19 +71,11 @@ impl DataDirs {
     }
 }
 
-/// The lock on `root`; `None` where another holds it.
+/// The lock on `root`; `None` if another process holds it.
 fn take(root: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(root)?;
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(root.join(LOCK_FILE))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-        other => other?,
-    }
-    // The JVM locks the other way: with this, a Kafka broker and this one keep out of each other's directories too.
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) => Ok(None),
-        other => other.map(|()| Some(file)).map_err(io::Error::from),
-    }
+    Ok(platform::lock(&file)?.then_some(file))
 }
 
 #[cfg(test)]

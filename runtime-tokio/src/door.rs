@@ -1,13 +1,14 @@
-//! The core behind its door: who runs it, and where what it wants done goes.
+//! The door is the only way to the core: it decides which thread runs the core, and carries out the core's outputs.
 //!
-//! No thread owns the broker. Whoever brings an input (a connection with a request, a disk thread with a completion,
-//! the ticker) puts it into the inbox and, unless somebody is at it already, runs the core on all that is there,
-//! on the spot. So an uncontended request is handled, written to the page cache and answered on the thread that
-//! read it, without a single wake-up, and under load one thread handles what the others bring in batches. The
-//! core itself still sees one input after the other, in the order that the [`Inbox`] gives them.
+//! No thread owns the core. A task or thread that has an input (a connection with a request, a disk thread with a
+//! completion, the ticker) puts it into the inbox. If no other thread is running the core, it then runs the core itself
+//! on everything in the inbox. So without contention a request is handled, written to the page cache and answered on
+//! the thread that read it, without waking another. Under load one thread handles in batches what the others bring. The
+//! core always sees one input after the other, in the order that the [`Inbox`] gives them.
 //!
-//! Nothing here grows without bound: a connection has a limited number of requests in the inbox or unanswered, all
-//! of them together are bounded by the [`Budget`](crate::budget::Budget), and completions only follow commands.
+//! Every queue here is bounded. Each connection may have only so many unanswered requests, the requests of all
+//! connections together are limited by the [`Budget`](crate::budget::Budget), and there is at most one completion for
+//! each I/O command.
 
 use crate::clock::Clock;
 use crate::disk::{Completions, Content, Storage, Task};
@@ -25,15 +26,16 @@ use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::yield_now;
 
-/// After so many batches in a row the thread that runs the core gives the disk work it has gathered to the pool.
-const BATCHES_MAX: usize = 4;
+/// A thread that has run the core for this many batches in a row gives the disk work that came out of them to the pool,
+/// so that the work does not wait until the inbox is empty.
+const BATCHES_BEFORE_POOL_MAX: usize = 4;
 
-/// The state machine behind the door. There is one, [`Broker`]; tests of the world put a scripted one here.
+/// The state machine behind the door: the [`Broker`], or a scripted one in tests of this crate.
 pub trait Machine: Send + 'static {
     fn handle(&mut self, now: Now, input: Input, out: &mut Outbox);
     fn deadline(&self) -> Option<Mono>;
 
-    /// What there is to tell an operator in numbers; a script has nothing.
+    /// The metrics of the core; `None` for a scripted machine.
     fn metrics(&self) -> Option<Metrics> {
         None
     }
@@ -61,56 +63,60 @@ impl Machine for Broker {
     }
 }
 
-/// How far a broker's life has come.
+/// Where a broker is between start and stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum RunState {
     Starting,
     Ready,
     Stopped,
     Fatal(String),
 }
 
-/// See [`Door::look`].
-pub type Look = Box<dyn FnOnce(&dyn Machine, Around) + Send>;
+/// A function that reads the core's state. See [`Door::inspect`].
+pub type Inspection = Box<dyn FnOnce(&dyn Machine, DoorMetrics) + Send>;
 
-/// What is around the core at one moment.
+/// How much waits in front of the core and behind it at one moment, and how busy the core is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Around {
-    /// Messages that wait for the core.
+pub struct DoorMetrics {
+    /// Messages in the inbox.
     pub inputs_queued: usize,
     /// Answers that connections have not taken yet.
     pub answers_queued: usize,
-    /// How long the core has been at work, and how long it has been there.
+    /// How long the core has been handling inputs since it was made.
     pub busy: Duration,
+    /// How long ago the door was made.
     pub up: Duration,
 }
 
+/// The core with its inbox, its disk and the queues to its connections.
 pub struct Door {
     inbox: Mutex<Inbox>,
-    /// Never contended: whoever set `Inbox::busy` has it.
+    /// Only the thread that set `Inbox::busy` locks this, so nobody ever waits for it.
     core: Mutex<Core>,
     disk: Box<dyn Storage>,
-    /// Bytes of writes that the core holds back.
+    /// Bytes of writes that the core has not given out as commands yet.
     held_bytes: AtomicU64,
     clock: Clock,
-    life: watch::Sender<Life>,
-    /// What the core said last of how many connections there may be; nothing as long as it is what the file says.
-    limits: watch::Sender<Option<ConnectionLimits>>,
-    /// The moment for which the ticker is armed; `u64::MAX`: none.
-    armed: AtomicU64,
-    rearmed: Notify,
-    /// A large request is to be admitted.
-    large_waits: Notify,
+    run_state: watch::Sender<RunState>,
+    /// The connection limits that the core announced last. `None` until it announces any: the limits of the
+    /// configuration file apply.
+    connection_limits: watch::Sender<Option<ConnectionLimits>>,
+    /// The time at which the ticker wakes, in nanoseconds of [`Mono`]; `u64::MAX` if it has nothing to wait for.
+    ticker_due_ns: AtomicU64,
+    ticker_set_earlier: Notify,
+    /// Wakes [`bring_large`](Self::bring_large): the inbox is ready for the next large request.
+    large_ready: Notify,
 }
 
+/// What the thread that runs the core needs.
 struct Core {
     machine: Box<dyn Machine>,
-    links: HashMap<ConnId, Arc<Link>>,
+    queues: HashMap<ConnId, Arc<OutgoingQueue>>,
     outbox: Outbox,
     commands: Vec<IoCommand>,
-    /// An empty buffer, changed for the inbox's full one.
+    /// Empty between batches. It is swapped with the inbox's list of messages, so that no batch allocates a new list.
     batch: Vec<Message>,
-    /// How long this core has been at work, in nanoseconds.
+    /// Time spent handling inputs, in nanoseconds.
     busy: u64,
 }
 
@@ -120,7 +126,7 @@ impl Door {
             inbox: Mutex::default(),
             core: Mutex::new(Core {
                 machine,
-                links: HashMap::new(),
+                queues: HashMap::new(),
                 outbox: Outbox::default(),
                 commands: Vec::new(),
                 batch: Vec::new(),
@@ -129,28 +135,28 @@ impl Door {
             disk,
             held_bytes: AtomicU64::new(0),
             clock,
-            life: watch::Sender::new(Life::Starting),
-            limits: watch::Sender::new(None),
-            armed: AtomicU64::new(u64::MAX),
-            rearmed: Notify::new(),
-            large_waits: Notify::new(),
+            run_state: watch::Sender::new(RunState::Starting),
+            connection_limits: watch::Sender::new(None),
+            ticker_due_ns: AtomicU64::new(u64::MAX),
+            ticker_set_earlier: Notify::new(),
+            large_ready: Notify::new(),
         })
     }
 
-    pub fn life(&self) -> watch::Receiver<Life> {
-        self.life.subscribe()
+    pub fn run_state(&self) -> watch::Receiver<RunState> {
+        self.run_state.subscribe()
     }
 
-    /// How many connections there may be, each time that changes.
-    pub fn limits(&self) -> watch::Receiver<Option<ConnectionLimits>> {
-        self.limits.subscribe()
+    /// The connection limits, each time the core changes them.
+    pub fn connection_limits(&self) -> watch::Receiver<Option<ConnectionLimits>> {
+        self.connection_limits.subscribe()
     }
 
     pub fn disk(&self) -> &dyn Storage {
         &*self.disk
     }
 
-    /// Bytes that wait to be written to log files, here or in the core.
+    /// Bytes that wait to be written to log files: in the disk's queues or still in the core.
     pub fn queued_bytes(&self) -> usize {
         self.disk.queued_bytes().saturating_add(self.held_bytes.load(Ordering::Relaxed) as usize)
     }
@@ -159,57 +165,59 @@ impl Door {
         self.submit_all([message]);
     }
 
-    /// The same for several, which are handled without others between them, but for large requests.
+    /// Like [`submit`](Self::submit) for several messages. The core handles them one directly after the other, except
+    /// large requests, which wait for their turn in the inbox.
     pub fn submit_all(self: &Arc<Self>, messages: impl IntoIterator<Item = Message>) {
         if lock(&self.inbox).put_all(messages) {
-            self.large_waits.notify_one();
+            self.large_ready.notify_one();
         }
         self.drive();
     }
 
-    /// Has `look` look at the core once it has handled what came before; what it saw comes out of the channel.
-    pub fn look<T: Send + 'static>(
+    /// Calls `inspect` with the core's state once all messages submitted before have been handled. The receiver gets
+    /// what it returned.
+    pub fn inspect<T: Send + 'static>(
         self: &Arc<Self>,
-        look: impl FnOnce(&dyn Machine, Around) -> T + Send + 'static,
+        inspect: impl FnOnce(&dyn Machine, DoorMetrics) -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
-        let (tell, told) = oneshot::channel();
-        let look: Look = Box::new(|machine, around| {
-            // Who asked may have gone.
-            let _ = tell.send(look(machine, around));
+        let (sender, receiver) = oneshot::channel();
+        let inspection: Inspection = Box::new(|machine, door| {
+            // The receiver may have been dropped: the caller no longer waits.
+            let _ = sender.send(inspect(machine, door));
         });
-        self.submit(Message::Look(look));
-        told
+        self.submit(Message::Inspect(inspection));
+        receiver
     }
 
-    /// Ticks the core when it asked for it, until the door is dropped or its task aborted.
+    /// Sends the core a tick at each deadline it sets. Runs until the task is aborted.
     pub async fn tick(self: Arc<Self>) {
         loop {
-            let armed = self.armed.load(Ordering::Acquire);
-            let due = self.clock.instant(Mono(armed));
+            let due_ns = self.ticker_due_ns.load(Ordering::Acquire);
+            let due = self.clock.instant(Mono(due_ns));
             tokio::select! {
                 biased;
-                () = self.rearmed.notified() => {}
-                () = tokio::time::sleep_until(due.into()), if armed != u64::MAX => {
-                    self.armed.store(u64::MAX, Ordering::Release);
+                () = self.ticker_set_earlier.notified() => {}
+                () = tokio::time::sleep_until(due.into()), if due_ns != u64::MAX => {
+                    self.ticker_due_ns.store(u64::MAX, Ordering::Release);
                     self.submit(Message::Input(Input::Tick));
                 }
             }
         }
     }
 
-    /// Brings large requests to the core, one after the other, until its task is aborted. Between two of them other tasks
-    /// come first: those that have answers to send, and those that have requests to read.
+    /// Lets large requests into the core one at a time. Between two of them it yields, so that tasks that have answers
+    /// to send or small requests to read come first. Runs until the task is aborted.
     pub async fn bring_large(self: Arc<Self>) {
         loop {
-            self.large_waits.notified().await;
+            self.large_ready.notified().await;
             yield_now().await;
             lock(&self.inbox).admit_large();
             self.drive();
         }
     }
 
-    /// Runs the core on what is in the inbox, unless another thread is doing so, then the disk work that came out
-    /// of it, until there is nothing of either left for this thread.
+    /// Runs the core on what is in the inbox, then the disk work that came out of it, and repeats until there is no
+    /// disk work left. Does not run the core while another thread is running it.
     fn drive(self: &Arc<Self>) {
         let mut runnable = VecDeque::new();
         let mut completions = Vec::new();
@@ -232,20 +240,20 @@ impl Door {
         }
         inbox.busy = true;
         let guard = AbortOnPanic;
-        let mut core = self.core.try_lock().expect("only the thread that set `busy` comes here");
+        let mut core = self.core.try_lock().expect("only the thread that set `Inbox::busy` locks the core");
         let mut batches = 0;
         while !inbox.is_empty() {
             inbox.take(&mut core.batch);
             drop(inbox);
             let had_large = self.handle_batch(&mut core, runnable);
             batches += 1;
-            if batches >= BATCHES_MAX {
+            if batches >= BATCHES_BEFORE_POOL_MAX {
                 let sink: Arc<dyn Completions> = self.clone();
                 runnable.drain(..).for_each(|task| self.disk.run_in_pool(task, &sink));
             }
             inbox = lock(&self.inbox);
             if had_large && inbox.handled_large() {
-                self.large_waits.notify_one();
+                self.large_ready.notify_one();
             }
         }
         drop(core);
@@ -253,7 +261,7 @@ impl Door {
         drop(guard);
     }
 
-    /// Whether there was a large request in it.
+    /// Handles all messages of `core.batch`. Returns whether one of them was a large request.
     fn handle_batch(&self, core: &mut Core, runnable: &mut VecDeque<Task>) -> bool {
         let now = self.clock.now();
         let mut had_large = false;
@@ -265,32 +273,32 @@ impl Door {
                     had_large = true;
                     Input::Request(request)
                 }
-                Message::Connected(link) => {
-                    core.links.insert(link.conn, link);
+                Message::Connected(queue) => {
+                    core.queues.insert(queue.conn, queue);
                     continue;
                 }
                 Message::Disconnected(conn) => {
-                    core.links.remove(&conn);
+                    core.queues.remove(&conn);
                     Input::Disconnected(conn)
                 }
                 Message::Drain => {
-                    core.links.values().for_each(|link| link.put(Outgoing::Drain));
+                    core.queues.values().for_each(|queue| queue.put(Outgoing::Drain));
                     continue;
                 }
                 Message::Close(why) => {
-                    core.links.values().for_each(|link| link.put(Outgoing::Close(why)));
+                    core.queues.values().for_each(|queue| queue.put(Outgoing::Close(why)));
                     continue;
                 }
-                Message::Look(look) => {
-                    look(&*core.machine, self.around(core, now));
+                Message::Inspect(inspection) => {
+                    inspection(&*core.machine, self.metrics(core, now));
                     continue;
                 }
             };
             let silent = unanswered(&input);
             core.machine.handle(now, input, &mut core.outbox);
             self.dispatch(core);
-            if let Some(link) = silent.and_then(|conn| core.links.get(&conn)) {
-                link.put(Outgoing::Nothing);
+            if let Some(queue) = silent.and_then(|conn| core.queues.get(&conn)) {
+                queue.put(Outgoing::Nothing);
             }
         }
         core.batch = batch;
@@ -301,56 +309,57 @@ impl Door {
         had_large
     }
 
-    /// Messages that wait for the core.
+    /// How many messages are in the inbox.
     pub fn inputs_queued(&self) -> usize {
         lock(&self.inbox).waiting()
     }
 
-    fn around(&self, core: &Core, now: Now) -> Around {
-        Around {
+    fn metrics(&self, core: &Core, now: Now) -> DoorMetrics {
+        DoorMetrics {
             inputs_queued: self.inputs_queued(),
-            answers_queued: core.links.values().map(|link| lock(&link.queue).outgoing.len()).sum(),
+            answers_queued: core.queues.values().map(|queue| lock(&queue.state).outgoing.len()).sum(),
             busy: Duration::from_nanos(core.busy),
             up: Duration::from_nanos(now.mono.0),
         }
     }
 
-    /// Takes up what the core wants done, in its order.
+    /// Carries out the core's outputs in order; I/O commands are only collected.
     fn dispatch(&self, core: &mut Core) {
         for output in core.outbox.outputs.drain(..) {
             match output {
                 Output::Respond(conn, response) => {
-                    if let Some(link) = core.links.get(&conn) {
-                        // Now, before a `Close` that the core gives next is carried out.
+                    if let Some(queue) = core.queues.get(&conn) {
+                        // Look the files up now: the core's next command may close them.
                         let contents = contents_of(&response.body, &*self.disk);
-                        link.put(Outgoing::Response { response, contents });
+                        queue.put(Outgoing::Response { response, contents });
                     }
                 }
                 Output::Close(conn, why) => {
-                    if let Some(link) = core.links.get(&conn) {
-                        link.put(Outgoing::Close(why));
+                    if let Some(queue) = core.queues.get(&conn) {
+                        queue.put(Outgoing::Close(why));
                     }
                 }
                 Output::Io(command) => core.commands.push(command),
-                Output::Ready => self.live(Life::Ready),
-                Output::Stopped => self.live(Life::Stopped),
-                Output::Fatal(text) => self.live(Life::Fatal(text)),
-                Output::Limits(limits) => drop(self.limits.send_replace(Some(limits))),
+                Output::Ready => self.set_run_state(RunState::Ready),
+                Output::Stopped => self.set_run_state(RunState::Stopped),
+                Output::Fatal(text) => self.set_run_state(RunState::Fatal(text)),
+                Output::Limits(limits) => drop(self.connection_limits.send_replace(Some(limits))),
                 Output::Event(event) => log(&event),
             }
         }
     }
 
-    fn live(&self, life: Life) {
-        self.life.send_replace(life);
+    fn set_run_state(&self, run_state: RunState) {
+        self.run_state.send_replace(run_state);
     }
 
     fn arm(&self, deadline: Option<Mono>) {
         let wanted = deadline.map_or(u64::MAX, |due| due.0);
-        // A later deadline needs no wake-up: the ticker finds it when it comes round for the earlier one.
-        if wanted < self.armed.load(Ordering::Acquire) {
-            self.armed.store(wanted, Ordering::Release);
-            self.rearmed.notify_one();
+        // A later deadline needs no wake-up: the ticker ticks the core at the earlier one, and then learns the later
+        // one.
+        if wanted < self.ticker_due_ns.load(Ordering::Acquire) {
+            self.ticker_due_ns.store(wanted, Ordering::Release);
+            self.ticker_set_earlier.notify_one();
         }
     }
 }
@@ -359,7 +368,7 @@ impl Completions for Door {
     fn deliver(&self, completions: &mut Vec<IoCompletion>) {
         let arrived = completions.drain(..).map(|completion| Message::Input(Input::Io(completion)));
         let large = lock(&self.inbox).put_all(arrived);
-        debug_assert!(!large, "a completion is no request");
+        debug_assert!(!large, "a completion is never a large request");
     }
 
     fn run(self: Arc<Self>) {
@@ -367,59 +376,60 @@ impl Completions for Door {
     }
 }
 
-/// The way from the core to a connection: what it has to send, in order.
+/// A queue from the core to one connection's task: the responses to send and the orders to follow, oldest first.
 ///
-/// Bounded by the requests that the connection has submitted.
-pub struct Link {
+/// It holds at most one entry for each request that the connection has submitted, plus `Drain` and `Close`.
+pub struct OutgoingQueue {
     pub conn: ConnId,
-    queue: Mutex<LinkQueue>,
+    state: Mutex<OutgoingState>,
     woken: Notify,
 }
 
 #[derive(Default)]
-struct LinkQueue {
+struct OutgoingState {
     outgoing: VecDeque<Outgoing>,
-    /// The connection's task found nothing and sleeps: it wants to be woken.
+    /// The connection's task found `outgoing` empty and waits on `woken`.
     waiting: bool,
 }
 
+/// One entry of an [`OutgoingQueue`].
 pub enum Outgoing {
-    /// With what the body names slices of, one for each, in order.
+    /// `contents` holds the open file of each slice that the body names, in the order of the slices.
     Response { response: Box<Response>, contents: Vec<Arc<dyn Content>> },
     /// A request that gets no answer (a Produce with acks=0) was handled.
     Nothing,
-    /// Take no more requests.
+    /// Read no more requests.
     Drain,
-    /// Send what was given before, then close.
+    /// Send the responses queued before this, then close the connection; the text says why.
     Close(&'static str),
 }
 
-impl Link {
+impl OutgoingQueue {
     pub fn new(conn: ConnId) -> Arc<Self> {
-        Arc::new(Self { conn, queue: Mutex::default(), woken: Notify::new() })
+        Arc::new(Self { conn, state: Mutex::default(), woken: Notify::new() })
     }
 
     fn put(&self, outgoing: Outgoing) {
-        let mut queue = lock(&self.queue);
-        queue.outgoing.push_back(outgoing);
-        if std::mem::take(&mut queue.waiting) {
+        let mut state = lock(&self.state);
+        state.outgoing.push_back(outgoing);
+        if std::mem::take(&mut state.waiting) {
             self.woken.notify_one();
         }
     }
 
-    /// Takes all there is.
+    /// Moves all entries to the end of `into`.
     pub fn take(&self, into: &mut VecDeque<Outgoing>) {
-        into.append(&mut lock(&self.queue).outgoing);
+        into.append(&mut lock(&self.state).outgoing);
     }
 
-    /// Completes once there is something to take.
+    /// Completes once the queue is not empty.
     pub async fn filled(&self) {
         {
-            let mut queue = lock(&self.queue);
-            if !queue.outgoing.is_empty() {
+            let mut state = lock(&self.state);
+            if !state.outgoing.is_empty() {
                 return;
             }
-            queue.waiting = true;
+            state.waiting = true;
         }
         self.woken.notified().await;
     }
@@ -438,7 +448,7 @@ pub fn is_answered(request: &Request) -> bool {
     !matches!(&request.body, RequestBody::Produce(produce) if produce.acks == 0)
 }
 
-/// What a response carries slices of. Only a Fetch does.
+/// The open files that a response has slices of, one for each slice. Only a Fetch response has any.
 fn contents_of(body: &ResponseBody, disk: &dyn Storage) -> Vec<Arc<dyn Content>> {
     let ResponseBody::Fetch(fetch) = body else { return Vec::new() };
     let records = fetch.responses.iter().flat_map(|topic| &topic.partitions).filter_map(|found| found.records.as_ref());
@@ -446,7 +456,7 @@ fn contents_of(body: &ResponseBody, disk: &dyn Storage) -> Vec<Arc<dyn Content>>
         RecordsChunk::File(slice) => Some(slice),
         RecordsChunk::Bytes(_) => None,
     });
-    slices.map(|slice| disk.hold(slice)).collect()
+    slices.map(|slice| disk.content_of(slice)).collect()
 }
 
 fn log(event: &Event) {
@@ -459,8 +469,8 @@ fn log(event: &Event) {
     }
 }
 
-/// A core that has panicked must not serve anybody: its state may be half changed. (In release builds every panic
-/// ends the process; this sees to it in the others.)
+/// Ends the process if the thread panics while it runs the core: the core's state may be half changed. (Release builds
+/// end the process at every panic; this covers builds that unwind.)
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -473,5 +483,5 @@ impl Drop for AbortOnPanic {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic holds this lock")
+    mutex.lock().expect("no thread panics while it holds this lock")
 }

@@ -1,4 +1,4 @@
-//! A broker in another program: for tests of applications, which want one of their own, at once, and gone afterwards.
+//! A broker inside another program, mainly for tests of applications: it starts at once and leaves nothing behind.
 //!
 //! ```
 //! use tidelog::{Broker, Config};
@@ -9,8 +9,9 @@
 //! # Ok::<(), tidelog::StartError>(())
 //! ```
 //!
-//! It starts within milliseconds on a free port, and there may be many in one process. With the handle all of it is
-//! gone: connections, threads, data. `examples/embedded.rs` has a client talk to one, and takes it through a crash.
+//! A broker starts within milliseconds on a free port, and one process may have many. Dropping the [`Broker`] removes
+//! all of it: connections, threads, and data unless they are in a [`Config::directory`]. `examples/embedded.rs` has a
+//! client talk to a broker and takes the broker through a crash.
 
 use crate::disk::Memory;
 use crate::server::{Server, ServerError};
@@ -22,60 +23,62 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tidelog_core::config::{BrokerConfig, ConfigError, Warning};
 
-/// What the properties are unless they are set: of a broker for one program on this machine.
+/// Defaults that differ from a standalone broker's: this one serves programs on the same machine only.
 const DEFAULTS: [(&str, &str); 2] = [("listeners", "PLAINTEXT://127.0.0.1:0"), ("num.network.threads", "2")];
 
-/// What an embedded broker is to be.
+/// The configuration of an embedded broker.
 #[derive(Clone, Debug)]
 pub struct Config {
     properties: BTreeMap<String, String>,
-    place: Place,
+    location: DataLocation,
 }
 
+/// Where the configuration wants the data.
 #[derive(Clone, Debug)]
-enum Place {
+enum DataLocation {
     Memory {
         limit_bytes: u64,
     },
-    /// In this directory, or in the system's own for such things.
+    /// In a new directory inside this one, or inside the system's directory for temporary files.
     Temporary(Option<PathBuf>),
     Directory(PathBuf),
 }
 
 impl Config {
-    /// Nothing is written to any disk.
+    /// The data are in memory; nothing is written to a disk.
     pub fn in_memory() -> Self {
-        Self::at(Place::Memory { limit_bytes: u64::MAX })
+        Self::new(DataLocation::Memory { limit_bytes: u64::MAX })
     }
 
-    /// In memory, of which its files may take so much. More is answered as by a broker whose disk is full: its log
-    /// directory goes offline, and clients get `KAFKA_STORAGE_ERROR`.
+    /// The data are in memory, of which the broker's files may take up to this many bytes. Beyond that the broker
+    /// behaves as with a full disk: its log directory goes offline, and clients get `KAFKA_STORAGE_ERROR`.
     pub fn in_memory_up_to(limit_bytes: u64) -> Self {
-        Self::at(Place::Memory { limit_bytes })
+        Self::new(DataLocation::Memory { limit_bytes })
     }
 
-    /// In a directory of its own, which is removed with the broker. Acknowledgements do not wait for the disk
-    /// (`acks.require.fsync=false`) unless that is set otherwise: what is thrown away need not be durable.
+    /// The data are in a new temporary directory, which is removed with the broker. Acknowledgements do not wait for
+    /// the disk (`acks.require.fsync=false`) unless that is set otherwise, since the data need not outlive this
+    /// process.
     pub fn temporary() -> Self {
-        Self::at(Place::Temporary(None)).set("acks.require.fsync", "false")
+        Self::new(DataLocation::Temporary(None)).set("acks.require.fsync", "false")
     }
 
-    /// The same, and the directory is made in this one.
+    /// Like [`temporary`](Self::temporary), with the temporary directory inside `parent`.
     pub fn temporary_in(parent: impl Into<PathBuf>) -> Self {
-        Self { place: Place::Temporary(Some(parent.into())), ..Self::temporary() }
+        Self { location: DataLocation::Temporary(Some(parent.into())), ..Self::temporary() }
     }
 
-    /// In this directory, which stays; it is made where it is missing.
+    /// The data are in this directory, which is created if it is missing and stays afterwards.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
-        Self::at(Place::Directory(path.into()))
+        Self::new(DataLocation::Directory(path.into()))
     }
 
-    fn at(place: Place) -> Self {
+    fn new(location: DataLocation) -> Self {
         let properties = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self { properties: properties.into(), place }
+        Self { properties: properties.into(), location }
     }
 
-    /// A property of `server.properties`, in the place of what it was.
+    /// Sets a property of `server.properties`, replacing its earlier value.
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.insert(name.into(), value.into());
@@ -83,12 +86,12 @@ impl Config {
     }
 }
 
-/// Why there is no broker.
+/// Why a broker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration cannot be used: {}", .0.iter().map(ConfigError::to_string).collect::<Vec<_>>().join("; "))]
     Config(Vec<ConfigError>),
-    /// A property without effect.
+    /// A property that is unknown or would have no effect.
     #[error("{0}")]
     Property(String),
     #[error("cannot make a temporary directory: {0}")]
@@ -97,40 +100,41 @@ pub enum StartError {
     Server(#[from] ServerError),
 }
 
-/// A running broker. It ends, as by a crash, when it is dropped.
+/// A running broker. Dropping it ends it like a killed process.
 pub struct Broker {
-    /// None only where a restart has failed.
+    /// `None` only after a restart has failed.
     server: Option<Server>,
     config: BrokerConfig,
-    ground: Ground,
+    data: Data,
     address: SocketAddr,
 }
 
-enum Ground {
+/// Where the data of a running broker are.
+enum Data {
     Memory(Arc<Memory>),
     Directory { _temporary: Option<TempDir> },
 }
 
 impl Broker {
-    /// Starts a broker, and returns once it serves. A property that Tidelog does not know is an error here: a test
-    /// that sets one by a wrong name would test something else.
+    /// Starts a broker, and returns once it accepts connections. A property that Tidelog does not know is an error
+    /// here: a test that misspells one would not test what it means to.
     ///
     /// May be called from asynchronous code; it takes as long as a few file operations.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let Config { mut properties, place } = config;
-        let (ground, directory) = match place {
-            Place::Memory { limit_bytes } => (Ground::Memory(Arc::new(Memory::new(limit_bytes))), "memory".into()),
-            Place::Temporary(parent) => {
+        let Config { mut properties, location } = config;
+        let (data, directory) = match location {
+            DataLocation::Memory { limit_bytes } => (Data::Memory(Arc::new(Memory::new(limit_bytes))), "memory".into()),
+            DataLocation::Temporary(parent) => {
                 let parent = parent.unwrap_or_else(std::env::temp_dir);
                 let directory = tempfile::Builder::new().prefix("tidelog-").tempdir_in(parent);
                 let directory = directory.map_err(StartError::Temporary)?;
                 let path = directory.path().to_owned();
-                (Ground::Directory { _temporary: Some(directory) }, path)
+                (Data::Directory { _temporary: Some(directory) }, path)
             }
-            Place::Directory(path) => (Ground::Directory { _temporary: None }, path),
+            DataLocation::Directory(path) => (Data::Directory { _temporary: None }, path),
         };
         if ["log.dirs", "log.dir"].iter().any(|name| properties.contains_key(*name)) {
-            let text = "log.dirs: an embedded broker's data is in memory or in the directory it was given";
+            let text = "log.dirs cannot be set: an embedded broker's data are in memory or in the directory that its Config names";
             return Err(StartError::Property(text.into()));
         }
         properties.insert("log.dirs".into(), directory.display().to_string());
@@ -138,26 +142,26 @@ impl Broker {
         if let Some(Warning { text, .. }) = warnings.into_iter().next() {
             return Err(StartError::Property(text));
         }
-        let server = start(config.clone(), &ground)?;
+        let server = start(config.clone(), &data)?;
         let address = server.listeners()[0].1;
-        // A restart is at the same ports, or its clients would not find it again.
+        // A restart must use the same ports, or clients would not find the broker again.
         for (listener, (_, address)) in config.listeners.iter_mut().zip(server.listeners()) {
             listener.port = address.port();
         }
-        Ok(Self { server: Some(server), config, ground, address })
+        Ok(Self { server: Some(server), config, data, address })
     }
 
-    /// Where it listens; the first of its listeners, where there are several.
+    /// The address of its first listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same as clients want it.
+    /// [`address`](Self::address) as the value of a client's `bootstrap.servers`.
     pub fn bootstrap_servers(&self) -> String {
         self.address.to_string()
     }
 
-    /// Stops cleanly and starts again, at the same address, with the same data.
+    /// Stops cleanly and starts again at the same address, with the same data.
     pub fn restart(&mut self) -> Result<(), StartError> {
         if let Some(server) = self.server.take() {
             outside_of_any_runtime(|| server.stop())?;
@@ -165,13 +169,13 @@ impl Broker {
         self.start_again()
     }
 
-    /// Ends as a killed process does and starts again, at the same address: what was acknowledged is recovered.
+    /// Ends like a killed process and starts again at the same address. Acknowledged records are recovered.
     pub fn crash(&mut self) -> Result<(), StartError> {
         self.kill();
         self.start_again()
     }
 
-    /// Stops cleanly. What is in memory or in a temporary directory is gone then.
+    /// Stops cleanly. Data in memory or in a temporary directory are then gone.
     pub fn stop(mut self) -> Result<(), StartError> {
         match self.server.take() {
             Some(server) => Ok(outside_of_any_runtime(|| server.stop())?),
@@ -186,7 +190,7 @@ impl Broker {
     }
 
     fn start_again(&mut self) -> Result<(), StartError> {
-        self.server = Some(start(self.config.clone(), &self.ground)?);
+        self.server = Some(start(self.config.clone(), &self.data)?);
         Ok(())
     }
 }
@@ -197,14 +201,15 @@ impl Drop for Broker {
     }
 }
 
-fn start(config: BrokerConfig, ground: &Ground) -> Result<Server, ServerError> {
-    outside_of_any_runtime(|| match ground {
-        Ground::Memory(memory) => Server::start_in_memory(config, memory.clone()),
-        Ground::Directory { .. } => Server::start(config),
+fn start(config: BrokerConfig, data: &Data) -> Result<Server, ServerError> {
+    outside_of_any_runtime(|| match data {
+        Data::Memory(memory) => Server::start_in_memory(config, memory.clone()),
+        Data::Directory { .. } => Server::start(config),
     })
 }
 
-/// A thread that waits for a runtime must not be one of another runtime, as the caller's may be.
+/// Runs `work` on a new thread. A thread of a runtime must not block on another runtime, and the caller's thread may
+/// belong to one.
 fn outside_of_any_runtime<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

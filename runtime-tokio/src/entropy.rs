@@ -1,4 +1,4 @@
-//! What the core's randomness begins with: the one place that asks this machine for some.
+//! The seed of the core's randomness. Nothing else takes randomness from the operating system.
 
 use std::fs::File;
 use std::io::{self, Read};

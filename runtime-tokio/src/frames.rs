@@ -1,31 +1,34 @@
-//! Frames out of a stream of bytes: four bytes of length, then as many bytes.
+//! Splits a stream of bytes into frames: four bytes of length, then as many bytes.
 //!
-//! A length is checked before anything is allocated for it, and memory follows the bytes that have arrived: who
-//! announces 100 MB and sends nothing costs nothing. A frame is a slice of the buffer it was read into, never a copy.
+//! A length is checked before memory is allocated for the frame, and the buffer grows with the bytes that arrive: a
+//! peer that announces 100 MB and sends nothing costs nothing. A frame is a slice of the buffer it was read into, never
+//! a copy.
 
 use bytes::buf::Limit;
 use bytes::{BufMut, Bytes, BytesMut};
 use tidelog_core::wire::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
 
-/// The least room for a read: small requests that were sent together are read together.
+/// The least room made for a read into an empty buffer, so that small requests which were sent together are read
+/// together.
 pub const ROOM_BYTES_MIN: usize = 16 << 10;
-/// The most room made ahead of the bytes.
+/// The most room made for bytes that have not arrived, unless more than that is buffered already.
 const ROOM_BYTES_MAX: usize = 1 << 20;
 
+/// A buffer for the bytes of a stream, from which whole frames are taken.
 pub struct FrameReader {
     buffer: BytesMut,
     /// `socket.request.max.bytes`
-    max: i32,
-    /// The last frame with its length: the next one is probably like it, and a read of exactly that size begins
-    /// and ends with a frame, so that nothing has to be moved.
+    frame_bytes_max: i32,
+    /// The size of the last frame, including its length field. The next one probably has the same size. A read of
+    /// exactly that size begins and ends with a frame, so no bytes have to be moved.
     last_bytes: usize,
-    /// Bytes to hold at most; whoever sets it reads no further when they are there.
-    most: usize,
+    /// How many bytes the buffer may hold. The caller must not read while it holds as many.
+    held_bytes_max: usize,
 }
 
 impl FrameReader {
-    pub fn new(max: i32) -> Self {
-        Self { buffer: BytesMut::new(), max, last_bytes: 0, most: usize::MAX }
+    pub fn new(frame_bytes_max: i32) -> Self {
+        Self { buffer: BytesMut::new(), frame_bytes_max, last_bytes: 0, held_bytes_max: usize::MAX }
     }
 
     /// The next whole frame, without its length.
@@ -38,7 +41,7 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(self.last_bytes).freeze().split_off(FRAME_LENGTH_BYTES)))
     }
 
-    /// Whether [`next_frame`](Self::next_frame) has something to say: a frame, or that there will be none.
+    /// Whether [`next_frame`](Self::next_frame) has a frame or an error.
     pub fn has_frame(&self) -> bool {
         match self.announced() {
             Ok(Some(len)) => self.buffer.len() >= FRAME_LENGTH_BYTES + len,
@@ -47,16 +50,15 @@ impl FrameReader {
         }
     }
 
-    /// The buffer with room for what comes next, to be read into. Call it after [`next_frame`](Self::next_frame)
-    /// has answered that there is none.
+    /// The buffer with room for the next bytes. Call it after [`next_frame`](Self::next_frame) has returned `None`.
     pub fn room(&mut self) -> Limit<&mut BytesMut> {
         let held = self.buffer.len();
-        let most = self.most.saturating_sub(held).max(1);
+        let most = self.held_bytes_max.saturating_sub(held).max(1);
         let missing = match self.announced() {
             Ok(Some(len)) => (FRAME_LENGTH_BYTES + len).saturating_sub(held),
             _ => self.last_bytes.saturating_sub(held),
         };
-        // A frame that is larger than one step grows with the bytes that have come: at most by as many again.
+        // Room for a large frame grows with the bytes that have arrived: at most it doubles.
         let wanted = missing.min(ROOM_BYTES_MAX.max(held)).max(if held == 0 { ROOM_BYTES_MIN } else { 1 }).min(most);
         if self.buffer.capacity() - held < wanted {
             self.buffer.reserve(wanted);
@@ -64,37 +66,38 @@ impl FrameReader {
         (&mut self.buffer).limit(most)
     }
 
-    /// How many bytes it may hold; none that are there are given up.
+    /// Limits how many bytes the buffer may hold. Bytes that it holds already stay.
     pub fn hold_at_most(&mut self, bytes: usize) {
-        self.most = bytes;
+        self.held_bytes_max = bytes;
     }
 
-    /// Whether the frame that has begun, its length included, is as small as that, as far as is known.
+    /// Whether the frame that has begun, including its length field, is at most this large. True while the length is
+    /// unknown.
     pub fn fits_in(&self, bytes: usize) -> bool {
         self.announced().map_or(true, |len| len.is_none_or(|len| FRAME_LENGTH_BYTES + len <= bytes))
     }
 
-    /// The bytes of the frame that has begun which have not come yet.
+    /// How many bytes of the frame that has begun are still to arrive.
     pub fn missing_bytes(&self) -> usize {
         let len = self.announced().ok().flatten().unwrap_or(0);
         (FRAME_LENGTH_BYTES + len).saturating_sub(self.buffer.len())
     }
 
-    /// Gives the memory of an empty buffer back: an idle connection holds none.
-    pub fn rest(&mut self) {
+    /// Frees the buffer's memory if the buffer is empty, so that an idle connection holds none.
+    pub fn release_if_empty(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
     }
 
-    /// The bytes of a frame that is not whole yet.
-    pub fn held_bytes(&self) -> usize {
+    /// How many bytes are in the buffer.
+    pub fn buffered_bytes(&self) -> usize {
         self.buffer.len()
     }
 
     fn announced(&self) -> Result<Option<usize>, FrameLengthError> {
         match self.buffer.first_chunk::<FRAME_LENGTH_BYTES>() {
-            Some(bytes) => FrameLength::parse(*bytes, self.max).map(|len| Some(len.bytes())),
+            Some(bytes) => FrameLength::parse(*bytes, self.frame_bytes_max).map(|len| Some(len.bytes())),
             None => Ok(None),
         }
     }
@@ -104,7 +107,7 @@ impl FrameReader {
 mod tests {
     use super::*;
 
-    /// Feeds `stream` in pieces of at most the room there is and at most what `sizes` gives.
+    /// Feeds `stream` in pieces. Each is at most as large as `size` says and as the room allows.
     fn read(stream: &[u8], mut size: impl FnMut() -> usize) -> Vec<Bytes> {
         let (mut reader, mut frames, mut rest) = (FrameReader::new(1 << 20), Vec::new(), stream);
         loop {
@@ -112,7 +115,7 @@ mod tests {
                 frames.push(frame);
             }
             if rest.is_empty() {
-                assert_eq!(reader.held_bytes(), 0);
+                assert_eq!(reader.buffered_bytes(), 0);
                 return frames;
             }
             let mut room = reader.room();
@@ -186,8 +189,8 @@ mod tests {
             room.put_slice(&frame[1000..]);
             let moved = room.get_ref().as_ptr() != place;
             assert!(reader.next_frame().unwrap().is_some());
-            reader.rest();
-            // Only the first, whose size nobody could guess.
+            reader.release_if_empty();
+            // Only the first frame may have moved: nothing was known about its size.
             assert!(!moved || begun == 4);
         }
     }

@@ -1,46 +1,49 @@
-//! What waits for the core, and in which order it comes to it.
+//! The inbox holds the messages that wait for the core, and decides their order.
 //!
-//! Most of it is small: a few microseconds each, taken all together. A request that asks about the whole cluster or
-//! about many partitions is a hundred times as much ([`Message::Large`]), and there may be one of every connection. Those
-//! stand in a queue of their own, out of which one at a time is [admitted](Inbox::admit_large), so that who asks for
-//! little waits for one of them at most, and not for all. What one connection sends keeps its order: it has one large
-//! request at a time, and nothing behind it.
+//! Most messages take the core a few microseconds and are handed over all together. A request about the whole cluster
+//! or about many partitions ([`Message::Large`]) takes a hundred times as long, and every connection may have sent one.
+//! Large requests wait in a queue of their own and are [admitted](Inbox::admit_large) one at a time, so that a small
+//! request waits for at most one large one. The messages of one connection keep their order, because a connection that
+//! has submitted a large request submits no other request until that one is answered.
 
-use crate::door::{Link, Look};
+use crate::door::{Inspection, OutgoingQueue};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, Request};
 
-/// What happens to the core, or to the world's knowledge of connections.
+/// An input of the core, or news for the door about connections.
 pub enum Message {
     Input(Input),
-    /// A request that is much work. Its connection submits nothing before it is answered, but that it has gone.
+    /// A request that takes the core long. Until it is answered, its connection submits nothing but `Disconnected`.
     Large(Box<Request>),
-    Connected(Arc<Link>),
+    Connected(Arc<OutgoingQueue>),
     Disconnected(ConnId),
-    /// Connections shall take no more requests.
+    /// All connections are to read no more requests.
     Drain,
-    /// Connections shall send what they have, and close.
+    /// All connections are to send the responses they have, then close; the text says why.
     Close(&'static str),
-    /// Somebody looks at the core, between two inputs.
-    Look(Look),
+    /// Read the core's state between two inputs.
+    Inspect(Inspection),
 }
 
+/// The messages that wait for the core.
 #[derive(Default)]
 pub struct Inbox {
-    /// What the core gets next.
+    /// What the core handles next, in order.
     messages: Vec<Message>,
-    /// With the ends of connections that came while it was not empty.
+    /// Large requests that are not admitted yet, oldest first. While this queue is not empty, `Disconnected` messages
+    /// are put at its end too, so that none overtakes its connection's large request.
     large: VecDeque<Message>,
-    /// Somebody was told to admit one, and it has not been handled.
+    /// A large request is being admitted: the caller was told to call [`admit_large`](Self::admit_large), and the core
+    /// has not handled the admitted request yet.
     admitting: bool,
-    /// A thread is running the core, and will look here again before it leaves.
+    /// A thread is running the core. It will take messages from here again before it stops.
     pub busy: bool,
 }
 
 impl Inbox {
-    /// True: somebody should [`admit_large`](Self::admit_large).
+    /// Returns true if the caller has to see to it that [`admit_large`](Self::admit_large) is called.
     #[must_use]
     pub fn put(&mut self, message: Message) -> bool {
         match message {
@@ -48,9 +51,9 @@ impl Inbox {
                 self.large.push_back(message);
                 return !std::mem::replace(&mut self.admitting, true);
             }
-            // Behind what it asked.
+            // Behind the connection's large request.
             Message::Disconnected(_) if !self.large.is_empty() => self.large.push_back(message),
-            // What was asked before the broker stops is answered before it does.
+            // Requests that came before the stop are answered before it: large ones no longer wait for their turn.
             Message::Drain => {
                 self.messages.extend(self.large.drain(..));
                 self.messages.push(message);
@@ -60,13 +63,14 @@ impl Inbox {
         false
     }
 
-    /// The same for several, which stay together but for large requests.
+    /// Like [`put`](Self::put) for several messages. They stay next to each other, except large requests.
     #[must_use]
     pub fn put_all(&mut self, messages: impl IntoIterator<Item = Message>) -> bool {
         messages.into_iter().fold(false, |called, message| self.put(message) | called)
     }
 
-    /// Lets the next large request come to the core behind all that is here.
+    /// Moves the next large request, and every `Disconnected` in front of it, behind the messages that the core handles
+    /// next.
     pub fn admit_large(&mut self) {
         self.admitting = false;
         while !self.admitting {
@@ -76,24 +80,25 @@ impl Inbox {
         }
     }
 
-    /// The large request that was admitted has been handled. True: somebody should admit the next.
+    /// The core has handled the admitted large request. Returns true if the caller has to see to it that
+    /// [`admit_large`](Self::admit_large) is called for the next one.
     #[must_use]
     pub fn handled_large(&mut self) -> bool {
         self.admitting = !self.large.is_empty();
         self.admitting
     }
 
-    /// Moves what comes next into `batch`, which is empty.
+    /// Moves all messages that are ready for the core into `batch`, which must be empty.
     pub fn take(&mut self, batch: &mut Vec<Message>) {
         std::mem::swap(&mut self.messages, batch);
     }
 
-    /// Whether there is nothing to take.
+    /// Whether no message is ready for the core. Large requests that are not admitted do not count.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// How many messages wait, admitted or not.
+    /// How many messages wait, including large requests that are not admitted yet.
     pub fn waiting(&self) -> usize {
         self.messages.len() + self.large.len()
     }
@@ -119,7 +124,8 @@ mod tests {
         Message::Large(request(conn, ApiKey::Metadata, RequestBody::Metadata(MetadataRequest::default())))
     }
 
-    /// `s` or `l` and the connection for a request, `d` and the connection for its end; how often one should be admitted.
+    /// Puts messages into the inbox: `s1` is a small request of connection 1, `l1` a large one, `d1` its disconnection.
+    /// Returns how often `put` asked for a call of `admit_large`.
     fn put(inbox: &mut Inbox, messages: &str) -> usize {
         let calls = messages.split_whitespace().map(|message| {
             let (kind, conn) = message.split_at(1);
@@ -154,7 +160,7 @@ mod tests {
         assert_eq!(take(&mut inbox), "s1 s4");
         assert!(inbox.is_empty());
         inbox.admit_large();
-        assert_eq!(put(&mut inbox, "s5 l6"), 0, "one is on its way");
+        assert_eq!(put(&mut inbox, "s5 l6"), 0, "one is being admitted already");
         assert_eq!(take(&mut inbox), "l2 s5");
         assert!(inbox.handled_large());
         for (expected, more) in [("l3", true), ("l6", false)] {
@@ -177,9 +183,9 @@ mod tests {
         inbox.admit_large();
         assert_eq!(take(&mut inbox), "l2");
         inbox.admit_large();
-        assert_eq!(take(&mut inbox), "d1 d2 d3 l4", "ends are no work to speak of");
+        assert_eq!(take(&mut inbox), "d1 d2 d3 l4", "disconnections take no turn of their own");
         put(&mut inbox, "d4");
-        assert_eq!(take(&mut inbox), "d4", "what it asked has been handled");
+        assert_eq!(take(&mut inbox), "d4", "no large request waits, so a disconnection is not held back");
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
         put(&mut inbox, "l1 s1 l2 d2");
         assert!(!inbox.put(Message::Drain));
         assert_eq!(take(&mut inbox), "s1 l1 l2 d2 drain");
-        // Who was told to admit one comes too late.
+        // The call that `put` asked for comes after `Drain` has moved the requests: it finds nothing.
         inbox.admit_large();
         assert!(inbox.is_empty());
         assert!(!inbox.handled_large());

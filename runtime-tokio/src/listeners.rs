@@ -1,7 +1,7 @@
-//! Sockets that clients connect to.
+//! The sockets that clients connect to.
 //!
-//! Addresses are taken first and listened on last: a port in use is found before anything is touched on the disk,
-//! and a client that comes before the broker is ready is refused at once, where it would otherwise hang.
+//! A socket is bound before the broker touches its disk and listened on when the broker is ready. So a port that is in
+//! use is reported before anything is changed, and a client that comes too early is refused at once instead of waiting.
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use tidelog_core::config::{BrokerConfig, Listener, METRICS_LISTENER};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A listener's sockets: one, or one for each address that its host name stands for.
+/// A listener's bound sockets: one for each address of its host.
 #[derive(Debug)]
 pub struct Bound {
     pub name: String,
@@ -31,11 +31,12 @@ pub enum ListenError {
 }
 
 impl Bound {
-    /// Takes the addresses of a listener.
+    /// Binds the addresses of a listener.
     pub fn bind(listener: &Listener) -> Result<Self, ListenError> {
         let mut addresses = resolve(listener)?;
         let (mut sockets, mut port, mut absent) = (Vec::new(), listener.port, None);
-        // With any host: IPv6 with IPv4 in it, or IPv4 alone where there is no IPv6.
+        // A listener without a host needs one socket: IPv6, which takes IPv4 connections too, or IPv4 if there is no
+        // IPv6.
         let enough = if listener.host.is_empty() { 1 } else { usize::MAX };
         addresses.dedup();
         for mut address in addresses {
@@ -58,12 +59,12 @@ impl Bound {
         }
     }
 
-    /// Where it can be reached: the first of its addresses.
+    /// The first of its addresses.
     pub fn address(&self) -> SocketAddr {
         self.sockets[0].1
     }
 
-    /// Begins to listen, inside tokio's runtime.
+    /// Begins to listen. Must be called inside tokio's runtime.
     pub fn listen(self, listener: &Listener, backlog: i32) -> Result<Vec<TcpListener>, ListenError> {
         let mut listening = Vec::new();
         for (socket, address) in self.sockets {
@@ -92,18 +93,18 @@ fn resolve(listener: &Listener) -> Result<Vec<SocketAddr>, ListenError> {
 fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Only "all addresses" includes those of IPv4.
+        // The socket for all addresses takes IPv4 connections too; a socket for one IPv6 address does not.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    // A restart must not wait until the kernel has forgotten the last life's connections.
+    // Without this a restart would have to wait until the kernel has forgotten the last process's connections.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    let bound = socket.local_addr()?.as_socket().expect("an internet address");
+    let bound = socket.local_addr()?.as_socket().expect("the socket was bound to an IP address");
     Ok((socket, bound))
 }
 
-/// This machine does not have the address (`localhost` without IPv6).
+/// Whether this machine does not have the address, such as IPv6 `localhost` without IPv6.
 fn is_absent(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
@@ -124,12 +125,12 @@ fn failure(listener: &Listener, address: SocketAddr, source: io::Error) -> Liste
     }
 }
 
-/// What the sockets of clients are set to.
+/// The options of the sockets of accepted connections.
 ///
-/// The send buffer is bounded even where nothing is configured: a client on the same machine then copies records while
-/// they are in the processor's cache, which makes fetching by ten connections twice as fast as with the megabytes that
-/// the kernel would choose. Kafka's 100 KiB are too few for one connection alone, which waits for each refill: with 256
-/// it is half again as fast. The receive buffer is the kernel's choice unless one is configured.
+/// The send buffer is bounded even if nothing is configured. A client on the same machine then copies records while
+/// they are in the processor's cache. With ten connections that makes fetching twice as fast as the megabytes that the
+/// kernel would choose. Kafka's 100 KiB are too few for a single connection, which waits for each refill: 256 KiB make
+/// it half as fast again. The receive buffer is the kernel's choice unless one is configured.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
     send_buffer_bytes: Option<usize>,

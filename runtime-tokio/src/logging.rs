@@ -1,12 +1,13 @@
-//! The operator's log: one line an event, on standard error, coloured only where a person reads it.
+//! The operator's log: one line for each event, on standard error, coloured only if that is a terminal and
+//! `NO_COLOR` is not set.
 
-use std::io::IsTerminal;
+use crate::looks::has_colours;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged where neither `--log-level` nor `RUST_LOG` says otherwise.
+/// The level if neither `--log-level` nor `RUST_LOG` is set.
 pub const DEFAULT: &str = "info";
 
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +20,8 @@ pub struct LogLevelError {
     why: String,
 }
 
-/// Starts logging for the whole process. `level` is what the command line says, `environment` the value of
-/// `RUST_LOG`; the former wins. A second start in one process has no effect.
+/// Starts logging for the whole process. `level` is the value of `--log-level`, `environment` that of `RUST_LOG`;
+/// `level` takes precedence. A second call in one process has no effect.
 pub fn start(level: Option<&str>, environment: Option<&str>) -> Result<(), LogLevelError> {
     let (source_name, text) = match (level, environment) {
         (Some(text), _) => ("--log-level", text),
@@ -28,14 +29,15 @@ pub fn start(level: Option<&str>, environment: Option<&str>) -> Result<(), LogLe
         (None, None) => ("", DEFAULT),
     };
     let filter = parse(text).map_err(|why| LogLevelError { source_name, text: text.to_owned(), why })?;
-    let colours = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let colours = has_colours(&std::io::stderr());
+    // A log whose reader has gone must not end the broker, which an attempt to report that there would do.
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).log_internal_errors(false);
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
     Ok(())
 }
 
 fn parse(text: &str) -> Result<Targets, String> {
-    // The filter takes a lone unknown word for a module's name, and would then log nothing at all.
+    // The filter takes an unknown word without a level for a module's name, and would log nothing at all.
     let known = ["off", "error", "warn", "info", "debug", "trace"];
     if let Some(word) = text.split(',').find(|word| !word.contains(['=', ':', '_']) && !known.contains(word)) {
         return Err(format!("{word:?} is not a level"));

@@ -1,7 +1,7 @@
-//! What a connection has to send: bytes in memory and slices of files, as pieces of one stream.
+//! The queue of what a connection has to send: bytes in memory and slices of files, as pieces of one stream.
 //!
-//! Bytes go out many pieces a call; slices of files by themselves, so that a socket may take them from the page cache.
-//! Nothing blocks: what the socket does not take now stays for later.
+//! One call sends many pieces of memory, or one slice of a file, which the socket may take from the page cache. No call
+//! blocks: what the socket does not take stays in the queue.
 
 use crate::disk::Content;
 use crate::transport::Output;
@@ -11,27 +11,29 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use tidelog_core::wire::{Frame, RecordsChunk};
 
-/// How many pieces of memory one call takes.
+/// How many pieces of memory one call sends at most.
 const SLICES_MAX: usize = 64;
-/// The most bytes of a file that one call sends, so that one connection does not keep a thread from the others.
+/// The most bytes of a file that one call sends, so that one connection does not occupy a thread for long.
 const SLICE_BYTES_MAX: usize = 1 << 20;
-/// A slice of a file up to this size is read and sent with its neighbours: cheaper than a call of its own.
+/// A slice of a file up to this size is read into memory and sent with its neighbours, which is cheaper than a call of
+/// its own.
 const COPIED_SLICE_BYTES_MAX: usize = 8 << 10;
-/// So many bytes of such slices are read ahead of the call that sends them.
+/// How many bytes of such slices are read into memory at a time.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
+/// The frames of a connection that are not completely sent.
 #[derive(Default)]
 pub struct Sender {
     pieces: VecDeque<Piece>,
-    /// For each frame that is not out yet, the bytes that must have been sent for it, counted from the beginning.
+    /// For each frame that is not completely sent: the value that `sent` has once it is.
     ends: VecDeque<u64>,
     queued: u64,
     sent: u64,
-    /// The bytes of `pieces` that are in memory.
+    /// How many bytes of `pieces` are in memory.
     memory: usize,
 }
 
-/// Records that a response names cannot be read: the disk's fault, and not the client's.
+/// Records of a response cannot be read: the disk has failed, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {len} bytes at {position} of {file}: {why}")]
 pub struct Unreadable {
@@ -47,7 +49,7 @@ enum Piece {
 }
 
 impl Sender {
-    /// Appends a frame. `contents` are what its slices are of, one for each, in order.
+    /// Appends a frame. `contents` holds the file of each of its slices, in the order of the slices.
     pub fn push(&mut self, frame: Frame, contents: Vec<Arc<dyn Content>>) {
         self.queued += frame.len as u64;
         self.ends.push_back(self.queued);
@@ -59,32 +61,32 @@ impl Sender {
                     Piece::Bytes(bytes)
                 }
                 RecordsChunk::File(slice) => Piece::Slice {
-                    of: contents.next().expect("every slice of a response was looked up"),
+                    of: contents.next().expect("`contents` has a file for each slice"),
                     position: slice.position,
                     len: slice.len as usize,
                 },
             };
             self.pieces.push_back(piece);
         }
-        assert!(contents.next().is_none(), "a response's slices are all in its frame");
+        assert!(contents.next().is_none(), "`contents` has no more files than the frame has slices");
     }
 
-    /// The bytes that wait here in memory; those of files do not count.
+    /// How many bytes in memory wait to be sent; slices of files do not count.
     pub fn memory_bytes(&self) -> usize {
         self.memory
     }
 
-    /// How many frames are not out yet.
+    /// How many frames are not completely sent.
     pub fn unsent(&self) -> usize {
         self.ends.len()
     }
 
-    /// How many bytes are out, since the beginning.
+    /// How many bytes have been sent since the beginning.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Sends what `out` takes in one call. [`io::ErrorKind::WouldBlock`]: nothing, now.
+    /// Sends what `out` takes in one call; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
     pub fn send_some(&mut self, out: &impl Output) -> io::Result<()> {
         self.copy_small_slices()?;
         let sent = match self.pieces.front_mut() {
@@ -92,12 +94,12 @@ impl Sender {
             Some(Piece::Slice { of, position, len }) => {
                 let sent = match out.send_content(&**of, *position, (*len).min(SLICE_BYTES_MAX)) {
                     Ok(0) => {
-                        let why = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than that");
+                        let why = io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before that");
                         return Err(unreadable(&**of, *position, *len, why));
                     }
                     Ok(sent) => sent,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-                    // The call does not say whether the file or the socket failed.
+                    // The call does not say whether the file or the socket failed, so the file is read to find out.
                     Err(error) => {
                         let read = of.read_exact_at(&mut [0], *position);
                         return Err(read.map_or_else(|why| unreadable(&**of, *position, *len, why), |()| error));
@@ -123,7 +125,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Reads the short slices that the next call could send, so that they go out with their neighbours.
+    /// Reads the short slices among the pieces of the next call into memory, so that they are sent with their
+    /// neighbours.
     fn copy_small_slices(&mut self) -> io::Result<()> {
         let mut copied = 0;
         for piece in self.pieces.iter_mut().take(SLICES_MAX) {
@@ -138,7 +141,7 @@ impl Sender {
                     self.memory += *len;
                     *piece = Piece::Bytes(Bytes::from(copy));
                 }
-                // It goes by a call of its own.
+                // A long slice is sent by a call of its own.
                 Piece::Slice { .. } => break,
                 Piece::Bytes(bytes) => copied += bytes.len().min(COPIED_BYTES_MAX),
             }
@@ -154,11 +157,12 @@ impl Sender {
             *slice = IoSlice::new(bytes);
             filled += 1;
         }
-        // Without `more` the header of a response would travel, and wake the client, before the records that follow.
+        // Without `more` the kernel would send a response's header, and wake the client, before the records that follow
+        // it.
         out.send(&slices[..filled], self.pieces.len() > filled)
     }
 
-    /// `sent` bytes of the pieces of memory at the front are out.
+    /// Removes `sent` bytes from the pieces of memory at the front.
     fn advance(&mut self, mut sent: usize) {
         self.memory -= sent;
         while let Some(Piece::Bytes(bytes)) = self.pieces.front_mut() {
@@ -169,7 +173,7 @@ impl Sender {
             sent -= bytes.len();
             self.pieces.pop_front();
         }
-        assert_eq!(sent, 0, "no more was sent than there was");
+        assert_eq!(sent, 0, "a call sends no more than it was given");
     }
 }
 
@@ -224,9 +228,14 @@ mod tests {
         into.set_nonblocking(true).unwrap();
         let (mut got, mut blocked, mut buffer) = (Vec::new(), false, vec![0; 50_000]);
         while got.len() < wanted.len() {
-            match sender.send_some(&out) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-                other => other.unwrap(),
+            while sender.unsent() > 0 {
+                match sender.send_some(&out) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        blocked = true;
+                        break;
+                    }
+                    other => other.unwrap(),
+                }
             }
             match into.read(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -268,9 +277,9 @@ mod tests {
 
     #[test]
     fn a_slice_beyond_the_end_of_its_file_is_an_error_and_not_a_wrong_answer() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[1; 20_000]).unwrap();
-        let file: Arc<dyn Content> = Arc::new(OpenFile { file });
+        let mut named = tempfile::NamedTempFile::new().unwrap();
+        named.write_all(&[1; 20_000]).unwrap();
+        let file: Arc<dyn Content> = Arc::new(OpenFile { file: named.reopen().unwrap() });
         let slice = |len| Frame {
             chunks: vec![RecordsChunk::File(FileSlice { file: FileId(1), position: 15_000, len })],
             len: len as usize,

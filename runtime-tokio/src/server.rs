@@ -1,13 +1,13 @@
-//! A broker in this process: the core, its threads, sockets and files, from start to stop.
+//! A broker as a whole process: the core, its threads, sockets and files, from start to stop.
 
-use crate::admission::{Limits, UnknownHost};
+use crate::admission::{ResolvedLimits, UnknownHost};
 use crate::data_dirs::{DataDirError, DataDirs};
 use crate::disk::{Disk, Memory, Roots, Storage};
 use crate::door::Machine;
 use crate::entropy;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
-use crate::metrics::http::{self, Subject};
+use crate::metrics::http::{self, Observer};
 use crate::service::{Fatal, Service};
 use crate::tcp::TcpAcceptor;
 use std::io;
@@ -20,15 +20,16 @@ use tidelog_core::config::{BrokerConfig, Listener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Worker threads run no deep recursion; what they do not touch of it is never given to them.
+/// The stack of a worker thread. Nothing recurses deeply, and the system assigns memory only to pages that are used.
 const STACK_BYTES: usize = 1 << 20;
-/// Only ends what hangs in a device.
+/// How long stopping waits for threads. It is only reached if a thread hangs in a system call on a broken disk.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// How many that come for metrics may wait to be accepted.
+/// How many connections to the metrics listener may wait to be accepted.
 const METRICS_BACKLOG: i32 = 64;
-/// Fewer than this, and an operator should know it before it is too late.
+/// If the process may open fewer files than this, a warning is logged at the start.
 const FEW_OPEN_FILES: u64 = 10_000;
 
+/// Why a broker could not be started, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error(transparent)]
@@ -47,23 +48,23 @@ pub enum ServerError {
     Fatal(#[from] Fatal),
 }
 
-/// A running broker. Dropping it without [`stop`](Self::stop) is like pulling the plug.
+/// A running broker. Dropping it without [`stop`](Self::stop) ends it like a killed process.
 pub struct Server {
-    // Before the directories: their locks outlive everything that writes.
+    // Fields are dropped in this order: every thread that writes ends before the directories are unlocked.
     runtime: Option<Runtime>,
     service: Arc<Service>,
     listeners: Vec<(String, SocketAddr)>,
     metrics: Option<SocketAddr>,
-    ground: Ground,
+    storage: LogStorage,
 }
 
-/// Where the log directories are.
-enum Ground {
+/// The log directories of a running broker.
+enum LogStorage {
     Files { disk: Arc<Disk>, _dirs: DataDirs },
     Memory(Arc<Memory>),
 }
 
-impl Ground {
+impl LogStorage {
     /// The directories of `log.dirs`, locked.
     fn files(config: &BrokerConfig, workers: usize) -> Result<Self, DataDirError> {
         let dirs = DataDirs::open(config.log_dirs.iter().map(PathBuf::from).collect())?;
@@ -71,7 +72,7 @@ impl Ground {
             tracing::error!("a log directory cannot be used and goes offline: {unusable}");
         }
         let pool_threads = usize::try_from(config.num_io_threads).unwrap_or(1).max(1);
-        // One worker stays out of the disk, whatever hangs there.
+        // One worker never blocks on the disk, even if every access hangs.
         let disk = Arc::new(Disk::new(Roots::new(dirs.roots().to_vec()), pool_threads, workers - 1));
         Ok(Self::Files { disk, _dirs: dirs })
     }
@@ -92,13 +93,13 @@ impl Ground {
 }
 
 impl Server {
-    /// Starts a broker; returns when it is ready and accepts connections.
+    /// Starts a broker; returns when it accepts connections.
     pub fn start(config: BrokerConfig) -> Result<Self, ServerError> {
         let seed = entropy::seed().map_err(ServerError::Seed)?;
         Self::start_machine(config, |config| Box::new(Broker::new(config, seed)))
     }
 
-    /// The same around another state machine than the broker, for tests of this world.
+    /// Like [`start`](Self::start) with another state machine in place of the broker, for tests of this crate.
     pub fn start_machine(
         config: BrokerConfig,
         machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
@@ -106,7 +107,7 @@ impl Server {
         Self::start_on(config, None, machine)
     }
 
-    /// The same as [`start`](Self::start), with the log directories in memory, which is no other server's meanwhile.
+    /// Like [`start`](Self::start), with the log directories in `memory`. No other server may use it at the same time.
     pub fn start_in_memory(config: BrokerConfig, memory: Arc<Memory>) -> Result<Self, ServerError> {
         let seed = entropy::seed().map_err(ServerError::Seed)?;
         Self::start_on(config, Some(memory), |config| Box::new(Broker::new(config, seed)))
@@ -124,13 +125,16 @@ impl Server {
             ),
             files => tracing::debug!(?files, "open files"),
         }
-        let limits = Limits::of(&config, address_of)?;
+        let limits = ResolvedLimits::of(&config, address_of)?;
         let bound = config.listeners.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
         let metrics = config.metrics_listener.as_ref().map(Bound::bind).transpose()?;
         let ports: Vec<u16> = bound.iter().map(|bound| bound.port).collect();
-        config.set_addresses(&ports, &host_name());
+        for listener in config.set_addresses(&ports, &host_name()) {
+            log_advertised_host(listener);
+        }
         let workers = worker_threads(&config);
-        let ground = memory.map_or_else(|| Ground::files(&config, workers), |memory| Ok(Ground::Memory(memory)))?;
+        let storage =
+            memory.map_or_else(|| LogStorage::files(&config, workers), |memory| Ok(LogStorage::Memory(memory)))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .max_blocking_threads(workers + 4)
@@ -142,17 +146,17 @@ impl Server {
             .map_err(ServerError::Runtime)?;
         let service = {
             let _inside = runtime.enter();
-            Arc::new(Service::new(&config, limits, machine(config.clone()), ground.storage()))
+            Arc::new(Service::new(&config, limits, machine(config.clone()), storage.storage()))
         };
         let server = Self {
             runtime: Some(runtime),
             service,
             listeners: bound.iter().map(|bound| (bound.name.clone(), bound.address())).collect(),
             metrics: metrics.as_ref().map(Bound::address),
-            ground,
+            storage,
         };
         if let (Some(bound), Some(listener)) = (metrics, &config.metrics_listener) {
-            server.show_metrics(bound, listener)?;
+            server.serve_metrics(bound, listener)?;
         }
         server.boot(&config, bound)?;
         Ok(server)
@@ -163,7 +167,7 @@ impl Server {
         &self.listeners
     }
 
-    /// Where metrics and health are to be had, if anywhere: the first address of `metrics.listener`.
+    /// The first address of `metrics.listener`; `None` if it is not configured.
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.metrics
     }
@@ -175,7 +179,7 @@ impl Server {
 
     /// Serves until SIGTERM, SIGINT or SIGHUP, then stops cleanly. A second signal ends the process at once.
     pub fn serve_until_signal(self) -> Result<(), ServerError> {
-        let runtime = self.runtime.as_ref().expect("it runs");
+        let runtime = self.runtime();
         let mut signals = {
             let _inside = runtime.enter();
             Signals::listen().map_err(ServerError::Signal)?
@@ -195,70 +199,74 @@ impl Server {
         self.stop()
     }
 
-    /// Stops cleanly: takes no more requests, lets the broker write its checkpoints and the clean-shutdown marker,
-    /// sends the last answers. Not to be called from a task of a runtime.
+    /// Stops cleanly: reads no more requests, lets the broker write its checkpoints and the clean-shutdown marker, and
+    /// sends the last answers. Must not be called from a task of a runtime.
     pub fn stop(mut self) -> Result<(), ServerError> {
-        let runtime = self.runtime.take().expect("it runs");
+        let runtime = self.runtime.take().expect("only `stop`, `kill` and dropping take it");
         let ended = runtime.block_on(self.service.stop());
         self.end(runtime);
         ended.map_err(ServerError::from)
     }
 
-    /// Ends like a process that is killed, and returns once nobody can reach it any more. Not to be called from a task
+    /// Ends like a killed process; returns once nothing of it can be reached any more. Must not be called from a task
     /// of a runtime.
     pub fn kill(mut self) {
-        let runtime = self.runtime.take().expect("it runs");
+        let runtime = self.runtime.take().expect("only `stop`, `kill` and dropping take it");
         self.end(runtime);
     }
 
-    /// From before the broker comes up: who waits for it can ask how far it is.
-    fn show_metrics(&self, bound: Bound, listener: &Listener) -> Result<(), ServerError> {
-        let runtime = self.runtime.as_ref().expect("it runs");
+    /// Serves metrics and health. This comes before the boot, so that an operator can see how far the boot is.
+    fn serve_metrics(&self, bound: Bound, listener: &Listener) -> Result<(), ServerError> {
+        let runtime = self.runtime();
         let _inside = runtime.enter();
-        let subject = Subject::new(self.service.clone());
+        let observer = Observer::new(self.service.clone());
         tracing::info!("metrics and health at http://{}/metrics and /healthz", bound.address());
         for socket in bound.listen(listener, METRICS_BACKLOG)? {
-            runtime.spawn(http::serve(socket, subject.clone()));
+            runtime.spawn(http::serve(socket, observer.clone()));
         }
         Ok(())
     }
 
     fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
-        let runtime = self.runtime.as_ref().expect("it runs");
+        let runtime = self.runtime();
         let _inside = runtime.enter();
         runtime.block_on(self.service.boot())?;
         let options = SocketOptions::of(config);
-        for (place, (bound, listener)) in bound.into_iter().zip(&config.listeners).enumerate() {
+        for (index, (bound, listener)) in bound.into_iter().zip(&config.listeners).enumerate() {
             for socket in bound.listen(listener, config.socket_listen_backlog_size)? {
-                self.service.listen(place, TcpAcceptor { socket, options });
+                self.service.listen(index, TcpAcceptor { socket, options });
             }
         }
         Ok(())
     }
 
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("only `stop`, `kill` and dropping take it")
+    }
+
     fn end(&self, runtime: Runtime) {
         runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
-        self.ground.stop();
+        self.storage.stop();
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Without waiting: this may be a task of another runtime.
+            // Without waiting, because the caller may be a task of another runtime.
             runtime.shutdown_background();
-            self.ground.stop();
+            self.storage.stop();
         }
     }
 }
 
-/// What asks a process to end.
+/// The signals that ask the process to end.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// Listened to so that it does not end the process: the write behind it fails with EFBIG, which the broker knows
-    /// how to take.
+    /// SIGXFSZ ends a process unless it listens for it. A write beyond the process's file size limit then fails with
+    /// EFBIG, which the broker handles like every failed write.
     _file_too_large: Signal,
 }
 
@@ -281,8 +289,9 @@ impl Signals {
     }
 }
 
-/// One more than there are processors, few as they may be: a thread in the disk must not be the last one. More than
-/// a handful do not help one lock. `num.network.threads`, where it is set, says it otherwise.
+/// How many threads the runtime gets: `num.network.threads` if it is set, else one more than there are processors, so
+/// that a thread that is blocked by the disk is never the only one. More than 8 do not help, since all of them share
+/// one lock.
 fn worker_threads(config: &BrokerConfig) -> usize {
     let set = config.properties.contains_key("num.network.threads");
     match usize::try_from(config.num_network_threads) {
@@ -291,13 +300,31 @@ fn worker_threads(config: &BrokerConfig) -> usize {
     }
 }
 
-/// The first that a host has, as Kafka takes it.
+/// A host's first address, as Kafka takes it.
 fn address_of(host: &str) -> io::Result<IpAddr> {
     let mut addresses = (host, 0).to_socket_addrs()?;
     addresses.next().map(|address| address.ip()).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// What this machine calls itself, for an advertised listener without a host.
+/// Logs which host name clients are told to connect to, for a listener whose advertised host nobody configured, and warns
+/// if this machine itself cannot resolve that name. A thread of its own resolves it: the start does not wait for a name
+/// server.
+fn log_advertised_host(Listener { name, host, port, .. }: Listener) {
+    tracing::info!(
+        "clients of the listener {name} are told to connect to {host}:{port}, by the name of this machine; \
+         advertised.listeners names another address"
+    );
+    std::thread::spawn(move || {
+        if let Err(error) = address_of(&host) {
+            tracing::warn!(
+                "clients of the listener {name} are told to connect to {host}:{port}, and not even this machine can \
+                 resolve that name ({error}): set advertised.listeners to an address that clients can reach"
+            );
+        }
+    });
+}
+
+/// This machine's host name, for an advertised listener that names no host.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,13 +1,12 @@
-//! TCP sockets as connections use them. Bytes leave by `sendmsg`, slices of files by `sendfile`, from the page cache
-//! to the socket without passing through this process.
+//! TCP sockets as connections use them. Bytes in memory leave many pieces a call, slices of files the shortest way that
+//! the [`platform`] has.
 
 use crate::disk::Content;
 use crate::frames::FrameReader;
 use crate::listeners::SocketOptions;
+use crate::platform;
 use crate::sender::Sender;
 use crate::transport::{Listener, Output, Socket};
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -17,10 +16,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is in no file is copied in pieces of at most so much.
+/// Content that is in no file is copied in pieces of at most this size.
 const COPIED_BYTES_MAX: usize = 128 << 10;
 
-/// A socket that listens, and how those that come out of it are set up.
+/// A listening socket, and the options of the sockets that it accepts.
 pub struct TcpAcceptor {
     pub socket: TcpListener,
     pub options: SocketOptions,
@@ -31,7 +30,7 @@ impl Listener for TcpAcceptor {
 
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.socket.accept().await?;
-        // Where it fails, the client is gone already.
+        // Setting options only fails if the client has closed the connection already.
         self.options.apply(&stream).map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         Ok((stream, peer))
     }
@@ -56,27 +55,15 @@ impl Socket for TcpStream {
 
 impl<T: AsFd> Output for T {
     fn send(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        let more = if more { SendFlags::MORE } else { SendFlags::empty() };
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
-        retry(|| rustix::net::sendmsg(self, slices, &mut SendAncillaryBuffer::default(), flags))
+        platform::send(self, slices, more)
     }
 
-    fn send_content(&self, content: &dyn Content, mut position: u64, len: usize) -> io::Result<usize> {
+    fn send_content(&self, content: &dyn Content, position: u64, len: usize) -> io::Result<usize> {
         let Some(file) = content.file() else {
             let mut buffer = vec![0; len.min(COPIED_BYTES_MAX)];
             content.read_exact_at(&mut buffer, position)?;
             return self.send(&[IoSlice::new(&buffer)], false);
         };
-        retry(|| rustix::fs::sendfile(self, file, Some(&mut position), len))
-    }
-}
-
-fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(sent) => return Ok(sent),
-        }
+        platform::send_file(self, file, position, len)
     }
 }

@@ -1,5 +1,5 @@
-//! What a connection needs of a socket. The production world has TCP sockets ([`tcp`](crate::tcp)); the simulated
-//! one brings its own, and the code between the socket and the core is the same.
+//! The traits of a connection's socket. The production world implements them for TCP ([`tcp`](crate::tcp)), the
+//! simulation of `tests/madsim` for a simulated network; the code between the socket and the core is the same.
 
 use crate::disk::Content;
 use crate::frames::FrameReader;
@@ -9,32 +9,32 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-/// Where connections come from.
+/// Accepts connections.
 pub trait Listener: Send + Sync + 'static {
     type Socket: Socket;
 
-    /// The next connection, and who it is from. May be dropped and called again.
+    /// Waits for the next connection; returns it with the address of the client. Cancel safe.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>> + Send;
 }
 
 /// One connection's stream of bytes, in both directions.
 pub trait Socket: Output + Send + 'static {
-    /// Reads what has come into the reader's room, which is made only when there is something; 0: nothing will come
-    /// any more.
+    /// Reads bytes that have arrived into the reader's buffer, which is only allocated once there are some. 0: the peer
+    /// sends no more.
     fn poll_read(&mut self, cx: &mut Context<'_>, reader: &mut FrameReader) -> Poll<io::Result<usize>>;
 
     /// Completes when the socket takes bytes again.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// [`Sender::send_some`] into this socket.
+    /// Calls [`Sender::send_some`] with this socket.
     fn try_send(&mut self, sender: &mut Sender) -> io::Result<()>;
 }
 
-/// Takes bytes without waiting. [`io::ErrorKind::WouldBlock`]: none, now.
+/// Takes bytes without waiting; [`io::ErrorKind::WouldBlock`] if it takes none now.
 pub trait Output {
-    /// Sends from the front of `slices`; answers how many bytes. `more`: other bytes will follow at once.
+    /// Sends bytes of `slices`, from the front; returns how many. `more`: further bytes will follow at once.
     fn send(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize>;
 
-    /// Sends up to `len` bytes of `content` from `position` on; 0: it ends there.
+    /// Sends up to `len` bytes of `content` from `position` on; returns how many, 0 if `content` ends there.
     fn send_content(&self, content: &dyn Content, position: u64, len: usize) -> io::Result<usize>;
 }

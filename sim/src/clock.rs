@@ -1,5 +1,5 @@
-//! A node's clocks: the monotonic one, which may run a little fast or slow but never back, and that of the wall, which
-//! drifts with it and jumps besides.
+//! A node's two clocks. The monotonic clock may run a little fast or slow, and never goes back. The wall clock drifts
+//! like the monotonic one, and can also jump.
 
 use crate::random::stream;
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,9 @@ use tidelog_core::time::{Mono, Now, WallMs};
 pub const WALL_START_MS: i64 = 1_767_225_600_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClockOptions {
-    /// How late a tick may come.
+    /// How much later than its deadline a tick may come.
     pub tick_late_ns_max: u64,
     /// How far apart the nodes' wall clocks are.
     pub wall_apart_ms_max: u64,
@@ -30,16 +30,17 @@ impl Default for ClockOptions {
 
 /// How a clock's rate differs from the world's, in parts per million: 10,000 are one in a hundred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Drift {
     None,
     Linear {
         ppm: i32,
     },
-    /// Fast for a second, slow for a second.
+    /// Fast for one second, slow for the next, by this much.
     Step {
         ppm: i32,
     },
-    /// Another rate in every second, of at most so many either way.
+    /// Another rate in every second, at most this much fast or slow.
     Noisy {
         ppm: i32,
     },
@@ -70,7 +71,7 @@ impl Clock {
         }
     }
 
-    /// What the clocks say at a time of the world.
+    /// What both clocks show at a time of the world.
     pub fn now(&self, time: u64) -> Now {
         let shown = time.saturating_add_signed(self.lead(time));
         let wall = WALL_START_MS + (shown / 1_000_000) as i64 + self.wall_offset_ms;
@@ -87,7 +88,7 @@ impl Clock {
         for _ in 0..3 {
             time = shown.saturating_add_signed(-self.lead(time));
         }
-        // What is left is tiny, and the rate is near one.
+        // The clock may still be a few nanoseconds short of `mono`; as its rate is near one, few steps close the gap.
         while self.now(time).mono < mono {
             time += mono.0 - self.now(time).mono.0;
         }
@@ -115,7 +116,7 @@ impl Clock {
         match self.drift {
             Drift::Step { ppm } => (second % 2) as i64 * i64::from(ppm) * 1_000,
             Drift::Noisy { ppm } => {
-                // From one end to the other within a second is twice as much.
+                // Within a second the lead may change from the lowest to the highest value, which is twice this.
                 let most = u64::from(ppm.unsigned_abs()) * 500;
                 let mut stream = stream(self.seed, "clock.noise", &[self.node, second]);
                 stream.between(0, 2 * most) as i64 - most as i64

@@ -1,7 +1,8 @@
-//! What the clients saw, in the order in which it happened: the only thing that checkers judge.
+//! The history of a run: what the clients saw, and what the world did to the nodes, in order. Checkers judge this and
+//! nothing else.
 //!
-//! Every value that is produced is unique, so that a value names its one `Sent`. An operation whose answer never
-//! came ([`Fact::Unknown`], or nothing more about it) may have happened or not.
+//! Every value is produced once, so a value identifies its one `Sent`. An operation without an answer
+//! ([`Fact::Unknown`], or no further fact) may have been carried out or not.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartitionKey {
     pub node: u32,
-    /// The place of the topic in the scenario.
+    /// The place of the topic in the scenario's list.
     pub topic: u16,
     pub index: i32,
 }
@@ -22,7 +23,8 @@ impl fmt::Display for PartitionKey {
     }
 }
 
-/// A value that a producer sends once: its client in the upper half, its count in the lower.
+/// A value that a producer sends: the client's number in the upper 32 bits, a count in the lower. A client uses each
+/// count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ValueId(pub u64);
 
@@ -60,7 +62,7 @@ pub struct ReadRecord {
 /// A topic's id, as its bytes.
 pub type TopicId = [u8; 16];
 
-/// What an administrator asks to be changed about a topic, or about the configs of all brokers.
+/// A change that an administrator asks for: of a topic, or of the configs of all brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Create {
@@ -69,11 +71,11 @@ pub enum Change {
     },
     Delete,
     DeleteById(TopicId),
-    /// To this many partitions.
+    /// Adds partitions, so that there are this many.
     Grow(i32),
     /// Sets some configs, and takes some back.
     Set(Vec<(String, Option<String>)>),
-    /// These configs, and no others.
+    /// Sets these configs, and takes all others back.
     Replace(BTreeMap<String, String>),
 }
 
@@ -81,16 +83,16 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
     Absent,
-    /// It is named in a list of all that there is.
+    /// A list of all topics names it.
     Named,
     /// Old versions of Metadata tell no id.
     Topic {
         id: Option<TopicId>,
         partitions: i32,
     },
-    /// What is set for it, of the configs that administrators work with.
+    /// The configs that are set for it. Only those that administrators work with are told.
     Configs(BTreeMap<String, String>),
-    /// The log directories hold this many of its partitions.
+    /// The log directories hold this many partitions of it.
     Logs(i32),
 }
 
@@ -113,16 +115,17 @@ pub enum Fact {
         acks: i16,
         idempotent: bool,
     },
-    /// The broker said yes. Without an offset it said "a duplicate, I do not know of which".
+    /// The broker acknowledged the batch. There is no offset if it answered that the batch is a duplicate whose offset
+    /// it has forgotten (DUPLICATE_SEQUENCE_NUMBER).
     Acknowledged {
         op: OpId,
         base_offset: Option<i64>,
     },
-    /// Given up: nobody will learn whether it happened.
+    /// The client has given the batch up: no answer will tell whether it was appended.
     Unknown {
         op: OpId,
     },
-    /// A producer's sequence was refused though it sent what comes next.
+    /// A broker refused the sequence of a batch, though it was the producer's next.
     SequenceRefused {
         partition: PartitionKey,
         error: i16,
@@ -141,7 +144,7 @@ pub enum Fact {
         high_watermark: i64,
         log_start: i64,
         records: Vec<ReadRecord>,
-        /// The last read of the run, after everything has been healed and every producer is done.
+        /// This is the read of the last reader, after everything was healed and every producer was done.
         last: bool,
     },
     OutOfRange {
@@ -155,8 +158,8 @@ pub enum Fact {
         offset: i64,
         timestamp: i64,
     },
-    /// A DeleteRecords goes out: records below `target` may leave from now on, below the high watermark where it
-    /// is -1.
+    /// A DeleteRecords goes out: from now on the records below `target` may be deleted. A target of -1 stands for the
+    /// high watermark.
     Trimming {
         partition: PartitionKey,
         target: i64,
@@ -174,7 +177,7 @@ pub enum Fact {
         asked_at: u64,
         epoch: i32,
     },
-    /// OffsetForLeaderEpoch: the largest epoch up to `epoch` is `found`, and it ends at `end`.
+    /// The answer to OffsetForLeaderEpoch: the largest epoch that is at most `epoch` is `found`, and it ends at `end`.
     EpochEnd {
         partition: PartitionKey,
         asked_at: u64,
@@ -195,16 +198,16 @@ pub enum Fact {
         node: u32,
         resource: String,
         change: Change,
-        /// It is only asked whether it could be made.
+        /// The broker is asked only whether the change could be made (`validate_only`).
         validate_only: bool,
     },
-    /// The answer to the change under way: no error, or the one that says why not; none where nobody will learn
-    /// whether it was made, or will be.
+    /// The answer to the change under way. `error` is 0 if it was made, another code if it was refused, and none if no
+    /// answer will tell whether it was made or will be.
     Changed {
         node: u32,
         resource: String,
         error: Option<i16>,
-        /// Of the topic that was created or deleted.
+        /// The id of the topic that was created or deleted.
         id: Option<TopicId>,
     },
     Described {
@@ -222,27 +225,28 @@ pub enum Fact {
         node: u32,
         id: String,
     },
-    /// How far the node says that its metadata log is.
+    /// What the node tells of its metadata log.
     Quorum {
         node: u32,
         epoch: i32,
         high_watermark: i64,
         log_end: i64,
     },
-    /// A value goes to a topic of an administrator's: to any of this name, or to the one of this id.
+    /// An administrator sends a value to one of its topics: to the topic with this id, or, if there is no id, to any
+    /// topic of this name.
     Entrusted {
         node: u32,
         topic: String,
         id: Option<TopicId>,
         value: ValueId,
     },
-    /// It was acknowledged by the topic of this id.
+    /// A value that was [`Entrusted`](Fact::Entrusted) was acknowledged by the topic with this id.
     Kept {
         value: ValueId,
         id: TopicId,
         index: i32,
     },
-    /// A partition of such a topic was read.
+    /// An administrator has read a partition of one of its topics.
     Found {
         node: u32,
         topic: String,
@@ -250,10 +254,10 @@ pub enum Fact {
         index: i32,
         asked_at: u64,
         values: Vec<ValueId>,
-        /// From its first offset to its end, and nothing leaves it by itself.
+        /// `values` is all that the partition holds, and no record leaves it by itself.
         whole: bool,
     },
-    /// An attack was answered as it should be.
+    /// An attack of the hostile client was answered as Kafka answers it.
     Withstood {
         attack: &'static str,
     },
@@ -261,17 +265,17 @@ pub enum Fact {
     CacheLost {
         node: u32,
     },
-    /// Bytes at rest were damaged, of a partition's segments or of one of its time indexes (which Kafka's format gives
-    /// no checksum, and nobody restores).
+    /// Bytes on the disk were damaged: of a segment of a partition, or of one of its time indexes. Kafka's format has
+    /// no checksum for time indexes, and no operator restores them.
     Damaged {
         partition: PartitionKey,
         time_index: bool,
     },
-    /// What was damaged is as it was before, by hand.
+    /// An operator has restored what was damaged.
     Repaired {
         node: u32,
     },
-    /// What was read does not check out.
+    /// What a client read has a wrong checksum, or does not decode.
     Corrupt {
         partition: PartitionKey,
         asked_at: u64,
@@ -283,7 +287,7 @@ pub enum Fact {
     },
     /// From now on nothing fails any more.
     Healed,
-    /// Against the protocol, whatever the history.
+    /// A client saw something that is wrong whatever happened before.
     Misbehaved {
         text: String,
     },
@@ -308,7 +312,8 @@ impl FinalLog {
         self.records.get(usize::try_from(offset - self.start).ok()?)
     }
 
-    /// Adds what the last reader got from `from` on. Where retention was faster than the reader, the log begins anew.
+    /// Adds the records that the last reader got from the offset `from` on. If retention has deleted records that the
+    /// reader had not read yet, the log begins anew at `from`.
     pub fn extend(&mut self, from: i64, records: &[ReadRecord]) {
         if from != self.end() {
             *self = Self { start: from, records: Vec::new() };

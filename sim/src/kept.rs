@@ -1,4 +1,4 @@
-//! A scenario kept in a file: what runs, the bug that is planted, and what must then be found.
+//! A scenario kept in a file: what runs, which bugs are planted, and what a checker must find.
 
 use crate::checkers::Violation;
 use crate::scenario::Scenario;
@@ -8,27 +8,33 @@ use serde::{Deserialize, Serialize};
 use tidelog_core::plant::{Plant, Plants};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Kept {
-    /// What it is about, for people.
+    /// What the scenario is about, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
-    /// Known bugs to switch on, by name. Without them the scenario must pass.
+    /// Known bugs to switch on, by name. If they are left out, the scenario must pass.
     #[serde(default)]
     pub plants: Vec<String>,
-    /// The [fingerprint](Violation::fingerprint) of what is then found; none where it must pass.
+    /// The [fingerprint](Violation::fingerprint) of what is found with the bugs planted. None if the scenario must
+    /// pass.
     #[serde(default)]
     pub finds: Option<String>,
     pub scenario: Scenario,
 }
 
 impl Kept {
-    /// Reads a kept scenario, or a bare one.
+    /// Reads the text of a file: a kept scenario, or a scenario alone.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+        if !value.is_object() {
+            return Err("not a scenario: a scenario is a JSON object, {...}".into());
+        }
+        // Read from the text once more: then an error says the line.
         let parsed = if value.get("scenario").is_some() {
-            serde_json::from_value(value)
+            serde_json::from_str(text)
         } else {
-            serde_json::from_value(value).map(|scenario| Self {
+            serde_json::from_str(text).map(|scenario| Self {
                 note: String::new(),
                 plants: Vec::new(),
                 finds: None,
@@ -51,14 +57,33 @@ pub fn plant_named(name: &str) -> Result<Plant, String> {
     found.ok_or_else(|| format!("there is no planted bug {name:?}; there are {}", names()))
 }
 
-/// Runs a scenario, whatever its options: one that cannot even begin is a violation too, told as a panic.
+/// Runs a scenario to its end. One that cannot begin is a violation too: of "panic".
 pub fn attempt(scenario: &Scenario, plants: Plants) -> Outcome {
     attempt_until(scenario, plants, None)
 }
 
-/// The same, with at most so many events.
+/// Runs a scenario, for at most this many events.
 pub fn attempt_until(scenario: &Scenario, plants: Plants, until: Option<u64>) -> Outcome {
     crate::panics::catch(|| world::run(scenario, plants, Trace::default().until(until))).unwrap_or_else(|text| {
         Outcome { violation: Some(Violation { checker: "panic", place: None, text }), ..Outcome::default() }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_scenario_is_told_by_line_and_field() {
+        let error = |text: &str| Kept::parse(text).unwrap_err();
+        assert_eq!(error("{\n"), "not JSON: EOF while parsing an object at line 2 column 0");
+        let bare = error("{\n  \"nodes\": 1,\n  \"fault\": []\n}");
+        assert!(bare.starts_with("not a scenario: unknown field `fault`, expected one of `seed`"), "{bare}");
+        assert!(bare.ends_with("at line 3 column 9"), "{bare}");
+        let inner = error("{\"scenario\": {\"network\": {\"cuts\": 0}}}");
+        assert!(inner.contains("unknown field `cuts`"), "{inner}");
+        let kept = error("{\"scenario\": {}, \"find\": null}");
+        assert!(kept.contains("unknown field `find`"), "{kept}");
+        assert!(error("[]").starts_with("not a scenario: "), "{}", error("[]"));
+    }
 }

@@ -1,5 +1,5 @@
 //! The simulated world: real brokers (`tidelog_core::broker`) on simulated disks, behind a simulated network, with
-//! simulated clients, where a seed decides everything that happens.
+//! simulated clients. A seed decides everything that happens.
 //!
 //! | module | holds |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | [`random`] | named streams of randomness |
 //! | [`trace`], [`panics`] | the rolling hash of a run and the notes for whoever looks at it; panics as violations |
 //!
-//! It obeys the core's rules of determinism: no clock, no threads, no entropy, no order that is not ours.
+//! The crate obeys the core's rules of determinism: it uses no clock, no thread, no entropy and no hash-map order.
 #![forbid(unsafe_code)]
 
 pub mod checkers;

@@ -1,13 +1,15 @@
-//! Shrinks a failing scenario, which is data, to one that fails in the same way and in as few events as can be
-//! found: whoever hunts the bug reads every one of them.
+//! Shrinks a failing scenario to one that fails in the same way in as few events as can be found, since a person has to
+//! read them all.
 //!
-//! It works on the scenario as JSON and knows next to nothing of its fields, so that new faults, clients and options
-//! shrink without a line here. A candidate is taken only if it finds the same fingerprint ([`Violation`]: checker and
-//! place) in no more events. Where bugs are planted, it is taken if it finds anything at all and passes without them:
-//! then the planted bug is what it found, whoever found it and wherever. What fails for another reason, such as options
-//! that make no sense together, is no witness.
+//! The shrinker changes the scenario as JSON and knows few of its fields by name, so that new faults, clients and
+//! options are shrunk without a change here. A changed scenario is a candidate. A candidate is taken only if the same
+//! checker fails at the same partition (the
+//! [fingerprint]) in no more events. Where bugs are planted, the same checker is enough
+//! ([kind]), at any partition, if the candidate passes without the bugs: then a planted bug is what it
+//! found. A candidate that fails for another reason, such as options that make no sense together, is not taken.
 //!
-//! [`Violation`]: crate::checkers::Violation
+//! [fingerprint]: crate::checkers::Violation::fingerprint
+//! [kind]: crate::checkers::Violation::kind
 
 use crate::kept::{Kept, attempt, attempt_until};
 use crate::scenario::Scenario;
@@ -15,7 +17,7 @@ use crate::world::Outcome;
 use serde_json::{Value, json};
 use tidelog_core::plant::{Plant, Plants};
 
-/// What came of it.
+/// A shrunk scenario, and how it was found.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
     pub kept: Kept,
@@ -25,20 +27,24 @@ pub struct Shrunk {
     pub runs: u32,
 }
 
-/// Shrinks a scenario, in about the time of `runs_max` runs of all of it, or twice that where it does not go well: the
-/// smaller it gets, the more are tried. None if it does not fail at all. `tell` hears of each step that was taken: what
-/// it was, and the events that are left.
+/// The runs that a scenario is shrunk in, where nobody says how many.
+pub const RUNS_MAX_DEFAULT: u32 = 20_000;
+
+/// Shrinks a scenario with at most `runs_max` runs of it and its candidates. None if it does not fail at all. `tell`
+/// hears of each step that was taken: what it was, and the events that are left.
 pub fn minimise(scenario: &Scenario, plants: Plants, runs_max: u32, tell: &mut dyn FnMut(&str, u64)) -> Option<Shrunk> {
     let outcome = attempt(scenario, plants);
-    let fingerprint = outcome.violation?.fingerprint();
+    let violation = outcome.violation?;
     let mut shrinker = Shrinker {
         best: serde_json::to_value(scenario).expect("a scenario is data"),
         events: outcome.events,
-        fingerprint,
+        fingerprint: violation.fingerprint(),
+        kind: violation.kind(),
         plants,
         runs: 1,
+        runs_max,
         spent: 0,
-        spent_max: u64::from(runs_max) * outcome.events,
+        spent_max: FULL_RUNS_MAX * outcome.events,
         tell,
     };
     shrinker.shrink();
@@ -57,50 +63,69 @@ struct Shrinker<'a> {
     best: Value,
     events: u64,
     fingerprint: String,
+    /// What kind of failure it is: the same for every candidate that is taken.
+    kind: String,
     plants: Plants,
+    /// How many runs there were, and may be before the way down ends.
     runs: u32,
-    /// Events of all candidates so far.
+    runs_max: u32,
+    /// The events of all candidates that were run, and how many they may come to before the way down ends.
     spent: u64,
     spent_max: u64,
     tell: &'a mut dyn FnMut(&str, u64),
 }
 
-/// The way to a value: names, and places as numbers.
+/// The path to a value in JSON: names of fields, and places in lists as numbers.
 type Path = Vec<String>;
 
-/// How many other seeds are tried where luck may help.
+/// However many runs are allowed, shrinking takes no longer than about this many runs of the whole scenario, or twice
+/// that if it shrinks in two ways. Candidates have fewer events than the whole, so most scenarios use up their runs first.
+const FULL_RUNS_MAX: u64 = 2_000;
+
+/// How many other seeds are tried where another seed may fail sooner.
 const LUCK: u64 = 8;
 
-/// What it takes to build a world, as events that could run meanwhile.
+/// Building a world takes about as long as this many events.
 const EVENTS_TO_START: u64 = 50;
 
-/// How many times fewer events are enough not to begin once more.
+/// A scenario with this many times fewer events is shrunk well enough: no second way down is tried.
 const WELL_SHRUNK: u64 = 10;
 
-/// How many times its events a candidate may have, in percent, that has less in it.
+/// A candidate that has less in it is taken if it has at most this many percent of the best one's events.
 const SIMPLER: u64 = 105;
 
 impl Shrinker<'_> {
     fn shrink(&mut self) {
         let start = (self.best.clone(), self.events, self.fingerprint.clone());
-        let events_wanted = start.1 / WELL_SHRUNK;
+        let (events_wanted, runs_max) = (start.1 / WELL_SHRUNK, self.runs_max);
+        // Half of the runs are kept for a second way down; the first has them all once it has gone well.
+        self.runs_max = runs_max / 2;
         self.descend(false);
-        if self.events > events_wanted {
-            // There is only down, and the way down may end early. Another first step is another way.
-            let reached = (self.best.clone(), self.events, self.fingerprint.clone());
-            (self.best, self.events, self.fingerprint) = start;
-            self.spent = 0;
-            self.descend(true);
-            if self.events >= reached.1 {
-                (self.best, self.events, self.fingerprint) = reached;
-            }
+        self.runs_max = runs_max;
+        if self.events <= events_wanted {
+            return self.shrink_on();
+        }
+        // Candidates are only ever taken if they are smaller, and such a way may end early: another first step is another way.
+        let reached = (self.best.clone(), self.events, self.fingerprint.clone());
+        (self.best, self.events, self.fingerprint) = start;
+        self.spent = 0;
+        self.descend(true);
+        if self.events >= reached.1 {
+            (self.best, self.events, self.fingerprint) = reached;
         }
     }
 
-    /// As far down as it goes, or the runs do, from guesses whose logs are busy ([`BUSY_LOG`]) or as they were.
+    /// Shrinks until nothing more helps or the runs are used up. It begins with guesses ([`Self::bold`]), whose logs
+    /// are busy ([`BUSY_LOG`]) or as they were.
     fn descend(&mut self, is_busy: bool) {
         self.bold(is_busy);
-        // First what takes whole parts away, until nothing more goes: every run after it is cheaper.
+        self.shrink_on();
+    }
+
+    /// Shrinks the best scenario so far until nothing more helps or the runs are used up.
+    fn shrink_on(&mut self) {
+        // First come the steps that take whole parts away, until none helps any more: that makes every later run
+        // cheaper.
         self.again_and_again(&|shrinker| {
             shrinker.numbers("fault_ns");
             shrinker.one_node();
@@ -129,25 +154,27 @@ impl Shrinker<'_> {
         });
     }
 
-    /// A guess at what it takes: one producer, perhaps somebody else, on one node, with one partition, with none of the
-    /// dealt faults, one, or all, where what happens seldom happens often. Most bugs need no more, and step by step the
-    /// way to there is long: the luck that they need is another one at every step.
+    /// Tries guesses at what the failure needs: one producer and at most one other client, on one node with one
+    /// partition, with none, one or all of the faults, where rare faults happen often. Most bugs need no more. Single
+    /// steps find such a scenario slowly, because each step needs other delays, and with them another lucky seed.
     fn bold(&mut self, is_busy: bool) {
         let guesses = self.guesses(is_busy);
+        let (runs_end, spent_end) = self.share(3);
         for seed in 0..4 * LUCK {
             for (guess, fingerprint) in &guesses {
-                if self.spent > self.spent_max / 3 {
+                if self.runs >= runs_end || self.spent >= spent_end {
                     return;
                 }
                 let mut candidate = guess.clone();
                 candidate["seed"] = seed.into();
-                // Few clients that take long are no better than a few more that are soon there.
+                // A guess must save a fifth of the events: few clients that need long to fail are no better than more
+                // clients that fail soon.
                 self.take_as(candidate, fingerprint.clone(), 80, "boldly");
             }
         }
     }
 
-    /// The simplest first, each with the fingerprint that it would have.
+    /// The guesses, the simplest first, each with the fingerprint that its failure would have.
     fn guesses(&self, is_busy: bool) -> Vec<(Value, String)> {
         let mut guesses = Vec::new();
         for node in 0..self.best["nodes"].as_u64().unwrap_or(1) {
@@ -186,7 +213,13 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Runs a candidate, and takes it if it finds the same in at most `percent` of the events.
+    /// The values of `runs` and `spent` at which one part in `parts` of what is left of each will be used up.
+    fn share(&self, parts: u32) -> (u32, u64) {
+        let runs = self.runs_max.saturating_sub(self.runs) / parts;
+        (self.runs + runs, self.spent + self.spent_max.saturating_sub(self.spent) / u64::from(parts))
+    }
+
+    /// Runs a candidate, and takes it if it fails in the same way in at most `percent` of the events.
     fn take(&mut self, candidate: Value, percent: u64, what: &str) -> bool {
         self.take_as(candidate, self.fingerprint.clone(), percent, what)
     }
@@ -197,47 +230,54 @@ impl Shrinker<'_> {
         }
         let Ok(scenario) = serde_json::from_value::<Scenario>(candidate.clone()) else { return false };
         let most = self.events * percent / 100;
-        let outcome = self.attempt(&scenario, self.plants, most + 1);
-        let Some(found) = outcome.violation.map(|violation| violation.fingerprint()) else { return false };
+        let Some(outcome) = self.attempt(&scenario, self.plants, most + 1) else { return false };
+        let Some(found) = outcome.violation else { return false };
         let is_planted = self.plants != Plants::default();
-        if (found != fingerprint && !is_planted) || outcome.events > most {
+        let is_the_same = found.kind() == self.kind && (is_planted || found.fingerprint() == fingerprint);
+        if !is_the_same || outcome.events > most {
             return false;
         }
         if is_planted {
             // Without the bug a run goes on to its end.
             let most = 5 * self.events + 5_000;
-            let outcome = self.attempt(&scenario, Plants::default(), most);
+            let Some(outcome) = self.attempt(&scenario, Plants::default(), most) else { return false };
             if outcome.violation.is_some() || outcome.events >= most {
                 return false;
             }
         }
-        (self.best, self.events, self.fingerprint) = (candidate, outcome.events, found);
+        (self.best, self.events, self.fingerprint) = (candidate, outcome.events, found.fingerprint());
         (self.tell)(what, self.events);
         true
     }
 
-    fn attempt(&mut self, scenario: &Scenario, plants: Plants, events_max: u64) -> Outcome {
+    /// One run; none if all are used up.
+    fn attempt(&mut self, scenario: &Scenario, plants: Plants, events_max: u64) -> Option<Outcome> {
+        if self.runs >= self.runs_max {
+            return None;
+        }
         let outcome = attempt_until(scenario, plants, Some(events_max));
         self.runs += 1;
         self.spent += outcome.events + EVENTS_TO_START;
-        outcome
+        Some(outcome)
     }
 
     fn is_spent(&self) -> bool {
-        self.spent >= self.spent_max
+        self.runs >= self.runs_max || self.spent >= self.spent_max
     }
 
-    /// The same, with other seeds too: what is left of a scenario may fail in this way as well as all of it did, only
-    /// not with the delays that this seed has for it.
+    /// Like [`Self::take_as`], and tries other seeds too: the candidate may be able to fail in this way, but not with
+    /// the delays that its own seed draws.
     fn take_with_luck(&mut self, candidate: &Value, fingerprint: &str, percent: u64, what: &str) -> bool {
         if self.take_as(candidate.clone(), fingerprint.to_string(), percent, what) {
             return true;
         }
-        let until = self.spent + self.spent_max / 40;
+        let (runs_end, spent_end) = self.share(20);
         (0..).take_while(|seed| *seed < 500).any(|seed| {
             let mut candidate = candidate.clone();
             candidate["seed"] = seed.into();
-            self.spent < until && self.take_as(candidate, fingerprint.to_string(), percent, what)
+            self.runs < runs_end
+                && self.spent < spent_end
+                && self.take_as(candidate, fingerprint.to_string(), percent, what)
         })
     }
 
@@ -259,7 +299,7 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Without a topic: those behind it move up, in the fingerprint too.
+    /// Takes a topic away. The topics behind it move up by one place, in the fingerprint too.
     fn topics(&mut self) {
         for topic in (0..self.best["topics"].as_array().map_or(0, Vec::len)).rev() {
             let mut candidate = self.best.clone();
@@ -272,13 +312,13 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Topics of one partition: the one that fails becomes their first.
+    /// Gives every topic one partition. The partition that fails becomes the first, in the fingerprint too.
     fn one_partition(&mut self) {
         let (candidate, fingerprint) = with_one_partition(self.best.clone(), &self.fingerprint);
         self.take_with_luck(&candidate, &fingerprint, SIMPLER, "with one partition");
     }
 
-    /// What happens seldom, often: then less has to happen before it does.
+    /// Makes what is rare frequent, so that fewer events go by before it happens.
     fn sooner(&mut self) {
         for topic in 0..self.best["topics"].as_array().map_or(0, Vec::len) {
             for (name, least) in BUSY_LOG {
@@ -302,7 +342,8 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Half of what clients do, and the luck that it needs: all in half the time, then one after the other.
+    /// Halves what clients do, and tries other seeds: first everything at once in half the time, then one number after
+    /// the other.
     fn fewer_with_luck(&mut self) {
         loop {
             let mut candidate = self.best.clone();
@@ -330,7 +371,7 @@ impl Shrinker<'_> {
         }
     }
 
-    /// One node alone, which becomes the first; or else one node less.
+    /// Leaves one node, which becomes node 0; or else one node less.
     fn one_node(&mut self) {
         let nodes = self.best["nodes"].as_u64().unwrap_or(1);
         if nodes < 2 {
@@ -347,7 +388,8 @@ impl Shrinker<'_> {
         self.take(fewer, SIMPLER, "with a node less");
     }
 
-    /// Everything that belongs to a node goes where `renamed` says, or goes.
+    /// A scenario with this many nodes. `renamed` says which node each old node becomes; clients and faults of a node
+    /// that becomes none are taken out.
     fn with_nodes(&self, nodes: u64, renamed: impl Fn(u64) -> Option<u64>) -> Value {
         let mut candidate = self.best.clone();
         candidate["nodes"] = nodes.into();
@@ -364,7 +406,7 @@ impl Shrinker<'_> {
         candidate
     }
 
-    /// Lists within faults and clients.
+    /// Shortens the lists within faults and clients.
     fn nested_lists(&mut self) {
         for path in paths(&self.best, &|value| value.is_array()) {
             if path.len() > 1 {
@@ -373,7 +415,7 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Options toward those of a quiet world: whole groups, switches, ratios, entries of the configuration.
+    /// Brings options to those of a quiet world: whole groups, switches, ratios, entries of the configuration.
     fn options(&mut self) {
         let quiet = serde_json::to_value(Scenario::default()).expect("a scenario is data");
         let groups = quiet.as_object().expect("a scenario has fields");
@@ -407,7 +449,7 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Numbers below `root` (all, where it is empty) toward the least that makes sense.
+    /// Makes the numbers below the field `root` as small as makes sense; all numbers, if `root` is empty.
     fn numbers(&mut self, root: &str) {
         for path in paths(&self.best, &|value| value.is_number()) {
             let name = path.last().map_or("", String::as_str);
@@ -415,7 +457,7 @@ impl Shrinker<'_> {
             if !is_wanted || ["seed", "of", "among", "nodes"].contains(&name) {
                 continue;
             }
-            // Pauses shrink the other way: the longer they are, the less happens.
+            // Pauses are made longer: then less happens.
             if name.starts_with("gap") || name.starts_with("max_wait") {
                 let longer = if name.ends_with("_ns_max") { json!(2_000_000_000_u64) } else { json!(500) };
                 self.set(&path, longer, 97);
@@ -430,7 +472,7 @@ impl Shrinker<'_> {
                     steps = vec![-now];
                 }
                 if least == 0 {
-                    // The last digits of a time tell nobody anything.
+                    // A time is not shrunk by less than an eighth: its last digits do not matter.
                     steps.retain(|step| now - step > now / 8);
                 }
                 if !steps.into_iter().any(|step| self.set(&path, step.into(), 100)) {
@@ -448,7 +490,8 @@ impl Shrinker<'_> {
         self.take(candidate, percent, &what)
     }
 
-    /// The seed is only luck by now: another one may run into the same bug much sooner.
+    /// Tries other seeds. The seed no longer draws the scenario, only delays and which faults hit: another one may run
+    /// into the same bug much sooner.
     fn other_luck(&mut self) {
         for seed in 0..2 * LUCK {
             let mut candidate = self.best.clone();
@@ -465,7 +508,7 @@ const MUCH: [&str; 4] = ["batches", "records", "operations", "fault_ns"];
 /// segment as soon as may be.
 const BUSY_LOG: [(&str, &str); 2] = [("index.interval.bytes", "0"), ("internal.segment.bytes", "1024")];
 
-/// What shrinks in its own way.
+/// Fields that have shrinking steps of their own.
 const KEPT: [&str; 5] = ["seed", "nodes", "topics", "clients", "faults"];
 
 fn with_one_partition(mut candidate: Value, fingerprint: &str) -> (Value, String) {
@@ -572,12 +615,13 @@ mod tests {
 
     #[test]
     fn a_planted_bug_shrinks_at_least_tenfold() {
+        const RUNS: u32 = 2_000;
         let plants = Plants::default().with(Plant::TornTailAccepted);
         let fails = |seed: &u64| attempt(&Scenario::draw(*seed), plants);
         // Luck has a part in it: one of three seeds.
         let large = (0..200).filter(|seed| fails(seed).violation.is_some() && fails(seed).events > 2_000).take(3);
         let shrunk: Vec<_> =
-            large.map(|seed| minimise(&Scenario::draw(seed), plants, 400, &mut |_, _| {}).unwrap()).collect();
+            large.map(|seed| minimise(&Scenario::draw(seed), plants, RUNS, &mut |_, _| {}).unwrap()).collect();
         let shrinks: Vec<(u64, u64)> =
             shrunk.iter().map(|shrunk| (shrunk.events_before, shrunk.events_after)).collect();
         let shrunk = shrunk.into_iter().find(|shrunk| shrunk.events_after * 10 <= shrunk.events_before);
@@ -585,6 +629,24 @@ mod tests {
         let again = attempt(&shrunk.kept.scenario, plants);
         assert_eq!(again.violation.map(|violation| violation.fingerprint()), shrunk.kept.finds);
         assert_eq!(again.events, shrunk.events_after);
+    }
+
+    #[test]
+    fn what_is_left_fails_in_the_same_checker_within_the_runs_that_are_allowed() {
+        crate::panics::quiet(true);
+        for plant in [Plant::SequenceGapAccepted, Plant::NewSegmentNameNotSynced, Plant::FetchAboveHighWatermark] {
+            let plants = Plants::default().with(plant);
+            let fails = |seed: &u64| attempt(&Scenario::draw(*seed), plants).violation.is_some();
+            for seed in (0..200).filter(fails).take(3) {
+                let kind = |scenario: &Scenario| attempt(scenario, plants).violation.map(|found| found.kind());
+                for runs_max in [1, 2, 60] {
+                    let shrunk = minimise(&Scenario::draw(seed), plants, runs_max, &mut |_, _| {}).unwrap();
+                    assert!(shrunk.runs <= runs_max, "{} runs of {runs_max}", shrunk.runs);
+                    assert_eq!(kind(&shrunk.kept.scenario), kind(&Scenario::draw(seed)), "{plant:?}, seed {seed}");
+                }
+            }
+        }
+        crate::panics::quiet(false);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Connections between clients and nodes: in order within one, in no order between them, slow, clogged, cut, and
-//! partitioned.
+//! Connections between clients and nodes. Messages of one connection arrive in order, those of two connections in any
+//! order. A connection can be slow, clogged, cut or partitioned.
 //!
-//! A partition loses nothing of a connection: TCP sends again what did not arrive, so that all of it comes, in order,
-//! when the partition is over. What breaks is what the ends believe: a side that hears nothing gives up.
+//! A partition loses no bytes of a connection: TCP sends again what did not arrive, so that everything comes, in order,
+//! when the partition is over. A connection breaks in a partition only because a client waits too long for an answer
+//! and closes it.
 
 use crate::disk::Pinned;
 use crate::random::{Ratio, stream};
@@ -12,22 +13,22 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_core::ids::ConnId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NetworkOptions {
-    /// The longest that a message ordinarily takes; most take much less.
+    /// The longest delay of a message that is not clogged; most take much less.
     pub delay_ns_max: u64,
-    /// A message that takes far longer, and holds up all behind it.
+    /// How many messages take far longer than that, and hold up all messages behind them.
     pub clog: Ratio,
     pub clog_ns_max: u64,
-    /// A message with which the connection breaks.
+    /// How many messages break their connection.
     pub cut: Ratio,
-    /// How much later than the client a node may learn of a cut, and how long a client may take to notice that a
-    /// machine has lost its power (half-open).
+    /// How much later than the client a node may learn that a connection was cut, and how long a client may take to
+    /// notice that the node's machine has lost its power (a half-open connection).
     pub half_open_ns_max: u64,
-    /// A cut after which what was under way to the node arrives all the same, before the node learns of it: the old
-    /// requests of a client that has sent them again on a new connection.
+    /// After how many cuts the requests that were under way to the node still arrive, before the node learns of the
+    /// cut. The client may have sent them again on a new connection by then.
     pub late_requests: Ratio,
-    /// A connection whose bytes trickle.
+    /// How many connections are slow: each byte takes its time.
     pub slow: Ratio,
     pub slow_ns_per_byte: u64,
 }
@@ -46,7 +47,7 @@ impl NetworkOptions {
     };
 }
 
-/// Which of two directions a partition closes.
+/// Which directions a partition closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ways {
     Both,
@@ -80,13 +81,13 @@ impl Default for NetworkOptions {
     }
 }
 
-/// One end's messages to the other.
+/// The messages of one connection in one direction.
 #[derive(Debug, Default)]
 struct Direction {
     sent: u64,
     /// When the last message arrives: nothing sent later arrives before.
     last_arrival: u64,
-    /// Where bytes trickle: when the last of what was sent is through.
+    /// On a slow connection: when the last byte that was sent is through.
     drained_at: u64,
 }
 
@@ -96,14 +97,14 @@ pub enum Way {
     ToClient,
 }
 
-/// What a node has given for a connection and not sent yet.
+/// What a node's broker has put out for a connection and the node has not sent yet.
 #[derive(Debug)]
 pub enum Outgoing {
     Response(Vec<Piece>),
     Close,
 }
 
-/// A part of a response: bytes, or a place in a file that is read when the response leaves.
+/// A part of a response: bytes, or a slice of a file, which is read when the response leaves.
 #[derive(Debug)]
 pub enum Piece {
     Bytes(Bytes),
@@ -118,14 +119,14 @@ pub struct Connection {
     to_client: Direction,
     pub outgoing: VecDeque<Outgoing>,
     pub last_departure: u64,
-    /// The node has asked for its end: it takes nothing any more.
+    /// The node has closed the connection: it takes no more requests from it.
     pub closing: bool,
     /// The client's end is gone, and the node does not know yet.
     pub gone: bool,
     slow: bool,
 }
 
-/// A connection broke: who was on it, and when the ends learn.
+/// A connection that broke: whose it was, and when each end learns of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
     pub client: usize,
@@ -134,7 +135,7 @@ pub struct Break {
     pub node_learns_at: u64,
 }
 
-/// What becomes of a message.
+/// What becomes of a message that sets out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Arrives(u64),
@@ -142,7 +143,7 @@ pub enum Fate {
     Cut,
 }
 
-/// More than a client ever opens.
+/// More connections than any client opens in a run: a connection's id is its client's number times this, plus a count.
 pub const CONNECTIONS_MAX: u64 = 1_000_000;
 
 #[derive(Debug)]
@@ -175,9 +176,10 @@ impl Network {
         self.outages.push(outage);
     }
 
-    /// A client asks for a connection: when the node hears of it.
+    /// A client asks for a connection. Gives the connection, and when the node hears of it.
     pub fn open(&mut self, now: u64, client: usize, number: u32, node: usize) -> (ConnId, u64) {
-        // Named by its client, so that the luck of one client's connections is no other client's affair.
+        // The id is made from the client's number and that client's own count, so that taking one client out of a
+        // scenario changes nothing for the connections of the others.
         let opened = self.opened.entry(number).or_default();
         *opened += 1;
         let conn = ConnId((u64::from(number) + 1) * CONNECTIONS_MAX + *opened);
@@ -207,7 +209,7 @@ impl Network {
         self.connections.get_mut(&conn)
     }
 
-    /// A message of so many bytes sets out on an open connection.
+    /// A message of `len` bytes sets out on an open connection. Only a `breakable` one may be cut or clogged.
     pub fn send(&mut self, now: u64, conn: ConnId, way: Way, len: usize, breakable: bool) -> Fate {
         let connection = self.connections.get_mut(&conn).expect("the connection is open");
         let (node, client, slow) = (connection.node, connection.client, connection.slow);
@@ -236,7 +238,8 @@ impl Network {
         Fate::Arrives(direction.last_arrival)
     }
 
-    /// Breaks a connection, if it is not broken yet. `silent`: the node's end says nothing, for its machine is dark.
+    /// Breaks a connection, if it is not broken yet. `silent` means that the node's machine has lost its power and does
+    /// not tell the client.
     pub fn cut(&mut self, now: u64, conn: ConnId, silent: bool) -> Option<Break> {
         let connection = self.connections.get_mut(&conn).filter(|connection| !connection.gone)?;
         connection.gone = true;
@@ -262,7 +265,7 @@ impl Network {
         }
     }
 
-    /// The process of a node is gone, and with it its end of every connection.
+    /// The process of a node is gone, and with it all its connections.
     pub fn forget_node(&mut self, node: usize) {
         self.connections.retain(|_, connection| connection.node != node);
     }
@@ -273,7 +276,7 @@ impl Network {
     }
 }
 
-/// When something gets through that would arrive at `at`.
+/// When a message arrives that would arrive at `at` if there were no outages.
 fn after_outages(outages: &[Outage], node: usize, client: usize, way: Way, mut at: u64) -> u64 {
     let holds = |outage: &&Outage, at: u64| {
         outage.node == node

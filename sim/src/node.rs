@@ -1,4 +1,4 @@
-//! A node: the disks and clocks of a machine, and the life of the process on it.
+//! A node: a machine with its disks and clocks, and the broker's process on it, if one runs.
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Loss};
@@ -14,19 +14,20 @@ use tidelog_core::plant::Plants;
 #[derive(Debug)]
 pub struct Process {
     pub broker: Broker,
-    /// It has said `Ready` and has not been told to stop.
+    /// It takes connections: it has said `Ready` and has not been told to stop.
     pub accepts: bool,
-    /// It was told to stop; how it goes on once it has.
+    /// The process was told to stop. Once it has stopped, this is lost with it, and the next process starts this many
+    /// nanoseconds later.
     pub stopping: Option<(Loss, u64)>,
-    /// When the next tick is on its way.
+    /// When the next tick comes, if one is on its way.
     pub tick_at: Option<u64>,
     pub ticks: u64,
-    /// Inputs handled.
+    /// How many inputs it has handled.
     pub steps: u64,
-    /// What it does though nothing forces it to.
+    /// Decides where the broker does rare things that nothing forces it to (`core/storage/src/buggify.rs`).
     pub dice: Dice,
-    /// It will be restarted because its disk has failed.
-    pub doctor_is_called: bool,
+    /// Its disk has failed, and a restart is scheduled.
+    pub restart_is_scheduled: bool,
 }
 
 #[derive(Debug)]
@@ -34,15 +35,15 @@ pub struct Node {
     pub index: u32,
     pub disk: Disk,
     pub process: Option<Process>,
-    /// Counts processes: what was meant for an earlier one is void.
+    /// How many processes have ended here. An event that was meant for an earlier process is dropped.
     pub life: u64,
     pub paused: bool,
-    /// Until when the process pauses after each step, and for how long at most.
+    /// If the process is slow: until when, and for how many nanoseconds at most it pauses after each step.
     pub slow: Option<(u64, u64)>,
-    /// Crash after so many steps of the current process.
+    /// The current process crashes once it has handled this many inputs.
     pub crash_after_steps: Option<u64>,
     pub crash_again: VecDeque<u32>,
-    /// Its processes do nothing that nothing forces them to.
+    /// Its brokers do no rare things that nothing forces them to (see [`Process::dice`]).
     pub calm: bool,
     seed: u64,
     config: BrokerConfig,
@@ -54,10 +55,13 @@ impl Node {
         let seed = scenario.seed;
         let mut properties: BTreeMap<String, String> = scenario.properties.clone();
         properties.insert("node.id".into(), (index + 1).to_string());
+        // Many runs are shorter than the default delay.
+        properties.entry("log.initial.task.delay.ms".into()).or_insert("100".into());
         let dirs: Vec<String> = (0..scenario.disk.directories).map(|dir| format!("/disk{dir}")).collect();
         properties.insert("log.dirs".into(), dirs.join(","));
-        let (mut config, _) = BrokerConfig::from_properties(&properties)
-            .unwrap_or_else(|errors| panic!("the scenario's configuration is refused: {errors:?}"));
+        let (mut config, _) = BrokerConfig::from_properties(&properties).unwrap_or_else(|errors| {
+            panic!("the brokers' configuration is refused: {}", crate::panics::listed(&errors))
+        });
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
         config.set_addresses(&ports, "node");
         config.plants = plants;
@@ -77,7 +81,7 @@ impl Node {
         }
     }
 
-    /// A new process; its first input is up to the world.
+    /// Starts a process. The world hands it its first input.
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "one process at a time");
         let mut stream = stream(self.seed, "broker", &[self.index.into(), self.life]);
@@ -92,12 +96,12 @@ impl Node {
             ticks: 0,
             steps: 0,
             dice: if self.calm { Dice::default() } else { Dice::new(stream.draw()) },
-            doctor_is_called: false,
+            restart_is_scheduled: false,
         });
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);
     }
 
-    /// The process is gone, by whatever cause. Tells whether some of the page cache is gone with it.
+    /// The process is gone, for whatever reason. Gives true if some of the page cache is lost with it.
     pub fn end(&mut self, loss: Loss) -> bool {
         self.process = None;
         self.life += 1;

@@ -1,17 +1,18 @@
-//! A panic of the core as something that can be named, compared and shrunk like any other failure.
+//! Catches panics of the core with their text and place, so that a panic can be compared and shrunk like any other
+//! failure.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 
 std::thread_local! {
-    /// Where the last panic of this thread was. A payload has only the words, and only the hook knows the place.
+    /// Where the last panic of this thread was. Only the panic hook gets the place; what is caught has only the text.
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on panics of this process are known with their places. `said` is told of each that is not caught
-/// quietly, once the standard report is out.
+/// From now on [`catch`] knows the place of every panic. `said` is called after each panic that was reported, which are
+/// those of threads that are not [`quiet`].
 pub fn install(said: impl Fn() + Send + Sync + 'static) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -24,12 +25,12 @@ pub fn install(said: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
-/// Whether the panics of this thread go unreported (they are counted, or expected).
+/// Whether panics of this thread are left unreported, because they are expected or are reported otherwise.
 pub fn quiet(quiet: bool) {
     QUIET.set(quiet);
 }
 
-/// What `work` gives; or, where it panics, the words and, if [`install`] was called, the place.
+/// The result of `work`, or the text of its panic, with its place if [`install`] was called.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| match PLACE.take() {
         Some(place) => format!("{} (at {place})", words(payload.as_ref())),
@@ -44,7 +45,12 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// A message with every number in it as `#`: what two panics of one cause have in common.
+/// Errors as one text.
+pub(crate) fn listed(errors: &[impl std::fmt::Display]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A message with every number in it as `#`. Two panics of one cause have this in common.
 pub(crate) fn without_numbers(text: &str) -> String {
     let mut plain = String::new();
     for char in text.chars().take(200) {

@@ -1,8 +1,8 @@
 //! Randomness by name.
 //!
-//! There is no generator that everything shares. Each decision draws from its own stream, named by what it is
-//! about: `stream(seed, "net", &[from, to, n])`. Taking one message out of a run, or adding one, then changes what
-//! happens to that message and to nothing else, which is what makes a failing scenario shrink.
+//! No generator is shared. Each decision draws from its own stream, whose name says what is decided: `stream(seed,
+//! "net", &[from, to, n])`. So taking one message out of a run, or adding one, changes the luck of that message and of
+//! no other. Without this a failing scenario could not be shrunk.
 //!
 //! The sampling is our own and uses [`next_u64`](rand_chacha::rand_core::Rng::next_u64) alone, with integer
 //! ratios for probabilities: no version of a library and no rounding can change what a seed means.
@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 /// A probability as a fraction of whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ratio {
     pub of: u32,
     pub among: u32,
@@ -36,7 +37,7 @@ impl Ratio {
 #[derive(Clone, Debug)]
 pub struct Stream {
     generator: ChaCha8Rng,
-    /// The highest bytes of the first numbers, where somebody else chooses them.
+    /// The highest bytes of the next numbers, where a fuzzer chooses them instead of the generator.
     chosen: VecDeque<u8>,
 }
 
@@ -67,15 +68,15 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The streams of one seed, the first of which may be [`chosen`](Stream::chosen) by the bytes of a fuzzer: so many each,
-/// in the order in which they are asked for.
+/// The streams of one seed. The bytes of a fuzzer [choose](Stream::chosen) the first of them: [`CHOSEN_BYTES`] bytes
+/// for each stream, in the order in which streams are asked for.
 #[derive(Debug)]
 pub struct Streams<'a> {
     seed: u64,
     chosen: std::slice::Chunks<'a, u8>,
 }
 
-/// How many bytes choose of one stream.
+/// How many bytes of a fuzzer go to one stream.
 pub const CHOSEN_BYTES: usize = 32;
 
 impl<'a> Streams<'a> {
@@ -93,8 +94,8 @@ impl<'a> Streams<'a> {
 }
 
 impl Stream {
-    /// The same stream, but the first numbers are, by their highest bytes, what `bytes` say: what is drawn below a bound
-    /// of up to 256 is chosen by one byte.
+    /// The same stream, but the highest byte of each of its first numbers is taken from `bytes`. So one byte chooses a
+    /// number that is drawn below a bound of up to 256.
     #[must_use]
     pub fn chosen(self, bytes: &[u8]) -> Self {
         Self { chosen: bytes.iter().copied().collect(), ..self }

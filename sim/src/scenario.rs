@@ -1,8 +1,8 @@
-//! A scenario is data: what a seed draws is written down before anything runs, and runs the same when it is read
-//! back from a file, or after somebody has taken things out of it.
+//! A scenario: everything that a seed draws, as data. It is drawn before anything runs. It can be written to a file,
+//! changed, read back and run: the same scenario always runs the same.
 //!
-//! A seed draws a subset of the faults (the swarm), then how wild each of them is. Half of the seeds are `lite`: all the
-//! same faults in a small and short world, so that many fit into a minute.
+//! A seed draws which kinds of faults there are, then how frequent and how long each is. Half of the seeds are `lite`:
+//! the same faults in a small and short world, of which many run in a minute.
 
 use crate::client::records::Codec;
 use crate::client::{
@@ -21,10 +21,10 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Scenario {
     pub seed: u64,
-    /// How large a world was drawn; only told.
+    /// How large a world was drawn. It is for people: nothing depends on it.
     pub profile: Profile,
     pub nodes: u32,
     /// How long faults are dealt, in virtual time.
@@ -33,14 +33,14 @@ pub struct Scenario {
     pub network: NetworkOptions,
     pub clock: ClockOptions,
     pub topics: Vec<TopicPlan>,
-    /// Every node's configuration beside its own name and directories.
+    /// The broker configuration of every node, without `node.id` and `log.dirs`.
     pub properties: BTreeMap<String, String>,
     pub value_bytes_max: u32,
-    /// The core does rare things that nothing forces it to (`core/src/buggify.rs`).
+    /// Whether brokers do rare things that nothing forces them to (`core/storage/src/buggify.rs`).
     pub buggify: bool,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<TimedFault>,
-    /// All nodes lose their power before the last read.
+    /// Whether all nodes lose their power before the last reader begins.
     pub last_power_loss: bool,
 }
 
@@ -54,9 +54,10 @@ pub enum Profile {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClientPlan {
-    /// What the client's randomness is named by; its place in the list, where none is told. When other clients are
-    /// taken out of a scenario, this one does what it did.
+    /// Names the client's random streams; if there is none, the client's place in the list does. With a number, the
+    /// client behaves the same when other clients are taken out of the scenario.
     #[serde(default)]
     pub number: Option<u32>,
     pub node: u32,
@@ -79,49 +80,53 @@ pub enum Role {
     Application(ApplicationPlan),
     Reader(ReaderPlan),
     Operator(OperatorPlan),
-    /// One to a node: it believes that nobody else touches its topics.
+    /// At most one to a node: it relies on being the only client that changes its topics.
     Admin(AdminPlan),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TimedFault {
     pub at_ns: u64,
     pub node: u32,
     pub fault: Fault,
 }
 
-/// What the nemesis does to a node. The disk's and the network's own faults are ratios in their options.
+/// A fault that is dealt to a node at one moment. Faults of single disk commands and messages are ratios in
+/// [`DiskOptions`] and [`NetworkOptions`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Fault {
     Crash {
         loss: Loss,
         down_ns: u64,
-        /// After the restart, crash again after this many steps each: recoveries that never come to their end.
+        /// The next processes crash too, each after this many steps: most of them in their recovery.
         again_after_steps: Vec<u32>,
     },
-    /// A stop by the operator, with the page cache lost or not once it has stopped.
+    /// A clean stop by the operator. Once the process has stopped, the page cache is lost or not (`loss`).
     Stop {
         loss: Loss,
         down_ns: u64,
-        /// It does not come to its end: the machine loses its power, or the process dies, so many steps later.
+        /// The stop does not finish: this many steps later the machine loses its power, or the process dies.
         #[serde(default)]
         crash_after_steps: Option<u32>,
     },
     /// All connections break.
     CutAll,
-    /// The node and its clients, or one of them, do not reach each other, `times` times for as long, with as long
-    /// between. What is sent meanwhile arrives afterwards.
+    /// The node and its clients, or one of its clients, do not reach each other for `for_ns`. This happens `times`
+    /// times, with pauses of `for_ns` between. What is sent during a partition arrives after it.
     Partition {
         client: Option<u32>,
         ways: Ways,
         for_ns: u64,
         times: u32,
     },
-    /// The node loses its clients one after the other, and finds them again in another order.
+    /// Each client of the node is partitioned from it. The partitions begin one after the other and end in another
+    /// order.
     Swizzle {
         for_ns: u64,
     },
-    /// The process takes a pause of up to so long after every step.
+    /// After every step the process pauses for up to `step_ns_max`.
     Slow {
         for_ns: u64,
         step_ns_max: u64,
@@ -129,12 +134,14 @@ pub enum Fault {
     DiskFull {
         for_ns: u64,
     },
-    /// Bytes at rest go bad; what cannot be rebuilt is restored by hand after a while, and the broker restarted.
+    /// Bytes on the disk are damaged. What the broker cannot rebuild is restored by an operator after `for_ns`, and the
+    /// broker is restarted.
     Damage {
         damage: Damage,
         for_ns: u64,
     },
-    /// The process dies, and finds an empty directory in the place of one of its own until the volume is mounted.
+    /// The machine loses its power. For `for_ns` the next processes find an empty directory in the place of this log
+    /// directory, as if its volume were not mounted.
     Unmount {
         dir: u16,
         for_ns: u64,
@@ -142,13 +149,14 @@ pub enum Fault {
     WallJump {
         ms: i64,
     },
-    /// The process stands still; its clocks run on.
+    /// The process stands still for `for_ns`, while its clocks run on.
     Pause {
         for_ns: u64,
     },
 }
 
-/// A quiet world: what a file does not say is this, and what `minimise` strives for.
+/// A quiet world, in which nothing happens. Fields that a scenario's file leaves out have these values, and `minimise`
+/// tries to bring every field to them.
 impl Default for Scenario {
     fn default() -> Self {
         Self {
@@ -175,7 +183,50 @@ impl Scenario {
         Self::chosen(seed, &[])
     }
 
-    /// The same, but the bytes choose ([`Streams`]) as far as they reach: what a fuzzer mutates.
+    /// What is wrong with a scenario that somebody wrote or changed, where its types alone do not tell. That the broker
+    /// and the clients take their configuration is not asked here.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, count) in [("nodes", self.nodes), ("disk.directories", self.disk.directories.into())] {
+            if count == 0 {
+                return Err(format!("{name} is 0, and must be 1 or more"));
+            }
+        }
+        let of_clients = self.clients.iter().map(|client| client.node).zip(0..).map(|place| ("client", place));
+        let of_faults = self.faults.iter().map(|fault| fault.node).zip(0..).map(|place| ("fault", place));
+        if let Some((what, (node, place))) = of_clients.chain(of_faults).find(|(_, (node, _))| *node >= self.nodes) {
+            return Err(format!("{what} {place} is on node {node}, and the last is {}", self.nodes - 1));
+        }
+        if let Some(topic) = self.topics.iter().find(|topic| topic.partitions < 1) {
+            return Err(format!(
+                "the topic {:?} has {} partitions, and must have 1 or more",
+                topic.name, topic.partitions
+            ));
+        }
+        let needs_topics = |plan: &ClientPlan| {
+            !matches!(plan.role, Role::Fetcher(_) | Role::Hostile(_) | Role::Operator(_) | Role::Admin(_))
+        };
+        if self.topics.is_empty() && self.clients.iter().any(needs_topics) {
+            return Err("topics is empty, and there are clients that work with topics".into());
+        }
+        let ratios = [
+            ("disk.stall", self.disk.stall),
+            ("disk.read_error", self.disk.read_error),
+            ("disk.write_error", self.disk.write_error),
+            ("disk.name_error", self.disk.name_error),
+            ("disk.sync_error", self.disk.sync_error),
+            ("disk.sync_lie", self.disk.sync_lie),
+            ("network.clog", self.network.clog),
+            ("network.cut", self.network.cut),
+            ("network.late_requests", self.network.late_requests),
+            ("network.slow", self.network.slow),
+        ];
+        match ratios.iter().find(|(_, ratio)| ratio.among == 0) {
+            Some((name, ratio)) => Err(format!("{name} is {} in 0; it must be in 1 or more", ratio.of)),
+            None => Ok(()),
+        }
+    }
+
+    /// The scenario of a seed, in which a fuzzer's bytes choose what is drawn first ([`Streams`]).
     pub fn chosen(seed: u64, bytes: &[u8]) -> Self {
         let mut streams = Streams::new(seed, bytes);
         let mut swarm = streams.stream("scenario", &[]);
@@ -292,7 +343,7 @@ fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
         _ => 1,
     };
     let mut topics: Vec<TopicPlan> = (0..count).map(|place| draw(place, &mut swarm)).collect();
-    // All that are created by the way have as many partitions as the broker's one default says.
+    // Topics that are created automatically all have the number of partitions that the broker's `num.partitions` says.
     let default = topics[0].partitions;
     topics.iter_mut().filter(|topic| topic.auto_created).for_each(|topic| topic.partitions = default);
     topics
@@ -303,7 +354,7 @@ fn smallest_segment(topics: &[TopicPlan]) -> u32 {
     segments.min().unwrap_or(1 << 20)
 }
 
-/// What of the broker's configuration is drawn: one seed among so many sets it, to one of these.
+/// Broker properties that are drawn. Each has its name, in how many seeds one sets it, and the values to choose from.
 const PROPERTIES: [(&str, u32, &[&str]); 11] = [
     ("max.incremental.fetch.session.cache.slots", 3, &["0", "1", "2"]),
     ("metadata.log.max.record.bytes.between.snapshots", 3, &["1", "500", "2000"]),
@@ -323,7 +374,7 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
     let mut set = |name: &str, value: &str| properties.insert(name.to_string(), value.to_string());
     set("num.partitions", &topics[0].partitions.to_string());
     set("auto.create.topics.enable", "true");
-    // Where a wall has gone back by an hour and more, a client's records come from the future.
+    // On a node whose wall clock was set back by an hour, the timestamps of clients lie in the future.
     set("log.message.timestamp.after.max.ms", "86400000");
     if topics.iter().any(TopicPlan::has_retention) || stream.one_in(5) {
         set("log.retention.check.interval.ms", ["100", "500", "1000"][stream.below(3) as usize]);
@@ -361,7 +412,8 @@ fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
                 gap_ns_max: 4 * fault_ns / u64::from(batches),
                 requests_in_flight_max: stream.between(1, 5) as u32,
                 partitions_per_request_max: stream.between(1, 3) as u32,
-                // A batch that times out again and again leaves the five that a broker remembers of its producer.
+                // Only without idempotence: an idempotent batch that times out often enough is no longer one of the
+                // five that a broker remembers of its producer.
                 timeout_ms: if !idempotent && stream.one_in(2) {
                     [1, 20, 300][stream.below(3) as usize]
                 } else {
@@ -372,7 +424,7 @@ fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
             clients.push(ClientPlan::new(node, role));
         }
         for _ in 0..stream.between(1, fetchers) {
-            // It sees by its patience whether what happens wakes it.
+            // A fetch that waits for long shows whether an append wakes it: `wakeups` judges that.
             let waits_long = stream.one_in(5);
             let role = Role::Fetcher(FetcherPlan {
                 with_session: stream.one_in(2),
@@ -412,7 +464,7 @@ fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
     clients
 }
 
-/// Clients that work with the product's own state machines.
+/// Clients that use Tidelog's own producer, consumer and admin.
 fn draw_applications(stream: &mut Stream, nodes: u32, fault_ns: u64, segment_bytes: u32) -> Vec<ClientPlan> {
     let mut clients = Vec::new();
     for node in 0..nodes {
@@ -446,7 +498,7 @@ fn draw_application(stream: &mut Stream, fault_ns: u64, segment_bytes: u32) -> A
         _ => {}
     }
     set("linger.ms", [0, 5, 50][stream.below(3) as usize].to_string());
-    // A batch must fit into a segment, and noise grows when it is compressed.
+    // A batch must fit into a segment, and values of random bytes grow when they are compressed.
     set("batch.size", [1, 300, 16_384][stream.below(3) as usize].min(segment_bytes / 2).to_string());
     set("max.in.flight.requests.per.connection", stream.between(1, 5).to_string());
     set("compression.type", ["none", "none", "gzip", "snappy", "lz4", "zstd"][stream.below(6) as usize].into());
@@ -602,7 +654,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
         .collect()
 }
 
-/// The options of a run, as they stand at the top of a trace: one to a line.
+/// The scenario as it is printed at the top of a trace: a field, or an entry of a list, on each line.
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = serde_json::to_value(self).map_err(|_| fmt::Error)?;
@@ -632,6 +684,20 @@ mod tests {
             let text = serde_json::to_string(&scenario).unwrap();
             assert_eq!(scenario, serde_json::from_str(&text).unwrap());
         }
+    }
+
+    #[test]
+    fn what_a_seed_draws_can_begin_and_what_cannot_is_named() {
+        assert!((0..200).all(|seed| Scenario::draw(seed).check().is_ok()));
+        let error = |change: fn(&mut Scenario)| {
+            let mut scenario = Scenario::draw(1);
+            change(&mut scenario);
+            scenario.check().unwrap_err()
+        };
+        assert_eq!(error(|scenario| scenario.nodes = 0), "nodes is 0, and must be 1 or more");
+        assert_eq!(error(|scenario| scenario.clients[0].node = 9), "client 0 is on node 9, and the last is 0");
+        assert!(error(|scenario| scenario.topics.clear()).starts_with("topics is empty"));
+        assert!(error(|scenario| scenario.disk.stall.among = 0).starts_with("disk.stall is"));
     }
 
     #[test]

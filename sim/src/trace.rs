@@ -1,8 +1,9 @@
-//! What happened, as one number and as notes for whoever wants to see it.
+//! The trace of a run: a rolling hash over everything that happened, and notes for a listener.
 //!
-//! The number is a rolling 64-bit hash over every step of the world: (event, time, node, digest of the input,
-//! digest of the outputs). Two runs of one seed must agree on it; kept every [`KEPT_EVERY`] events, it also tells
-//! where two runs that do not agree began to differ. It is no defence against anybody: it only has to notice.
+//! The hash is a 64-bit number over every step of the world: (event, time, node, digest of the input, digest of the
+//! outputs). Two runs of one seed must have the same hash. It is also kept after every [`KEPT_EVERY`] events, which
+//! tells where two runs that differ began to differ. It is not a cryptographic hash: it has to notice differences, not
+//! attacks.
 
 use crate::checkers::Violation;
 use crate::client::ClientInput;
@@ -61,13 +62,13 @@ impl Digest {
     }
 }
 
-/// The record of one run.
+/// The rolling hash of one run, and who listens to it.
 #[derive(Debug, Default)]
 pub struct Trace {
     rolling: Digest,
     events: u64,
     kept: Vec<u64>,
-    /// The event during which what happens now was put on the heap.
+    /// The event that pushed the event which is handled now.
     cause: u64,
     sink: Option<Box<dyn Sink>>,
     watch: Option<Box<dyn Stopwatch>>,
@@ -84,17 +85,16 @@ pub struct At {
     pub time_ns: u64,
 }
 
-/// Something that happened, as the world has it: a note is made of references, and costs nothing where nobody
-/// listens.
+/// Something that happened. A note holds references only, so that it costs nothing when no sink listens.
 #[derive(Debug)]
 pub enum Note<'a> {
     Scenario(&'a Scenario),
-    /// A node's broker is handed this.
+    /// A node's broker gets this input.
     Input {
         node: usize,
         input: &'a Input,
     },
-    /// It wants this done.
+    /// A node's broker has put out this.
     Output {
         node: usize,
         output: &'a Output,
@@ -114,7 +114,7 @@ pub enum Note<'a> {
     Started {
         node: usize,
     },
-    /// And ends; what it had under way on its disk ends with it.
+    /// A node's process ends, and with it its disk commands that are under way.
     Ended {
         node: usize,
         loss: Loss,
@@ -139,7 +139,8 @@ pub enum Note<'a> {
         client: u32,
         node: usize,
     },
-    /// A message sets out, and will arrive then if its connection lives; never, if its connection breaks with it.
+    /// A message sets out. It arrives at `arrives_at` if its connection lasts so long; there is no such time if this
+    /// message breaks its connection.
     Message {
         conn: ConnId,
         client: u32,
@@ -148,11 +149,11 @@ pub enum Note<'a> {
         frame: &'a Bytes,
         arrives_at: Option<u64>,
     },
-    /// A connection is gone, and with it everything under way.
+    /// A connection is gone, and with it the messages that are under way on it.
     Cut {
         conn: ConnId,
     },
-    /// A client is handed this, on the connection that it believes in.
+    /// A client gets this input, on the connection that it uses.
     Client {
         client: u32,
         conn: Option<ConnId>,
@@ -163,7 +164,7 @@ pub enum Note<'a> {
         fact: &'a Fact,
     },
     Violation(&'a Violation),
-    /// Something else, in words.
+    /// Something for which there is no other note, in words.
     Said {
         place: fmt::Arguments<'a>,
         text: fmt::Arguments<'a>,
@@ -172,7 +173,8 @@ pub enum Note<'a> {
     Remains(fmt::Arguments<'a>),
 }
 
-/// Whoever wants to know what happens. The simulator itself has no files and no standard output.
+/// A listener to a run. The simulator itself has no files and no standard output: a sink is given by the tool or a
+/// test.
 pub trait Sink {
     fn note(&mut self, at: At, note: &Note<'_>);
 
@@ -180,7 +182,7 @@ pub trait Sink {
     fn step(&mut self, _event: u64, _hash: u64) {}
 }
 
-/// A part of the simulator that takes its share of the time.
+/// A part of the simulator whose share of the running time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     World,
@@ -191,7 +193,7 @@ pub enum Part {
     Checkers,
 }
 
-/// Told whenever another part begins: what reads a clock is outside of the simulator.
+/// Is told whenever another part begins. It may read a real clock, which the simulator itself may not.
 pub trait Stopwatch {
     fn enter(&mut self, part: Part);
 }
@@ -217,7 +219,7 @@ impl Trace {
         Self { watch: Some(watch), ..Self::default() }
     }
 
-    /// The run ends before this event.
+    /// The same trace, for a run that ends before this event.
     pub fn until(self, event: Option<u64>) -> Self {
         Self { until: event, ..self }
     }
@@ -251,7 +253,7 @@ impl Trace {
         &self.kept
     }
 
-    /// Whether somebody listens.
+    /// Whether a sink listens.
     pub fn is_on(&self) -> bool {
         self.sink.is_some()
     }
@@ -261,7 +263,7 @@ impl Trace {
         self.until.is_some_and(|until| self.events >= until)
     }
 
-    /// What happens from now on was brought about by this event.
+    /// From now on notes name this event as their cause.
     pub fn set_cause(&mut self, cause: u64) {
         self.cause = cause;
     }

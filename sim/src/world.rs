@@ -1,9 +1,11 @@
-//! The world: a heap of events keyed by (virtual time, sequence), and the loop that takes the first of them, hands
-//! it to one node or one client, and puts what comes out back on the heap. Time jumps from event to event.
+//! The world: a heap of events ordered by (virtual time, sequence), and the run loop. The loop takes the first event
+//! from the heap, hands it to one node or one client, and puts the events that follow from it on the heap. Virtual time
+//! jumps from event to event.
 //!
-//! A run has phases. First faults are dealt. Then everything is healed for good, the producers come to their end,
-//! the readers catch up, and a last reader takes every log from its first offset to its end, perhaps after one more
-//! power cut. Whoever is not done within [`LIVENESS_NS`] of virtual time is stuck, and named.
+//! A run has phases. First faults are dealt. Then everything is healed for good, the producers send what they have
+//! left, and the readers catch up. At last one more reader reads every log from its first offset to its end, in some
+//! runs after one more power cut. A client that is not done [`LIVENESS_NS`] after healing is a violation of liveness,
+//! which names that client.
 
 mod events;
 mod nemesis;
@@ -33,16 +35,16 @@ use tidelog_core::ids::ConnId;
 use tidelog_core::io::Outbox;
 use tidelog_core::plant::Plants;
 
-/// The virtual time in which everything must come to its end once all is healed.
+/// The virtual time in which every client must be done, counted from the moment at which everything was healed.
 pub const LIVENESS_NS: u64 = 120_000_000_000;
 
-/// Longer than any message is under way.
+/// No message is under way for longer than this.
 const QUIET_NS: u64 = 10_000_000_000;
 
-/// More events than any honest run has: something goes in circles.
+/// A run with more events than this is a violation: no run without a bug has that many.
 const EVENTS_MAX: u64 = 3_000_000;
 
-/// The numbers of the clients that read everything once more begin here.
+/// The clients that read every log at the end of a run are numbered from here on.
 const LAST_READERS: u32 = 1_000;
 const LAST_ADMINS: u32 = 2_000;
 
@@ -54,14 +56,27 @@ pub struct Outcome {
     pub virtual_ns: u64,
     /// The rolling hash over everything that happened.
     pub hash: u64,
-    /// The same, after each 1,024 events.
+    /// The rolling hash after each 1,024 events.
     pub kept: Vec<u64>,
-    /// How much was going on, by name: what the scenario reached.
+    /// How often what happened, by name: "power cuts", "batches acknowledged".
     pub counts: BTreeMap<&'static str, u64>,
     /// The places in the core that were reached, and how often.
     pub probes: BTreeMap<&'static str, u64>,
     /// The attacks that were answered as they should be.
     pub attacks: BTreeMap<&'static str, u64>,
+}
+
+/// Whether a world can be made of a scenario that somebody wrote or changed, or what is wrong with it.
+pub fn can_begin(scenario: &Scenario) -> Result<(), String> {
+    scenario.check().map_err(|why| format!("this scenario cannot begin: {why}"))?;
+    panics::quiet(true);
+    let begins = panics::catch(|| drop(World::new(scenario, Plants::default(), Trace::default())));
+    panics::quiet(false);
+    begins.map_err(|why| {
+        // Whoever wrote the scenario has no use for the place in our sources.
+        let why = why.rsplit_once(" (at ").map_or(&why[..], |(words, _)| words);
+        format!("this scenario cannot begin: {why}")
+    })
 }
 
 /// Runs a scenario to its end.
@@ -73,20 +88,22 @@ pub fn run(scenario: &Scenario, plants: Plants, trace: Trace) -> Outcome {
 enum Phase {
     /// Faults are dealt.
     Faults,
-    /// All is healed; the producers come to their end.
+    /// Everything is healed. The phase ends when every producer has an answer to all its batches.
     Settle,
-    /// The readers catch up.
+    /// The phase ends when every reader has caught up with the high watermark.
     Finish,
-    /// What nobody waits for (a produce without acknowledgement) is still under way.
+    /// Ten virtual seconds in which requests that no client waits for (a produce with acks=0) arrive and are carried
+    /// out.
     Quiet,
     /// Every log is read once more.
     Last,
     Over,
 }
 
-struct ClientSlot {
+/// A client, and what the world knows about it.
+struct HostedClient {
     client: Box<dyn Client>,
-    /// What it is called.
+    /// The client's name in traces and in the names of its random streams.
     number: u32,
     node: usize,
     /// The connection that the client believes in.
@@ -99,10 +116,10 @@ struct World {
     now: u64,
     events: Events,
     nodes: Vec<Node>,
-    /// What waits for a paused process.
+    /// By node: the events that a paused process will get when it goes on.
     deferred: Vec<Vec<Event>>,
     network: Network,
-    clients: Vec<ClientSlot>,
+    clients: Vec<HostedClient>,
     checkers: Vec<Box<dyn Checker>>,
     finals: FinalLogs,
     trace: Trace,
@@ -111,9 +128,9 @@ struct World {
     violation: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
     attacks: BTreeMap<&'static str, u64>,
-    /// What a script may ask for; a run by seed keeps none of it.
+    /// What happened, if a script asks for it afterwards. A run by seed keeps none of it.
     record: Option<Record>,
-    /// Reused from step to step.
+    /// The broker's outbox, reused from step to step.
     outbox: Outbox,
 }
 
@@ -175,7 +192,7 @@ impl World {
         self.outcome()
     }
 
-    /// The next event.
+    /// Takes the next event from the heap and handles it.
     fn advance(&mut self) {
         let Some((time, cause, event)) = self.events.pop() else {
             return self.stuck("nothing will ever happen again");
@@ -226,17 +243,18 @@ impl World {
         }
     }
 
-    /// How things stand: what the processes hold, what is on the disks, who still wants something.
+    /// Writes to the trace how things stand: what each process holds, which files are on the disks, and what each
+    /// client still has to do.
     fn note_remains(&mut self) {
         let (now, trace) = (self.now, &mut self.trace);
         trace.note(now, Note::Remains(format_args!("phase {:?}", self.phase)));
         for node in &self.nodes {
             let place = node.index;
             let broker = node.process.as_ref().map(|process| &process.broker);
-            let life = broker.map_or("down", Broker::life);
+            let phase = broker.map_or("down", Broker::phase);
             let paused = if node.paused { ", paused" } else { "" };
             let waiting = broker.map_or(0, Broker::requests_waiting);
-            trace.note(now, Note::Remains(format_args!("node{place} {life}{paused}, {waiting} requests wait")));
+            trace.note(now, Note::Remains(format_args!("node{place} {phase}{paused}, {waiting} requests wait")));
             for partition in broker.into_iter().flat_map(Broker::partitions) {
                 let name = &partition.name;
                 trace.note(now, Note::Remains(format_args!("node{place} partition {name} {partition}")));
@@ -245,9 +263,9 @@ impl World {
                 trace.note(now, Note::Remains(format_args!("node{place} disk {line}")));
             }
         }
-        for slot in &self.clients {
-            let (number, pending) = (slot.number, slot.client.pending().unwrap_or_else(|| "done".into()));
-            trace.note(now, Note::Remains(format_args!("client{number} {} {pending}", slot.client.role())));
+        for hosted in &self.clients {
+            let (number, pending) = (hosted.number, hosted.client.pending().unwrap_or_else(|| "done".into()));
+            trace.note(now, Note::Remains(format_args!("client{number} {} {pending}", hosted.client.role())));
         }
     }
 
@@ -266,8 +284,8 @@ impl World {
             Event::NodeRequest { conn, frame, .. } => self.request(conn, frame),
             Event::NodeDisconnected { node, life, conn } => self.disconnected(node, life, conn),
             Event::Departure { conn, .. } => self.depart(conn),
-            Event::StopDeadline { node, life } => self.kill_the_unstoppable(node, life),
-            Event::Doctor { node, life } => self.restart_the_ill(node, life),
+            Event::StopDeadline { node, life } => self.kill_if_not_stopped(node, life),
+            Event::RestartAfterDiskError { node, life } => self.restart_after_disk_error(node, life),
             Event::Client { client, conn, input } => self.client_input(client, conn, input),
             Event::ClientWake { client, at } => self.wake_client(client, at),
             Event::Fault(place) => self.deal_fault(place),
@@ -362,7 +380,7 @@ impl World {
             Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
-        self.clients.push(ClientSlot { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
+        self.clients.push(HostedClient { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
     }
 
@@ -373,7 +391,7 @@ impl World {
         }
     }
 
-    /// Something arrives at a client, if it still is on that connection.
+    /// Hands an input to a client, if the client still uses the connection on which the input came.
     fn client_input(&mut self, client: usize, conn: ConnId, input: ClientInput) {
         let believes = self.clients[client].conn == Some(conn);
         let is_open = self.network.get(conn).is_some_and(|connection| !connection.gone);
@@ -389,7 +407,7 @@ impl World {
 
     fn step_client(&mut self, client: usize, input: ClientInput) {
         self.events.cause = self.trace.events();
-        let ClientSlot { number, conn, .. } = self.clients[client];
+        let HostedClient { number, conn, .. } = self.clients[client];
         self.trace.note(self.now, Note::Client { client: number, conn, input: &input });
         let mut digest = Digest::default();
         match &input {
@@ -481,12 +499,13 @@ impl World {
         }
     }
 
-    /// Both ends learn that the connection is gone, each when it does.
+    /// Breaks a connection. Client and node each learn of it at a time of their own.
     fn break_connection(&mut self, conn: ConnId) {
         self.break_off(conn, false);
     }
 
-    /// The same; `silent`, where the node's machine is dark and says nothing to anybody.
+    /// Breaks a connection. `silent` means that the node's machine has lost its power, so that the client is told
+    /// nothing and has to notice by itself.
     fn break_off(&mut self, conn: ConnId, silent: bool) {
         let Some(broken) = self.network.cut(self.now, conn, silent) else { return };
         self.trace.note(self.now, Note::Cut { conn });
@@ -498,7 +517,7 @@ impl World {
         self.events.push(broken.node_learns_at, Event::NodeDisconnected { node, life, conn });
     }
 
-    /// What somebody still has to do in this phase.
+    /// What the first client that is not done still has to do in this phase.
     fn pending(&self) -> Option<String> {
         self.clients.iter().enumerate().find_map(|(place, slot)| {
             let what = slot.client.pending()?;
@@ -524,10 +543,10 @@ impl World {
         };
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         match self.phase {
-            // Nobody is there whose step would bring the next phase.
+            // Without clients no step would follow that leads to the next phase.
             Phase::Finish if self.clients.is_empty() => self.advance_phase(),
             Phase::Finish => {
-                // All at once, before any of them can be done.
+                // All clients are told before any of them can be done.
                 for client in 0..self.clients.len() {
                     self.step_client(client, ClientInput::Finish);
                 }

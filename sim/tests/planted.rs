@@ -1,6 +1,7 @@
-//! Every known bug that can be planted is found, within so many of the standard seeds.
+//! Each planted bug is found by one of the first standard seeds.
 //!
-//! `cargo test -p tidelog-sim --test planted -- --nocapture` prints by which seed, and what it says.
+//! `cargo test -p tidelog-sim --test planted -- --nocapture` prints which seed finds each bug, and what the checker
+//! says.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test is a part of the real world: threads")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,8 @@ use tidelog_sim::kept::attempt;
 use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
 
-/// Within how many seeds each is found. Most take a few; a seed's meaning changes with what seeds draw.
+/// Each bug must be found within this many seeds. Most need a few; the number is high because a change of what seeds draw
+/// changes every seed.
 const SEEDS_AT_MOST: u64 = 600;
 
 /// The first seed that finds a planted bug, and what it says.
@@ -27,7 +29,7 @@ fn every_planted_bug_is_found() {
     panics::install(|| {});
     let missed: Vec<String> = std::thread::scope(|scope| {
         let search = || {
-            // What the planted bugs make panic is what is asked for.
+            // Panics are expected: some planted bugs make the core panic.
             panics::quiet(true);
             let mut missed = Vec::new();
             while let Some(plant) = Plant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {

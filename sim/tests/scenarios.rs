@@ -1,5 +1,5 @@
-//! Every scenario that is kept in `sim/scenarios/` does what its file says: one that found a bug finds none now, one with
-//! a planted bug still finds it.
+//! Every scenario in `sim/scenarios/` does what its file says: one that once found a bug passes, one with a planted bug
+//! still finds it.
 #![allow(clippy::disallowed_methods, reason = "a test is a part of the real world: it reads files")]
 
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! The standard seeds. `SEEDS` says how many (2,000), `BASE_SEED` from which on (0).
+//! Runs the standard seeds. `SEEDS` sets how many (default 2,000), `BASE_SEED` the first (default 0).
 //!
-//! A failing seed prints the one line that runs it again. All together must have been everywhere: a place of the core
-//! that no seed reaches is a place that nobody judges.
+//! A failing seed prints the command line that runs it again. Together the seeds must reach every probe of the core:
+//! code that no seed reaches is not tested here.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -24,17 +24,18 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The simulator that was built together with this test, from the workspace's root: nothing to compile.
+/// The path, from the workspace's root, of the simulator that was built together with this test, so that nothing has to
+/// be compiled.
 fn program() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sim/ is in the workspace");
     let program = Path::new(env!("CARGO_BIN_EXE_tidelog-sim"));
     program.strip_prefix(root).unwrap_or(program).display().to_string()
 }
 
-/// Fewer seeds than these are not asked where they have been.
+/// With fewer seeds than these, probes and attacks are not checked.
 const STANDARD: u64 = 2_000;
 
-/// The attacks that some seed must have seen answered as Kafka answers them.
+/// So many kinds of attacks must have been answered as Kafka answers them.
 const ATTACKS: usize = 65;
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! The twin run: the same seeds in two processes must do exactly the same. A difference is a source of randomness, of
-//! time or of order that did not come from the seed.
+//! Twin runs: a seed must do exactly the same in two processes. A difference shows randomness, time or an order that
+//! did not come from the seed.
 #![allow(clippy::disallowed_methods, reason = "a twin run needs processes")]
 
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A client on `kafka-protocol`, the codec that is not ours, over a simulated socket.
+//! A client on a simulated socket. It encodes with `kafka-protocol`, which shares no code with Tidelog's own codec.
 
 use crate::network::{self, Stream};
 use crate::runs::Log;
@@ -22,11 +22,12 @@ const CREATE_TOPICS_VERSION: i16 = 7;
 const INIT_PRODUCER_ID_VERSION: i16 = 5;
 const API_VERSIONS_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 12;
-/// Longer than any answer takes that is not withheld.
+/// Longer than any answer takes, unless a test withholds it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const READ_BYTES_MAX: usize = 64 << 10;
 
+/// One connection of a client.
 pub struct Client {
     pub stream: Stream,
     name: String,
@@ -52,7 +53,7 @@ impl Client {
         Self { stream, name, log, received: Vec::new(), correlation_id: 0 }
     }
 
-    /// A request's frame, of the next correlation id, not yet sent.
+    /// Encodes a request under the next correlation id; returns that id and the frame, which is not sent.
     pub fn frame<R: Request>(&mut self, version: i16, request: &R) -> (i32, Vec<u8>) {
         self.correlation_id += 1;
         let key = ApiKey::try_from(R::KEY).expect("a key that the codec knows");
@@ -69,7 +70,7 @@ impl Client {
         (self.correlation_id, frame.to_vec())
     }
 
-    /// Writes as the network takes it.
+    /// Writes all of `bytes`, waiting as often as the network takes no more.
     pub async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = poll_fn(|cx| self.stream.poll_write(cx, bytes)).await?;
@@ -78,7 +79,8 @@ impl Client {
         Ok(())
     }
 
-    /// The same, while what comes back is taken in: pipelining beyond what windows hold needs both.
+    /// Like [`write`](Self::write), but also reads answers meanwhile. Requests whose answers do not fit in the windows
+    /// of the connection need this.
     pub async fn write_and_read(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         poll_fn(|cx| {
             while !bytes.is_empty() {
@@ -93,7 +95,7 @@ impl Client {
         .await
     }
 
-    /// The next frame; `None`: the broker has closed the connection between two frames.
+    /// The next frame; `None` if the broker has closed the connection between two frames.
     pub async fn receive_frame(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             if let Some((len, rest)) = self.received.split_first_chunk::<4>() {
@@ -113,7 +115,7 @@ impl Client {
         }
     }
 
-    /// The answer to `correlation_id`, which must be the next: answers keep the order of the requests.
+    /// The answer to `correlation_id`, which must be the next, since answers keep the order of the requests.
     pub async fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> io::Result<R::Response> {
         let received = timeout(PATIENCE, self.receive_frame()).await;
         let received = received.unwrap_or_else(|_| panic!("{}: no answer in {PATIENCE:?}", self.name))?;
@@ -131,7 +133,7 @@ impl Client {
         self.receive::<R>(version, correlation_id).await
     }
 
-    /// The smallest exchange there is.
+    /// The smallest request and its answer.
     pub async fn ping(&mut self) -> io::Result<()> {
         let (correlation_id, frame) = self.ping_frame();
         self.write(&frame).await?;
@@ -151,7 +153,7 @@ impl Client {
         Ok(())
     }
 
-    /// About all topics: for the broker, work that others go before.
+    /// A request about all topics, which the broker treats as a large one.
     pub fn metadata_frame(&mut self) -> (i32, Vec<u8>) {
         let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
         self.frame(METADATA_VERSION, &request)
@@ -163,7 +165,7 @@ impl Client {
         Ok(response.topics.len())
     }
 
-    /// Waits until the broker has closed the connection, and says how.
+    /// Waits until the broker has closed the connection; an error if it did so by a reset.
     pub async fn closed(&mut self, within: Duration) -> io::Result<()> {
         let end = timeout(within, self.receive_frame()).await;
         match end.unwrap_or_else(|_| panic!("{}: still connected after {within:?}", self.name)) {

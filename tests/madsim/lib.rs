@@ -1,6 +1,6 @@
-//! The shell in a simulation: the real `tidelog::service` with its connections, its door and the real broker behind
-//! it, where madsim gives the scheduler, the clock, the entropy and processes that can be killed, `turmoil-net` TCP
-//! (handshakes, windows, segments, half-closes, resets), and `tidelog-sim` the disk.
+//! The production world's shell in a simulation: the real `tidelog::service` with its connections and its door, and the
+//! real broker behind it. madsim provides the scheduler, the clock, the entropy and processes that can be killed;
+//! `turmoil-net` provides TCP (handshakes, windows, segments, half-closes, resets); `tidelog-sim` provides the disk.
 //!
 //! Empty unless built by `cargo madsim`.
 #![cfg(madsim)]

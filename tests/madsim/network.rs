@@ -1,7 +1,8 @@
-//! The network: `turmoil-net`'s TCP, carried by one task that gives every packet a delay.
+//! The network: `turmoil-net`'s TCP. One task carries the packets and gives each a delay.
 //!
-//! Packets of one direction between two hosts keep their order; a cut link keeps them until it is mended, as TCP's
-//! retransmission would. Windows, segment sizes and delays come from the seed, so a stream is cut anywhere.
+//! Packets from one host to another keep their order. A cut link holds its packets back until it is mended, which looks
+//! the same as TCP's retransmission. Windows, segment sizes and delays come from the seed, so a stream may be cut
+//! anywhere.
 
 use crate::runs::Log;
 use bytes::Bytes;
@@ -23,40 +24,43 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil_net::shim::tokio::net::{TcpListener, TcpStream};
 use turmoil_net::{HostId, KernelConfig, Net, Packet, TcpFlags, TcpSegment, Transport};
 
-/// How often packets move. A segment that could go waits at most so long.
+/// How often packets move; no packet waits longer than this to be picked up.
 const TICK: Duration = Duration::from_millis(1);
 /// The most that one call copies.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// The host of the broker; clients are on the others.
+/// The broker's host; clients are on the others.
 pub const BROKER: usize = 0;
 const HOSTS: usize = 6;
-/// What a new broker's process adds one to: `turmoil-net` keeps a port while anything of the last process's is open.
+/// The first process of the broker listens on the next port, and each later process on one port further: `turmoil-net`
+/// keeps a port in use while any connection of the last process is open.
 const PORT: u16 = 9092;
 
+/// The network of one run; clones are the same network.
 #[derive(Clone)]
 pub struct Network {
     hosts: Vec<HostId>,
-    links: Arc<Mutex<Links>>,
+    state: Arc<Mutex<NetworkState>>,
 }
 
-struct Links {
+/// The packets under way between the hosts, and the state of the broker's machine.
+struct NetworkState {
     random: Random,
     delay_ms_max: u64,
     under_way: BTreeMap<(IpAddr, IpAddr), VecDeque<(u64, Packet)>>,
     cut: BTreeSet<(IpAddr, IpAddr)>,
-    /// Where the broker listens, or did.
+    /// The port on which the broker listens, or listened last.
     port: u16,
     power: Power,
 }
 
-/// Of the broker's machine.
+/// The power of the broker's machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Power {
     On,
     Off,
-    /// It has come back, and knows nothing of connections with ports up to this.
-    Again {
+    /// On again after a loss of power: connections with ports up to this are forgotten.
+    Restored {
         forgotten: u16,
     },
 }
@@ -66,17 +70,17 @@ pub fn address(host: usize) -> IpAddr {
 }
 
 impl Network {
-    /// One for each thread.
+    /// Starts the network. There can be only one in each thread.
     pub fn start(seed: u64, log: Log) -> Self {
         let mut random = stream(seed, "network", &[]);
         let window = *random.pick(&[2_000, 16_000, 64_000]);
         let mtu = *random.pick(&[100, 576, 1_500]);
         let config = KernelConfig::default().mtu(mtu).recv_buf_cap(window).send_buf_cap(window);
-        // Nothing is lost for good, so nothing is sent twice.
+        // No packet is lost for good, so none is sent twice.
         let mut net = Net::with_config(config.retx_threshold(u32::MAX));
         let hosts = (0..HOSTS).map(|host| net.add_host(address(host))).collect();
         let delay_ms_max = *random.pick(&[1, 4, 20]);
-        let links = Links {
+        let state = NetworkState {
             random,
             delay_ms_max,
             under_way: BTreeMap::new(),
@@ -84,8 +88,8 @@ impl Network {
             port: PORT,
             power: Power::On,
         };
-        let network = Self { hosts, links: Arc::new(Mutex::new(links)) };
-        // The network outlives every socket on it.
+        let network = Self { hosts, state: Arc::new(Mutex::new(state)) };
+        // Never dropped, so that the network outlives every socket on it.
         let guard = ManuallyDrop::new(net.enter());
         let carried = network.clone();
         madsim::task::spawn(async move {
@@ -103,84 +107,84 @@ impl Network {
         network
     }
 
-    /// For a new process of the broker.
+    /// The listener of a new process of the broker.
     pub async fn listen(&self) -> io::Result<Listener> {
-        let (host, port) = (self.hosts[BROKER], self.links().next_port());
+        let (host, port) = (self.hosts[BROKER], self.state().next_port());
         let inner = OnHost { host, future: Box::pin(TcpListener::bind(("0.0.0.0", port))) }.await?;
         Ok(Listener { host, inner })
     }
 
-    /// To the broker.
+    /// Connects from `host` to the broker.
     pub async fn connect(&self, host: usize) -> io::Result<Stream> {
-        let (host, to) = (self.hosts[host], SocketAddr::new(address(BROKER), self.links().port));
+        let (host, to) = (self.hosts[host], SocketAddr::new(address(BROKER), self.state().port));
         let inner = OnHost { host, future: Box::pin(TcpStream::connect(to)) }.await?;
         Ok(Stream { host, inner })
     }
 
-    /// Nothing passes from one host to the other until [`mend`](Self::mend).
+    /// Holds back all packets from one host to the other until [`mend`](Self::mend).
     pub fn cut(&self, from: usize, to: usize) {
-        self.links().cut.insert((address(from), address(to)));
+        self.state().cut.insert((address(from), address(to)));
     }
 
     pub fn mend(&self) {
-        self.links().cut.clear();
+        self.state().cut.clear();
     }
 
-    /// The broker's machine loses its power: what is under way is lost, and nobody is told.
+    /// The broker's machine loses its power: packets under way to or from it are lost, and clients are not told.
     pub fn power_off(&self) {
-        let links = &mut *self.links();
-        links.power = Power::Off;
-        links.under_way.retain(|(from, to), _| *from != address(BROKER) && *to != address(BROKER));
+        let state = &mut *self.state();
+        state.power = Power::Off;
+        state.under_way.retain(|(from, to), _| *from != address(BROKER) && *to != address(BROKER));
     }
 
-    fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().expect("one thread")
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
+        self.state.lock().expect("a run has one thread")
     }
 
     fn take_up(&self, packets: &mut Vec<Packet>) {
-        let links = &mut *self.links();
+        let state = &mut *self.state();
         for packet in packets.drain(..) {
-            if !links.is_of_the_dead(packet.src, segment(&packet).src_port) {
-                links.send(packet);
+            if !state.is_forgotten(packet.src, segment(&packet).src_port) {
+                state.send(packet);
             }
         }
     }
 
     fn arrived(&self) -> Vec<Packet> {
-        let (links, now) = (&mut *self.links(), crate::now_ns());
+        let (state, now) = (&mut *self.state(), crate::now_ns());
         let mut arrived = Vec::new();
-        for (way, link) in &mut links.under_way {
-            while !links.cut.contains(way) && link.front().is_some_and(|(at, _)| *at <= now) {
+        for (way, link) in &mut state.under_way {
+            while !state.cut.contains(way) && link.front().is_some_and(|(at, _)| *at <= now) {
                 arrived.extend(link.pop_front().map(|(_, packet)| packet));
             }
         }
         arrived.retain(|packet| {
-            let for_the_dead = links.is_of_the_dead(packet.dst, segment(packet).dst_port);
-            if for_the_dead && links.power != Power::Off && !segment(packet).flags.rst {
-                links.send(reset(packet));
+            let is_for_forgotten = state.is_forgotten(packet.dst, segment(packet).dst_port);
+            if is_for_forgotten && state.power != Power::Off && !segment(packet).flags.rst {
+                state.send(reset(packet));
             }
-            !for_the_dead
+            !is_for_forgotten
         });
         arrived
     }
 }
 
-impl Links {
+impl NetworkState {
     fn next_port(&mut self) -> u16 {
         if self.power == Power::Off {
-            self.power = Power::Again { forgotten: self.port };
+            self.power = Power::Restored { forgotten: self.port };
         }
         self.port += 1;
         self.port
     }
 
-    /// Whether a connection of `ip` with `port` was the broker's when its machine lost its power.
-    fn is_of_the_dead(&self, ip: IpAddr, port: u16) -> bool {
+    /// Whether `ip` and `port` belong to a connection that the broker's machine has forgotten by losing its power.
+    fn is_forgotten(&self, ip: IpAddr, port: u16) -> bool {
         ip == address(BROKER)
             && match self.power {
                 Power::On => false,
                 Power::Off => true,
-                Power::Again { forgotten } => port <= forgotten,
+                Power::Restored { forgotten } => port <= forgotten,
             }
     }
 
@@ -197,7 +201,7 @@ fn segment(packet: &Packet) -> &TcpSegment {
     segment
 }
 
-/// What a machine says to who speaks of a connection that it does not know.
+/// The answer of a machine to a packet of a connection that it does not know.
 fn reset(packet: &Packet) -> Packet {
     let segment = segment(packet);
     let flags = TcpFlags { rst: true, ack: true, ..TcpFlags::default() };
@@ -234,7 +238,7 @@ fn short(packet: &Packet) -> String {
     )
 }
 
-/// Whatever is done in `future` is done on `host`.
+/// A future that always runs as `host`.
 struct OnHost<F> {
     host: HostId,
     future: Pin<Box<F>>,
@@ -279,7 +283,7 @@ impl Drop for Listener {
     }
 }
 
-/// A socket, for the broker and for clients. Dropped, it closes as Linux does it: with a reset if something was not
+/// A socket of the broker or of a client. Dropping it closes it as Linux does: with a reset if received bytes were not
 /// read, else with a FIN behind what was written.
 pub struct Stream {
     host: HostId,
@@ -292,7 +296,7 @@ impl Stream {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
-    /// Appends what has come to `into`, `most` bytes at the most; 0: nothing will come any more.
+    /// Appends up to `most` bytes that have arrived to `into`; 0 if the peer sends no more.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -307,18 +311,18 @@ impl Stream {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Closes the connection with a reset: waits until there is something that will never be read. (A closed socket
-    /// to which data come would reset too; `turmoil-net` keeps them.)
+    /// Closes the connection with a reset, by waiting until bytes have arrived and dropping the socket without reading
+    /// them. (Under Linux, bytes that arrive at a closed socket cause a reset too; `turmoil-net` keeps them.)
     pub async fn reset(self) {
         let unread = poll_fn(|cx| {
             turmoil_net::set_current(self.host);
             self.inner.poll_peek(cx, &mut ReadBuf::new(&mut [0]))
         });
-        // Who has asked for nothing gets nothing, and closes with a FIN.
+        // If no bytes arrive, because no request was sent, the connection closes with a FIN.
         let _ = timeout(Duration::from_secs(1), unread).await;
     }
 
-    /// Sends no more, and goes on reading.
+    /// Closes the sending side; reading goes on.
     pub async fn half_close(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             turmoil_net::set_current(self.host);
@@ -377,7 +381,7 @@ impl Drop for Stream {
     }
 }
 
-/// Reads until there is something; 0: nothing will come any more.
+/// Waits for bytes and appends them to `into`; 0 if the peer sends no more.
 pub async fn read(stream: &mut Stream, into: &mut impl Extend<u8>) -> io::Result<usize> {
     let mut into = pin!(into);
     poll_fn(|cx| stream.poll_read(cx, PIECE_BYTES_MAX, &mut **into)).await

@@ -1,4 +1,4 @@
-//! Runs a scenario for many seeds, each twice, on threads of their own, and compares what the two have seen.
+//! Runs a scenario for many seeds. Each seed runs twice, in threads of their own, and both runs must log the same.
 
 use crate::world::World;
 use madsim::runtime::Runtime;
@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Nothing here takes so long in virtual time: who is not done by then is stuck.
+/// The limit of a run in virtual time; a run that reaches it hangs.
 const VIRTUAL_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// Everything that happened in a run, in order: packets, disk completions, what the clients saw.
@@ -17,11 +17,11 @@ pub struct Log(Arc<Mutex<Vec<String>>>);
 impl Log {
     pub fn say(&self, what: fmt::Arguments<'_>) {
         let line = format!("{} {what}", crate::now_ns());
-        self.0.lock().expect("one thread").push(line);
+        self.0.lock().expect("a run has one thread").push(line);
     }
 
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().expect("one thread"))
+        std::mem::take(&mut self.0.lock().expect("a run has one thread"))
     }
 }
 
@@ -41,7 +41,7 @@ where
             let (first, second) = (first.get(place), second.get(place));
             panic!("two runs differ from entry {place} on:\n  {first:?}\n  {second:?}\n{}", reproduce(name, seed));
         }
-        assert!(!first.is_empty(), "a run that sees nothing compares nothing");
+        assert!(!first.is_empty(), "an empty log compares nothing");
     }
 }
 
@@ -51,7 +51,8 @@ where
 {
     let log = Log::default();
     let written = log.clone();
-    // A thread of its own: what the standard library draws for a thread (the order of a `HashMap`) follows the seed.
+    // A new thread, because the standard library draws some randomness once for each thread (the order of a `HashMap`),
+    // which then follows the seed.
     let thread = std::thread::spawn(move || {
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.set_time_limit(VIRTUAL_TIME_MAX);

@@ -1,4 +1,4 @@
-//! The disk: `tidelog-sim`'s, with its latencies, stalls, crashes and contracts, behind the door's storage.
+//! The disk: `tidelog-sim`'s, with its latencies, stalls, crashes and checks, as the door's [`Storage`].
 
 use crate::runs::Log;
 use madsim::time::{Duration, sleep};
@@ -13,21 +13,22 @@ use tidelog_core::wire::FileSlice;
 use tidelog_sim::disk::{Disk, Pinned, Ticket};
 use tokio::sync::Notify;
 
-/// The disk outlives the processes that use it.
+/// The disk, which outlives the processes that use it.
 pub type SharedDisk = Arc<Mutex<Disk>>;
 
-/// One process's way to the disk.
+/// The storage of one process of the broker.
 #[derive(Clone)]
 pub struct SimulatedStorage {
     disk: SharedDisk,
-    lanes: Arc<Mutex<Lanes>>,
+    commands: Arc<Mutex<Commands>>,
     woken: Arc<Notify>,
     log: Log,
 }
 
+/// The commands that are not completed.
 #[derive(Default)]
-struct Lanes {
-    /// Given by the core, and not yet by the disk.
+struct Commands {
+    /// Commands from the core that the disk has not been given yet.
     queued: Vec<IoCommand>,
     /// When each command completes, with the bytes it writes.
     under_way: BTreeMap<(u64, Ticket), usize>,
@@ -35,16 +36,16 @@ struct Lanes {
 }
 
 impl SimulatedStorage {
-    /// To be called on the node of the process, whose end ends the completions.
+    /// Must be called on the node of the process, so that completions stop when the process ends.
     pub fn start(disk: SharedDisk, log: Log) -> Self {
-        let storage = Self { disk, lanes: Arc::default(), woken: Arc::default(), log };
+        let storage = Self { disk, commands: Arc::default(), woken: Arc::default(), log };
         madsim::task::spawn(storage.clone().complete());
         storage
     }
 
     async fn complete(self) {
         loop {
-            let next = self.lanes.lock().expect("one thread").under_way.keys().next().map(|(at, _)| *at);
+            let next = self.commands.lock().expect("a run has one thread").under_way.keys().next().map(|(at, _)| *at);
             let wait = next.map(|at| Duration::from_nanos(at.saturating_sub(crate::now_ns())));
             match wait {
                 None => self.woken.notified().await,
@@ -62,14 +63,15 @@ impl SimulatedStorage {
 
     fn complete_due(&self) {
         let (mut completions, sink) = {
-            let (mut lanes, mut disk) = (self.lanes.lock().expect("one thread"), self.disk.lock().expect("one thread"));
+            let (mut pending, mut disk) =
+                (self.commands.lock().expect("a run has one thread"), self.disk.lock().expect("a run has one thread"));
             let mut completions = Vec::new();
-            while let Some(first) = lanes.under_way.first_entry()
+            while let Some(first) = pending.under_way.first_entry()
                 && first.key().0 <= crate::now_ns()
             {
                 completions.push(disk.complete(first.remove_entry().0.1));
             }
-            (completions, lanes.sink.as_ref().and_then(Weak::upgrade))
+            (completions, pending.sink.as_ref().and_then(Weak::upgrade))
         };
         for completion in &completions {
             self.log.say(format_args!("disk {:?} {}", completion.id, completion.result.is_ok()));
@@ -84,9 +86,9 @@ impl SimulatedStorage {
 impl Storage for SimulatedStorage {
     fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>) {
         if let Some(first) = commands.first() {
-            // The disk has its own lanes: one task stands for all there is to give it.
+            // The disk orders the commands itself, so one task stands for all of them.
             runnable.push_back(Task::Lane(first.id.owner));
-            self.lanes.lock().expect("one thread").queued.append(commands);
+            self.commands.lock().expect("a run has one thread").queued.append(commands);
         }
     }
 
@@ -101,38 +103,39 @@ impl Storage for SimulatedStorage {
     }
 
     fn run_in_pool(&self, _task: Task, sink: &Arc<dyn Completions>) {
-        let mut lanes = self.lanes.lock().expect("one thread");
-        lanes.sink = Some(Arc::downgrade(sink));
-        for command in std::mem::take(&mut lanes.queued) {
+        let mut pending = self.commands.lock().expect("a run has one thread");
+        pending.sink = Some(Arc::downgrade(sink));
+        for command in std::mem::take(&mut pending.queued) {
             let bytes = match &command.op {
                 IoOp::Write { chunks, .. } => chunks.iter().map(|chunk| chunk.len()).sum(),
                 _ => 0,
             };
-            let due = self.disk.lock().expect("one thread").submit(crate::now_ns(), command);
-            lanes.under_way.insert(due, bytes);
+            let due = self.disk.lock().expect("a run has one thread").submit(crate::now_ns(), command);
+            pending.under_way.insert(due, bytes);
         }
         self.woken.notify_one();
     }
 
-    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content> {
-        let pinned = self.disk.lock().expect("one thread").pin(*slice);
-        Arc::new(Held { disk: self.disk.clone(), pinned, position: slice.position })
+    fn content_of(&self, slice: &FileSlice) -> Arc<dyn Content> {
+        let pinned = self.disk.lock().expect("a run has one thread").pin(*slice);
+        Arc::new(PinnedContent { disk: self.disk.clone(), pinned, position: slice.position })
     }
 
     fn queued_bytes(&self) -> usize {
-        self.lanes.lock().expect("one thread").under_way.values().sum()
+        self.commands.lock().expect("a run has one thread").under_way.values().sum()
     }
 }
 
-struct Held {
+/// A slice of a file that a response names, pinned on the simulated disk.
+struct PinnedContent {
     disk: SharedDisk,
     pinned: Pinned,
     position: u64,
 }
 
-impl Content for Held {
+impl Content for PinnedContent {
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()> {
-        let Some(bytes) = self.disk.lock().expect("one thread").read_pinned(self.pinned) else {
+        let Some(bytes) = self.disk.lock().expect("a run has one thread").read_pinned(self.pinned) else {
             return Err(io::Error::other("the disk cannot read it"));
         };
         let start = usize::try_from(position - self.position).expect("a slice in memory");

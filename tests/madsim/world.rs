@@ -1,4 +1,4 @@
-//! One broker's machine and its clients' machines, with the levers that a scenario pulls.
+//! One broker's machine and its clients' machines, and what a scenario can do to them.
 
 use crate::client::Client;
 use crate::network::{Listener, Network};
@@ -7,24 +7,25 @@ use crate::storage::{SharedDisk, SimulatedStorage};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::{Duration, sleep, timeout};
 use std::sync::{Arc, Mutex};
-use tidelog::admission::Limits;
+use tidelog::admission::ResolvedLimits;
 use tidelog::service::Service;
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
 use tidelog_sim::disk::{Disk, DiskOptions, Loss};
 use tidelog_sim::random::{Ratio, Stream as Random, stream};
 
-/// How long what a dead process leaves behind may take to go.
-const FUNERAL: Duration = Duration::from_millis(10);
+/// How long the runtime may take to drop the tasks of a killed process.
+const KILL_WAIT: Duration = Duration::from_millis(10);
 
+/// One run: the network, the disk and the broker's process, if it runs.
 pub struct World {
     pub seed: u64,
     pub log: Log,
     pub network: Network,
-    /// For what the scenario itself draws.
+    /// The scenario's own randomness.
     pub random: Random,
     disk: SharedDisk,
-    lives: u64,
+    starts: u64,
     process: Option<Process>,
 }
 
@@ -49,55 +50,55 @@ impl World {
             log,
             random,
             disk: Arc::new(Mutex::new(Disk::new(seed, 0, options))),
-            lives: 0,
+            starts: 0,
             process: None,
         }
     }
 
-    /// Starts the broker's process; it accepts connections when this returns.
+    /// Starts the broker's process; returns when it accepts connections.
     pub async fn start(&mut self, properties: &[(&str, &str)]) {
         assert!(self.process.is_none(), "one process at a time");
         let mut all = vec![("node.id", "1"), ("log.dirs", "/disk0")];
         all.extend(properties);
         let (mut config, _) = BrokerConfig::from_properties(all).expect("a configuration that holds");
         config.set_addresses(&[9092], "broker");
-        self.lives += 1;
+        self.starts += 1;
         let mut seed = [0; 32];
-        seed[..16].copy_from_slice(&stream(self.seed, "broker", &[self.lives]).bytes_16());
+        seed[..16].copy_from_slice(&stream(self.seed, "broker", &[self.starts]).bytes_16());
 
-        let node = Handle::current().create_node().name(format!("broker-{}", self.lives)).build();
+        let node = Handle::current().create_node().name(format!("broker-{}", self.starts)).build();
         let (disk, log, network) = (self.disk.clone(), self.log.clone(), self.network.clone());
         let started = node.spawn(async move {
             let storage = SimulatedStorage::start(disk, log);
             let broker = Broker::new(config.clone(), seed);
-            let limits = Limits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
+            let limits = ResolvedLimits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
             let service = Arc::new(Service::new(&config, limits, Box::new(broker), Box::new(storage)));
             service.boot().await.expect("a broker that comes up");
             let listener: Listener = network.listen().await.expect("the port is free");
             service.listen(0, listener);
             service
         });
-        let service = started.await.expect("the start comes to its end");
-        self.log.say(format_args!("the broker is up for the {}. time", self.lives));
+        let service = started.await.expect("the broker's process is not killed while it starts");
+        self.log.say(format_args!("the broker is up for the {}. time", self.starts));
         self.process = Some(Process { node, service });
     }
 
-    /// What the running broker's connections share.
+    /// The running broker.
     pub fn service(&self) -> &Arc<Service> {
         &self.process.as_ref().expect("it runs").service
     }
 
-    /// Stops the broker as an operator does, and then ends its process.
+    /// Stops the broker cleanly, then ends its process.
     pub async fn stop(&mut self) {
         let service = self.service().clone();
         let process = self.process.as_ref().expect("it runs");
         let stopped = process.node.spawn(async move { service.stop().await });
-        stopped.await.expect("the stop comes to its end").expect("a clean stop");
+        stopped.await.expect("the broker's process is not killed while it stops").expect("a clean stop");
         self.log.say(format_args!("the broker has stopped"));
         self.end(Loss::Process).await;
     }
 
-    /// The broker's process is gone from one moment to the next, and with the machine's power what was not synced.
+    /// Kills the broker's process; with `Loss::Power` everything that was not synced is lost too.
     pub async fn crash(&mut self, loss: Loss) {
         self.log.say(format_args!("crash: {loss:?}"));
         self.end(loss).await;
@@ -107,11 +108,11 @@ impl World {
         let process = self.process.take().expect("it runs");
         Handle::current().kill(process.node.id());
         drop(process);
-        self.disk.lock().expect("one thread").crash(loss);
+        self.disk.lock().expect("a run has one thread").crash(loss);
         if loss == Loss::Power {
             self.network.power_off();
         }
-        sleep(FUNERAL).await;
+        sleep(KILL_WAIT).await;
     }
 
     /// A client on one of the clients' hosts, 1 to 5.

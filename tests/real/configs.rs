@@ -1,5 +1,5 @@
-//! Every configuration name that operators of Kafka 4.3 know, given to the real binary: taken, refused with what is
-//! allowed, or warned about by name.
+//! Gives the real binary every configuration name of Kafka 4.3: each must take effect, be refused with the allowed
+//! values, or be warned about by name.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use kafka_protocol::messages::IncrementalAlterConfigsRequest;
@@ -77,13 +77,13 @@ fn setup(home: &tempfile::TempDir) -> Setup {
 }
 
 #[test]
-fn every_name_of_kafkas_is_taken_with_its_default_and_nothing_is_said_of_it() {
+fn every_name_of_kafka_is_accepted_with_its_default_without_a_warning() {
     let home = tempfile::tempdir().expect("a directory");
     let ours = ["listeners", "log.dirs", "log.dir"];
     let setup = known().filter(|key| !ours.contains(&key.name)).fold(setup(&home), |setup, key| {
         match key.default_text() {
             Some(text) => setup.set(key.name, text),
-            // What a line without a value says: nothing is set.
+            // A key without a default is set to nothing.
             None => setup.set(key.name, ""),
         }
     });
@@ -111,8 +111,9 @@ fn every_name_that_cannot_have_its_effect_is_warned_about_or_refused() {
     for name in names(GONE).chain(OF_THE_AUTHORIZER) {
         warned = warned.set(name, "1");
     }
-    // They only have a meaning together with others.
+    // These are only valid together with others.
     warned = warned.set("replica.fetch.wait.max.ms", "400").set("replica.lag.time.max.ms", "40000");
+    warned = warned.set("log.cleaner.dedupe.buffer.size", "150000000");
     let log = warned.start().stop();
     let silent = |name: &&str| !log.lines().any(|line| line.contains("WARN") && line.contains(&format!("{name} ")));
     let of_no_effect = known().filter(|key| matches!(key.effect(), Effect::NotYet(_))).map(|key| key.name);
@@ -128,7 +129,7 @@ fn every_name_that_cannot_have_its_effect_is_warned_about_or_refused() {
 #[test]
 fn every_value_that_cannot_be_used_is_named_with_what_is_allowed_all_at_once() {
     let home = tempfile::tempdir().expect("a directory");
-    // A text may be anything.
+    // A text has no invalid values.
     let is_checked = |key: &&ConfigKey| !matches!(key.kind, Kind::String | Kind::Class | Kind::Password | Kind::List);
     let bad = known().filter(is_checked).fold(setup(&home), |setup, key| setup.set(key.name, "many"));
     let failure = bad.try_start().expect_err("nothing of it can be used").log;
@@ -156,7 +157,7 @@ fn every_name_of_a_topic_can_be_set_where_it_is_made_and_no_other() {
     broker.stop();
 }
 
-/// Sets one config of all brokers; the error code and its text.
+/// Sets one config of all brokers; returns the error code and its text.
 fn alter_all(client: &mut Client, name: &'static str, value: &str) -> (i16, Option<String>) {
     let config = AlterableConfig::default()
         .with_name(StrBytes::from_static_str(name))
@@ -168,8 +169,8 @@ fn alter_all(client: &mut Client, name: &'static str, value: &str) -> (i16, Opti
     (answer.error_code, answer.error_message.as_ref().map(ToString::to_string))
 }
 
-/// Waits until somebody who comes is served, or is turned away: the broker changes what its listeners do a moment
-/// after it has answered.
+/// Waits until a new connection is served (`wanted`) or refused: the listeners follow a change of the configuration a
+/// moment after the broker has answered it.
 fn wait_until_served(address: &str, wanted: bool) {
     let served = || Client::connect(address).and_then(|mut client| client.topics()).is_ok();
     for _ in 0..600 {
@@ -189,7 +190,7 @@ fn connection_limits_change_while_the_broker_runs_and_are_kept_over_a_start() {
     let mut client = Client::connect(broker.address()).expect("a connection");
     assert_eq!(alter_all(&mut client, "max.connections.per.ip", "1"), (0, None));
     wait_until_served(broker.address(), false);
-    assert_eq!(client.topics().expect("who is in stays in"), Vec::<String>::new());
+    assert_eq!(client.topics().expect("an open connection stays open"), Vec::<String>::new());
     assert_eq!(alter_all(&mut client, "max.connections.per.ip.overrides", "127.0.0.1:50"), (0, None));
     wait_until_served(broker.address(), true);
     let (error, text) = alter_all(&mut client, "num.partitions", "3");
@@ -201,7 +202,7 @@ fn connection_limits_change_while_the_broker_runs_and_are_kept_over_a_start() {
     drop(client);
     broker.stop();
 
-    // The one connection that there may be.
+    // This is the only connection that is allowed.
     let broker = setup.start();
     let mut client = Client::connect(broker.address()).expect("a connection");
     assert_eq!(client.topics().expect("an answer"), Vec::<String>::new());

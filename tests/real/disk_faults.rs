@@ -1,15 +1,15 @@
-//! Disks that fail under a running broker: power cuts, and one of two log directories that goes wrong in every way at
-//! hand. Clients and operator are told, the other directory serves on, and nothing that was acknowledged is lost.
+//! Disks that fail under a running broker: power cuts, and one of two log directories that fails in many ways. Clients
+//! and operator are told, the other directory goes on serving, and no acknowledged record is lost.
 //!
-//! The machine must lend a hand for most of them (`tidelog_tests::disks`); a limit of the file size and a permission
-//! that is lost need nothing. What a real disk cannot be made to do here, the simulator's disks do thousands of times
-//! (`sim/src/disk`; docs/SIMULATION.md).
+//! Most of these tests need rights and programs that a machine may lack (`tidelog_tests::disks`); the limit of the file
+//! size and the lost permission need none. Faults that a real disk cannot be made to show here are simulated thousands
+//! of times by the simulator's disks (`sim/src/disk`; docs/SIMULATION.md).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
+use rustix::process::geteuid;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn no_acknowledged_record_is_lost_or_doubled_by_power_cuts_under_load() {
     let mut broker = Some(broker);
 
     for cut in 0..cuts {
-        // The first one comes without a clean stop since the topic was made.
+        // Before the first cut there has been no clean stop since the topic was created.
         let running = broker.take().unwrap_or_else(|| setup.start());
         let address = running.address().to_owned();
         let mut client = Client::connect(&address).expect("a connection");
@@ -75,7 +75,7 @@ fn no_acknowledged_record_is_lost_or_doubled_by_power_cuts_under_load() {
     for writer in &mut writers {
         writer.verify(&mut client);
         let ended = writer.try_run(broker.address(), &AtomicBool::new(true));
-        ended.unwrap_or_else(|error| panic!("what is sent again is acknowledged: {error}"));
+        ended.unwrap_or_else(|error| panic!("the batches that were sent again are not acknowledged: {error}"));
         writer.verify_all(&mut client);
         assert!(writer.acknowledged() > 0, "the load did something");
     }
@@ -84,8 +84,8 @@ fn no_acknowledged_record_is_lost_or_doubled_by_power_cuts_under_load() {
     broker.stop();
 }
 
-/// A broker with two log directories, one of which is going to fail, and a partition in each.
-struct Two {
+/// A broker with two log directories, one of which will fail, and a partition in each.
+struct TwoDirectories {
     setup: Setup,
     broker: Option<Broker>,
     client: Client,
@@ -104,7 +104,7 @@ fn ten_values(first: i32) -> Vec<Bytes> {
 }
 
 impl Partition {
-    /// Produces ten records; an error is the code with which they were refused.
+    /// Produces ten records; an error is the code of the refusal.
     fn produce(&mut self, client: &mut Client) -> Result<(), i16> {
         let records = batch(Producer::NONE, &ten_values(self.acknowledged));
         match client.produce("t", self.index, records).expect("Produce is answered") {
@@ -127,7 +127,7 @@ impl Partition {
     }
 }
 
-impl Two {
+impl TwoDirectories {
     fn start(home: &Path, bad_dir: PathBuf, configs: &[(&str, &str)], through: &[&str]) -> Self {
         let good_dir = home.join("good");
         let setup = Setup::of(Kind::Tidelog, home)
@@ -156,13 +156,13 @@ impl Two {
         self.bad_dir.join(format!("t-{}", self.bad.index))
     }
 
-    /// The file that the partition of the bad directory is written to.
+    /// The log file of the partition in the bad directory.
     fn bad_file(&self) -> PathBuf {
         self.bad_partition_dir().join("00000000000000000000.log")
     }
 
-    /// Produces into the bad directory until it refuses. The operator's log then names the file or the directory and
-    /// holds `why`, and the good directory serves on.
+    /// Produces into the bad directory until it refuses. The log must then name the file or the directory and contain
+    /// `why`, and the good directory must go on serving.
     fn assert_bad_goes_offline_and_good_serves_on(&mut self, why: &str) {
         let refused = (0..20_000).find_map(|_| self.bad.produce(&mut self.client).err());
         assert_eq!(refused, Some(KAFKA_STORAGE_ERROR), "with {why}");
@@ -181,14 +181,14 @@ impl Two {
             assert_eq!(self.good.produce(&mut self.client), Ok(()));
         }
         self.good.assert_all_readable(&mut self.client);
-        // What was created before goes on, and so does what is created now: there is one directory left for it.
+        // A topic that is created now is served too: it gets the remaining directory.
         let topic = format!("after {}", self.good.acknowledged).replace(' ', "-");
         assert_eq!(self.client.create_topic(&topic, 2, &[]).expect("CreateTopics"), (0, None));
         self.client.wait_for_leaders(&topic).expect("leaders");
         self.broker().assert_alive();
     }
 
-    /// The directory works again: after a restart all that was acknowledged is there, and it serves.
+    /// The directory works again: after a restart every acknowledged record is there, and the partition serves.
     fn assert_restart_heals(mut self, clean: bool) {
         let broker = self.broker.take().expect("it runs");
         match clean {
@@ -206,7 +206,7 @@ impl Two {
             partition.assert_all_readable(&mut self.client);
             let (error_code, end) = self.client.offset_for("t", partition.index, -1).expect("ListOffsets");
             assert_eq!(error_code, 0);
-            // What was refused may stand all the same: nobody was told that it does not.
+            // A refused record may be there all the same: a refusal does not promise that it is not.
             let more = self.client.produce("t", partition.index, batch(Producer::NONE, &ten_values(0)));
             assert_eq!(more.expect("Produce"), Produced { error_code: 0, base_offset: end });
         }
@@ -221,7 +221,7 @@ fn a_file_system_that_turns_read_only_takes_its_directory_offline_alone() {
     let test = "a_file_system_that_turns_read_only_takes_its_directory_offline_alone";
     let home = tempfile::tempdir().expect("a directory");
     let Some(disk) = Ext4::new(test, 64) else { return };
-    let mut two = Two::start(home.path(), disk.path().join("bad"), &SMALL_SEGMENTS, &[]);
+    let mut two = TwoDirectories::start(home.path(), disk.path().join("bad"), &SMALL_SEGMENTS, &[]);
     disk.turn_read_only();
     two.assert_bad_goes_offline_and_good_serves_on("Read-only file system");
     two.broker.take().expect("it runs").stop();
@@ -234,7 +234,7 @@ fn a_device_that_is_gone_takes_its_directory_offline_alone() {
     let test = "a_device_that_is_gone_takes_its_directory_offline_alone";
     let home = tempfile::tempdir().expect("a directory");
     let Some(disk) = Ext4::new(test, 64) else { return };
-    let mut two = Two::start(home.path(), disk.path().join("bad"), &SMALL_SEGMENTS, &[]);
+    let mut two = TwoDirectories::start(home.path(), disk.path().join("bad"), &SMALL_SEGMENTS, &[]);
     disk.cut_power();
     two.assert_bad_goes_offline_and_good_serves_on("Input/output error");
     two.broker.take().expect("it runs").stop();
@@ -252,7 +252,7 @@ fn a_broker_whose_metadata_log_is_gone_ends_with_the_reason() {
     let mut client = Client::connect(broker.address()).expect("a connection");
     assert_eq!(client.create_topic("before", 1, &[]).expect("CreateTopics"), (0, None));
     disk.cut_power();
-    // Whatever it is answered: no topic is made by a broker that cannot write that down.
+    // Any error will do: a broker that cannot write its metadata creates no topic.
     if let Ok((error_code, text)) = client.create_topic("after", 1, &[]) {
         assert_ne!(error_code, 0, "{text:?}");
     }
@@ -271,7 +271,7 @@ fn a_broker_whose_metadata_log_is_gone_ends_with_the_reason() {
 fn a_full_disk_takes_its_directory_offline_alone() {
     let home = tempfile::tempdir().expect("a directory");
     let Some(disk) = Tmpfs::new("a_full_disk_takes_its_directory_offline_alone", "size=8m") else { return };
-    let mut two = Two::start(home.path(), disk.path().join("bad"), &[("segment.bytes", "1048576")], &[]);
+    let mut two = TwoDirectories::start(home.path(), disk.path().join("bad"), &[("segment.bytes", "1048576")], &[]);
     two.assert_bad_goes_offline_and_good_serves_on("No space left on device");
     disk.grow("size=32m");
     two.assert_restart_heals(true);
@@ -282,12 +282,12 @@ fn a_failed_sync_or_write_takes_its_directory_offline_alone_and_is_not_tried_aga
     let test = "a_failed_sync_or_write_takes_its_directory_offline_alone_and_is_not_tried_again";
     for calls in ["fdatasync,fsync", "pwritev,pwrite64,write,pwritev2"] {
         let home = tempfile::tempdir().expect("a directory");
-        let mut two = Two::start(home.path(), home.path().join("bad"), &[], &[]);
+        let mut two = TwoDirectories::start(home.path(), home.path().join("bad"), &[], &[]);
         let (process_id, file) = (two.broker().process_id(), two.bad_file());
         let Some(tampering) = Tampering::attach(test, process_id, calls, "EIO", &file) else { return };
         two.assert_bad_goes_offline_and_good_serves_on("Input/output error");
         drop(tampering);
-        // The disk says that all is well again: what it dropped meanwhile nobody knows.
+        // The disk reports success again, but nobody knows what it lost meanwhile.
         assert_eq!(two.bad.produce(&mut two.client), Err(KAFKA_STORAGE_ERROR));
         two.assert_restart_heals(calls.starts_with("fdatasync"));
     }
@@ -297,10 +297,10 @@ fn a_failed_sync_or_write_takes_its_directory_offline_alone_and_is_not_tried_aga
 fn a_permission_that_is_lost_takes_its_directory_offline_alone() {
     let home = tempfile::tempdir().expect("a directory");
     let bad_dir = home.path().join("bad");
-    // Root needs no permission, but for this.
+    // Root ignores permissions, so the broker runs without that capability.
     let unprivileged = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
     let through = if geteuid().is_root() { &unprivileged[..] } else { &[] };
-    let mut two = Two::start(home.path(), bad_dir, &SMALL_SEGMENTS, through);
+    let mut two = TwoDirectories::start(home.path(), bad_dir, &SMALL_SEGMENTS, through);
     let dir = two.bad_partition_dir();
     fs::set_permissions(&dir, Permissions::from_mode(0o0)).expect("a directory without permissions");
     two.assert_bad_goes_offline_and_good_serves_on("Permission denied");
@@ -308,10 +308,13 @@ fn a_permission_that_is_lost_takes_its_directory_offline_alone() {
     two.assert_restart_heals(true);
 }
 
+/// Only Linux lets one process limit another.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_limit_of_the_file_size_takes_a_directory_offline_and_does_not_end_the_process() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let home = tempfile::tempdir().expect("a directory");
-    let mut two = Two::start(home.path(), home.path().join("bad"), &[], &[]);
+    let mut two = TwoDirectories::start(home.path(), home.path().join("bad"), &[], &[]);
     let process = i32::try_from(two.broker().process_id()).ok().and_then(Pid::from_raw);
     let limit = |current| Rlimit { current, maximum: None };
     prlimit(process, Resource::Fsize, limit(Some(1 << 20))).expect("a limit");
@@ -324,11 +327,11 @@ fn a_limit_of_the_file_size_takes_a_directory_offline_and_does_not_end_the_proce
 fn records_that_cannot_be_read_are_told_to_the_operator_and_everything_else_is_served() {
     let test = "records_that_cannot_be_read_are_told_to_the_operator_and_everything_else_is_served";
     let home = tempfile::tempdir().expect("a directory");
-    let mut two = Two::start(home.path(), home.path().join("bad"), &[], &[]);
+    let mut two = TwoDirectories::start(home.path(), home.path().join("bad"), &[], &[]);
     let (process_id, file) = (two.broker().process_id(), two.bad_file());
     let calls = "sendfile,pread64,preadv,preadv2,read";
     let Some(tampering) = Tampering::attach(test, process_id, calls, "EIO", &file) else { return };
-    // A short slice is copied into the answer, a long one goes out by sendfile.
+    // A short slice is copied into the answer, a long one is sent by sendfile.
     for (nth, offset) in [(1, two.bad.acknowledged - 1), (2, 0)] {
         let mut reader = Client::connect(two.broker().address()).expect("a connection");
         let read = reader.fetch("t", two.bad.index, offset.into()).map(|(code, _, records)| (code, records.len()));

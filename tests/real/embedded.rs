@@ -1,4 +1,4 @@
-//! A broker in another program: what an application's tests see of it.
+//! A broker inside another program, as an application's tests use it.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! What goes wrong around a broker: each fault is told with its name, its value and what to do, and nothing is lost.
+//! Faults around a broker: each is reported with the name, the value and what to do, and nothing is lost.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tidelog_tests::broker::{Broker, Kind, Setup, tidelog_binary};
 use tidelog_tests::client::{Client, Produced, Producer, batch};
 use tidelog_tests::disks::Tmpfs;
 
-/// Our own binary whatever the other tests run against: the texts are ours.
+/// Always our own binary, also when the other tests run against Kafka: the texts are ours.
 fn tidelog(home: &Path) -> Setup {
     Setup::of(Kind::Tidelog, home)
 }
@@ -57,7 +57,7 @@ fn assert_all_readable(client: &mut Client, partition: i32, count: usize) {
     }
 }
 
-/// The files of a partition with an ending, sorted by name.
+/// The files of a partition whose names have this ending, sorted by name.
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
@@ -68,12 +68,12 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Starts and expects a quick end with a failure; the printed text must hold each of `words`.
+/// Starts the broker, which must fail quickly; its log must contain each of `words`.
 fn assert_refused(setup: &Setup, words: &[&str]) {
     let failure = setup.try_start().expect_err("this cannot start");
     let status = failure.status.unwrap_or_else(|| panic!("it neither serves nor ends:\n{}", failure.log));
-    assert!(!status.success(), "it ends as if all were well:\n{}", failure.log);
-    assert!(!failure.log.contains("panicked"), "a fault of the world is no bug:\n{}", failure.log);
+    assert!(!status.success(), "it ends without an error code:\n{}", failure.log);
+    assert!(!failure.log.contains("panicked"), "a fault outside the broker must not be a panic:\n{}", failure.log);
     for word in words {
         assert!(failure.log.contains(word), "{word:?} is not in:\n{}", failure.log);
     }
@@ -133,7 +133,11 @@ fn an_unreadable_meta_properties_is_refused_and_not_overwritten() {
     for broken in ["version=9\n", "version=1\nnode.id=one\ncluster.id=x\n"] {
         fs::write(&path, broken).expect("written");
         assert_refused(&setup, &["meta.properties"]);
-        assert_eq!(fs::read_to_string(&path).expect("meta.properties"), broken, "it is left for a person to look at");
+        assert_eq!(
+            fs::read_to_string(&path).expect("meta.properties"),
+            broken,
+            "the file is left for a person to look at"
+        );
     }
 }
 
@@ -176,7 +180,7 @@ fn a_directory_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn hints_that_are_lost_or_lie_are_rebuilt_from_the_log() {
+fn indexes_snapshots_and_checkpoints_that_are_lost_or_wrong_are_rebuilt_from_the_log() {
     type Harm = fn(&Path);
     let harms: [(&str, Harm); 3] = [
         ("removed", |path| fs::remove_file(path).expect("removed")),
@@ -207,7 +211,7 @@ fn hints_that_are_lost_or_lie_are_rebuilt_from_the_log() {
                 harm(&checkpoint);
                 harmed += 1;
             }
-            assert!(harmed > 6, "there was something to harm");
+            assert!(harmed > 6, "files were damaged");
             if !clean {
                 fs::remove_file(data.join(".kafka_cleanshutdown")).expect("the marker of a clean stop");
             }
@@ -235,7 +239,7 @@ fn a_corrupt_batch_below_the_recovery_point_is_contained_and_nothing_is_cut() {
         let producer = filled(&setup);
         let first = files(&setup.partition_dir("t", 0), ".log").remove(0);
         let len = fs::metadata(&first).expect("its length").len();
-        // In the records of some batch in the middle of a segment that is long on the disk.
+        // The byte lies in the records of a batch in the middle of a segment that was synced long ago.
         flip_byte(&first, len / 2);
         if !clean {
             fs::remove_file(setup.data_dir().join(".kafka_cleanshutdown")).expect("the marker of a clean stop");
@@ -283,7 +287,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     assert!(log.contains("No space left") && log.contains("data"), "the operator is told:\n{log}");
     drop(broker);
 
-    // With room again, all is as it was.
+    // Once the disk has room again, everything is there.
     mounted.grow("size=96m");
     let broker = setup.start();
     let mut client = connect(&broker, "t");

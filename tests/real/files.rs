@@ -1,5 +1,5 @@
-//! A log directory is Kafka's: Kafka's own `DumpLogSegments` finds no fault in one that Tidelog wrote, `tidelog log
-//! dump` none in one that Kafka wrote, and the two brokers open each other's directories.
+//! A log directory has Kafka's format. Kafka's own `DumpLogSegments` finds no fault in a directory that Tidelog wrote,
+//! `tidelog log dump` finds none in one that Kafka wrote, and each broker opens the other's directory.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tidelog_tests::{dump, kafka, skipped};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
-/// Kafka's jars, or a line on the terminal that says why `test` cannot run here.
+/// Kafka's jars; `None` if they cannot be had, after printing why `test` is skipped.
 fn jars(test: &str) -> Option<PathBuf> {
     kafka::jars().map_err(|why| skipped(test, &why)).ok()
 }
@@ -33,7 +33,7 @@ fn create_topic(client: &mut Client, name: &str, codec: &str) {
     client.wait_for_leaders(name).expect("leaders");
 }
 
-/// Produces `batches` batches of 20 records from where `producer` stands, and moves it on.
+/// Produces `batches` batches of 20 records, beginning at `producer`'s sequence, which it advances.
 fn produce(client: &mut Client, topic: &str, producer: &mut Producer, batches: i32) {
     for _ in 0..batches {
         let values: Vec<Bytes> =
@@ -62,10 +62,14 @@ fn kafkas_dump_finds_no_fault_after_load_roll_restart_and_crash() {
     broker.stop();
     let dumped = dump::assert_faultless(&jars, &setup.data_dir());
     assert_eq!(dumped.records, CODECS.len() * 2000, "every record is in a file");
-    assert_eq!(dump::assert_faultless_to_us(&setup.data_dir()), dumped.records, "the two judges agree");
+    assert_eq!(
+        dump::assert_faultless_to_us(&setup.data_dir()),
+        dumped.records,
+        "both tools find the same number of records"
+    );
     assert!(dumped.files > CODECS.len() * 3, "segments have rolled: {dumped:?}");
 
-    // More of everything after a restart, and an end in the middle of it.
+    // After a restart more is produced, and the broker is killed while that goes on.
     let broker = setup.start();
     let address = broker.address().to_owned();
     thread::scope(|scope| {
@@ -83,7 +87,7 @@ fn kafkas_dump_finds_no_fault_after_load_roll_restart_and_crash() {
         thread::sleep(Duration::from_millis(300));
         broker.kill();
     });
-    // What a crash leaves behind is mended by the next start.
+    // The next start repairs what the crash left behind.
     setup.start().stop();
     let dumped = dump::assert_faultless(&jars, &setup.data_dir());
     assert!(dumped.records > CODECS.len() * 2400, "every acknowledged record is in a file: {dumped:?}");
@@ -109,14 +113,18 @@ fn a_directory_of_kafka_opens_with_every_record_readable_and_goes_back_to_kafka(
     }
     let mut expected = console_read(&jars, broker.address(), "mixed", 5 * 1000);
     broker.stop();
-    assert_eq!(dump::assert_faultless_to_us(&apache.data_dir()), 7 * 1000, "what Kafka wrote, to our own judge");
+    assert_eq!(
+        dump::assert_faultless_to_us(&apache.data_dir()),
+        7 * 1000,
+        "our own tool finds every record that Kafka wrote"
+    );
 
     let broker = tidelog.start();
     let mut client = connect(&broker);
     client.wait_for_leaders("mixed").expect("leaders");
     assert_eq!(console_read(&jars, broker.address(), "mixed", 5 * 1000), expected, "what Kafka wrote");
     client.wait_for_leaders("idempotent").expect("leaders");
-    // The producer's state came over: its next sequence is the only one that fits.
+    // The producer's state was read from Kafka's files: only its next sequence is accepted.
     produce(&mut client, "idempotent", &mut producer, 100);
     create_topic(&mut client, "ours", "lz4");
     let mut ours = client.init_producer().expect("InitProducerId");
@@ -129,7 +137,8 @@ fn a_directory_of_kafka_opens_with_every_record_readable_and_goes_back_to_kafka(
     broker.stop();
     dump::assert_faultless(&jars, &tidelog.data_dir());
 
-    // Without the marker of a clean stop and without recovery points Kafka checks every batch and rebuilds the rest.
+    // Without the marker of a clean stop and without recovery points, Kafka checks every batch and rebuilds everything
+    // else.
     for hint in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint"] {
         fs::remove_file(tidelog.data_dir().join(hint)).unwrap_or_else(|error| panic!("{hint}: {error}"));
     }
@@ -155,7 +164,7 @@ fn a_directory_of_kafka_opens_with_every_record_readable_and_goes_back_to_kafka(
     broker.stop();
 }
 
-/// 1,000 records with keys and headers through Kafka's console producer.
+/// Produces 1,000 records with keys and headers with Kafka's console producer.
 fn console_produce(jars: &Path, address: &str, codec: &str, by: &str) {
     let mut child = kafka::quiet_tool(jars, "org.apache.kafka.tools.ConsoleProducer")
         .args(["--bootstrap-server", address, "--topic", "mixed", "--compression-codec", codec])
@@ -168,7 +177,8 @@ fn console_produce(jars: &Path, address: &str, codec: &str, by: &str) {
     assert!(child.wait().expect("its end").success());
 }
 
-/// `count` records of partition 0 as Kafka's console consumer prints them: time, offset, headers, key, value.
+/// Reads `count` records of partition 0 with Kafka's console consumer, one line each: time, offset, headers, key,
+/// value.
 fn console_read(jars: &Path, address: &str, topic: &str, count: usize) -> Vec<String> {
     let mut command = kafka::quiet_tool(jars, "org.apache.kafka.tools.consumer.ConsoleConsumer");
     command.args(["--bootstrap-server", address, "--topic", topic, "--partition", "0", "--offset", "earliest"]);

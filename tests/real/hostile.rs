@@ -1,7 +1,10 @@
-//! Clients that mean harm, on the real socket: each attack may cost the broker a stated amount of memory, its other
-//! clients go on, and the attacker is closed where Kafka would close it. The figures are printed, one line an attack.
+//! Clients that attack the broker, on real sockets. Each attack may cost the broker a stated amount of memory; its
+//! other clients must be served; and the broker must close the attacker where Kafka would. Each attack prints its
+//! figures in one line.
 //!
-//! `TIDELOG_HOSTILE_FRAMES` says how many frames; `.ci/run` sends a million.
+//! `TIDELOG_HOSTILE_FRAMES` sets the number of frames; `.ci/run` sends a million.
+// `tidelog_tests::attack` measures with Linux's `/proc` and its scheduler.
+#![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,11 +32,11 @@ use tidelog_tests::attack::{Bystander, is_closed, push};
 use tidelog_tests::broker::{Broker, Kind, Setup};
 use tidelog_tests::client::{Client, Producer, batch, topic_name};
 
-/// Longer than any answer takes that comes at all.
+/// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Without syncs, so that the figures are the broker's and not the disk's, and with a backlog that takes the attackers
-/// as fast as they come: where it is full, the kernel lets the next one wait for a second.
+/// The broker does not sync, so that the figures show the broker and not the disk. Its backlog is large enough for all
+/// attackers: while a backlog is full, the kernel lets the next connection wait for a second.
 fn setup(home: &tempfile::TempDir) -> Setup {
     Setup::of(Kind::Tidelog, home.path()).set("acks.require.fsync", false).set("socket.listen.backlog.size", 4096)
 }
@@ -54,7 +57,7 @@ fn read_answer(stream: &mut TcpStream) -> Vec<u8> {
     answer
 }
 
-/// A request as it travels, its length included.
+/// A request as it is sent, including its length.
 fn frame<R: Request>(version: i16, request: &R) -> Vec<u8> {
     let key = ApiKey::try_from(R::KEY).expect("a key that the codec knows");
     let header = RequestHeader::default()
@@ -101,7 +104,7 @@ fn metadata_frame(topic: Option<&str>) -> Vec<u8> {
     frame(9, &MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false))
 }
 
-/// Valid requests of many kinds: what is mutated.
+/// Valid requests of many kinds, from which the hostile ones are made.
 fn valid_frames(topic: &str) -> Vec<Vec<u8>> {
     let records = batch(Producer::NONE, &[Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
     let offsets = list_offsets_request::ListOffsetsTopic::default()
@@ -138,12 +141,13 @@ fn valid_frames(topic: &str) -> Vec<Vec<u8>> {
     ]
 }
 
-/// One hostile frame: a valid one with a few bytes changed, cut, grown or with a hostile count in it, or only noise.
+/// One hostile frame: a valid one that has a few bytes changed, is cut, is longer or has a hostile count in it; or
+/// noise.
 fn hostile_frame(valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = valid[rng.random_range(0..valid.len())].clone();
     match rng.random_range(0..100) {
         0..70 => {
-            // Behind the key and the version, so that it is more than an unknown request.
+            // Only bytes behind the key and the version are changed, so that the broker decodes the body.
             for _ in 0..rng.random_range(1..4) {
                 let place = rng.random_range(8..bytes.len());
                 bytes[place] ^= 1 << rng.random_range(0..8);
@@ -184,7 +188,7 @@ fn hostile_frame(valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Vec<u8> {
             with_length(noise)
         }
         _ => {
-            // A length that is negative, too large, or more than will ever come.
+            // A length that is negative, too large, or larger than what follows it.
             bytes[..4].copy_from_slice(
                 &[0xffff_ffffu32, 0x7fff_ffff, 0x0640_0001, 0x0600_0000][rng.random_range(0..4)].to_be_bytes(),
             );
@@ -196,62 +200,65 @@ fn hostile_frame(valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Vec<u8> {
 /// How many frames go out together before their answers are read.
 const BURST: usize = 32;
 
-/// What a broker should make of a frame.
-enum Fate {
+/// What the broker should do with a frame.
+enum Expected {
     Answered,
     /// A Produce with acks=0.
     Silent,
-    /// It may wait for records, and what comes after it waits for it.
+    /// A Fetch that may wait for records, and delays the frames behind it.
     Held,
-    /// It makes topics, or asks whether thousands of partitions could be made: that is work which was asked for, and not
-    /// what is asked here.
+    /// A valid request for much work: it creates topics, or asks whether thousands of partitions could be created. Such
+    /// frames are not sent, since this attack is about invalid frames.
     Work,
     Closed,
 }
 
-fn fate(frame: &[u8]) -> Fate {
+fn expected(frame: &[u8]) -> Expected {
     let (len, body) = frame.split_at(4);
     if u32::from_be_bytes(len.try_into().expect("four bytes")) as usize != body.len() {
-        return Fate::Closed;
+        return Expected::Closed;
     }
     match prepare(ConnId(0), 0, Bytes::copy_from_slice(body), &BatchLimits::default()) {
-        Err(_) => Fate::Closed,
-        Ok(CoreRequest { body: RequestBody::Produce(produce), .. }) if produce.acks == 0 => Fate::Silent,
-        Ok(CoreRequest { body: RequestBody::Fetch(fetch), .. }) if fetch.max_wait_ms > 0 => Fate::Held,
+        Err(_) => Expected::Closed,
+        Ok(CoreRequest { body: RequestBody::Produce(produce), .. }) if produce.acks == 0 => Expected::Silent,
+        Ok(CoreRequest { body: RequestBody::Fetch(fetch), .. }) if fetch.max_wait_ms > 0 => Expected::Held,
         Ok(CoreRequest { body: RequestBody::CreateTopics(create), .. })
             if !create.validate_only || create.topics.iter().any(|topic| topic.num_partitions > 100) =>
         {
-            Fate::Work
+            Expected::Work
         }
-        Ok(CoreRequest { body: RequestBody::Metadata(asked), .. }) if asked.allow_auto_topic_creation => Fate::Work,
-        Ok(_) => Fate::Answered,
+        Ok(CoreRequest { body: RequestBody::Metadata(asked), .. }) if asked.allow_auto_topic_creation => Expected::Work,
+        Ok(_) => Expected::Answered,
     }
 }
 
-/// Sends a burst on a connection of its own, up to the first frame that should end it, and reads what comes; how many
-/// frames the broker has looked at.
+/// Sends a burst of frames on a new connection, up to the first frame for which the broker should close it, and reads
+/// the answers; returns how many frames the broker has handled.
 fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
     let mut stream = TcpStream::connect(broker).expect("a connection: the broker listens");
-    // Gone at once when it is dropped: a hundred thousand of these would use up the ports.
+    // The connection is reset when it is dropped and leaves no port in use: a hundred thousand connections would use up
+    // all ports.
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("SO_LINGER");
     let (mut burst, mut frames, mut answers) = (Vec::new(), 0, 0);
     let (mut closes, mut held) = (false, false);
     while frames < BURST as u64 && !closes && !held {
         let frame = hostile_frame(valid, rng);
-        match fate(&frame) {
-            Fate::Answered => answers += 1,
-            Fate::Silent => {}
-            Fate::Held => held = true,
-            Fate::Work => continue,
-            // Most of them are left out: every other frame would end its connection, and few come far.
-            Fate::Closed if rng.random_ratio(4, 5) => continue,
-            Fate::Closed => closes = true,
+        match expected(&frame) {
+            Expected::Answered => answers += 1,
+            Expected::Silent => {}
+            Expected::Held => held = true,
+            Expected::Work => continue,
+            // Most of these are skipped. They would be every other frame, and few bursts would get further than one
+            // frame.
+            Expected::Closed if rng.random_ratio(4, 5) => continue,
+            Expected::Closed => closes = true,
         }
         burst.extend(frame);
         frames += 1;
     }
     let _ = stream.write_all(&burst);
-    // A length that nothing follows, or a request that waits for what the mutation made of it: no reason to.
+    // An answer may not come: the frame may be incomplete, or a mutation may have made the request wait. This timeout
+    // goes on without it.
     stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     let (mut answered, mut bytes, mut buffer) = (0, BytesMut::new(), vec![0; 64 << 10]);
     while closes || answered < answers {
@@ -271,8 +278,8 @@ fn send_burst(broker: &str, valid: &[Vec<u8>], rng: &mut ChaCha8Rng) -> u64 {
     frames
 }
 
-/// How many closed connections the log tells of, one by one with the words `why` or in numbers of many; waits until there
-/// are `wanted`.
+/// How many closed connections the log reports: one by one in lines with the text `why`, or as a number of many. Waits
+/// until it reports `wanted`.
 fn closed_in_log(broker: &Broker, why: &str, wanted: u64) -> u64 {
     let closed = |line: &str| match line.split_once(" more connections closed") {
         Some((before, _)) => before.rsplit(' ').next()?.parse().ok(),
@@ -296,11 +303,11 @@ fn a_million_hostile_frames_cost_nothing_that_lasts() {
     client.wait_for_leaders("hostile").expect("leaders");
     let valid = valid_frames("hostile");
     let address = broker.address().to_owned();
-    // First as many as the processors take, for which everybody waits; then some thousands a second, which leave
-    // processors to spare: what is left for others to wait for is the broker's own doing.
+    // First as many frames as the processors can handle, so that the bystander waits for the processors. Then some
+    // thousands a second, which leave processor time free: what the bystander then waits for is the broker itself.
     let spared = ("hostile frames, with processors to spare", wanted.min(20_000), Duration::from_millis(10));
     for (name, wanted, pause) in [("hostile frames", wanted, Duration::ZERO), spared] {
-        bystander.endures(name, &mut broker, 200, || {
+        bystander.measure_attack(name, &mut broker, 200, || {
             let (frames, connections) = (AtomicU64::new(0), AtomicU64::new(0));
             thread::scope(|scope| {
                 for seed in 0..8 {
@@ -325,7 +332,7 @@ fn a_million_hostile_frames_cost_nothing_that_lasts() {
 fn ten_thousand_idle_connections_cost_little_each() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit that is allowed");
-    // Some are needed for other things.
+    // Some files are needed for other things.
     let count = maximum.map_or(10_000, |maximum| maximum.saturating_sub(1000).min(10_000));
     let home = tempfile::tempdir().expect("a directory");
     let mut broker = setup(&home).start();
@@ -333,7 +340,7 @@ fn ten_thousand_idle_connections_cost_little_each() {
     let address = broker.address().to_owned();
     let mut idle = Vec::new();
     let hello = frame(3, &ApiVersionsRequest::default());
-    bystander.endures("idle connections", &mut broker, 160, || {
+    bystander.measure_attack("idle connections", &mut broker, 160, || {
         for _ in 0..count {
             let mut stream = connect(&address);
             stream.write_all(&hello).expect("sent");
@@ -349,23 +356,23 @@ fn ten_thousand_idle_connections_cost_little_each() {
 }
 
 #[test]
-fn who_dribbles_bytes_costs_a_connection_and_who_stops_is_closed() {
+fn a_client_that_sends_byte_by_byte_costs_one_connection_and_one_that_stops_is_closed() {
     let home = tempfile::tempdir().expect("a directory");
     let mut broker = setup(&home).set("connections.max.idle.ms", 4000).start();
     let mut bystander = Bystander::new(&broker);
     let address = broker.address().to_owned();
-    bystander.endures("slowloris", &mut broker, 50, || {
+    bystander.measure_attack("slowloris", &mut broker, 50, || {
         let [mut dribbling, mut silent] =
             [(); 2].map(|()| (0..300).map(|_| connect(&address)).collect::<Vec<TcpStream>>());
         for stream in &mut silent {
             stream.write_all(&[0, 0, 1]).expect("sent");
         }
-        // A megabyte, as they say.
+        // The length that they announce is a megabyte.
         for round in 0..30 {
             for stream in &mut dribbling {
-                stream
-                    .write_all(&[[0, 16, 0, 0, 0, 3, 0, 9][round % 8]])
-                    .unwrap_or_else(|error| panic!("who goes on is not closed: round {round}: {error}"));
+                stream.write_all(&[[0, 16, 0, 0, 0, 3, 0, 9][round % 8]]).unwrap_or_else(|error| {
+                    panic!("a client that goes on sending is not closed: round {round}: {error}")
+                });
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -373,7 +380,7 @@ fn who_dribbles_bytes_costs_a_connection_and_who_stops_is_closed() {
         assert_eq!(closed, silent.len(), "idle for longer than connections.max.idle.ms");
         let open = dribbling.len();
         for stream in &mut dribbling {
-            assert!(is_closed(stream, PATIENCE), "now that it has stopped");
+            assert!(is_closed(stream, PATIENCE), "a client that has stopped sending is closed");
         }
         format!("{open} connections that dribble and {closed} that stopped in a length, closed when idle")
     });
@@ -381,12 +388,12 @@ fn who_dribbles_bytes_costs_a_connection_and_who_stops_is_closed() {
 }
 
 #[test]
-fn who_never_reads_its_answers_is_not_read_on_and_closed_in_the_end() {
+fn a_client_that_never_reads_its_answers_is_no_longer_read_from_and_finally_closed() {
     let home = tempfile::tempdir().expect("a directory");
     let mut broker = setup(&home).set("connections.max.idle.ms", 3000).start();
     let mut bystander = Bystander::new(&broker);
     let mut client = Client::connect(broker.address()).expect("a connection");
-    // Much to ask for: 2,000 partitions, a hundred of which hold a batch of 7 KB.
+    // Large answers to ask for: 2,000 partitions, a hundred of which hold a batch of 7 KB.
     assert_eq!(client.create_topic("wide", 2000, &[]).expect("CreateTopics"), (0, None));
     client.wait_for_leaders("wide").expect("leaders");
     for partition in 0..100 {
@@ -399,7 +406,7 @@ fn who_never_reads_its_answers_is_not_read_on_and_closed_in_the_end() {
     ] {
         let many: Vec<u8> = request.iter().copied().cycle().take(request.len() * 2000).collect();
         let address = broker.address().to_owned();
-        bystander.endures(name, &mut broker, growth_mib_max, || {
+        bystander.measure_attack(name, &mut broker, growth_mib_max, || {
             let mut one = connect(&address);
             one.write_all(&request).expect("sent");
             let answer_kib = read_answer(&mut one).len() >> 10;
@@ -414,7 +421,7 @@ fn who_never_reads_its_answers_is_not_read_on_and_closed_in_the_end() {
                     });
                 }
             });
-            // It reads after all, but too late: what is in the sockets, and the end.
+            // Now the clients read, but too late: they get what is in the sockets, and then the end of the connection.
             thread::sleep(Duration::from_secs(4));
             for stream in &mut streams {
                 assert!(is_closed(stream, PATIENCE), "idle for longer than connections.max.idle.ms");
@@ -430,42 +437,42 @@ fn who_never_reads_its_answers_is_not_read_on_and_closed_in_the_end() {
 }
 
 #[test]
-fn a_request_of_one_byte_too_many_is_closed_at_once_and_one_of_the_limit_is_answered() {
+fn a_request_one_byte_larger_than_the_limit_is_closed_at_once_and_one_of_the_limit_is_answered() {
     let home = tempfile::tempdir().expect("a directory");
     let mut broker = setup(&home).set("socket.request.max.bytes", 1 << 20).start();
     let mut bystander = Bystander::new(&broker);
-    // What stands around the records is as long for 20,000 bytes of them.
+    // The frame without its records is as long with 20,000 bytes of records as with the largest ones.
     let around = produce_frame("bystander", -1, Bytes::from(vec![0; 20_000])).len() - 20_000;
     let largest = produce_frame("bystander", -1, Bytes::from(vec![0; (1 << 20) + 4 - around]));
     assert_eq!(largest.len(), (1 << 20) + 4);
     let address = broker.address().to_owned();
-    bystander.endures("socket.request.max.bytes + 1", &mut broker, 100, || {
+    bystander.measure_attack("socket.request.max.bytes + 1", &mut broker, 100, || {
         for _ in 0..200 {
             let mut stream = TcpStream::connect(&address).expect("a connection");
             stream.write_all(&((1 << 20) + 1u32).to_be_bytes()).expect("sent");
-            assert!(is_closed(&mut stream, PATIENCE), "before a byte of it has come");
+            assert!(is_closed(&mut stream, PATIENCE), "closed before any byte of the request has come");
         }
         "200 connections closed at the length".to_owned()
     });
     let told = "a request of 1048577 bytes is larger than socket.request.max.bytes = 1048576";
-    assert_eq!(closed_in_log(&broker, told, 200), 200, "each is in the log, or counted there");
+    assert_eq!(closed_in_log(&broker, told, 200), 200, "each closed connection is logged or counted in the log");
     let mut stream = connect(broker.address());
     stream.write_all(&largest).expect("sent");
-    // Whatever it says of the records.
+    // Any answer will do: the records are not valid.
     read_answer(&mut stream);
     broker.stop();
 }
 
 #[test]
-fn requests_that_are_begun_and_never_ended_do_not_keep_others_out() {
+fn requests_that_are_never_finished_do_not_keep_other_clients_out() {
     let home = tempfile::tempdir().expect("a directory");
     let mut broker = setup(&home).start();
     let mut bystander = Bystander::new(&broker);
     let mut begun = 100_000_000u32.to_be_bytes().to_vec();
     begun.resize(60 << 20, 0);
     let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(broker.address())).collect();
-    // The budget of queued.max.request.bytes (256 MiB where it is not set), and one request.
-    bystander.endures("begun and never ended", &mut broker, 256 + 100 + 100, || {
+    // Allowed are the budget of queued.max.request.bytes (256 MiB by default), one request, and 100 MiB for the rest.
+    bystander.measure_attack("begun and never ended", &mut broker, 256 + 100 + 100, || {
         let taken: Vec<usize> = thread::scope(|scope| {
             let attackers: Vec<_> = streams
                 .iter_mut()

@@ -1,5 +1,5 @@
-//! Power cuts, as near as a process gets to one: SIGKILL at random moments under load, again and again on the same
-//! data. Every acknowledged record must stand at its offset; with idempotence on, none may stand twice.
+//! SIGKILL at random moments under load, many times on the same data. Every acknowledged record must be at its offset;
+//! the records of idempotent producers must be there only once.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ fn no_acknowledged_record_is_lost_or_doubled_by_sigkill_at_random_moments() {
     let setup = Setup::new(home.path());
     let broker = setup.start();
     let mut client = Client::connect(broker.address()).expect("a connection");
-    // Segments of 64 KiB roll many times between two kills.
+    // With segments of 64 KiB the log rolls many times between two kills.
     let small = [("internal.segment.bytes", "65536")];
     assert_eq!(client.create_topic(TOPIC, 3, &small).expect("CreateTopics"), (0, None));
     client.wait_for_leaders(TOPIC).expect("leaders");
@@ -48,7 +48,7 @@ fn no_acknowledged_record_is_lost_or_doubled_by_sigkill_at_random_moments() {
                 scope.spawn(|| writer.run(&address, &stop));
             }
             thread::sleep(delay);
-            // Now and then with the load just ended, so that the last acknowledgements have all arrived.
+            // Some kills come when the load has just ended, so that all acknowledgements have arrived.
             if rng.random_ratio(1, 4) {
                 stop.store(true, Ordering::Relaxed);
                 thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));

@@ -1,4 +1,4 @@
-//! `tidelog log dump` on what a broker has written, and on what faults make of it.
+//! `tidelog log dump` on the files of a broker, and on damaged ones.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use tidelog_tests::broker::{Kind, Setup, tidelog_binary};
 use tidelog_tests::client::{Client, Producer, batch};
 
-/// What the tool printed and how it ended.
+/// What `tidelog log dump` printed and how it ended.
 struct Dumped {
     code: Option<i32>,
     out: String,
@@ -27,7 +27,7 @@ fn dump(arguments: &[&str], paths: &[&Path]) -> Dumped {
     }
 }
 
-/// The objects of a dump as JSON, which must find no fault.
+/// The JSON objects of a dump, which must find no fault.
 fn objects(arguments: &[&str], path: &Path) -> Vec<Value> {
     let arguments = [&["--format", "json"], arguments].concat();
     let dumped = dump(&arguments, &[path]);
@@ -57,7 +57,7 @@ fn written(home: &Path) -> Setup {
     setup
 }
 
-/// Of no pattern that a codec finds: the segments must roll.
+/// The value cannot be compressed, so that the segments roll.
 fn value(n: i32) -> Bytes {
     let mut state = n.unsigned_abs();
     let noise = (0..300).map(|_| {
@@ -67,7 +67,7 @@ fn value(n: i32) -> Bytes {
     Bytes::from(format!("value {n} {}", noise.collect::<String>()))
 }
 
-/// The files of partition 0 with an ending, in the order of their offsets.
+/// The files of partition 0 whose names have this ending, in the order of their offsets.
 fn files(setup: &Setup, ending: &str) -> Vec<PathBuf> {
     let dir = setup.partition_dir("t", 0);
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
@@ -123,6 +123,9 @@ fn every_file_of_a_log_directory_is_shown_without_a_fault() {
     for name in ["partition.metadata", "meta.properties", "quorum-state", ".kafka_cleanshutdown"] {
         assert!(properties.iter().any(|file| file["file"].as_str().is_some_and(|file| file.ends_with(name))), "{name}");
     }
+    let skipped =
+        of_kind(&all, "note").into_iter().find(|note| note["text"].as_str().is_some_and(|it| it.contains("skipped")));
+    assert_eq!(skipped, None, "a broker has no files of its own that are not known");
     let text = dump(&[], &[&setup.data_dir()]);
     assert_eq!((text.code, text.error.as_str()), (Some(0), ""));
     assert!(text.out.contains("{\"type\":\"TOPIC_RECORD\",\"version\":0,\"data\":{\"name\":\"t\",\"topicId\":"));
@@ -149,8 +152,8 @@ fn a_flipped_byte_in_any_kind_of_file_is_a_fault_with_its_place() {
     for (path, at, words) in [
         (first(".log"), 100, vec!["position 0, offset 0: the batch is corrupt: its checksum is"]),
         (first(".index"), 7, vec!["entry 0", "position 0"]),
-        // A bit that is set in every time of these decades, so that the entry's time becomes earlier: a later one would
-        // contradict the next entry instead.
+        // This bit is set in every timestamp of these decades, so flipping it makes the entry's time earlier. A later
+        // time would be reported as a contradiction with the next entry.
         (first(".timeindex"), 2, vec!["entry 0", "position 0"]),
         (last_snapshot, 20, vec!["checksum"]),
         (data.join("recovery-point-offset-checkpoint"), 0, vec!["line 1 is", "expected the version 0"]),
@@ -179,7 +182,7 @@ fn a_flipped_byte_in_any_kind_of_file_is_a_fault_with_its_place() {
         assert!(dumped.error.contains(&path.display().to_string()), "{}", dumped.error);
         fs::write(&path, sound).expect("written");
     }
-    assert_eq!(dump(&[], &[&data]).code, Some(0), "all is as before");
+    assert_eq!(dump(&[], &[&data]).code, Some(0), "every file is restored");
 }
 
 #[test]
@@ -224,7 +227,7 @@ fn a_name_that_is_no_file_of_a_log_directory_is_refused_with_those_that_are() {
 fn it_ends_quietly_when_nobody_reads_on() {
     let home = tempfile::tempdir().expect("a directory");
     let setup = written(home.path());
-    // More than a pipe holds.
+    // The output is larger than a pipe holds.
     let mut child = Command::new(tidelog_binary())
         .args(["log", "dump", "--records"])
         .arg(setup.data_dir())

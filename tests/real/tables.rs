@@ -1,10 +1,10 @@
-//! The tables of `docs/COMPATIBILITY.md` and `docs/CONFIGURATION.md` are what the code says. `TIDELOG_REWRITE=1` writes
-//! them anew.
+//! The tables of `docs/COMPATIBILITY.md` and `docs/CONFIGURATION.md` must say what the code says. With
+//! `TIDELOG_REWRITE=1` the tests write the tables instead of checking them.
 #![allow(clippy::disallowed_methods, reason = "this is the real world")]
 
 use std::fs;
 use std::path::Path;
-use tidelog_core::config::{ConfigKey, Default, Effect, Kind, Update, table};
+use tidelog_core::config::{ConfigKey, Default, Effect, Kind, Update, Value, table};
 use tidelog_core::wire::{ApiKey, versions};
 
 const BEGIN: &str =
@@ -22,7 +22,26 @@ fn the_tables_of_the_configuration_page_are_the_brokers_own() {
     is_written("docs/CONFIGURATION.md", &[config_table(broker, true), config_table(table::topic_keys(), false)]);
 }
 
-/// Compares the tables that stand between the lines of a page, or writes them there.
+#[test]
+fn the_readme_says_which_rust_it_needs_and_builds_from_the_lock_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("rust-version");
+    let readme = fs::read_to_string(root.join("README.md")).expect("README.md");
+    assert!(
+        readme
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .contains(&format!("Rust {} or later", version.trim_matches('"'))),
+        "README.md: rust {version}"
+    );
+    for line in readme.lines().filter(|line| line.contains("cargo install")) {
+        assert!(line.contains("--locked"), "README.md: {line}");
+    }
+}
+
+/// Compares the tables between the marker lines of a page, or writes them there.
 fn is_written(page: &str, tables: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
     let mut text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
@@ -45,7 +64,8 @@ fn is_written(page: &str, tables: &[String]) {
     }
 }
 
-/// One row a name, in the order of the alphabet; `of_brokers`: with the way to change it while the broker runs.
+/// One row for each name, in alphabetical order. `of_brokers` adds a column that says whether the name can be changed
+/// while the broker runs.
 fn config_table<'a>(keys: impl IntoIterator<Item = &'a ConfigKey>, of_brokers: bool) -> String {
     let mut keys: Vec<_> = keys.into_iter().filter(|key| !key.internal).collect();
     keys.sort_by_key(|key| key.name);
@@ -65,7 +85,10 @@ fn config_table<'a>(keys: impl IntoIterator<Item = &'a ConfigKey>, of_brokers: b
         };
         let update = if of_brokers { update } else { "" };
         let effect = match key.effect() {
-            Effect::Works => "works".to_owned(),
+            Effect::Works => match key.effect_of(&Value::List(vec!["compact".to_owned()])) {
+                Effect::NotYet(why) => format!("works; `compact` removes **nothing yet**: {why}"),
+                _ => "works".to_owned(),
+            },
             Effect::NotNeeded(why) => format!("nothing to do: {why}"),
             Effect::NotYet(why) => format!("**no effect yet**: {why}"),
             Effect::Refused(why) => format!("**refused**: {why}"),

@@ -1,16 +1,16 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
 use crate::api::{AfterCommit, Parts, Ticket};
-use crate::config::{self, Described};
+use crate::config::{self, Described, Warning};
 use crate::controller::{self, Refusal, ResourceKind, validate_topic_name};
-use crate::io::Outbox;
+use crate::io::{Level, Outbox};
 use crate::time::Now;
 use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use crate::wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
-use crate::wire::{ErrorCode, ResponseBody};
+use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
 
 pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsRequest, out: &mut Outbox) {
     let results = request
@@ -26,7 +26,8 @@ pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsReque
                 Ok(described) => {
                     let asked = |described: &Described| match &resource.configuration_keys {
                         None => true,
-                        Some(names) => names.iter().any(|name| *name == described.key.name),
+                        // Kafka takes an empty list as "all", and clients send it.
+                        Some(names) => names.is_empty() || names.iter().any(|name| **name == *described.name),
                     };
                     result.configs = described.into_iter().filter(asked).map(|config| told(config, &request)).collect();
                 }
@@ -54,10 +55,13 @@ fn configs_of(parts: &Parts, resource: &DescribeConfigsResource) -> Result<Vec<D
             }
         }
         ResourceKind::Broker if name.is_empty() => Ok(config::describe_broker_default(&layers)),
-        ResourceKind::Broker if **name == parts.config.node_id.to_string() => Ok(config::describe_broker(&layers)),
         ResourceKind::Broker => {
             let id = parts.config.node_id;
-            let text = format!("Unexpected broker id, expected {id} or empty string, but received {name}");
+            let text = match name.parse::<i32>() {
+                Ok(asked) if asked == id.0 => return Ok(config::describe_broker(&layers)),
+                Ok(_) => format!("Unexpected broker id, expected {id} or empty string, but received {name}"),
+                Err(_) => format!("Broker id must be an integer, but it is: {name}"),
+            };
             Err(Refusal::new(ErrorCode::InvalidRequest, text))
         }
         other => {
@@ -68,7 +72,8 @@ fn configs_of(parts: &Parts, resource: &DescribeConfigsResource) -> Result<Vec<D
 }
 
 fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
-    let is_sensitive = described.key.sensitive();
+    let (is_sensitive, config_type) = (described.sensitive(), described.type_code());
+    let documentation = described.documentation().filter(|_| request.include_documentation);
     let synonyms = described.synonyms.into_iter().map(|synonym| DescribeConfigsSynonym {
         name: synonym.name.into(),
         value: synonym.value.map(Into::into),
@@ -76,14 +81,14 @@ fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfi
         ..Default::default()
     });
     DescribeConfigsResourceResult {
-        name: described.key.name.into(),
+        name: described.name.into(),
         value: described.value.map(Into::into),
         read_only: described.read_only,
         config_source: described.source as i8,
         is_sensitive,
         synonyms: if request.include_synonyms { synonyms.collect() } else { Vec::new() },
-        config_type: described.key.kind as i8,
-        documentation: request.include_documentation.then(|| described.key.documentation.into()),
+        config_type,
+        documentation: documentation.map(Into::into),
         ..Default::default()
     }
 }
@@ -91,6 +96,7 @@ fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfi
 pub fn alter(parts: &mut Parts, now: Now, ticket: Ticket, request: AlterConfigsRequest, out: &mut Outbox) {
     let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
     let decision = controller::alter_configs(&parts.proposed, &context, &request);
+    warn_of_changes(&decision.records, out);
     let body = ResponseBody::AlterConfigs(decision.response);
     parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
 }
@@ -104,6 +110,33 @@ pub fn alter_incrementally(
 ) {
     let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
     let decision = controller::incremental_alter_configs(&parts.proposed, &context, &request);
+    warn_of_changes(&decision.records, out);
     let body = ResponseBody::IncrementalAlterConfigs(decision.response);
     parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+}
+
+/// Warnings that one request may put into the operator's log; the others are counted.
+const WARNINGS_MAX: usize = 10;
+
+/// Tells the operator which of these new values have no effect, and why.
+pub fn warn_of_changes(records: &[MetadataRecord], out: &mut Outbox) {
+    let mut warnings = records.iter().filter_map(|record| {
+        let MetadataRecord::Config(record) = record else { return None };
+        let (name, value, resource) = (&record.name, record.value.as_ref()?, &record.resource_name);
+        match ResourceKind::from_code(record.resource_type) {
+            ResourceKind::Topic => Some((format!("topic {resource}"), Warning::of_topic(name, value)?)),
+            ResourceKind::Broker if resource.is_empty() => {
+                Some(("all brokers".to_owned(), Warning::of_running_broker(name, value)?))
+            }
+            ResourceKind::Broker => Some((format!("broker {resource}"), Warning::of_running_broker(name, value)?)),
+            _ => None,
+        }
+    });
+    for (place, warning) in warnings.by_ref().take(WARNINGS_MAX) {
+        out.event(Level::Warn, "configs", format!("{place}: {warning}"));
+    }
+    let more = warnings.count();
+    if more > 0 {
+        out.event(Level::Warn, "configs", format!("{more} more configs of this request have no effect"));
+    }
 }

@@ -1,6 +1,6 @@
-//! DeleteRecords: move the start of partitions forward.
+//! DeleteRecords: moves the log start offset of partitions forward.
 
-use crate::api::{Parts, Ticket};
+use crate::api::{Parts, Ticket, is_internal_topic};
 use crate::ids::Offset;
 use crate::io::Outbox;
 use crate::storage::CheckpointKind;
@@ -10,51 +10,73 @@ use crate::wire::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 use crate::wire::{ErrorCode, ResponseBody};
+use bytestring::ByteString;
+use std::collections::BTreeMap;
 
-/// Stands for the high watermark.
+/// The offset in a request that stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: DeleteRecordsRequest, out: &mut Outbox) {
+    // A partition that is named several times is answered once, and its last offset counts.
+    let mut asked: BTreeMap<ByteString, BTreeMap<i32, i64>> = BTreeMap::new();
+    for topic in request.topics {
+        let partitions = topic.partitions.iter().map(|partition| (partition.partition_index, partition.offset));
+        asked.entry(topic.name).or_default().extend(partitions);
+    }
     let mut moved = false;
-    let topics = request
-        .topics
+    let topics = asked
         .into_iter()
-        .map(|topic| DeleteRecordsTopicResult {
-            partitions: topic
-                .partitions
-                .iter()
-                .map(|asked| {
-                    let outcome = parts.leader_of(&topic.name, asked.partition_index, -1).and_then(|partition| {
-                        if !partition.allows_delete_records() {
-                            return Err(ErrorCode::PolicyViolation);
-                        }
-                        let target = match asked.offset {
-                            HIGH_WATERMARK => partition.high_watermark(),
-                            offset => Offset(offset),
-                        };
-                        if target < Offset::ZERO || target > partition.high_watermark() {
-                            return Err(ErrorCode::OffsetOutOfRange);
-                        }
-                        partition.delete_records(now, target, out);
-                        Ok(partition.log().log_start_offset())
-                    });
+        .map(|(name, partitions)| DeleteRecordsTopicResult {
+            partitions: partitions
+                .into_iter()
+                .map(|(partition_index, offset)| {
+                    let outcome = delete(parts, now, &name, partition_index, offset, out);
                     moved |= outcome.is_ok();
                     DeleteRecordsPartitionResult {
-                        partition_index: asked.partition_index,
+                        partition_index,
                         low_watermark: outcome.map_or(-1, |start| start.0),
                         error_code: outcome.err().map_or(0, ErrorCode::code),
                         ..Default::default()
                     }
                 })
                 .collect(),
-            name: topic.name,
+            name,
             ..Default::default()
         })
         .collect();
     if moved {
-        // A crash must not bring back what was deleted, so the new starts do not wait for the next checkpoint.
+        // A crash must not bring deleted records back, so the log start offsets are written at once and not at the next
+        // checkpoint.
         parts.checkpoint(CheckpointKind::LogStart, out);
     }
     let response = DeleteRecordsResponse { topics, ..Default::default() };
     parts.replies.answer(ticket, ResponseBody::DeleteRecords(response), out);
+}
+
+/// Gives the partition's new log start offset.
+fn delete(
+    parts: &mut Parts,
+    now: Now,
+    topic: &str,
+    index: i32,
+    offset: i64,
+    out: &mut Outbox,
+) -> Result<Offset, ErrorCode> {
+    let exists = parts.image.topic_named(topic).is_some_and(|topic| topic.partitions.contains_key(&index));
+    if exists && is_internal_topic(topic) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let partition = parts.leader_of(topic, index, -1)?;
+    if !partition.allows_delete_records() {
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let target = match offset {
+        HIGH_WATERMARK => partition.high_watermark(),
+        offset => Offset(offset),
+    };
+    if target < Offset::ZERO || target > partition.high_watermark() {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    partition.delete_records(now, target, out);
+    Ok(partition.log().log_start_offset())
 }

@@ -1,4 +1,4 @@
-//! DescribeClientQuotas: which quotas the metadata holds (KIP-546). None is enforced yet.
+//! DescribeClientQuotas: the quotas in the metadata (KIP-546). No quota is enforced yet.
 
 use crate::api::{Parts, Ticket};
 use crate::controller::{KeptKey, Refusal};
@@ -53,10 +53,10 @@ fn entries(parts: &Parts, filter: &Filter) -> Vec<EntryData> {
     found.into_iter().map(|(entity, values)| EntryData { entity: told(entity), values, ..Default::default() }).collect()
 }
 
-/// Whom a quota is for: kinds of names, each with the name or the default of all.
+/// Whom a quota is for: types of names such as `user`, each with a name, or with `None` for the default of all names.
 type Entity = Vec<(ByteString, Option<ByteString>)>;
 
-/// Which entities are asked for.
+/// The filter of a request: which entities it asks for.
 struct Filter<'a> {
     exact: BTreeMap<&'a str, Option<&'a str>>,
     any: BTreeSet<&'a str>,
@@ -64,7 +64,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// Refuses in Kafka's words what it would refuse.
+    /// Reads the filter of a request. Refuses what Kafka refuses, in Kafka's words.
     fn of(request: &'a DescribeClientQuotasRequest) -> Result<Self, Refusal> {
         let invalid = |text: String| Refusal::new(ErrorCode::InvalidRequest, text);
         let mut filter = Self { exact: BTreeMap::new(), any: BTreeSet::new(), strict: request.strict };

@@ -1,4 +1,4 @@
-//! DescribeProducers: who has lately written to a partition with idempotence (KIP-664).
+//! DescribeProducers: the idempotent producers that have written to a partition and are not expired yet (KIP-664).
 
 use crate::api::{Parts, Ticket};
 use crate::io::Outbox;

@@ -1,4 +1,4 @@
-//! DescribeQuorum: who leads the metadata log, and how far its voters are (KIP-595, KIP-836).
+//! DescribeQuorum: which node leads the metadata log, and how far each voter has read it (KIP-595, KIP-836).
 
 use crate::api::{Parts, Ticket};
 use crate::io::Outbox;
@@ -48,7 +48,7 @@ fn described(parts: &mut Parts, now: Now, version: i16) -> DescribeQuorumRespons
     DescribeQuorumResponse { topics: vec![topic], nodes, ..Default::default() }
 }
 
-/// There is one quorum, and one way to ask for it.
+/// The answer to a request that does not name exactly the one partition of the metadata log.
 fn unknown(request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     let topics = request.topics.into_iter().map(|topic| TopicData {
         topic_name: topic.topic_name,

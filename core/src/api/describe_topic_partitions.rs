@@ -1,9 +1,9 @@
 //! DescribeTopicPartitions: topics with their partitions, a page at a time (KIP-966).
 
 use crate::api::{Parts, TOPIC_OPERATIONS, Ticket, is_internal_topic, offline_replicas};
-use crate::controller::{Image, Topic, validate_topic_name};
+use crate::controller::{Topic, validate_topic_name};
 use crate::io::Outbox;
-use crate::wire::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use crate::wire::messages::describe_topic_partitions_request::{DescribeTopicPartitionsRequest, TopicRequest};
 use crate::wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -22,7 +22,8 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeTopicPartition
     };
     if let Some((topic, partition)) = &start {
         if *partition < 0 || (!all && !names.contains(topic)) {
-            return parts.replies.close(ticket, "the cursor of a DescribeTopicPartitions request is invalid", out);
+            let response = invalid(request.topics);
+            return parts.replies.answer(ticket, ResponseBody::DescribeTopicPartitions(response), out);
         }
         names = names.split_off(topic);
     }
@@ -41,7 +42,7 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeTopicPartition
             }
             continue;
         };
-        let (described, next) = describe(topic, image, first, room);
+        let (described, next) = describe(topic, parts, first, room);
         room -= described.partitions.len();
         response.topics.push(described);
         if let Some(next) = next {
@@ -50,6 +51,16 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeTopicPartition
         }
     }
     parts.replies.answer(ticket, ResponseBody::DescribeTopicPartitions(response), out);
+}
+
+/// Refuses a request whose cursor is invalid.
+fn invalid(topics: Vec<TopicRequest>) -> DescribeTopicPartitionsResponse {
+    let topics = topics.into_iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name),
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn unknown(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
@@ -67,10 +78,10 @@ fn unknown(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
     }
 }
 
-/// At most `room` partitions from `first` on, and the partition to go on with.
+/// Describes at most `room` partitions from `first` on. Also gives the partition with which the next page begins.
 fn describe(
     topic: &Topic,
-    image: &Image,
+    parts: &Parts,
     first: i32,
     room: usize,
 ) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
@@ -78,17 +89,20 @@ fn describe(
     let partitions = rest
         .by_ref()
         .take(room)
-        .map(|(index, partition)| DescribeTopicPartitionsResponsePartition {
-            error_code: if partition.leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
-            partition_index: *index,
-            leader_id: partition.leader.map_or(-1, |leader| leader.0),
-            leader_epoch: partition.leader_epoch.0,
-            replica_nodes: node_ids(&partition.replicas),
-            isr_nodes: node_ids(&partition.isr),
-            eligible_leader_replicas: Some(node_ids(&partition.eligible_leaders)),
-            last_known_elr: Some(node_ids(&partition.last_known_eligible_leaders)),
-            offline_replicas: offline_replicas(image, partition),
-            ..Default::default()
+        .map(|(index, partition)| {
+            let leader = parts.available_leader(topic.id, *index, partition);
+            DescribeTopicPartitionsResponsePartition {
+                error_code: if leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
+                partition_index: *index,
+                leader_id: leader.map_or(-1, |leader| leader.0),
+                leader_epoch: partition.leader_epoch.0,
+                replica_nodes: node_ids(&partition.replicas),
+                isr_nodes: node_ids(&partition.isr),
+                eligible_leader_replicas: Some(node_ids(&partition.eligible_leaders)),
+                last_known_elr: Some(node_ids(&partition.last_known_eligible_leaders)),
+                offline_replicas: offline_replicas(&parts.image, partition),
+                ..Default::default()
+            }
         })
         .collect();
     let described = DescribeTopicPartitionsResponseTopic {

@@ -1,4 +1,4 @@
-//! DescribeUserScramCredentials: which users have credentials, never what they are (KIP-554).
+//! DescribeUserScramCredentials: which users have credentials, but never the credentials themselves (KIP-554).
 
 use crate::api::{Parts, Ticket};
 use crate::controller::KeptKey;
@@ -20,7 +20,7 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeUserScramCrede
             known.entry(user.clone()).or_default().push(info);
         }
     }
-    // How often each is asked for; nobody by name stands for everybody.
+    // How often the request names each user. A request without names asks for all users.
     let mut asked: BTreeMap<ByteString, usize> = BTreeMap::new();
     for user in request.users.into_iter().flatten() {
         *asked.entry(user.name).or_default() += 1;

@@ -1,4 +1,4 @@
-//! ElectLeaders and ListPartitionReassignments: the controller's word on who leads and who moves (KIP-460, KIP-455).
+//! ElectLeaders and ListPartitionReassignments, which the controller answers (KIP-460, KIP-455).
 
 use crate::api::{AfterCommit, Parts, Ticket};
 use crate::controller;
@@ -9,7 +9,7 @@ use crate::wire::messages::{ElectLeadersRequest, ListPartitionReassignmentsReque
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, mut request: ElectLeadersRequest, out: &mut Outbox) {
     if ticket.api_version == 0 {
-        // Before KIP-460 there was one kind of election.
+        // Version 0 is older than KIP-460 and has no field for the type: it asks for the preferred leader.
         request.election_type = 0;
     }
     let decision = controller::elect_leaders(&parts.proposed, &request);

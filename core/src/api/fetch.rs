@@ -1,13 +1,13 @@
-//! Fetch: records of some partitions from given offsets on, at once or as soon as there are enough.
+//! Fetch: gives records of partitions from given offsets on, at once or when there are enough.
 //!
-//! A fetch makes *passes* over its partitions, in the order of the request, within one budget of bytes (KIP-74:
-//! the first batch is given even where it is larger than the budget, so that a consumer always moves on). A pass
-//! stops where a log must read its disk to find a position, and goes on when that read completes. After a pass
-//! the fetch is answered if there are `min_bytes`, an error, or no time left; else it waits for the high
-//! watermark of one of its partitions to move and makes another pass.
+//! A fetch makes *passes* over its partitions, in the order of the request, within one budget of bytes. The first batch
+//! is given even if it is larger than the budget, so that a consumer always gets on (KIP-74). A pass pauses while a log
+//! reads its disk to find a position. After a pass the fetch is answered if it has found `min_bytes`, if there is an
+//! error, or if no time is left. Otherwise it waits until the high watermark of one of its partitions moves, and makes
+//! another pass.
 
 use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
-use crate::api::{Parts, Pending, Ticket};
+use crate::api::{Parts, PendingRequest, Ticket};
 use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
 use crate::probe::Probe;
@@ -22,32 +22,40 @@ use bytestring::ByteString;
 use rand::Rng;
 use smallvec::SmallVec;
 
-/// A fetch that waits: for a read of the disk, or for records to arrive.
+/// The isolation level of readers that see no records of open or aborted transactions.
+const READ_COMMITTED: i8 = 1;
+
+/// A fetch that waits for a read of the disk or for new records.
 #[derive(Debug)]
 pub struct PendingFetch {
     pub ticket: Ticket,
     context: FetchContext,
     targets: Vec<FetchTarget>,
+    /// Whether the isolation level is `read_committed` (KIP-98).
+    read_committed: bool,
     min_bytes: u32,
     max_bytes: u32,
     deadline: Mono,
     pass: Pass,
     /// The partitions that wake this fetch when their high watermark moves.
     watched: Vec<LogId>,
-    /// One of them moved while the pass waited for a read: the pass may have missed it.
+    /// Whether a high watermark of `watched` moved while the pass waited for a read. Then the pass may have missed
+    /// records.
     moved: bool,
-    /// It is not the first pass: what the request asks for has been counted.
-    again: bool,
+    /// Whether this is not the first pass. Only the first pass counts the fetch in the counters of the partitions.
+    is_repeated: bool,
 }
 
-/// One walk over the partitions.
+/// One pass over the partitions.
 #[derive(Debug, Default)]
 struct Pass {
+    /// The answers so far, in the order of the partitions.
     answers: Vec<PartitionData>,
+    /// The bytes of the records found so far.
     bytes: u32,
-    /// Something must be told at once: an error, or a log that diverges.
+    /// Whether the fetch must be answered without waiting: there is an error, or the reader's log diverges.
     urgent: bool,
-    /// The answers that carry records: their places, the logs and how many bytes.
+    /// For each answer with records: its index in `answers`, the log, and how many bytes.
     found: SmallVec<[(usize, LogId, u32); 2]>,
     /// The log whose read the pass waits for.
     reading: Option<LogId>,
@@ -67,54 +75,55 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
         ticket,
         context,
         targets,
+        read_committed: request.isolation_level == READ_COMMITTED,
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_bytes,
         deadline: now.mono.plus_ms(request.max_wait_ms.into()),
         pass: Pass::default(),
         watched: Vec::new(),
         moved: false,
-        again: false,
+        is_repeated: false,
     };
-    let id = parts.pending.name();
+    let id = parts.pending.next_id();
     advance(parts, now, id, Box::new(fetch), out);
 }
 
-/// A log has found what the pass of this fetch waited for.
+/// A read that the pass of this fetch waited for has completed.
 pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcome, out: &mut Outbox) {
-    let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) else { return };
+    let Some((PendingRequest::Fetch(mut fetch), _)) = parts.pending.take(id) else { return };
     let log = fetch.pass.reading.take().expect("the pass waits for a read");
     let place = fetch.pass.answers.len();
-    let mut answer = skeleton(parts, log, &fetch.targets[place]);
-    fetch.pass.settle(log, &mut answer, outcome);
+    let mut answer = answer_without_records(parts, log, &fetch.targets[place], fetch.read_committed);
+    fetch.pass.take_outcome(log, &mut answer, outcome);
     fetch.pass.answers.push(answer);
     advance(parts, now, id, fetch, out);
 }
 
-/// The high watermark of a watched partition moved, or its log failed.
+/// The high watermark of a watched partition has moved, or its log has failed.
 pub fn wake(parts: &mut Parts, now: Now, id: PendingId, out: &mut Outbox) {
-    let Some(Pending::Fetch(fetch)) = parts.pending.get_mut(id) else { return };
+    let Some(PendingRequest::Fetch(fetch)) = parts.pending.get_mut(id) else { return };
     if fetch.pass.reading.is_some() {
         out.probe(Probe::FetchMovedWhileReading);
         fetch.moved = true;
-    } else if let Some((Pending::Fetch(mut fetch), _)) = parts.pending.take(id) {
+    } else if let Some((PendingRequest::Fetch(mut fetch), _)) = parts.pending.take(id) {
         out.probe(Probe::FetchWoken);
-        fetch.look_again();
+        fetch.begin_another_pass();
         advance(parts, now, id, fetch, out);
     }
 }
 
-/// The time of the fetch ran out: it is answered with what the last pass found. A pass that waits for a read
-/// comes first.
+/// The time of the fetch has run out: it is answered with what the last pass found. If that pass waits for a read, the
+/// answer waits for the read too.
 pub fn expire(parts: &mut Parts, now: Now, id: PendingId, fetch: Box<PendingFetch>, out: &mut Outbox) {
     if fetch.pass.reading.is_some() {
-        parts.pending.put(id, Pending::Fetch(fetch), None);
+        parts.pending.put(id, PendingRequest::Fetch(fetch), None);
     } else {
         out.probe(Probe::FetchExpired);
         answer(parts, now, id, fetch, out);
     }
 }
 
-/// A fetch that nobody waits for any more.
+/// Stops watching partitions for a fetch that is answered or whose client is gone.
 pub fn forget(parts: &mut Parts, id: PendingId, fetch: &PendingFetch) {
     for log in &fetch.watched {
         if let Some(partition) = parts.partitions.get_mut(*log) {
@@ -123,15 +132,15 @@ pub fn forget(parts: &mut Parts, id: PendingId, fetch: &PendingFetch) {
     }
 }
 
-/// Goes on with the pass; answers or waits at its end.
+/// Continues the pass. At the end of the pass the fetch is answered or waits.
 fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     while fetch.pass.answers.len() < fetch.targets.len() {
         let target = &fetch.targets[fetch.pass.answers.len()];
         let log = match readable(parts, target, fetch.ticket.api_version) {
             Ok(log) => log,
             Err(early) => {
-                if !fetch.again
-                    && let Ok(log) = hosted(parts, target)
+                if !fetch.is_repeated
+                    && let Ok(log) = find_log(parts, target)
                 {
                     parts.partitions.get_mut(log).expect("just found").count_fetch();
                 }
@@ -140,9 +149,9 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 continue;
             }
         };
-        let mut answer = skeleton(parts, log, target);
+        let mut answer = answer_without_records(parts, log, target, fetch.read_committed);
         let partition = parts.partitions.get_mut(log).expect("just found");
-        if !fetch.again {
+        if !fetch.is_repeated {
             partition.count_fetch();
         }
         let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
@@ -152,11 +161,11 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 out.probe(Probe::FetchWaitsForRead);
                 fetch.pass.reading = Some(log);
                 watch(parts, id, &mut fetch);
-                parts.pending.put(id, Pending::Fetch(fetch), None);
+                parts.pending.put(id, PendingRequest::Fetch(fetch), None);
                 return;
             }
             outcome => {
-                fetch.pass.settle(log, &mut answer, outcome);
+                fetch.pass.take_outcome(log, &mut answer, outcome);
                 fetch.pass.answers.push(answer);
             }
         }
@@ -168,25 +177,25 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
     }
     if fetch.moved {
         fetch.moved = false;
-        fetch.look_again();
+        fetch.begin_another_pass();
         return advance(parts, now, id, fetch, out);
     }
     out.probe(Probe::FetchWaits);
     watch(parts, id, &mut fetch);
     let deadline = fetch.deadline;
-    parts.pending.put(id, Pending::Fetch(fetch), Some(deadline));
+    parts.pending.put(id, PendingRequest::Fetch(fetch), Some(deadline));
 }
 
-/// The log to read from, or the answer of a partition that has nothing to read: an error, or where the reader's log
-/// and this one part (KIP-595).
+/// The log to read from. An `Err` is the answer for a partition from which nothing is read: an error, or the place
+/// where the reader's log diverges from this one (KIP-595).
 fn readable(parts: &Parts, target: &FetchTarget, version: i16) -> Result<LogId, Box<PartitionData>> {
     let refused = |error| Box::new(refusal(target.partition, error));
-    let log = locate(parts, target).map_err(|error| refused(old_storage_error(version, error)))?;
+    let log = find_led_log(parts, target).map_err(|error| refused(old_storage_error(version, error)))?;
     let partition = parts.partitions.get(log).expect("just found");
     match partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset)) {
         Ok(None) => Ok(log),
         Ok(Some((epoch, end))) => {
-            let mut answer = skeleton(parts, log, target);
+            let mut answer = answer_without_records(parts, log, target, false);
             answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
             Err(Box::new(answer))
         }
@@ -194,13 +203,13 @@ fn readable(parts: &Parts, target: &FetchTarget, version: i16) -> Result<LogId, 
     }
 }
 
-/// From now on the fetch hears of every move of its partitions.
+/// From now on the fetch is woken when the high watermark of one of its partitions moves.
 fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
     if !fetch.watched.is_empty() {
         return;
     }
     for target in &fetch.targets {
-        if let Ok(log) = locate(parts, target) {
+        if let Ok(log) = find_led_log(parts, target) {
             parts.partitions.get_mut(log).expect("just found").watch(id);
             fetch.watched.push(log);
         }
@@ -210,7 +219,7 @@ fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
 fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     forget(parts, id, &fetch);
     if !fetch.watched.is_empty() {
-        refuse_what_has_gone(parts, &mut fetch, out);
+        refuse_lost_slices(parts, &mut fetch, out);
     }
     count(parts, &fetch);
     let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
@@ -238,7 +247,7 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
 }
 
-/// What the answer of a fetch adds to the counters of its partitions.
+/// Counts the answer of a fetch in the counters of its partitions.
 fn count(parts: &mut Parts, fetch: &PendingFetch) {
     for (place, log, bytes) in &fetch.pass.found {
         if fetch.pass.answers[*place].error_code == 0
@@ -250,21 +259,21 @@ fn count(parts: &mut Parts, fetch: &PendingFetch) {
     for (target, answer) in fetch.targets.iter().zip(&fetch.pass.answers) {
         if answer.error_code != 0
             && ErrorCode::from_code(answer.error_code).is_some_and(is_failure)
-            && let Ok(log) = hosted(parts, target)
+            && let Ok(log) = find_log(parts, target)
         {
             parts.partitions.get_mut(log).expect("just found").count_failed_fetch();
         }
     }
 }
 
-/// A log that was closed or deleted while the fetch waited has closed its files, and so has a segment that left by
-/// retention: what was found there can no longer be sent.
-fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbox) {
+/// Replaces the answers whose records can no longer be sent. While the fetch waited, a log may have been closed or
+/// deleted, or a segment may have been removed by retention. Their files are closed.
+fn refuse_lost_slices(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbox) {
     for (target, answer) in fetch.targets.iter().zip(&mut fetch.pass.answers) {
         if answer.error_code != ErrorCode::None.code() {
             continue;
         }
-        let error = match locate(parts, target) {
+        let error = match find_led_log(parts, target) {
             Err(error) => old_storage_error(fetch.ticket.api_version, error),
             Ok(log) => {
                 let partition = parts.partitions.get(log).expect("just found");
@@ -281,16 +290,16 @@ fn refuse_what_has_gone(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbo
 }
 
 impl PendingFetch {
-    /// Begins another pass.
-    fn look_again(&mut self) {
+    /// Begins another pass, from the first partition.
+    fn begin_another_pass(&mut self) {
         self.pass = Pass::default();
-        self.again = true;
+        self.is_repeated = true;
     }
 }
 
 impl Pass {
-    /// Puts what the read of `log` gave into the answer that comes next.
-    fn settle(&mut self, log: LogId, answer: &mut PartitionData, outcome: ReadOutcome) {
+    /// Puts the outcome of a read of `log` into `answer`, which is then the next of the pass.
+    fn take_outcome(&mut self, log: LogId, answer: &mut PartitionData, outcome: ReadOutcome) {
         match outcome {
             ReadOutcome::Found(found) => {
                 self.found.push((self.answers.len(), log, found.slice.len));
@@ -302,7 +311,7 @@ impl Pass {
                 *answer = refusal(answer.partition_index, ErrorCode::OffsetOutOfRange);
                 self.urgent = true;
             }
-            ReadOutcome::Pending => unreachable!("a read ends once"),
+            ReadOutcome::Pending => unreachable!("a read that has completed is not pending"),
             ReadOutcome::Failed(_) => {
                 *answer = refusal(answer.partition_index, ErrorCode::KafkaStorageError);
                 self.urgent = true;
@@ -311,15 +320,15 @@ impl Pass {
     }
 }
 
-/// The partition a target names, if this broker may serve it.
-fn locate(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
-    let log = hosted(parts, target)?;
+/// The log of the partition that `target` names, if this broker leads it.
+fn find_led_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
+    let log = find_log(parts, target)?;
     parts.partitions.get(log).expect("just found").check_leader(LeaderEpoch(target.current_leader_epoch))?;
     Ok(log)
 }
 
-/// The partition a target names, if it is here at all.
-fn hosted(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
+/// The log of the partition that `target` names, if it is on this broker.
+fn find_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
     let topic_id = match &target.topic {
         TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?.id,
         TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?.id,
@@ -327,8 +336,9 @@ fn hosted(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
     parts.partitions.find(topic_id, target.partition).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-/// An answer without records.
-fn skeleton(parts: &Parts, log: LogId, target: &FetchTarget) -> PartitionData {
+/// An answer without records. Only `read_committed` asks for aborted transactions, of which there are none yet; they are
+/// null otherwise.
+fn answer_without_records(parts: &Parts, log: LogId, target: &FetchTarget, read_committed: bool) -> PartitionData {
     let partition = parts.partitions.get(log);
     let high_watermark = partition.map_or(-1, |partition| partition.high_watermark().0);
     PartitionData {
@@ -336,24 +346,29 @@ fn skeleton(parts: &Parts, log: LogId, target: &FetchTarget) -> PartitionData {
         high_watermark,
         last_stable_offset: high_watermark,
         log_start_offset: partition.map_or(-1, |partition| partition.log().log_start_offset().0),
+        aborted_transactions: read_committed.then(Vec::new),
         records: Some(Records::from(Bytes::new())),
         ..Default::default()
     }
 }
 
+/// An answer with an error. The aborted transactions are null, but empty where a topic or partition does not exist, as in
+/// Kafka.
 fn refusal(partition: i32, error: ErrorCode) -> PartitionData {
+    let is_unknown = matches!(error, ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition);
     PartitionData {
         partition_index: partition,
         error_code: error.code(),
         high_watermark: -1,
         last_stable_offset: -1,
         log_start_offset: -1,
+        aborted_transactions: is_unknown.then(Vec::new),
         records: Some(Records::from(Bytes::new())),
         ..Default::default()
     }
 }
 
-/// Clients up to v5 do not know `KAFKA_STORAGE_ERROR`, and would not retry.
+/// Clients up to v5 do not know `KAFKA_STORAGE_ERROR` and would not retry after it.
 fn old_storage_error(version: i16, error: ErrorCode) -> ErrorCode {
     if version <= 5 && error == ErrorCode::KafkaStorageError { ErrorCode::NotLeaderOrFollower } else { error }
 }

@@ -1,10 +1,10 @@
 //! Incremental fetch sessions (KIP-227).
 //!
-//! A client that fetches the same partitions over and over names them once; later requests carry only what
-//! changed, and responses only the partitions that have something new. A session is a cache: losing one costs
-//! the client one full fetch.
+//! A client that fetches the same partitions again and again names them once. Later requests name only partitions that
+//! changed, and responses contain only partitions with news. A session is a cache: if the broker drops it, the client
+//! makes one full fetch.
 //!
-//! Invariant: a session's epoch grows by one with each fetch, from 1 to `i32::MAX` and then to 1 again.
+//! Invariant: a session's epoch grows by one with each fetch, from 1 to `i32::MAX`, and then starts at 1 again.
 
 use crate::ids::Uuid;
 use crate::plant::{Plant, Plants};
@@ -16,10 +16,10 @@ use bytestring::ByteString;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a session lives at least before another may take its place.
+/// A session can be evicted for another one only after this time.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
 
-/// What names a topic in a fetch: its name up to v12, its id from v13 on (KIP-516).
+/// How a fetch names a topic: by its name up to v12, by its id from v13 on (KIP-516).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TopicKey {
     Name(ByteString),
@@ -50,19 +50,22 @@ impl FetchTarget {
     }
 }
 
-/// How the answer of a fetch is made.
+/// The kind of a fetch, which decides which partitions its answer names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchContext {
+    /// A full fetch that wants no session.
     Sessionless,
     /// A full fetch that asks for a session.
     Full,
+    /// A fetch in the session with this id.
     Incremental(i32),
 }
 
+/// A partition of a session, with what its last answer said.
 #[derive(Debug)]
 struct CachedPartition {
     target: FetchTarget,
-    /// What the client was told last; -1 makes the next answer name the partition.
+    /// As in the last answer. -1: the next answer names the partition even without news.
     high_watermark: i64,
     log_start_offset: i64,
 }
@@ -73,8 +76,10 @@ struct Session {
     uses_topic_ids: bool,
     created: Mono,
     last_used: Mono,
-    /// In the order in which they are served: one that returned records goes to the end.
+    /// By place, which is the order in which a fetch serves them. A partition that returned records moves to the last
+    /// place.
     partitions: BTreeMap<u64, CachedPartition>,
+    /// The place of each partition.
     places: BTreeMap<(TopicKey, i32), u64>,
     next_place: u64,
 }
@@ -92,10 +97,11 @@ impl Session {
         }
     }
 
+    /// Adds a partition, or replaces what is asked of one that is there.
     fn put(&mut self, target: FetchTarget) {
         let key = (target.topic.clone(), target.partition);
         if let Some(place) = self.places.get(&key) {
-            self.partitions.get_mut(place).expect("places name partitions").target = target;
+            self.partitions.get_mut(place).expect("each place has a partition").target = target;
             return;
         }
         let cached = CachedPartition { target, high_watermark: -1, log_start_offset: -1 };
@@ -112,7 +118,7 @@ impl Session {
 
     fn move_to_end(&mut self, key: &(TopicKey, i32)) {
         let place = self.places.get_mut(key).expect("the caller found it");
-        let cached = self.partitions.remove(place).expect("places name partitions");
+        let cached = self.partitions.remove(place).expect("each place has a partition");
         *place = self.next_place;
         self.partitions.insert(self.next_place, cached);
         self.next_place += 1;
@@ -124,7 +130,7 @@ impl Session {
 pub struct FetchSessions {
     slots: usize,
     sessions: BTreeMap<i32, Session>,
-    /// How many have made room for another.
+    /// How many sessions were evicted for another one.
     evictions: u64,
     plants: Plants,
 }
@@ -148,12 +154,12 @@ impl FetchSessions {
         self.sessions.values().map(|session| session.partitions.len()).sum()
     }
 
-    /// How many sessions have lost their place to another.
+    /// How many sessions were evicted for another one.
     pub fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    /// What a request asks for, its session brought up to date.
+    /// Brings the session of a request up to date, and gives the partitions that the request asks for.
     ///
     /// Errors: `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`, `FetchSessionTopicIdError`.
     pub fn begin(
@@ -196,7 +202,8 @@ impl FetchSessions {
         Ok((FetchContext::Incremental(id), targets))
     }
 
-    /// Settles an answer: the session id to send, and with it the partitions that have something to say.
+    /// Makes an answer of the outcomes for all partitions: the session id to send, and the partitions to send. A new
+    /// session is created here.
     pub fn finish(
         &mut self,
         now: Mono,
@@ -227,13 +234,14 @@ impl FetchSessions {
                 (id, answers)
             }
             FetchContext::Incremental(id) => {
-                // Evicted while the fetch waited: the answer stands alone, and the next request finds no session.
+                // The session was evicted while the fetch waited. The answer names all partitions, and the next request
+                // finds no session.
                 let Some(session) = self.sessions.get_mut(&id) else { return (id, answers) };
                 let mut told = answers;
                 told.retain(|(target, answer)| {
                     let key = (target.topic.clone(), target.partition);
                     let Some(place) = session.places.get(&key) else { return true };
-                    let cached = session.partitions.get_mut(place).expect("places name partitions");
+                    let cached = session.partitions.get_mut(place).expect("each place has a partition");
                     let news = has_news(cached, answer);
                     remember(cached, answer);
                     if news && !has_records(answer) && self.plants.has(Plant::SessionForgetsPartition) {
@@ -248,7 +256,7 @@ impl FetchSessions {
         }
     }
 
-    /// Frees a slot for a session of `size` partitions where that is allowed.
+    /// Makes room for a session of `size` partitions, if need be by evicting another one. `false`: none may be evicted.
     fn make_room(&mut self, now: Mono, size: usize) -> bool {
         if self.sessions.len() < self.slots {
             return true;
@@ -307,7 +315,7 @@ fn has_news(cached: &CachedPartition, answer: &PartitionData) -> bool {
 
 fn remember(cached: &mut CachedPartition, answer: &PartitionData) {
     cached.log_start_offset = answer.log_start_offset;
-    // After an error the partition is named again even where nothing else changed.
+    // After an error the next answer names the partition even without news.
     cached.high_watermark = if answer.error_code == 0 { answer.high_watermark } else { -1 };
 }
 

@@ -1,4 +1,4 @@
-//! InitProducerId: a number that no other producer has (KIP-98), without transactions for now.
+//! InitProducerId: gives a producer an id that no other producer has (KIP-98). Transactions are not supported yet.
 
 use crate::api::{AfterCommit, Parts, Ticket};
 use crate::controller;
@@ -10,12 +10,12 @@ use crate::wire::messages::init_producer_id_response::InitProducerIdResponse;
 use crate::wire::{ErrorCode, ResponseBody};
 use std::collections::VecDeque;
 
-/// What is left of the block of ids that this broker has taken from the cluster.
+/// The rest of the block of producer ids that the controller gave to this broker.
 #[derive(Debug, Default)]
 pub struct ProducerIds {
     next: i64,
     end: i64,
-    /// Requests that wait for the next block; not empty exactly while one is being taken.
+    /// Requests that wait for the next block. Not empty exactly while the next block is being committed.
     waiting: VecDeque<Ticket>,
 }
 
@@ -23,7 +23,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: InitProducer
     match request.transactional_id.as_deref() {
         None => hand_out(parts, now, ticket, out),
         Some("") => answer(parts, ticket, Err(ErrorCode::InvalidRequest), out),
-        // There is no transaction coordinator yet; clients learn that from ApiVersions (no FindCoordinator).
+        // There is no transaction coordinator yet. Clients see that in the answer to FindCoordinator.
         Some(_) => answer(parts, ticket, Err(ErrorCode::CoordinatorNotAvailable), out),
     }
 }
@@ -50,7 +50,7 @@ fn hand_out(parts: &mut Parts, now: Now, ticket: Ticket, out: &mut Outbox) {
     }
 }
 
-/// The block is this broker's: serve everyone who waited for it.
+/// The next block is committed: answers every request that waited for it.
 pub fn block_taken(parts: &mut Parts, now: Now, first: i64, end: i64, out: &mut Outbox) {
     parts.producer_ids.next = first;
     parts.producer_ids.end = end;

@@ -1,4 +1,5 @@
-//! ListConfigResources: what has, or may have, configs (KIP-1142; before it, client metrics alone: KIP-1000).
+//! ListConfigResources: which resources have configs or may have some (KIP-1142). Version 0 lists only client metrics
+//! (KIP-1000).
 
 use crate::api::{Parts, Ticket};
 use crate::controller::ResourceKind;
@@ -8,7 +9,7 @@ use crate::wire::messages::list_config_resources_response::{ConfigResource, List
 use crate::wire::{ErrorCode, ResponseBody};
 use bytestring::ByteString;
 
-/// What Kafka lists, in its order.
+/// The kinds of resources, in the order in which Kafka lists them.
 const KINDS: [ResourceKind; 5] = [
     ResourceKind::Group,
     ResourceKind::ClientMetrics,
@@ -46,7 +47,7 @@ fn names(parts: &Parts, kind: ResourceKind) -> Vec<ByteString> {
             let up = parts.image.brokers().filter(|broker| !broker.fenced);
             up.map(|broker| broker.broker_id.to_string().into()).collect()
         }
-        // These are there by being configured.
+        // A resource of these kinds exists as soon as it has a config.
         ResourceKind::Group | ResourceKind::ClientMetrics | ResourceKind::Other(_) => {
             let of_kind = parts.image.resources().filter(|resource| resource.kind == kind);
             of_kind.map(|resource| resource.name.as_str().into()).collect()

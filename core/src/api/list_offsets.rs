@@ -1,8 +1,10 @@
-//! ListOffsets: the offset of a moment, or of one of the special timestamps.
+//! ListOffsets: the offset of the first record at or after a timestamp, or the offset that a special timestamp stands
+//! for.
 //!
-//! Partitions are looked up one after the other; a look-up that must read the disk suspends the request.
+//! The partitions of a request are looked up one after the other. A lookup that must read the disk makes the request
+//! wait.
 
-use crate::api::{Parts, Pending, Ticket};
+use crate::api::{Parts, PendingRequest, Ticket};
 use crate::ids::{LeaderEpoch, Offset, PendingId};
 use crate::io::Outbox;
 use crate::replication::Partition;
@@ -29,15 +31,16 @@ mod special {
     pub const EARLIEST_PENDING_UPLOAD: i64 = -6;
 }
 
-/// The replica id of a consumer: it must not learn of offsets past the high watermark.
+/// The replica id of a consumer, which must not learn of offsets past the high watermark.
 const CONSUMER: i32 = -1;
 
-/// A request of which a look-up waits for the disk.
+/// A request that waits for a lookup to read the disk.
 #[derive(Debug)]
 pub struct PendingListOffsets {
     pub ticket: Ticket,
     request: ListOffsetsRequest,
     duplicates: BTreeSet<(ByteString, i32)>,
+    /// The answers so far.
     topics: Vec<ListOffsetsTopicResponse>,
 }
 
@@ -51,25 +54,25 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: ListOffsetsRequest, ou
             }
         }
     }
-    let id = parts.pending.name();
+    let id = parts.pending.next_id();
     advance(parts, id, PendingListOffsets { ticket, request, duplicates, topics: Vec::new() }, out);
 }
 
-/// The look-up that the request waited for has ended.
+/// The lookup that the request waited for has completed.
 pub fn looked_up(
     parts: &mut Parts,
     id: PendingId,
     outcome: Result<Option<TimestampedOffset>, String>,
     out: &mut Outbox,
 ) {
-    let Some((Pending::ListOffsets(mut pending), _)) = parts.pending.take(id) else { return };
-    let (topic, asked) = pending.next().expect("it waits for a look-up");
+    let Some((PendingRequest::ListOffsets(mut pending), _)) = parts.pending.take(id) else { return };
+    let (topic, asked) = pending.next().expect("a waiting request has a partition to look up");
     let visible = parts
         .leader_of(&topic, asked.partition_index, -1)
         .map(|partition| visible_end(partition, pending.request.replica_id));
     let answer = match (outcome, visible) {
         (Ok(found), Ok(end)) => answer(asked.partition_index, found.filter(|found| found.offset < end)),
-        // It has gone while the disk was read: "nothing found" would be wrong.
+        // The partition is no longer led here. To answer "no such offset" would be wrong.
         (Ok(_), Err(error)) => refusal(asked.partition_index, error),
         (Err(_), _) => refusal(asked.partition_index, ErrorCode::KafkaStorageError),
     };
@@ -93,7 +96,7 @@ fn advance(parts: &mut Parts, id: PendingId, mut pending: PendingListOffsets, ou
         match outcome {
             Ok(Lookup::Found(found)) => pending.push(answer(index, found)),
             Ok(Lookup::Failed(_)) => pending.push(refusal(index, ErrorCode::KafkaStorageError)),
-            Ok(Lookup::Pending) => return parts.pending.put(id, Pending::ListOffsets(pending), None),
+            Ok(Lookup::Pending) => return parts.pending.put(id, PendingRequest::ListOffsets(pending), None),
             Err(error) => pending.push(refusal(index, error)),
         }
     }
@@ -119,7 +122,7 @@ impl PendingListOffsets {
 
     fn push(&mut self, mut answer: ListOffsetsPartitionResponse) {
         if self.ticket.api_version < 4 {
-            // KIP-207: there was no place for it.
+            // Versions below 4 have no field for it.
             answer.leader_epoch = LeaderEpoch::UNKNOWN.0;
         }
         self.topics.last_mut().expect("a partition was looked up").partitions.push(answer);
@@ -137,7 +140,7 @@ fn known(timestamp: i64, version: i16) -> bool {
     }
 }
 
-/// One past the last offset that the one who asks may learn of.
+/// One past the last offset that this client or replica may learn of.
 fn visible_end(partition: &Partition, replica: i32) -> Offset {
     if replica == CONSUMER { partition.high_watermark() } else { partition.log().log_end_offset() }
 }
@@ -157,7 +160,7 @@ fn look_up(
             let start = partition.log().log_start_offset();
             at(start, partition.log().epochs().epoch_for_offset(start).unwrap_or(LeaderEpoch::UNKNOWN))
         }
-        // Nothing is tiered: no offset is in remote storage, and none waits to go there.
+        // There is no tiered storage: no offset is in remote storage, and none waits to be uploaded.
         special::LATEST_TIERED | special::EARLIEST_PENDING_UPLOAD => at(Offset::UNKNOWN, LeaderEpoch::UNKNOWN),
         special::MAX_TIMESTAMP => shown(partition.offset_for_timestamp(LookupTarget::MaxTimestamp, id, out), end),
         moment => shown(partition.offset_for_timestamp(LookupTarget::FirstAt(moment), id, out), end),
@@ -165,7 +168,7 @@ fn look_up(
     Ok(lookup)
 }
 
-/// What lies at or past `end` is not found.
+/// Hides a record at or past `end`.
 fn shown(lookup: Lookup, end: Offset) -> Lookup {
     match lookup {
         Lookup::Found(found) => Lookup::Found(found.filter(|found| found.offset < end)),

@@ -1,6 +1,6 @@
-//! DescribeLogDirs: what lies in which directory, and how much room its volume has (KIP-113, KIP-827).
+//! DescribeLogDirs: which partitions each log directory holds, and how large its volume is (KIP-113, KIP-827).
 
-use crate::api::{Parts, Pending, Ticket};
+use crate::api::{Parts, PendingRequest, Ticket};
 use crate::ids::LogDirId;
 use crate::io::Outbox;
 use crate::storage::VolumeSizes;
@@ -12,12 +12,12 @@ use crate::wire::{ErrorCode, ResponseBody};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A request that waits to hear how large the volumes are.
+/// A request that waits for the sizes of volumes.
 #[derive(Debug)]
 pub struct PendingLogDirs {
     pub ticket: Ticket,
     response: DescribeLogDirsResponse,
-    /// The place in the response of each directory that has not answered.
+    /// For each directory whose volume has not been measured yet, its index in the response.
     waiting: BTreeMap<LogDirId, usize>,
 }
 
@@ -31,6 +31,10 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeLogDirsRequest
     let (mut results, mut waiting) = (Vec::new(), BTreeMap::new());
     for dir in 0..parts.config.log_dirs.len() as u16 {
         let dir = LogDirId(dir);
+        // As in Kafka, a directory of the metadata log alone is none of the broker's log directories.
+        if !parts.takes_partitions(dir) && !parts.partitions.iter().any(|partition| partition.dir() == dir) {
+            continue;
+        }
         let log_dir = ByteString::from(parts.config.log_dirs[usize::from(dir.0)].as_str());
         if !parts.dirs.query_volume(dir, out) {
             let error_code = ErrorCode::KafkaStorageError.code();
@@ -45,14 +49,16 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: DescribeLogDirsRequest
     if waiting.is_empty() {
         return parts.replies.answer(ticket, ResponseBody::DescribeLogDirs(response), out);
     }
-    let id = parts.pending.name();
-    parts.pending.put(id, Pending::LogDirs(PendingLogDirs { ticket, response, waiting }), None);
+    let id = parts.pending.next_id();
+    parts.pending.put(id, PendingRequest::LogDirs(PendingLogDirs { ticket, response, waiting }), None);
 }
 
-/// A directory's volume has been measured, for all who wait for it; `None`: it could not be.
+/// The volume of a directory has been measured, for all requests that wait for it. `None`: measuring failed.
 pub fn measured(parts: &mut Parts, dir: LogDirId, sizes: Option<VolumeSizes>, out: &mut Outbox) {
     for (id, pending) in parts.pending.take_log_dirs() {
-        let Pending::LogDirs(mut pending) = pending else { unreachable!("taken by kind") };
+        let PendingRequest::LogDirs(mut pending) = pending else {
+            unreachable!("only requests of this kind were taken")
+        };
         if let Some(place) = pending.waiting.remove(&dir) {
             let result = &mut pending.response.results[place];
             match sizes {
@@ -69,7 +75,7 @@ pub fn measured(parts: &mut Parts, dir: LogDirId, sizes: Option<VolumeSizes>, ou
         if pending.waiting.is_empty() {
             parts.replies.answer(pending.ticket, ResponseBody::DescribeLogDirs(pending.response), out);
         } else {
-            parts.pending.put(id, Pending::LogDirs(pending), None);
+            parts.pending.put(id, PendingRequest::LogDirs(pending), None);
         }
     }
 }
@@ -82,7 +88,7 @@ fn contents(parts: &Parts, dir: LogDirId, wanted: Option<&BTreeSet<(ByteString, 
             topics.entry(key.0).or_default().push(DescribeLogDirsPartition {
                 partition_index: key.1,
                 partition_size: i64::try_from(partition.log().size_bytes()).unwrap_or(i64::MAX),
-                // The one replica is never behind itself.
+                // There is one replica, which is never behind itself.
                 offset_lag: 0,
                 is_future_key: false,
                 ..Default::default()

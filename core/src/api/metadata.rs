@@ -1,10 +1,10 @@
-//! Metadata: the brokers, and the partitions of topics with their leaders. A named topic that does not exist is
-//! created on the way where both sides allow it (`auto.create.topics.enable`).
+//! Metadata: the brokers, and the partitions of topics with their leaders. A named topic that does not exist is created
+//! first, if both the broker (`auto.create.topics.enable`) and the request allow it.
 
 use crate::api::{
     AfterCommit, CLUSTER_OPERATIONS, Parts, TOPIC_OPERATIONS, Ticket, is_internal_topic, offline_replicas,
 };
-use crate::controller::{Image, Topic, validate_topic_name};
+use crate::controller::{Topic, validate_topic_name};
 use crate::ids::Uuid;
 use crate::io::Outbox;
 use crate::time::Now;
@@ -14,59 +14,65 @@ use crate::wire::messages::metadata_response::{
 };
 use crate::wire::{ErrorCode, ResponseBody, node_ids};
 use bytestring::ByteString;
+use std::collections::BTreeSet;
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: MetadataRequest, out: &mut Outbox) {
     if let Some(topics) = &request.topics
         && ticket.api_version < 12
         && topics.iter().any(|topic| topic.name.is_none() || topic.topic_id != Uuid::ZERO)
     {
-        return parts.replies.close(ticket, "a Metadata request below v12 names topics by name alone", out);
+        let response = invalid(topics);
+        return parts.replies.answer(ticket, ResponseBody::Metadata(response), out);
     }
-    let missing: Vec<ByteString> = match &request.topics {
-        Some(topics) if parts.config.auto_create_topics_enable && request.allow_auto_topic_creation => topics
-            .iter()
-            .filter(|topic| topic.topic_id == Uuid::ZERO)
-            .filter_map(|topic| topic.name.clone())
-            .filter(|name| parts.image.topic_named(name).is_none())
-            .collect(),
-        _ => Vec::new(),
+    let missing: BTreeSet<ByteString> = match &request.topics {
+        Some(topics)
+            if parts.config.auto_create_topics_enable
+                && request.allow_auto_topic_creation
+                && !topics.iter().any(|topic| topic.topic_id != Uuid::ZERO) =>
+        {
+            let names = topics.iter().filter_map(|topic| topic.name.clone());
+            names.filter(|name| parts.image.topic_named(name).is_none()).collect()
+        }
+        _ => BTreeSet::new(),
     };
     if missing.is_empty() {
-        return answer(parts, ticket, &request, &[], out);
+        return answer(parts, ticket, &request, out);
     }
-    // Unlike Kafka, which tells the client to ask again, the answer waits until the topics are there.
-    let (records, refused) = parts.auto_create(missing);
-    if records.is_empty() {
-        answer(parts, ticket, &request, &refused, out);
-    } else {
-        parts.commit(now, records, AfterCommit::Metadata { ticket, request, refused }, out);
-    }
+    // The answer waits until the topics are created, by this request or by an earlier one. (Kafka tells the client to
+    // ask again.)
+    let records = parts.auto_create(missing);
+    parts.commit(now, records, AfterCommit::Metadata { ticket, request }, out);
 }
 
-/// Answers from the committed image. `refused`: what could not be created, and why.
-pub fn answer(
-    parts: &mut Parts,
-    ticket: Ticket,
-    request: &MetadataRequest,
-    refused: &[(ByteString, ErrorCode)],
-    out: &mut Outbox,
-) {
+/// Refuses a request that names topics in a way that its version does not have.
+fn invalid(topics: &[MetadataRequestTopic]) -> MetadataResponse {
+    let topics = topics.iter().map(|topic| {
+        let name = topic.name.clone().unwrap_or_default();
+        MetadataResponseTopic {
+            error_code: ErrorCode::InvalidRequest.code(),
+            name: Some(name),
+            topic_id: topic.topic_id,
+            ..Default::default()
+        }
+    });
+    MetadataResponse { topics: topics.collect(), error_code: ErrorCode::InvalidRequest.code(), ..Default::default() }
+}
+
+/// Answers from the committed image.
+pub fn answer(parts: &mut Parts, ticket: Ticket, request: &MetadataRequest, out: &mut Outbox) {
     let version = ticket.api_version;
     let with_operations = request.include_topic_authorized_operations && version >= 8;
-    // A v0 request asks for all topics with an empty list, later ones with none at all.
-    let all = match &request.topics {
-        None => true,
-        Some(topics) => version == 0 && topics.is_empty(),
-    };
     let image = &parts.image;
-    let mut topics: Vec<MetadataResponseTopic> = if all {
-        image.topics_by_name().map(|topic| describe(topic, image)).collect()
-    } else {
-        let asked = request.topics.iter().flatten();
-        asked.map(|asked| named(image, asked, refused)).collect()
+    let mut topics: Vec<MetadataResponseTopic> = match &request.topics {
+        None => image.topics_by_name().map(|topic| describe(topic, parts)).collect(),
+        // A v0 request asks for all topics by an empty list, a later one by a null list.
+        Some(topics) if version == 0 && topics.is_empty() => {
+            image.topics_by_name().map(|topic| describe(topic, parts)).collect()
+        }
+        Some(topics) => asked(topics, parts),
     };
     if with_operations {
-        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code != ErrorCode::UnknownTopicId.code()) {
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
         }
     }
@@ -96,21 +102,38 @@ pub fn answer(
     parts.replies.answer(ticket, ResponseBody::Metadata(response), out);
 }
 
-fn named(image: &Image, asked: &MetadataRequestTopic, refused: &[(ByteString, ErrorCode)]) -> MetadataResponseTopic {
-    if asked.topic_id != Uuid::ZERO {
-        return match image.topic(asked.topic_id) {
-            Some(topic) => describe(topic, image),
-            None => unknown(None, asked.topic_id, ErrorCode::UnknownTopicId),
-        };
+/// The topics that a request names, each of them once. A request that has ids is answered for the ids alone.
+fn asked(topics: &[MetadataRequestTopic], parts: &Parts) -> Vec<MetadataResponseTopic> {
+    let mut ids = BTreeSet::new();
+    let by_id: Vec<MetadataResponseTopic> = topics
+        .iter()
+        .map(|topic| topic.topic_id)
+        .filter(|id| *id != Uuid::ZERO && ids.insert(*id))
+        .map(|id| match parts.image.topic(id) {
+            Some(topic) => describe(topic, parts),
+            None => unknown(None, id, ErrorCode::UnknownTopicId),
+        })
+        .collect();
+    if !by_id.is_empty() {
+        return by_id;
     }
-    let name = asked.name.clone().unwrap_or_default();
-    if let Some(topic) = image.topic_named(&name) {
-        return describe(topic, image);
+    let mut names = BTreeSet::new();
+    topics
+        .iter()
+        .map(|topic| topic.name.clone().unwrap_or_default())
+        .filter(|name| names.insert(name.clone()))
+        .map(|name| named(name, parts))
+        .collect()
+}
+
+fn named(name: ByteString, parts: &Parts) -> MetadataResponseTopic {
+    if let Some(topic) = parts.image.topic_named(&name) {
+        return describe(topic, parts);
     }
-    let error = match refused.iter().find(|(topic, _)| *topic == name) {
-        Some((_, error)) => *error,
-        None if validate_topic_name(&name).is_err() => ErrorCode::InvalidTopicException,
-        None => ErrorCode::UnknownTopicOrPartition,
+    // Whatever keeps a topic from being created, Kafka answers a legal name with this error.
+    let error = match validate_topic_name(&name) {
+        Err(_) => ErrorCode::InvalidTopicException,
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
     };
     unknown(Some(name), Uuid::ZERO, error)
 }
@@ -120,22 +143,22 @@ fn unknown(name: Option<ByteString>, topic_id: Uuid, error: ErrorCode) -> Metada
     MetadataResponseTopic { error_code: error.code(), name, topic_id, is_internal, ..Default::default() }
 }
 
-fn describe(topic: &Topic, image: &Image) -> MetadataResponseTopic {
+fn describe(topic: &Topic, parts: &Parts) -> MetadataResponseTopic {
     let partitions = topic
         .partitions
         .iter()
-        .map(|(index, partition)| MetadataResponsePartition {
-            error_code: match partition.leader {
-                None => ErrorCode::LeaderNotAvailable.code(),
-                Some(_) => 0,
-            },
-            partition_index: *index,
-            leader_id: partition.leader.map_or(-1, |leader| leader.0),
-            leader_epoch: partition.leader_epoch.0,
-            replica_nodes: node_ids(&partition.replicas),
-            isr_nodes: node_ids(&partition.isr),
-            offline_replicas: offline_replicas(image, partition),
-            ..Default::default()
+        .map(|(index, partition)| {
+            let leader = parts.available_leader(topic.id, *index, partition);
+            MetadataResponsePartition {
+                error_code: if leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
+                partition_index: *index,
+                leader_id: leader.map_or(-1, |leader| leader.0),
+                leader_epoch: partition.leader_epoch.0,
+                replica_nodes: node_ids(&partition.replicas),
+                isr_nodes: node_ids(&partition.isr),
+                offline_replicas: offline_replicas(&parts.image, partition),
+                ..Default::default()
+            }
         })
         .collect();
     MetadataResponseTopic {

@@ -1,9 +1,13 @@
-//! One file a request kind: request → calls on the parts → response.
+//! The handlers of requests, one file for each kind of request. A handler reads the request, calls the parts, and makes
+//! the response.
 //!
-//! A handler gets a [`Ticket`] and owes one answer for it: at once, or later through [`Pending`] (the disk, new
-//! records) or [`AfterCommit`] (the metadata log).
+//! A handler gets a [`Ticket`] and must answer it once. It answers at once, or it leaves the ticket in a
+//! [`PendingRequest`] (which waits for the disk or for new records) or in an [`AfterCommit`] (which waits for the
+//! metadata log).
 
+mod acls;
 mod api_versions;
+mod auto_create;
 mod commit;
 mod configs;
 mod delete_records;
@@ -16,6 +20,7 @@ mod describe_user_scram_credentials;
 mod elect_leaders;
 pub mod fetch;
 mod fetch_session;
+mod find_coordinator;
 mod init_producer_id;
 mod list_config_resources;
 pub mod list_offsets;
@@ -27,6 +32,7 @@ mod pending;
 mod prepare;
 pub mod produce;
 mod replies;
+mod sasl;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -35,7 +41,7 @@ mod update_features;
 pub use commit::{AfterCommit, Commits};
 pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
-pub use pending::{Pending, PendingRequests, Waiting};
+pub use pending::{PendingCounts, PendingRequest, PendingRequests};
 pub use prepare::prepare;
 pub use replies::{Replies, Ticket};
 
@@ -44,7 +50,7 @@ use crate::controller::{self, Image};
 use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
-use crate::replication::{Partition, Partitions, Refused};
+use crate::replication::{Partition, Partitions, ReplicaCounts};
 use crate::storage::LogDirs;
 use crate::time::Now;
 use crate::wire::messages::produce_request::TopicProduceData;
@@ -53,12 +59,12 @@ use bytestring::ByteString;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a client may do with a topic where there is no authorizer: a bit for each `AclOperation`.
+/// What a client may do with a topic, as there is no authorizer: one bit for each `AclOperation`.
 pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
-/// The same for the cluster.
+/// What a client may do with the cluster: one bit for each `AclOperation`.
 pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
-/// Everything a request may touch.
+/// The parts of the broker, which handlers of requests read and change.
 #[derive(Debug)]
 pub struct Parts {
     pub config: BrokerConfig,
@@ -71,9 +77,9 @@ pub struct Parts {
     pub dirs: LogDirs,
     /// None until the directories are read.
     pub quorum: Option<Quorum>,
-    /// The metadata with every proposal in it: what the next decision builds on.
+    /// The metadata with all proposals applied, committed or not. The next decision is made from it.
     pub proposed: Image,
-    /// The metadata up to `committed`: what clients see.
+    /// The metadata up to `committed`. Clients see this image.
     pub image: Image,
     /// One past the last metadata record in `image`.
     pub committed: Offset,
@@ -81,11 +87,11 @@ pub struct Parts {
     pub broker_epoch: i64,
     pub commits: Commits,
     pub partitions: Partitions,
-    /// The broker is going down: nobody waits for records any more.
+    /// Whether the broker is stopping. Then fetches are answered without waiting for records.
     pub stopping: bool,
 }
 
-/// Answers a request, or sees to it that it will be answered.
+/// Answers a request, or makes sure that it will be answered later.
 pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
     let ticket = parts.replies.open(request.conn, request.listener, &request.header);
     match request.body {
@@ -93,6 +99,7 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
         RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
         RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),
+        RequestBody::FindCoordinator(body) => find_coordinator::handle(parts, ticket, body, out),
         RequestBody::ApiVersions(body) => api_versions::handle(parts, ticket, body, out),
         RequestBody::UnsupportedApiVersions => api_versions::unsupported(parts, ticket, out),
         RequestBody::CreateTopics(body) => topics::create(parts, now, ticket, body, out),
@@ -104,6 +111,11 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::DescribeConfigs(body) => configs::describe(parts, ticket, body, out),
         RequestBody::AlterConfigs(body) => configs::alter(parts, now, ticket, body, out),
         RequestBody::IncrementalAlterConfigs(body) => configs::alter_incrementally(parts, now, ticket, body, out),
+        RequestBody::DescribeAcls(body) => acls::describe(parts, ticket, body, out),
+        RequestBody::CreateAcls(body) => acls::create(parts, ticket, body, out),
+        RequestBody::DeleteAcls(body) => acls::delete(parts, ticket, body, out),
+        RequestBody::SaslHandshake(_) => sasl::handshake(parts, ticket, out),
+        RequestBody::SaslAuthenticate(_) => sasl::authenticate(parts, ticket, out),
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
@@ -121,7 +133,7 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
     }
 }
 
-/// A broker as clients of one listener reach it.
+/// The address of a broker for clients of one listener.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub node: NodeId,
@@ -131,27 +143,24 @@ pub struct Endpoint {
 }
 
 impl Parts {
-    /// The partition that a Produce names.
+    /// The partition that a Produce request names, if it is on this broker, and how many replicas it has.
     fn partition_for_produce(
         &mut self,
         version: i16,
         topic: &TopicProduceData,
         index: i32,
-    ) -> Result<&mut Partition, Refused> {
+    ) -> Result<(&mut Partition, ReplicaCounts), ErrorCode> {
         let found = match version >= 13 {
             true => self.image.topic(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?,
             false => self.image.topic_named(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
         };
         let log = self.partitions.find(found.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let partition = self.partitions.get_mut(log).expect("just found");
-        if let Err(error) = partition.check_leader(LeaderEpoch::UNKNOWN) {
-            partition.count_refused_produce(error);
-            return Err(error.into());
-        }
-        Ok(partition)
+        let replicas = found.partitions.get(&index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let counts = ReplicaCounts { replicas: replicas.replicas.len(), in_sync: replicas.isr.len() };
+        Ok((self.partitions.get_mut(log).expect("just found"), counts))
     }
 
-    /// The partition that this broker leads, for a client that believes in leader epoch `current` (-1: any).
+    /// The partition, if this broker leads it in the leader epoch `current` that the client knows (-1: in any epoch).
     fn leader_of(&mut self, topic: &str, index: i32, current: i32) -> Result<&mut Partition, ErrorCode> {
         let topic = self.image.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let log = self.partitions.find(topic.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -160,7 +169,14 @@ impl Parts {
         Ok(partition)
     }
 
-    /// The brokers as clients of `listener` reach them.
+    /// The leader of a partition, for clients. There is none while this broker should lead the partition and has not
+    /// opened its log yet: the directory of an earlier topic with the same name may still have to be renamed.
+    fn available_leader(&self, topic: Uuid, index: i32, partition: &controller::Partition) -> Option<NodeId> {
+        let is_open = |leader: NodeId| leader != self.config.node_id || self.partitions.find(topic, index).is_some();
+        partition.leader.filter(|leader| is_open(*leader))
+    }
+
+    /// The brokers with their addresses for clients of `listener`.
     fn endpoints(&self, listener: u16) -> Vec<Endpoint> {
         let listener = &self.config.advertised_listeners[usize::from(listener)];
         vec![Endpoint {
@@ -172,12 +188,13 @@ impl Parts {
     }
 }
 
-/// The replicas of a partition that are on brokers which are not there.
+/// The replicas of a partition on brokers that are not active.
 fn offline_replicas(image: &Image, partition: &controller::Partition) -> Int32s {
     partition.replicas.iter().filter(|node| !image.is_active(**node)).map(|node| node.0).collect()
 }
 
-/// `__consumer_offsets`, `__transaction_state`, `__share_group_state`: only coordinators write there.
+/// Whether only coordinators may write to the topic: `__consumer_offsets`, `__transaction_state`,
+/// `__share_group_state`.
 pub fn is_internal_topic(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }

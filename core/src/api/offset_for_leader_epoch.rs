@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch: where an epoch ends (KIP-101, KIP-279, KIP-320).
+//! OffsetForLeaderEpoch: the offset at which a leader epoch ends (KIP-101, KIP-279, KIP-320).
 
 use crate::api::{Parts, Ticket};
 use crate::ids::LeaderEpoch;

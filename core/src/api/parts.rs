@@ -1,4 +1,4 @@
-//! What the parts do for more than one request kind, and what they are made from.
+//! How the parts are created from the configuration, and what more than one kind of request needs of them.
 
 use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, Replies};
 use crate::batch::{Codec, TopicBatchRules};
@@ -14,9 +14,6 @@ use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{
     CheckpointKind, CheckpointWrites, LoadHints, LogDirs, LogDirsConfig, LogSettings, TopicPartition,
 };
-use crate::wire::messages::CreateTopicsRequest;
-use crate::wire::messages::create_topics_request::CreatableTopic;
-use crate::wire::{ErrorCode, MetadataRecord};
 use bytestring::ByteString;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -54,7 +51,7 @@ impl Parts {
         }
     }
 
-    /// Begins to read the metadata; the directories are known by now.
+    /// Begins to read the metadata. The log directories must have been read.
     pub fn start_quorum(&mut self, hints: LoadHints, out: &mut Outbox) {
         let dir = metadata_dir(&self.config);
         let endpoints = self.config.advertised_listeners.iter();
@@ -85,12 +82,12 @@ impl Parts {
         self.quorum.as_mut().expect("the directories are read before the metadata")
     }
 
-    /// What a decision of the controller builds on, beside the proposed image.
+    /// The context of a decision of the controller that is made from the proposed image.
     pub fn controller_context(&self) -> controller::Context<'_> {
         controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) }
     }
 
-    /// This life, as it registers with the controller.
+    /// What this broker tells the controller at its start. Draws a new incarnation id.
     pub fn broker_start(&mut self) -> controller::BrokerStart {
         let incarnation_id = self.draw_uuid();
         let advertised = self.config.advertised_listeners.iter();
@@ -101,15 +98,27 @@ impl Parts {
             rack: self.config.rack.clone(),
             listeners: self.config.client_listeners().cloned().collect(),
             controller_listeners: controllers.cloned().collect(),
-            log_dirs: self.dirs.online().filter_map(|dir| self.dirs.directory_id(dir)).collect(),
+            log_dirs: self.directories_online(),
         }
+    }
+
+    /// The ids of the log directories in which the controller may place replicas.
+    pub fn directories_online(&self) -> Vec<Uuid> {
+        let online = self.dirs.online().filter(|dir| self.takes_partitions(*dir));
+        online.filter_map(|dir| self.dirs.directory_id(dir)).collect()
+    }
+
+    /// Whether new partitions may be placed in this directory: `log.dirs` names it. The directory of the metadata log
+    /// alone takes none. Earlier versions placed some there, and these stay where they are.
+    pub fn takes_partitions(&self, dir: LogDirId) -> bool {
+        usize::from(dir.0) < self.config.partition_dirs
     }
 
     pub fn draw_uuid(&mut self) -> Uuid {
         crate::api::draw_uuid(&mut self.rng)
     }
 
-    /// What a topic's configuration means for its logs and its batches.
+    /// The settings of a topic's logs and the rules for its batches, from its configuration.
     pub fn settings_of(&self, topic: Uuid) -> Option<(LogSettings, PartitionRules)> {
         let topic = self.image.topic(topic)?;
         let layers = self.image.layers(&self.config);
@@ -118,34 +127,13 @@ impl Parts {
         Some((log_settings(&config, &layers), partition_rules(&config, is_internal)))
     }
 
-    /// The records that create topics which a Metadata request named, and what cannot be created.
-    pub fn auto_create(&mut self, names: Vec<ByteString>) -> (Vec<MetadataRecord>, Vec<(ByteString, ErrorCode)>) {
-        let context = controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) };
-        let topics = names.into_iter().map(|name| CreatableTopic {
-            name,
-            num_partitions: -1,
-            replication_factor: -1,
-            ..Default::default()
-        });
-        let request = CreateTopicsRequest { topics: topics.collect(), ..Default::default() };
-        let rng = &mut self.rng;
-        let decision = controller::create_topics(&self.proposed, &context, &request, || crate::api::draw_bytes(rng));
-        let refused = decision.response.topics.into_iter().filter_map(|topic| {
-            let error = ErrorCode::from_code(topic.error_code).filter(|error| error.is_error())?;
-            // Another request has proposed it and it is not committed yet: the client asks again.
-            let pending = error == ErrorCode::TopicAlreadyExists;
-            Some((topic.name, if pending { ErrorCode::LeaderNotAvailable } else { error }))
-        });
-        (decision.records, refused.collect())
-    }
-
-    /// Hands the offsets of all partitions to their directories.
+    /// Writes a checkpoint of all partitions, in every log directory that is online.
     pub fn checkpoint(&mut self, kind: CheckpointKind, out: &mut Outbox) {
         let dirs: Vec<LogDirId> = self.dirs.online().collect();
         self.checkpoint_in(&dirs, kind, out);
     }
 
-    /// Hands the offsets of all kinds to one directory.
+    /// Writes the checkpoints of all kinds in one log directory.
     pub fn checkpoint_dir(&mut self, dir: LogDirId, out: &mut Outbox) -> CheckpointWrites {
         for kind in CheckpointKind::ALL {
             self.checkpoint_in(&[dir], kind, out);
@@ -171,7 +159,8 @@ impl Parts {
         if let Some(log) = self.quorum.as_ref().and_then(Quorum::log)
             && let Some(offsets) = by_dir.get_mut(&log.place().dir)
         {
-            let name = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
+            let name =
+                TopicPartition::parse(METADATA_PARTITION_DIR).expect("it is the name of a partition's directory");
             let offset = match kind {
                 CheckpointKind::LogStart => log.log_start_offset(),
                 CheckpointKind::RecoveryPoint | CheckpointKind::HighWatermark => log.synced_offset(),
@@ -192,7 +181,10 @@ impl Parts {
         }
         for partition in self.partitions.iter() {
             partition.verify();
-            assert!(partition.watchers().all(|id| self.pending.contains(id)), "a fetch that was answered watches on");
+            assert!(
+                partition.watchers().all(|id| self.pending.contains(id)),
+                "a partition is watched by a fetch that was answered"
+            );
         }
     }
 }
@@ -204,7 +196,11 @@ fn metadata_dir(config: &BrokerConfig) -> LogDirId {
 fn log_settings(config: &TopicConfig, broker: &Layers) -> LogSettings {
     LogSettings {
         segment_bytes: config.segment_bytes.max(1) as u32,
-        segment_ms: config.segment_ms,
+        // Only inactive segments are compacted, so a compacted topic rolls its segments before the lag is over.
+        segment_ms: match config.cleanup.compact {
+            true => config.segment_ms.min(config.max_compaction_lag_ms),
+            false => config.segment_ms,
+        },
         segment_jitter_ms: config.segment_jitter_ms,
         segment_index_bytes: config.segment_index_bytes.max(0) as u32,
         index_interval_bytes: config.index_interval_bytes.max(0) as u32,
@@ -220,7 +216,7 @@ fn log_settings(config: &TopicConfig, broker: &Layers) -> LogSettings {
     }
 }
 
-/// The metadata log: always durable, and cut by snapshots alone.
+/// The settings of the metadata log: it is always synced, and only snapshots remove records from it.
 fn metadata_log_settings(config: &BrokerConfig) -> LogSettings {
     LogSettings {
         segment_bytes: config.metadata_log_segment_bytes.max(1) as u32,

@@ -1,4 +1,4 @@
-//! Requests that wait: for the disk, for records, for a commit of the metadata log, or for their time to run out.
+//! Requests that wait for the disk or for records. Some have a deadline at which they are answered anyway.
 
 use crate::api::fetch::PendingFetch;
 use crate::api::list_offsets::PendingListOffsets;
@@ -10,71 +10,71 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that could not be answered at once.
 #[derive(Debug)]
-pub enum Pending {
+pub enum PendingRequest {
     Produce(PendingProduce),
     Fetch(Box<PendingFetch>),
     ListOffsets(PendingListOffsets),
     LogDirs(PendingLogDirs),
 }
 
-/// How many requests of each kind wait.
+/// How many requests of each kind are pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingCounts {
     pub produce: usize,
     pub fetch: usize,
     pub list_offsets: usize,
     pub log_dirs: usize,
 }
 
-impl Waiting {
-    fn of(&mut self, pending: &Pending) -> &mut usize {
+impl PendingCounts {
+    fn of(&mut self, pending: &PendingRequest) -> &mut usize {
         match pending {
-            Pending::Produce(_) => &mut self.produce,
-            Pending::Fetch(_) => &mut self.fetch,
-            Pending::ListOffsets(_) => &mut self.list_offsets,
-            Pending::LogDirs(_) => &mut self.log_dirs,
+            PendingRequest::Produce(_) => &mut self.produce,
+            PendingRequest::Fetch(_) => &mut self.fetch,
+            PendingRequest::ListOffsets(_) => &mut self.list_offsets,
+            PendingRequest::LogDirs(_) => &mut self.log_dirs,
         }
     }
 }
 
-impl Pending {
+impl PendingRequest {
     pub fn conn(&self) -> ConnId {
         match self {
-            Pending::Produce(pending) => pending.ticket.conn,
-            Pending::Fetch(pending) => pending.ticket.conn,
-            Pending::ListOffsets(pending) => pending.ticket.conn,
-            Pending::LogDirs(pending) => pending.ticket.conn,
+            PendingRequest::Produce(pending) => pending.ticket.conn,
+            PendingRequest::Fetch(pending) => pending.ticket.conn,
+            PendingRequest::ListOffsets(pending) => pending.ticket.conn,
+            PendingRequest::LogDirs(pending) => pending.ticket.conn,
         }
     }
 }
 
-/// All waiting requests, and the deadlines of those that have one.
+/// All pending requests, and the deadlines of those that have one.
 #[derive(Debug, Default)]
 pub struct PendingRequests {
     next: u64,
-    requests: BTreeMap<PendingId, (Pending, Option<Mono>)>,
+    requests: BTreeMap<PendingId, (PendingRequest, Option<Mono>)>,
     deadlines: BTreeSet<(Mono, PendingId)>,
-    waiting: Waiting,
+    waiting: PendingCounts,
 }
 
 impl PendingRequests {
-    /// A name for a request that is about to wait.
-    pub fn name(&mut self) -> PendingId {
+    /// A new id, for a request that may have to wait.
+    pub fn next_id(&mut self) -> PendingId {
         self.next += 1;
         PendingId(self.next)
     }
 
-    pub fn put(&mut self, id: PendingId, pending: Pending, deadline: Option<Mono>) {
+    pub fn put(&mut self, id: PendingId, pending: PendingRequest, deadline: Option<Mono>) {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
         *self.waiting.of(&pending) += 1;
         let before = self.requests.insert(id, (pending, deadline));
-        assert!(before.is_none(), "a name is used for one request");
+        assert!(before.is_none(), "an id is used for one request at a time");
     }
 
-    /// Takes a request out, to be answered or put back under the same name. `None`: answered or dropped before.
-    pub fn take(&mut self, id: PendingId) -> Option<(Pending, Option<Mono>)> {
+    /// Takes a request out, to be answered or put back with the same id. `None`: it was answered or dropped before.
+    pub fn take(&mut self, id: PendingId) -> Option<(PendingRequest, Option<Mono>)> {
         let (pending, deadline) = self.requests.remove(&id)?;
         *self.waiting.of(&pending) -= 1;
         if let Some(deadline) = deadline {
@@ -83,7 +83,7 @@ impl PendingRequests {
         Some((pending, deadline))
     }
 
-    pub fn get_mut(&mut self, id: PendingId) -> Option<&mut Pending> {
+    pub fn get_mut(&mut self, id: PendingId) -> Option<&mut PendingRequest> {
         self.requests.get_mut(&id).map(|(pending, _)| pending)
     }
 
@@ -91,13 +91,13 @@ impl PendingRequests {
         self.requests.contains_key(&id)
     }
 
-    /// The next moment at which a request's time runs out.
+    /// The earliest deadline.
     pub fn deadline(&self) -> Option<Mono> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// A request whose time has run out.
-    pub fn take_expired(&mut self, now: Mono) -> Option<(PendingId, Pending)> {
+    /// Takes out a request whose deadline has passed.
+    pub fn take_expired(&mut self, now: Mono) -> Option<(PendingId, PendingRequest)> {
         let (deadline, id) = *self.deadlines.first()?;
         if deadline > now {
             return None;
@@ -105,38 +105,40 @@ impl PendingRequests {
         self.take(id).map(|(pending, _)| (id, pending))
     }
 
-    /// Takes out every waiting fetch: at the end of the broker's life they are answered with what there is.
-    pub fn take_fetches(&mut self) -> Vec<(PendingId, Pending)> {
-        self.take_where(|pending| matches!(pending, Pending::Fetch(_)))
+    /// Takes out every fetch. A broker that stops answers them with the records that there are.
+    pub fn take_fetches(&mut self) -> Vec<(PendingId, PendingRequest)> {
+        self.take_where(|pending| matches!(pending, PendingRequest::Fetch(_)))
     }
 
-    /// Drops what a lost connection waited for. Produces stay: their records are in the log all the same.
-    pub fn disconnected(&mut self, conn: ConnId) -> Vec<(PendingId, Pending)> {
-        let theirs = |pending: &Pending| pending.conn() == conn && !matches!(pending, Pending::Produce(_));
+    /// Takes out the requests of a connection that was closed, except its produces, whose records are in the log
+    /// already.
+    pub fn disconnected(&mut self, conn: ConnId) -> Vec<(PendingId, PendingRequest)> {
+        let theirs =
+            |pending: &PendingRequest| pending.conn() == conn && !matches!(pending, PendingRequest::Produce(_));
         self.take_where(theirs)
     }
 
-    /// The requests that wait to hear of the sizes of volumes.
-    pub fn take_log_dirs(&mut self) -> Vec<(PendingId, Pending)> {
-        self.take_where(|pending| matches!(pending, Pending::LogDirs(_)))
+    /// Takes out the requests that wait for the sizes of volumes.
+    pub fn take_log_dirs(&mut self) -> Vec<(PendingId, PendingRequest)> {
+        self.take_where(|pending| matches!(pending, PendingRequest::LogDirs(_)))
     }
 
-    fn take_where(&mut self, wanted: impl Fn(&Pending) -> bool) -> Vec<(PendingId, Pending)> {
+    fn take_where(&mut self, wanted: impl Fn(&PendingRequest) -> bool) -> Vec<(PendingId, PendingRequest)> {
         let ids: Vec<PendingId> =
             self.requests.iter().filter(|(_, (pending, _))| wanted(pending)).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| Some((id, self.take(id)?.0))).collect()
     }
 
-    /// How many of each kind there are.
-    pub fn waiting(&self) -> Waiting {
+    /// How many requests of each kind are pending.
+    pub fn waiting(&self) -> PendingCounts {
         self.waiting
     }
 
-    /// Asserts that what is counted is there.
+    /// Asserts that the counts are right.
     pub fn verify(&self) {
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingCounts::default();
         self.requests.values().for_each(|(pending, _)| *waiting.of(pending) += 1);
-        assert_eq!(self.waiting, waiting, "requests that wait are counted");
+        assert_eq!(self.waiting, waiting, "pending requests are counted by kind");
         assert!(self.deadlines.len() <= self.requests.len());
     }
 

@@ -1,30 +1,41 @@
-//! Produce: append one batch to each of some partitions, and answer when they are stable.
+//! Produce: appends one batch to each of some partitions, and answers when the batches are stable.
 //!
-//! Every partition of the request succeeds or fails alone. With acks=1 and acks=all the answer waits until the
-//! appended records are as stable as the topic asks (`acks.require.fsync`); with acks=0 there is no answer, and
-//! an error closes the connection so that the producer notices (as in Kafka).
+//! Each partition of the request succeeds or fails by itself. With acks=1 and acks=all the answer waits until the
+//! appended records are as stable as the topic requires (`acks.require.fsync`). With acks=0 there is no answer, and an
+//! error closes the connection so that the producer notices it (as in Kafka).
 
-use crate::api::{Parts, Pending, Ticket};
-use crate::batch::Checked;
-use crate::ids::PendingId;
+use crate::api::prepare::records_of;
+use crate::api::{Parts, PendingRequest, Ticket};
+use crate::batch::{BatchHeader, Checked};
+use crate::ids::{PendingId, Uuid};
 use crate::io::Outbox;
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
-use crate::replication::{Accepted, Refused, Slot};
+use crate::replication::{Accepted, ProducedBatch, Refused, ResponsePlace};
 use crate::time::Now;
-use crate::wire::messages::produce_request::ProduceRequest;
+use crate::wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use crate::wire::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use crate::wire::{ErrorCode, ResponseBody};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-/// A produce whose records are appended and not yet stable everywhere.
+/// A produce whose records are appended, but are not stable yet in some of its partitions.
 #[derive(Debug)]
 pub struct PendingProduce {
     pub ticket: Ticket,
     response: ProduceResponse,
-    /// How many partitions are still to become stable.
+    /// In how many partitions the records are not stable yet.
     waiting: usize,
+}
+
+/// One partition of a request.
+struct Part<'a> {
+    topic: &'a TopicProduceData,
+    data: &'a PartitionProduceData,
+    checked: Checked,
+    place: ResponsePlace,
 }
 
 pub fn handle(
@@ -35,36 +46,42 @@ pub fn handle(
     batches: Vec<Checked>,
     out: &mut Outbox,
 ) {
-    let id = parts.pending.name();
+    let id = parts.pending.next_id();
     let (mut waiting, mut failed) = (0, false);
-    let mut batches = batches.into_iter();
-    let mut responses = Vec::with_capacity(request.topic_data.len());
-    for (topic_place, topic_data) in request.topic_data.iter().enumerate() {
-        let mut answers = Vec::with_capacity(topic_data.partition_data.len());
-        for (partition_place, data) in topic_data.partition_data.iter().enumerate() {
-            let batch = batches.next().expect("one verdict for each partition of the request");
-            let outcome =
-                parts.partition_for_produce(ticket.api_version, topic_data, data.index).and_then(|partition| {
-                    let accepted = partition.append_as_leader(now, request.acks, batch, out)?;
+    // Kafka: whoever writes in a transaction needs the right to its transactional id, and null is no id.
+    let is_forbidden = request.transactional_id.is_none() && has_transactional_batch(&request.topic_data, &batches);
+    let mut responses: Vec<TopicProduceResponse> = Vec::with_capacity(request.topic_data.len());
+    for part in distinct_parts(&request.topic_data, batches) {
+        let Part { topic, data, checked, place } = part;
+        let outcome = match is_forbidden {
+            true => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
+            false => parts
+                .partition_for_produce(ticket.api_version, topic, data.index)
+                .map_err(Refused::from)
+                .and_then(|(partition, counts)| {
+                    let size_bytes = checked.as_ref().map_or_else(|_| stated_size(data), |batch| batch.size_bytes());
+                    let batch = ProducedBatch { acks: request.acks, checked, size_bytes };
+                    let accepted = partition.append_as_leader(now, batch, counts, out)?;
                     if !accepted.stable && request.acks != 0 {
-                        let slot = (topic_place as u32, partition_place as u32);
-                        partition.acknowledge_when_stable(accepted.last_offset, id, slot);
+                        partition.acknowledge_when_stable(accepted.last_offset, id, place);
                         waiting += 1;
                     }
                     Ok(accepted)
-                });
-            failed |= outcome.is_err();
-            answers.push(match outcome {
-                Ok(accepted) => answer(data.index, &accepted, parts.config.plants),
-                Err(refused) => refusal(data.index, refused),
+                }),
+        };
+        failed |= outcome.is_err();
+        let answer = match outcome {
+            Ok(accepted) => answer(data.index, &accepted, parts.config.plants),
+            Err(refused) => refusal(data.index, refused),
+        };
+        if responses.len() == place.0 as usize {
+            responses.push(TopicProduceResponse {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                ..Default::default()
             });
         }
-        responses.push(TopicProduceResponse {
-            name: topic_data.name.clone(),
-            topic_id: topic_data.topic_id,
-            partition_responses: answers,
-            ..Default::default()
-        });
+        responses[place.0 as usize].partition_responses.push(answer);
     }
     if request.acks == 0 {
         return match failed {
@@ -77,40 +94,102 @@ pub fn handle(
         return parts.replies.answer(ticket, ResponseBody::Produce(response), out);
     }
     out.probe(Probe::ProduceWaits);
-    // Kafka bounds the wait of acks=all alone: with acks=1 the answer follows the leader's own append.
+    // As in Kafka, only acks=all has a timeout.
     let deadline = (request.acks == -1).then(|| now.mono.plus_ms(request.timeout_ms.into()));
-    parts.pending.put(id, Pending::Produce(PendingProduce { ticket, response, waiting }), deadline);
+    parts.pending.put(id, PendingRequest::Produce(PendingProduce { ticket, response, waiting }), deadline);
 }
 
-/// The records of one partition have become stable, or never will.
-pub fn settle(parts: &mut Parts, id: PendingId, slot: Slot, outcome: Result<(), ErrorCode>, out: &mut Outbox) {
-    // A request whose time ran out has been answered.
-    let Some(Pending::Produce(pending)) = parts.pending.get_mut(id) else { return };
+/// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the last
+/// batch counts, and there is one answer.
+fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Part<'_>> {
+    let mut batches = batches.into_iter();
+    let mut topic_places: BTreeMap<(&str, Uuid), u32> = BTreeMap::new();
+    let mut partitions_of: Vec<u32> = Vec::new();
+    let mut known: BTreeMap<(u32, i32), usize> = BTreeMap::new();
+    let mut parts: Vec<Part<'_>> = Vec::with_capacity(batches.len());
+    // A topic without partitions has no answer.
+    for topic in topics.iter().filter(|topic| !topic.partition_data.is_empty()) {
+        let next = partitions_of.len() as u32;
+        let topic_place = *topic_places.entry((&topic.name, topic.topic_id)).or_insert(next);
+        if topic_place == next {
+            partitions_of.push(0);
+        }
+        for data in &topic.partition_data {
+            let checked = batches.next().expect("one verdict for each partition of the request");
+            match known.entry((topic_place, data.index)) {
+                Entry::Vacant(slot) => {
+                    slot.insert(parts.len());
+                    let partitions = &mut partitions_of[topic_place as usize];
+                    parts.push(Part { topic, data, checked, place: (topic_place, *partitions) });
+                    *partitions += 1;
+                }
+                Entry::Occupied(slot) => {
+                    let part = &mut parts[*slot.get()];
+                    (part.data, part.checked) = (data, checked);
+                }
+            }
+        }
+    }
+    parts
+}
+
+/// Whether the first batch of some partition is transactional, whatever else is wrong with it.
+fn has_transactional_batch(topics: &[TopicProduceData], batches: &[Checked]) -> bool {
+    let partitions = topics.iter().flat_map(|topic| &topic.partition_data);
+    partitions.zip(batches).any(|(data, checked)| match checked {
+        Ok(batch) => batch.header().is_transactional(),
+        Err(_) => {
+            let is_whole = |header: &BatchHeader| header.size_bytes() <= records_of(data).len();
+            stated_header(data).is_some_and(|header| header.is_transactional() && is_whole(&header))
+        }
+    })
+}
+
+/// The header of a batch that was refused, if it can be read.
+fn stated_header(data: &PartitionProduceData) -> Option<BatchHeader> {
+    BatchHeader::parse(&records_of(data)).ok()
+}
+
+/// The size that a batch says it has; 0 if it has no valid header.
+fn stated_size(data: &PartitionProduceData) -> usize {
+    stated_header(data).map_or(0, |header| header.size_bytes())
+}
+
+/// The records of one partition have become stable, or never will be. The request is answered after its last partition.
+pub fn partition_done(
+    parts: &mut Parts,
+    id: PendingId,
+    place: ResponsePlace,
+    outcome: Result<(), ErrorCode>,
+    out: &mut Outbox,
+) {
+    // A request whose time ran out was answered before.
+    let Some(PendingRequest::Produce(pending)) = parts.pending.get_mut(id) else { return };
     if let Err(error) = outcome {
         out.probe(Probe::ProduceTurnedAway);
-        fail(&mut pending.response, slot, error);
+        fail(&mut pending.response, place, error);
     }
     pending.waiting -= 1;
     if pending.waiting == 0
-        && let Some((Pending::Produce(pending), _)) = parts.pending.take(id)
+        && let Some((PendingRequest::Produce(pending), _)) = parts.pending.take(id)
     {
         parts.replies.answer(pending.ticket, ResponseBody::Produce(pending.response), out);
     }
 }
 
-/// The time of the request ran out. What is not stable yet is answered with `REQUEST_TIMED_OUT`: it may or may
-/// not survive.
+/// The time of the request has run out. Partitions whose records are not stable yet are answered with
+/// `REQUEST_TIMED_OUT`: the records may survive a crash or not.
 pub fn expire(parts: &mut Parts, id: PendingId, mut pending: PendingProduce, out: &mut Outbox) {
     out.probe(Probe::ProduceTimedOut);
-    for slot in parts.partitions.forget_produce(id) {
-        fail(&mut pending.response, slot, ErrorCode::RequestTimedOut);
+    for place in parts.partitions.forget_produce(id) {
+        fail(&mut pending.response, place, ErrorCode::RequestTimedOut);
     }
     parts.replies.answer(pending.ticket, ResponseBody::Produce(pending.response), out);
 }
 
-fn fail(response: &mut ProduceResponse, slot: Slot, error: ErrorCode) {
-    let answer = &mut response.responses[slot.0 as usize].partition_responses[slot.1 as usize];
-    *answer = refusal(answer.index, error.into());
+/// Puts an error into the answer of a partition. As in Kafka, the answer still says where the records were appended.
+fn fail(response: &mut ProduceResponse, place: ResponsePlace, error: ErrorCode) {
+    response.responses[place.0 as usize].partition_responses[place.1 as usize].error_code = error.code();
 }
 
 fn answer(index: i32, accepted: &Accepted, plants: Plants) -> PartitionProduceResponse {
@@ -137,6 +216,7 @@ fn refusal(index: i32, refused: Refused) -> PartitionProduceResponse {
         index,
         error_code: refused.error.code(),
         base_offset: -1,
+        log_start_offset: refused.log_start_offset.0,
         record_errors,
         error_message: refused.text.map(Into::into),
         ..Default::default()

@@ -1,7 +1,8 @@
 //! Answers leave a connection in the order of its requests.
 //!
-//! Requests of one connection are worked on at once, so they may finish in any order. Each gets a slot when it
-//! comes in; an answer is given to the world when every earlier slot of its connection has been settled.
+//! The requests of one connection are worked on at the same time, so they may be done in any order. Each request gets a
+//! number in its connection when it comes in. Its answer is given to the world once all earlier requests of the
+//! connection are done.
 
 use crate::ids::ConnId;
 use crate::io::{Outbox, Output, Response};
@@ -10,63 +11,69 @@ use crate::probe::Probe;
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The right to answer one request, once. Whoever holds it owes `Replies` exactly one call.
+/// The right to answer one request, once. The holder must call [`Replies::answer`], [`Replies::nothing`] or
+/// [`Replies::close`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Ticket {
     pub conn: ConnId,
     /// The place in `listeners` of the listener that the connection came in on.
     pub listener: u16,
-    slot: u64,
+    /// The number of the request among those of its connection, counted from 0.
+    request: u64,
     pub api_key: ApiKey,
     pub api_version: i16,
     correlation_id: i32,
 }
 
 impl Ticket {
-    /// The same right, for an answer in another version than the request's.
+    /// The same ticket, for an answer in another version than that of the request.
     pub fn in_version(self, api_version: i16) -> Self {
         Self { api_version, ..self }
     }
 }
 
+/// What a request is answered with.
 #[derive(Debug)]
-enum Slot {
-    Waiting,
+enum Reply {
+    /// Not known yet.
+    Owed,
     Answer(Box<Response>),
-    /// The request wants no answer: a Produce with acks=0.
+    /// No answer: the request is a Produce with acks=0.
     Nothing,
+    /// The connection is closed instead, for this reason.
     Close(&'static str),
 }
 
+/// The replies of one connection that are not given to the world yet, in the order of its requests.
 #[derive(Debug, Default)]
-struct Lane {
-    /// The slot number of the front of `slots`.
+struct Connection {
+    /// The number of the first request in `replies`.
     first: u64,
-    slots: VecDeque<Slot>,
+    replies: VecDeque<Reply>,
 }
 
 /// The unanswered requests of every connection.
 #[derive(Debug, Default)]
 pub struct Replies {
-    lanes: BTreeMap<ConnId, Lane>,
+    connections: BTreeMap<ConnId, Connection>,
     plants: Plants,
 }
 
 impl Replies {
     pub fn new(plants: Plants) -> Self {
-        Self { lanes: BTreeMap::new(), plants }
+        Self { connections: BTreeMap::new(), plants }
     }
 
-    /// Takes a slot for a request that has just come in.
+    /// Gives a ticket for a request that has just come in.
     pub fn open(&mut self, conn: ConnId, listener: u16, header: &RequestHeader) -> Ticket {
-        let lane = self.lanes.entry(conn).or_default();
-        let slot = lane.first + lane.slots.len() as u64;
-        lane.slots.push_back(Slot::Waiting);
+        let connection = self.connections.entry(conn).or_default();
+        let request = connection.first + connection.replies.len() as u64;
+        connection.replies.push_back(Reply::Owed);
         Ticket {
             conn,
             listener,
-            slot,
+            request,
             api_key: header.api_key,
             api_version: header.api_version,
             correlation_id: header.correlation_id,
@@ -80,54 +87,55 @@ impl Replies {
             correlation_id: ticket.correlation_id,
             body,
         };
-        self.settle(ticket, Slot::Answer(Box::new(response)), out);
+        self.put(ticket, Reply::Answer(Box::new(response)), out);
     }
 
+    /// The request is done and gets no answer.
     pub fn nothing(&mut self, ticket: Ticket, out: &mut Outbox) {
-        self.settle(ticket, Slot::Nothing, out);
+        self.put(ticket, Reply::Nothing, out);
     }
 
-    /// Closes the connection in place of an answer; earlier requests are answered first.
+    /// Closes the connection instead of answering. Earlier requests are answered first.
     pub fn close(&mut self, ticket: Ticket, why: &'static str, out: &mut Outbox) {
-        self.settle(ticket, Slot::Close(why), out);
+        self.put(ticket, Reply::Close(why), out);
     }
 
-    /// The connection is gone: what is still to come for it is dropped.
+    /// The connection is closed: later answers for it are dropped.
     pub fn disconnected(&mut self, conn: ConnId) {
-        self.lanes.remove(&conn);
+        self.connections.remove(&conn);
     }
 
     /// How many requests of all connections are unanswered.
     pub fn unanswered(&self) -> usize {
-        self.lanes.values().map(|lane| lane.slots.len()).sum()
+        self.connections.values().map(|connection| connection.replies.len()).sum()
     }
 
-    fn settle(&mut self, ticket: Ticket, outcome: Slot, out: &mut Outbox) {
-        let Some(lane) = self.lanes.get_mut(&ticket.conn) else { return };
-        let place = ticket.slot.checked_sub(lane.first).expect("a ticket is used once") as usize;
-        let slot = &mut lane.slots[place];
-        assert!(matches!(slot, Slot::Waiting), "a ticket is used once");
-        *slot = match outcome {
-            Slot::Answer(response) if self.plants.has(Plant::AnswersOutOfOrder) => {
+    fn put(&mut self, ticket: Ticket, reply: Reply, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(&ticket.conn) else { return };
+        let place = ticket.request.checked_sub(connection.first).expect("a ticket is used once") as usize;
+        let owed = &mut connection.replies[place];
+        assert!(matches!(owed, Reply::Owed), "a ticket is used once");
+        *owed = match reply {
+            Reply::Answer(response) if self.plants.has(Plant::AnswersOutOfOrder) => {
                 out.outputs.push(Output::Respond(ticket.conn, response));
-                Slot::Nothing
+                Reply::Nothing
             }
-            outcome => outcome,
+            reply => reply,
         };
         if place > 0 {
             out.probe(Probe::AnswerWaitsForEarlier);
         }
-        while let Some(slot) = lane.slots.pop_front_if(|slot| !matches!(slot, Slot::Waiting)) {
-            lane.first += 1;
-            match slot {
-                Slot::Answer(response) => out.outputs.push(Output::Respond(ticket.conn, response)),
-                Slot::Nothing => {}
-                Slot::Close(why) => {
+        while let Some(reply) = connection.replies.pop_front_if(|reply| !matches!(reply, Reply::Owed)) {
+            connection.first += 1;
+            match reply {
+                Reply::Answer(response) => out.outputs.push(Output::Respond(ticket.conn, response)),
+                Reply::Nothing => {}
+                Reply::Close(why) => {
                     out.outputs.push(Output::Close(ticket.conn, why));
-                    self.lanes.remove(&ticket.conn);
+                    self.connections.remove(&ticket.conn);
                     return;
                 }
-                Slot::Waiting => unreachable!("popped only when settled"),
+                Reply::Owed => unreachable!("only known replies are popped"),
             }
         }
     }

@@ -1,6 +1,7 @@
-//! CreateTopics, DeleteTopics, CreatePartitions: the controller decides, the answer waits for the commit.
+//! CreateTopics, DeleteTopics and CreatePartitions. The controller decides which metadata records a request leads
+//! to. The answer is sent once these records are committed.
 
-use crate::api::{AfterCommit, Parts, Ticket, draw_bytes};
+use crate::api::{AfterCommit, Parts, Ticket, configs, draw_bytes};
 use crate::controller;
 use crate::io::Outbox;
 use crate::time::Now;
@@ -11,6 +12,7 @@ pub fn create(parts: &mut Parts, now: Now, ticket: Ticket, request: CreateTopics
     let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
     let rng = &mut parts.rng;
     let decision = controller::create_topics(&parts.proposed, &context, &request, || draw_bytes(rng));
+    configs::warn_of_changes(&decision.records, out);
     let body = ResponseBody::CreateTopics(decision.response);
     parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
 }

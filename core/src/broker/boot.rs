@@ -1,6 +1,8 @@
-//! Coming up: directories, then metadata, then the logs of every partition, then clients.
+//! The start of a broker: it reads the log directories, then the metadata, then loads the log of every partition, and
+//! then accepts clients.
 
-use super::{Broker, Life};
+use super::openings::Openings;
+use super::{Broker, Phase};
 use crate::ids::{LogDirId, LogId, Uuid};
 use crate::io::{Level, Outbox, Output};
 use crate::plant::{Plant, Plants};
@@ -11,24 +13,26 @@ use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
 use crate::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The partition directories that the start of this life found, each to be opened once.
+/// The partition directories that the start found and that are not opened yet.
 #[derive(Debug, Default)]
-pub struct OnDisk {
-    /// Several of one name lie in several directories, and are several topics'.
-    partitions: BTreeMap<TopicPartition, Vec<Found>>,
+pub struct FoundPartitions {
+    /// Several log directories may hold a partition directory of the same name. These belong to different topics: one
+    /// topic took the name of another that was deleted.
+    partitions: BTreeMap<TopicPartition, Vec<FoundDir>>,
 }
 
+/// A partition directory that the start found.
 #[derive(Debug)]
-struct Found {
+struct FoundDir {
     dir: LogDirId,
     topic_id: Option<Uuid>,
     hints: LoadHints,
 }
 
-impl OnDisk {
+impl FoundPartitions {
     pub fn new(booted: &Booted, plants: Plants) -> Self {
         let crash_is_clean = plants.has(Plant::CrashTakenForCleanStop);
-        let mut partitions: BTreeMap<TopicPartition, Vec<Found>> = BTreeMap::new();
+        let mut partitions: BTreeMap<TopicPartition, Vec<FoundDir>> = BTreeMap::new();
         for dir in &booted.dirs {
             for (name, topic_id) in &dir.partitions {
                 let hints = LoadHints {
@@ -37,26 +41,27 @@ impl OnDisk {
                     log_start: dir.log_starts.get(name).copied(),
                     has_topic_id: topic_id.is_some(),
                 };
-                let found = Found { dir: dir.dir, topic_id: *topic_id, hints };
+                let found = FoundDir { dir: dir.dir, topic_id: *topic_id, hints };
                 partitions.entry(name.clone()).or_default().push(found);
             }
         }
         Self { partitions }
     }
 
-    /// The directory of this partition: one that says so, or else one that does not say whose it is.
+    /// Takes out the directory of this partition: the one that holds the topic's id, or else one that holds no topic
+    /// id.
     fn take(&mut self, name: &TopicPartition, topic: Uuid) -> Option<(LogDirId, LoadHints)> {
         let found = self.partitions.get_mut(name)?;
         let says = |id: Option<Uuid>| found.iter().position(|found| found.topic_id == id);
         let place = says(Some(topic)).or_else(|| says(None))?;
-        let Found { dir, hints, .. } = found.remove(place);
+        let FoundDir { dir, hints, .. } = found.remove(place);
         if found.is_empty() {
             self.partitions.remove(name);
         }
         Some((dir, hints))
     }
 
-    /// Whether an earlier topic of this name has left a directory.
+    /// Whether a directory of this name is left, which belongs to an earlier topic.
     fn has(&self, name: &TopicPartition) -> bool {
         self.partitions.contains_key(name)
     }
@@ -64,14 +69,16 @@ impl OnDisk {
 
 impl Broker {
     pub(super) fn boot(&mut self, out: &mut Outbox) {
-        assert!(matches!(self.life, Life::Created), "booted twice");
-        self.life = Life::Directories;
+        assert!(matches!(self.phase, Phase::Created), "booted twice");
+        self.phase = Phase::Directories;
         self.parts.dirs.boot(out);
     }
 
-    /// The directories are read, and are this broker's.
-    pub(super) fn directories_ready(&mut self, booted: Booted, out: &mut Outbox) {
-        self.life = Life::Metadata;
+    /// The log directories are read, and they belong to this broker.
+    pub(super) fn directories_ready(&mut self, now: Now, booted: Booted, out: &mut Outbox) {
+        self.phase = Phase::Metadata;
+        let paths = &self.parts.config.log_dirs;
+        self.openings = Openings::begin(now, &booted, |dir| &paths[usize::from(dir.0)], out);
         self.parts.cluster_id = booted.cluster_id.clone();
         for dir in &booted.dirs {
             for (name, _, reason) in &dir.aside {
@@ -79,15 +86,19 @@ impl Broker {
                 out.event(Level::Warn, "broker", format!("{path}/{name} is left alone ({reason:?})"));
             }
         }
-        self.on_disk = OnDisk::new(&booted, self.parts.config.plants);
-        let metadata = TopicPartition::parse(METADATA_PARTITION_DIR).expect("a partition's name");
-        let found = self.on_disk.partitions.remove(&metadata);
+        self.found_partitions = FoundPartitions::new(&booted, self.parts.config.plants);
+        let metadata =
+            TopicPartition::parse(METADATA_PARTITION_DIR).expect("it is the name of a partition's directory");
+        let found = self.found_partitions.partitions.remove(&metadata);
         let hints = found.map_or_else(LoadHints::default, |found| found[0].hints);
         self.parts.start_quorum(hints, out);
     }
 
-    /// The metadata is read and this node leads: open what it says is here.
+    /// The metadata is read and this broker is registered: opens every partition that the metadata places on this node.
     pub(super) fn open_partitions(&mut self, now: Now, out: &mut Outbox) {
+        if let Some(log) = self.parts.quorum().log() {
+            self.openings.opened(now, log);
+        }
         let node = self.parts.config.node_id;
         let mine: Vec<(Uuid, i32)> = self
             .parts
@@ -105,10 +116,11 @@ impl Broker {
         for (topic, index) in mine {
             loading.extend(self.open_partition(now, topic, index, out));
         }
-        // What is left was deleted while it could not be moved away: a crash came first, or its directory was offline.
-        let left = std::mem::take(&mut self.on_disk.partitions).into_iter();
+        // The directories that are left belong to topics that were deleted, but a crash came before they were renamed,
+        // or their log directory was offline.
+        let left = std::mem::take(&mut self.found_partitions.partitions).into_iter();
         let left = left.flat_map(|(name, found)| found.into_iter().map(move |found| (name.clone(), found)));
-        for (name, Found { dir, topic_id, .. }) in left {
+        for (name, FoundDir { dir, topic_id, .. }) in left {
             let unique = self.parts.draw_uuid();
             let path = self.parts.config.log_dirs[usize::from(dir.0)].clone();
             let Some(aside) = self.parts.dirs.set_aside(dir, &name, unique, out) else { continue };
@@ -117,20 +129,20 @@ impl Broker {
             out.event(Level::Warn, "broker", text);
             self.names.leave(dir, name);
         }
-        self.life = Life::Logs(loading);
+        self.phase = Phase::Logs(loading);
         self.open_waiting(now, out);
         self.logs_loaded(now, out);
     }
 
-    /// Opens or creates the log of one partition; yields it while it loads.
+    /// Opens or creates the log of one partition. Gives its id if the log must be loaded first.
     pub(super) fn open_partition(&mut self, now: Now, topic: Uuid, index: i32, out: &mut Outbox) -> Option<LogId> {
         let parts = &mut self.parts;
         let image = parts.image.topic(topic)?;
         let state = image.partitions.get(&index)?;
         let name = TopicPartition::new(image.name.clone(), index);
-        let found = self.on_disk.take(&name, topic);
-        if found.is_none() && (self.on_disk.has(&name) || self.names.is_leaving(&name)) {
-            // An earlier topic of this name is still being moved away.
+        let found = self.found_partitions.take(&name, topic);
+        if found.is_none() && (self.found_partitions.has(&name) || self.names.is_leaving(&name)) {
+            // The directory of an earlier topic with this name is still being renamed.
             out.probe(Probe::TopicNameWaits);
             self.names.wait(name, topic);
             return None;
@@ -139,12 +151,16 @@ impl Broker {
         let id = parts.partitions.next_log_id();
         let dir = match found {
             Some((dir, _)) => Some(dir),
-            // The controller has named one (KIP-858), unless an older Kafka placed the partition. What is not found
-            // while a directory cannot be read may lie there: it must not be begun anew elsewhere.
+            // The controller has named a directory (KIP-858), unless an older Kafka placed the partition. While a log
+            // directory is offline, a partition that was not found may lie in it, so no empty log must be created
+            // elsewhere.
             None => match state.directory(parts.config.node_id).and_then(|id| parts.dirs.by_directory_id(id)) {
                 Some(dir) => Some(dir),
                 None if parts.dirs.paths().any(|(dir, _)| !parts.dirs.is_online(dir)) => None,
-                None => parts.dirs.choose(|dir| parts.partitions.iter().filter(|p| p.dir() == dir).count()),
+                None => parts.dirs.choose(|dir| {
+                    let held = || parts.partitions.iter().filter(|partition| partition.dir() == dir).count();
+                    parts.takes_partitions(dir).then(held)
+                }),
             },
         };
         let Some(dir) = dir.filter(|dir| parts.dirs.is_online(*dir)) else {
@@ -165,26 +181,35 @@ impl Broker {
         found.is_some().then_some(id)
     }
 
-    /// One of the logs that the start waits for has loaded, or has failed.
+    /// A log that the start waits for has loaded, or has failed.
     pub(super) fn log_loaded(&mut self, now: Now, log: LogId, out: &mut Outbox) {
-        if let Life::Logs(loading) = &mut self.life {
-            loading.remove(&log);
+        if let Phase::Logs(loading) = &mut self.phase {
+            if loading.remove(&log)
+                && let Some(partition) = self.parts.partitions.get(log)
+                && partition.log().is_open()
+            {
+                self.openings.opened(now, partition.log());
+            }
             self.logs_loaded(now, out);
         }
     }
 
+    /// Ends the start once all logs are loaded, the directories of deleted topics are renamed, and their names are
+    /// free.
     pub(super) fn logs_loaded(&mut self, now: Now, out: &mut Outbox) {
-        if let Life::Logs(loading) = &self.life
+        if let Phase::Logs(loading) = &self.phase
             && loading.is_empty()
             && !self.parts.dirs.is_setting_aside()
         {
-            self.set_aside(now, out);
+            self.stray_directories_renamed(now, out);
             if !self.names.are_free() {
                 return;
             }
-            self.life = Life::Running;
+            self.phase = Phase::Running;
+            std::mem::take(&mut self.openings).end(out);
             self.timers.start(now.mono);
             self.tell_limits(out);
+            self.tell_directories(now, out);
             out.outputs.push(Output::Ready);
         }
     }

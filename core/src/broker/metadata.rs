@@ -1,6 +1,6 @@
-//! What committed metadata means for this broker: partitions to open, to configure and to delete.
+//! What a broker does when metadata is committed: it opens, configures and deletes partitions.
 
-use super::{Broker, Life};
+use super::{Broker, Phase};
 use crate::api::AfterCommit;
 use crate::buggify::Site;
 use crate::controller;
@@ -20,6 +20,18 @@ use std::collections::BTreeSet;
 const TOPIC_RESOURCE: i8 = 2;
 
 impl Broker {
+    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no new
+    /// replicas in those (KIP-858).
+    pub(super) fn tell_directories(&mut self, now: Now, out: &mut Outbox) {
+        let node = self.parts.config.node_id;
+        let online = self.parts.directories_online();
+        let is_known = self.parts.proposed.broker(node).is_some_and(|broker| broker.log_dirs == online);
+        if matches!(self.phase, Phase::Running) && !online.is_empty() && !is_known {
+            let record = controller::directories_left(node, self.parts.broker_epoch, online);
+            self.parts.commit(now, vec![record], AfterCommit::Nothing, out);
+        }
+    }
+
     pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
         for event in self.parts.quorum().handle_io(now, completion, out) {
             match event {
@@ -32,11 +44,11 @@ impl Broker {
         }
     }
 
-    /// This node leads the quorum: bring the cluster's metadata and this broker's registration up to date.
+    /// This node leads the quorum now: brings the cluster's metadata and this broker's registration up to date.
     fn leading(&mut self, now: Now, bootstrap: Option<Vec<MetadataRecord>>, out: &mut Outbox) {
         self.parts.proposed = self.parts.image.clone();
         if self.parts.image.in_transaction() {
-            // KIP-868: whoever began it did not come to its end.
+            // KIP-868: the controller that began this transaction crashed before its end.
             let abort = AbortTransactionRecord::default();
             self.parts.commit(now, vec![abort.into()], AfterCommit::Nothing, out);
         }
@@ -50,7 +62,7 @@ impl Broker {
         }
         let features = self.parts.proposed.features().iter().map(|(name, level)| (&**name, *level));
         if let Err(reason) = controller::records::check_features(features) {
-            return self.fatal(format!("this directory's cluster cannot be served: {reason}"), out);
+            return self.fatal(format!("this broker cannot serve the cluster of its log directories: {reason}"), out);
         }
         let start = self.parts.broker_start();
         let node = start.node_id;
@@ -100,12 +112,12 @@ impl Broker {
                 _ => {}
             }
             if let Err(error) = self.parts.image.apply(record) {
-                // Half of the metadata is worse than none (KAFKA-14275).
+                // A broker without any metadata does less harm than one that knows a part of it (KAFKA-14275).
                 return self.fatal(error.to_string(), out);
             }
         }
         self.parts.committed = end;
-        if matches!(self.life, Life::Logs(_) | Life::Running) {
+        if matches!(self.phase, Phase::Logs(_) | Phase::Running) {
             for topic in deleted {
                 self.delete_topic(now, topic, out);
             }
@@ -117,7 +129,7 @@ impl Broker {
             }
             self.configure(configured, out);
         } else {
-            // What is closing cannot move away any more: the next start sets it aside.
+            // A log that is closing cannot rename its directory any more. The next start sets the directory aside.
             for topic in deleted {
                 self.parts.partitions.hide(topic);
             }
@@ -125,13 +137,13 @@ impl Broker {
         for done in self.parts.take_committed() {
             let registered = matches!(done, AfterCommit::Registered { .. });
             self.parts.finish(now, done, out);
-            // With the registration the metadata is complete.
-            if registered && matches!(self.life, Life::Metadata) {
+            // The metadata is complete once the registration is a part of it.
+            if registered && matches!(self.phase, Phase::Metadata) {
                 self.open_partitions(now, out);
             }
         }
         self.logs_closed(now, out);
-        if matches!(self.life, Life::Running)
+        if matches!(self.phase, Phase::Running)
             && self.parts.quorum().can_snapshot(end)
             && out.buggify(Site::MetadataSnapshot)
         {
@@ -148,13 +160,14 @@ impl Broker {
         }
     }
 
-    /// `None` in `topics`: every topic, for the broker's own configuration has changed.
+    /// Gives topics their new configuration. `None` in `topics` stands for all topics: the broker's own configuration
+    /// has changed.
     fn configure(&mut self, topics: BTreeSet<Option<bytestring::ByteString>>, out: &mut Outbox) {
         if topics.is_empty() {
             return;
         }
         let all = topics.contains(&None);
-        if all && matches!(self.life, Life::Running) {
+        if all && matches!(self.phase, Phase::Running) {
             self.tell_limits(out);
         }
         let ids: Vec<Uuid> = match all {
@@ -167,14 +180,14 @@ impl Broker {
         for topic in ids {
             let Some((settings, rules)) = self.parts.settings_of(topic) else { continue };
             for log in self.parts.partitions.of_topic(topic) {
-                let partition = self.parts.partitions.get_mut(log).expect("of this topic");
+                let partition = self.parts.partitions.get_mut(log).expect("the topic's logs are in the table");
                 out.probe(Probe::ConfigChangedOpenLog);
                 partition.configure(settings.clone(), rules.clone(), out);
             }
         }
     }
 
-    /// Tells the world how many connections there may be, if that is not what it knows.
+    /// Tells the world the limits of connections, if they differ from those that it knows.
     pub(super) fn tell_limits(&mut self, out: &mut Outbox) {
         let limits = self.parts.image.layers(&self.parts.config).connection_limits();
         if limits != self.limits {
@@ -186,7 +199,7 @@ impl Broker {
     fn delete_topic(&mut self, now: Now, topic: Uuid, out: &mut Outbox) {
         for log in self.parts.partitions.hide(topic) {
             let unique = self.parts.draw_uuid();
-            let partition = self.parts.partitions.get_mut(log).expect("of this topic");
+            let partition = self.parts.partitions.get_mut(log).expect("the topic's logs are in the table");
             let index = partition.index();
             let (dir, name) = (partition.dir(), TopicPartition::new(partition.topic().clone(), index));
             let mut events = Vec::new();
@@ -211,26 +224,27 @@ impl Broker {
             match event {
                 PartitionEvent::Loaded => self.log_loaded(now, log, out),
                 PartitionEvent::Failed(reason) => {
-                    let dir = self.parts.partitions.get(log).expect("it just failed").dir();
+                    let dir = self.parts.partitions.get(log).expect("a log that fails is in the table").dir();
                     let offline = self.parts.dirs.mark_offline(dir, reason, out);
                     self.dir_events(now, offline, out);
                     self.log_loaded(now, log, out);
                     self.log_closed(now, log, out);
                 }
                 PartitionEvent::Closed => self.log_closed(now, log, out),
-                PartitionEvent::Vacated => {
-                    let partition = self.parts.partitions.get(log).expect("it is not gone yet");
+                PartitionEvent::NameFreed => {
+                    let partition =
+                        self.parts.partitions.get(log).expect("the log is in the table until it is deleted");
                     let name = TopicPartition::new(partition.topic().clone(), partition.index());
-                    self.vacated(now, partition.dir(), &name, out);
+                    self.directory_renamed(now, partition.dir(), &name, out);
                 }
                 PartitionEvent::Deleted => {
                     self.timers.set(super::Timer::Log(log), None);
                     self.parts.partitions.remove(log);
                 }
-                PartitionEvent::Settled(id, slot, outcome) => {
-                    crate::api::produce::settle(&mut self.parts, id, slot, outcome, out);
+                PartitionEvent::ProduceDone(id, place, outcome) => {
+                    crate::api::produce::partition_done(&mut self.parts, id, place, outcome, out);
                 }
-                PartitionEvent::Readable(id) => crate::api::fetch::wake(&mut self.parts, now, id, out),
+                PartitionEvent::FetchAgain(id) => crate::api::fetch::wake(&mut self.parts, now, id, out),
                 PartitionEvent::ReadDone(id, outcome) => {
                     crate::api::fetch::read_done(&mut self.parts, now, id, outcome, out);
                 }
@@ -242,7 +256,7 @@ impl Broker {
     }
 
     pub(super) fn fatal(&mut self, reason: String, out: &mut Outbox) {
-        self.life = Life::Ended;
+        self.phase = Phase::Ended;
         out.outputs.push(Output::Fatal(reason));
     }
 }

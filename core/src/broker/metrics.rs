@@ -1,40 +1,40 @@
-//! What a broker tells its operator in numbers.
+//! The numbers that a broker gives its operator.
 //!
-//! The parts count where things happen, in plain numbers of their own; here all of it is gathered at once, as a value
-//! that whoever asked may turn into text after the broker goes on. Gathering takes a time by the partition, and
-//! nothing is decided by it. Names and units are those of Kafka's metrics (`docs/METRICS.md`).
+//! Each part counts what it does in numbers of its own. [`Broker::metrics`] gathers all of them into one value, which a
+//! world can turn into text while the broker goes on. Gathering takes time for every partition. No decision of the
+//! broker depends on it. Names and units are those of Kafka's metrics (`docs/METRICS.md`).
 
-use super::{Broker, Life};
-use crate::api::Waiting;
+use super::{Broker, Phase};
+use crate::api::PendingCounts;
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::quorum::{self, Quorum};
 use crate::replication::{Partition, TopicCounters};
 use crate::storage::{Log, LogState};
 use bytestring::ByteString;
 
-/// Whether a broker is well: cheap to ask for.
+/// Whether a broker is healthy. Cheap to gather.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub state: BrokerState,
-    /// The log directories that are offline.
+    /// The paths of the log directories that are offline.
     pub offline: Vec<String>,
 }
 
-/// A broker's numbers at one moment.
+/// All numbers of a broker at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
     pub node: NodeId,
     pub cluster_id: ByteString,
     pub state: BrokerState,
-    /// Of all topics, those that are gone included.
+    /// The counters of all topics together, deleted ones included.
     pub all_topics: TopicCounters,
-    /// The topics that have partitions here, by their ids.
+    /// The topics that have partitions on this broker, in the order of their ids.
     pub topics: Vec<TopicMetrics>,
-    /// By the ids of their topics, and the metadata log's last.
+    /// In the order of the ids of their topics. The metadata log is the last one.
     pub partitions: Vec<PartitionMetrics>,
     pub replicas: ReplicaMetrics,
-    pub waiting: Waiting,
-    /// Requests that have no answer yet, those that wait for an earlier one's included.
+    pub waiting: PendingCounts,
+    /// Requests whose answers have not been sent, including answers that are ready but must follow an earlier one.
     pub unanswered: usize,
     pub sessions: SessionMetrics,
     pub controller: ControllerMetrics,
@@ -70,9 +70,9 @@ pub struct PartitionMetrics {
     pub log_start: Offset,
     pub log_end: Offset,
     pub high_watermark: Offset,
-    /// The log can be read and written.
+    /// Whether the log can be read and written.
     pub is_online: bool,
-    /// Of its leader alone; the metadata log has none here.
+    /// Only where this broker leads the partition; `None` for the metadata log.
     pub replication: Option<ReplicationMetrics>,
 }
 
@@ -97,13 +97,13 @@ impl ReplicationMetrics {
     }
 }
 
-/// The partitions of this broker together.
+/// The partitions of this broker, counted together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaMetrics {
-    /// Those whose log is online.
+    /// Partitions whose log is online.
     pub partitions: usize,
     pub leaders: usize,
-    /// Those that metadata places here, and that lie in a log directory which is offline.
+    /// Partitions that the metadata places on this broker and whose log directory is offline.
     pub offline: usize,
     pub under_replicated: usize,
     pub under_min_isr: usize,
@@ -122,23 +122,23 @@ pub struct SessionMetrics {
 /// The cluster as this node knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControllerMetrics {
-    /// This node is the active controller.
+    /// Whether this node is the active controller.
     pub is_active: bool,
     pub topics: usize,
     pub partitions: usize,
     /// Partitions without a leader.
     pub offline_partitions: usize,
-    /// Partitions that another leads than the first of their replicas.
+    /// Partitions that are not led by the first of their replicas.
     pub preferred_imbalance: usize,
     pub active_brokers: usize,
     pub fenced_brokers: usize,
     /// The level of the feature `metadata.version`.
     pub metadata_version: i16,
-    /// The last metadata record that is committed and applied; -1 where none is.
+    /// The offset of the last metadata record that is committed and applied; -1 if there is none.
     pub last_applied: Offset,
 }
 
-/// KRaft, as this node takes part in it.
+/// The KRaft quorum, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumMetrics {
     pub is_leader: bool,
@@ -155,7 +155,7 @@ pub struct DirectoryMetrics {
 }
 
 impl Broker {
-    /// All numbers of this moment.
+    /// Gathers all numbers.
     pub fn metrics(&self) -> Metrics {
         let parts = &self.parts;
         let (mut topics, mut partitions) = (Vec::<TopicMetrics>::new(), Vec::new());
@@ -208,13 +208,13 @@ impl Broker {
     }
 
     fn state(&self) -> BrokerState {
-        match &self.life {
-            Life::Created | Life::Ended => BrokerState::NotRunning,
-            Life::Directories | Life::Metadata => BrokerState::Starting,
-            Life::Logs(_) => BrokerState::Recovery,
-            Life::Running => BrokerState::Running,
-            Life::ClosingLogs(_) | Life::LeavingCluster => BrokerState::PendingControlledShutdown,
-            Life::ClosingMetadata | Life::ClosingDirectories => BrokerState::ShuttingDown,
+        match &self.phase {
+            Phase::Created | Phase::Ended => BrokerState::NotRunning,
+            Phase::Directories | Phase::Metadata => BrokerState::Starting,
+            Phase::Logs(_) => BrokerState::Recovery,
+            Phase::Running => BrokerState::Running,
+            Phase::ClosingLogs(_) | Phase::LeavingCluster => BrokerState::PendingControlledShutdown,
+            Phase::ClosingMetadata | Phase::ClosingDirectories => BrokerState::ShuttingDown,
         }
     }
 
@@ -269,12 +269,14 @@ impl Broker {
         partitions.filter(|partition| partition.replicas.contains(&node)).count()
     }
 
-    /// How many partitions are neither online nor offline: they are being loaded or closed, or wait for a name.
+    /// How many partitions are neither online nor offline: their logs are being loaded or closed, or they wait for
+    /// their name to become free.
     fn loading(&self) -> usize {
         let moving = |partition: &&Partition| {
             matches!(partition.log().state(), LogState::Loading | LogState::Closing | LogState::Closed)
         };
-        let is_up = matches!(self.life, Life::Logs(_) | Life::Running | Life::ClosingLogs(_) | Life::LeavingCluster);
+        let is_up =
+            matches!(self.phase, Phase::Logs(_) | Phase::Running | Phase::ClosingLogs(_) | Phase::LeavingCluster);
         let waiting = self.names.waiting().filter(|topic| self.parts.image.topic(*topic).is_some()).count();
         match is_up {
             true => self.parts.partitions.iter().filter(moving).count() + waiting,
@@ -282,15 +284,22 @@ impl Broker {
         }
     }
 
-    /// Asserts what must hold between the numbers. Not cheap: it gathers them all.
+    /// Asserts how the numbers must relate to each other. As expensive as [`metrics`](Self::metrics).
     pub fn verify_metrics(&self) {
         let metrics = self.metrics();
         let Metrics { replicas, waiting, .. } = &metrics;
         if metrics.state == BrokerState::Running {
             let (placed, loading) = (self.placed_here(), self.loading());
-            assert_eq!(replicas.partitions + replicas.offline + loading, placed, "the image's partitions: {metrics:?}");
+            assert_eq!(
+                replicas.partitions + replicas.offline + loading,
+                placed,
+                "every partition of the image is counted once: {metrics:?}"
+            );
             let all_online = metrics.directories.iter().all(|dir| dir.is_online);
-            assert!(!all_online || replicas.offline == 0, "offline without cause: {metrics:?}");
+            assert!(
+                !all_online || replicas.offline == 0,
+                "a partition is offline while all directories are online: {metrics:?}"
+            );
         }
         assert!(replicas.leaders <= replicas.partitions, "{metrics:?}");
         assert!(replicas.under_min_isr + replicas.at_min_isr <= replicas.leaders, "{metrics:?}");

@@ -1,10 +1,11 @@
-//! Going down cleanly: logs, then metadata, then the checkpoints, and the clean-shutdown marker last of all.
+//! The clean stop of a broker: it closes the logs, then the metadata, then writes the checkpoints, and last the
+//! clean-shutdown marker.
 
-use super::{Broker, Life};
-use crate::api::{self, AfterCommit, Pending};
+use super::{Broker, Phase};
+use crate::api::{self, AfterCommit, PendingRequest};
 use crate::controller;
 use crate::ids::LogId;
-use crate::io::{Outbox, Output};
+use crate::io::{Level, Outbox, Output};
 use crate::probe::Probe;
 use crate::storage::CheckpointKind;
 use crate::time::Now;
@@ -12,16 +13,20 @@ use std::collections::BTreeSet;
 
 impl Broker {
     pub(super) fn stop(&mut self, now: Now, out: &mut Outbox) {
-        match self.life {
-            Life::Running => {}
-            Life::ClosingLogs(_) | Life::LeavingCluster | Life::ClosingMetadata | Life::ClosingDirectories => return,
-            // Not up yet: nothing was promised to anyone, and the next start finds what this one found.
-            _ => return self.stopped(out),
+        match self.phase {
+            Phase::Running => {}
+            Phase::ClosingLogs(_) | Phase::LeavingCluster | Phase::ClosingMetadata | Phase::ClosingDirectories => {
+                return;
+            }
+            // The broker has not started yet: it has promised nothing to anyone, and the next start finds what this
+            // start has found.
+            _ => return self.stopped(now, out),
         }
+        self.stop_began = Some(now.mono);
         self.timers.stop();
         self.parts.stopping = true;
         for (id, pending) in self.parts.pending.take_fetches() {
-            if let Pending::Fetch(fetch) = pending {
+            if let PendingRequest::Fetch(fetch) = pending {
                 out.probe(Probe::StopAnswersFetches);
                 api::fetch::expire(&mut self.parts, now, id, fetch, out);
             }
@@ -35,37 +40,37 @@ impl Broker {
                 closing.insert(log);
             }
         }
-        self.life = Life::ClosingLogs(closing);
+        self.phase = Phase::ClosingLogs(closing);
         self.logs_closed(now, out);
     }
 
-    /// The log is closed, or will never be.
+    /// A log is closed, or has failed and will never be.
     pub(super) fn log_closed(&mut self, now: Now, log: LogId, out: &mut Outbox) {
-        if let Life::ClosingLogs(open) = &mut self.life {
+        if let Phase::ClosingLogs(open) = &mut self.phase {
             open.remove(&log);
             self.logs_closed(now, out);
         }
     }
 
     pub(super) fn logs_closed(&mut self, now: Now, out: &mut Outbox) {
-        if let Life::ClosingLogs(open) = &self.life
+        if let Phase::ClosingLogs(open) = &self.phase
             && open.is_empty()
             && self.parts.commits.is_empty()
         {
-            // The controller learns that this broker is gone, so that the next life, of Kafka's own broker too,
-            // need not wait for a session to run out.
-            self.life = Life::LeavingCluster;
+            // The metadata records that this broker is gone. So the next start, by Kafka's own broker too, need not
+            // wait until a session has run out.
+            self.phase = Phase::LeavingCluster;
             let (node, epoch) = (self.parts.config.node_id, self.parts.broker_epoch);
             let goodbye = vec![controller::shut_down_broker(node, epoch)];
             self.parts.commit(now, goodbye, AfterCommit::Nothing, out);
-        } else if matches!(self.life, Life::LeavingCluster) && self.parts.commits.is_empty() {
-            self.life = Life::ClosingMetadata;
+        } else if matches!(self.phase, Phase::LeavingCluster) && self.parts.commits.is_empty() {
+            self.phase = Phase::ClosingMetadata;
             self.parts.quorum().close(out);
         }
     }
 
     pub(super) fn metadata_closed(&mut self, now: Now, out: &mut Outbox) {
-        self.life = Life::ClosingDirectories;
+        self.phase = Phase::ClosingDirectories;
         for kind in CheckpointKind::ALL {
             self.parts.checkpoint(kind, out);
         }
@@ -73,8 +78,21 @@ impl Broker {
         self.dir_events(now, events, out);
     }
 
-    pub(super) fn stopped(&mut self, out: &mut Outbox) {
-        self.life = Life::Ended;
+    pub(super) fn stopped(&mut self, now: Now, out: &mut Outbox) {
+        let offline: Vec<&str> =
+            self.parts.dirs.paths().filter(|(dir, _)| !self.parts.dirs.is_online(*dir)).map(|(_, path)| path).collect();
+        let ms = self.stop_began.map(|began| now.mono.since(began).as_millis());
+        let (level, text) = match ms {
+            None => (Level::Info, "stopped before the broker had come up".to_owned()),
+            Some(ms) if offline.is_empty() => (Level::Info, format!("stopped cleanly in {ms} ms")),
+            Some(ms) => {
+                let text =
+                    format!("stopped in {ms} ms; the next start recovers {}, which is offline", offline.join(", "));
+                (Level::Warn, text)
+            }
+        };
+        out.event(level, "broker", text);
+        self.phase = Phase::Ended;
         out.outputs.push(Output::Stopped);
     }
 }

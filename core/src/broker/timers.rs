@@ -1,14 +1,14 @@
-//! What a broker does by the clock, in one table.
+//! The timers of a broker, in one table.
 
 use crate::config::BrokerConfig;
 use crate::ids::LogId;
 use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why the broker wants to be called at some moment.
+/// What a broker must be called for at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A waiting request's time runs out.
+    /// The time of a waiting request runs out.
     Request,
     /// `replica.high.watermark.checkpoint.interval.ms`
     HighWatermarkCheckpoint,
@@ -18,16 +18,19 @@ pub enum Timer {
     LogStartCheckpoint,
     /// `log.retention.check.interval.ms`
     Retention,
-    /// A metadata snapshot by time.
+    /// A snapshot of the metadata is due because time has passed.
     Quorum,
-    /// A log's own deadline: files that wait for their removal, a flush.
+    /// A log has something due, such as the removal of a file or a flush.
     Log(LogId),
 }
 
-/// The next moment of every timer but [`Timer::Request`], which the waiting requests keep themselves.
+/// When each timer is due, except [`Timer::Request`]: the waiting requests keep their deadlines themselves.
 #[derive(Debug)]
 pub struct Timers {
+    /// In milliseconds, for the timers that run at an interval.
     intervals: BTreeMap<Timer, i64>,
+    /// `log.initial.task.delay.ms`: from the start to the first run of the logs' timers.
+    initial_delay_ms: i64,
     due: BTreeSet<(Mono, Timer)>,
     moments: BTreeMap<Timer, Mono>,
 }
@@ -40,13 +43,22 @@ impl Timers {
             (Timer::LogStartCheckpoint, config.log_flush_start_offset_checkpoint_interval_ms.into()),
             (Timer::Retention, config.log_retention_check_interval_ms),
         ];
-        Self { intervals: intervals.into(), due: BTreeSet::new(), moments: BTreeMap::new() }
+        Self {
+            intervals: intervals.into(),
+            initial_delay_ms: config.log_initial_task_delay_ms,
+            due: BTreeSet::new(),
+            moments: BTreeMap::new(),
+        }
     }
 
     /// Starts every timer that runs at an interval.
     pub fn start(&mut self, now: Mono) {
-        for timer in self.intervals.keys().copied().collect::<Vec<_>>() {
-            self.again(timer, now);
+        for (timer, interval_ms) in self.intervals.clone() {
+            let delay_ms = match timer {
+                Timer::HighWatermarkCheckpoint => interval_ms.max(1),
+                _ => self.initial_delay_ms,
+            };
+            self.set(timer, Some(now.plus_ms(delay_ms)));
         }
     }
 
@@ -73,7 +85,7 @@ impl Timers {
         self.due.first().copied()
     }
 
-    /// A timer whose moment has come; one that runs at an interval is set again.
+    /// Takes out a timer that is due. One that runs at an interval is set again.
     pub fn take_due(&mut self, now: Mono) -> Option<Timer> {
         let (at, timer) = self.deadline()?;
         if at > now {

@@ -1,6 +1,6 @@
-//! What a broker looks like from outside, for people who look at a run. Nothing is ever decided by it.
+//! The state of a broker in a form that people read when they look at a run. Nothing depends on it.
 
-use super::{Broker, Life};
+use super::{Broker, Phase};
 use crate::ids::{LeaderEpoch, Offset};
 use crate::replication::Partition;
 use crate::storage::LogState;
@@ -15,7 +15,7 @@ pub struct PartitionView {
     pub leader_epoch: LeaderEpoch,
     pub log_start: Offset,
     pub high_watermark: Offset,
-    /// Below it everything is on stable storage.
+    /// All records below this offset are on stable storage.
     pub synced: Offset,
     pub log_end: Offset,
 }
@@ -28,23 +28,23 @@ impl fmt::Display for PartitionView {
 }
 
 impl Broker {
-    /// How far it has come up, or gone down.
-    pub fn life(&self) -> &'static str {
-        match &self.life {
-            Life::Created => "created",
-            Life::Directories => "reads its directories",
-            Life::Metadata => "reads its metadata",
-            Life::Logs(_) => "loads its logs",
-            Life::Running => "running",
-            Life::ClosingLogs(_) => "closes its logs",
-            Life::LeavingCluster => "leaves the cluster",
-            Life::ClosingMetadata => "closes its metadata",
-            Life::ClosingDirectories => "closes its directories",
-            Life::Ended => "ended",
+    /// How far the broker has started, or stopped, in words.
+    pub fn phase(&self) -> &'static str {
+        match &self.phase {
+            Phase::Created => "created",
+            Phase::Directories => "reads its directories",
+            Phase::Metadata => "reads its metadata",
+            Phase::Logs(_) => "loads its logs",
+            Phase::Running => "running",
+            Phase::ClosingLogs(_) => "closes its logs",
+            Phase::LeavingCluster => "leaves the cluster",
+            Phase::ClosingMetadata => "closes its metadata",
+            Phase::ClosingDirectories => "closes its directories",
+            Phase::Ended => "ended",
         }
     }
 
-    /// Requests that wait for something.
+    /// How many requests wait for something.
     pub fn requests_waiting(&self) -> usize {
         self.parts.pending.len()
     }

@@ -1,4 +1,4 @@
-//! Brokers register, come up, and go (KIP-631); partitions find their leader again.
+//! The records with which brokers register, start and stop (KIP-631), and with which partitions get their leader again.
 
 use super::Context;
 use super::image::{ConfigResource, Image, Partition};
@@ -13,16 +13,16 @@ use crate::wire::messages::{
 };
 use crate::wire::{Int32s, MetadataRecord, node_ids};
 
-/// One start of a broker.
+/// What a broker tells the controller at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerStart {
     pub node_id: NodeId,
-    /// Drawn at this start.
+    /// Drawn at random at this start.
     pub incarnation_id: Uuid,
     pub rack: Option<String>,
-    /// Where clients reach it.
+    /// Where clients reach the broker.
     pub listeners: Vec<Listener>,
-    /// Where the quorum reaches it, if it is a controller with a listener of its own.
+    /// Where the quorum reaches the node. Empty if it has no listener for controllers.
     pub controller_listeners: Vec<Listener>,
     /// The ids of its log directories that are online.
     pub log_dirs: Vec<Uuid>,
@@ -43,8 +43,8 @@ pub fn bootstrap_features() -> Vec<MetadataRecord> {
         .collect()
 }
 
-/// The first records of a new cluster: its features, and what the controller must know of the static configuration
-/// (KIP-966).
+/// The first records of a new cluster: its features, and the `min.insync.replicas` of the static configuration, which
+/// the controller must know for eligible leader replicas (KIP-966).
 pub fn bootstrap_records(context: &Context, features: Vec<MetadataRecord>) -> Vec<MetadataRecord> {
     let elr = |record: &MetadataRecord| {
         matches!(record, MetadataRecord::FeatureLevel(feature)
@@ -59,7 +59,8 @@ pub fn bootstrap_records(context: &Context, features: Vec<MetadataRecord>) -> Ve
     bootstrap
 }
 
-/// The registration of a broker that starts, fenced. Its epoch is the offset the record will have.
+/// The registration of a broker that starts. It is fenced at first. Its epoch is `offset`, the offset that this record
+/// will have.
 pub fn register_broker(start: &BrokerStart, offset: Offset) -> MetadataRecord {
     let end_points = start.listeners.iter().map(|listener| BrokerEndpoint {
         name: listener.name.as_str().into(),
@@ -118,7 +119,7 @@ fn supported_features() -> impl Iterator<Item = (&'static str, i16, i16)> {
     FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max)).chain([kraft])
 }
 
-/// The broker is up: it may be in sync and lead.
+/// Unfences a broker that has started: its replicas may be in sync, and may lead.
 pub fn unfence_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
     BrokerRegistrationChangeRecord {
         broker_id: node_id.0,
@@ -129,8 +130,8 @@ pub fn unfence_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
     .into()
 }
 
-/// The broker stops cleanly. Nobody takes its partitions over in a cluster of one, so it stays in their ISRs, and the
-/// next start claims them again.
+/// Fences a broker that stops cleanly. In a cluster of one no other broker takes its partitions over, so it stays in
+/// their ISRs, and the next start claims them again.
 pub fn shut_down_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
     BrokerRegistrationChangeRecord {
         broker_id: node_id.0,
@@ -141,11 +142,23 @@ pub fn shut_down_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
     .into()
 }
 
-/// The partitions that a broker which has come up leads from now on, each in a new leader epoch: those it led before
-/// its start, and those without a leader that it may lead (KIP-966): as the first in-sync replica that is up, as an
-/// eligible one, or as the last one known.
+/// Names the log directories of a broker that still work after one has failed. New replicas are placed only in these
+/// (KIP-858).
+pub fn directories_left(node_id: NodeId, broker_epoch: i64, log_dirs: Vec<Uuid>) -> MetadataRecord {
+    BrokerRegistrationChangeRecord {
+        broker_id: node_id.0,
+        broker_epoch,
+        log_dirs,
+        ..BrokerRegistrationChangeRecord::default()
+    }
+    .into()
+}
+
+/// Makes a broker that has started the leader of partitions, each in a new leader epoch. These are the partitions that
+/// it led before, and those without a leader that it may lead: because it is in sync, because it is an eligible leader,
+/// or because it is the last known eligible leader (KIP-966).
 ///
-/// A new epoch for every start makes it known that what was in the page cache alone may be gone (KIP-101).
+/// Every start needs a new epoch, because records that were only in the page cache may be lost (KIP-101).
 pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
     for topic in image.topics() {
@@ -169,7 +182,7 @@ pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
     records
 }
 
-/// The ISR with which this broker would lead the partition, if it may.
+/// The ISR with which this broker will lead the partition; `None` if it may not lead.
 fn claim(image: &Image, node_id: NodeId, partition: &Partition) -> Option<Vec<NodeId>> {
     if !partition.replicas.contains(&node_id) {
         return None;
@@ -178,7 +191,7 @@ fn claim(image: &Image, node_id: NodeId, partition: &Partition) -> Option<Vec<No
         return None;
     }
     if partition.isr.contains(&node_id) {
-        // Replicas that are not up fall out of sync.
+        // Replicas on brokers that are not active leave the ISR.
         return Some(partition.isr.iter().copied().filter(|id| *id == node_id || image.is_active(*id)).collect());
     }
     let eligible = partition.eligible_leaders.contains(&node_id);

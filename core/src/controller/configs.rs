@@ -1,4 +1,4 @@
-//! The configs of topics and brokers are changed, one by one (KIP-339) or all of a resource at once (KIP-133).
+//! Changes the configs of topics and brokers, one by one (KIP-339) or all of a resource at once (KIP-133).
 
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::topics::validate_topic_name;
@@ -29,7 +29,7 @@ impl Operation {
     }
 }
 
-/// Sets, deletes, extends and shortens single configs.
+/// Sets and deletes single configs, and adds items to lists or takes them out.
 pub fn incremental_alter_configs(
     image: &Image,
     context: &Context,
@@ -64,7 +64,7 @@ pub fn incremental_alter_configs(
     Decision { records, response }
 }
 
-/// Puts the given configs of a resource in place of all it had.
+/// Replaces all configs of each resource by the given ones.
 pub fn alter_configs(
     image: &Image,
     context: &Context,
@@ -97,16 +97,16 @@ pub(super) fn value_too_long() -> Refusal {
     Refusal::new(ErrorCode::InvalidConfig, text)
 }
 
-/// One answer: the resource, and what came of it.
+/// The answer for one resource: its type, its name, the error and the message.
 type Answer = (i8, ByteString, ErrorCode, Option<ByteString>);
 
-/// A new value of a config, or none.
+/// The name of a config and its new value; `None` if the config is deleted.
 type Change = (String, Option<String>);
 
 struct Changes<'a> {
     image: &'a Image,
     context: &'a Context<'a>,
-    /// Resources that stand in the request more than once.
+    /// Resources that the request names more than once.
     repeated: BTreeSet<(i8, ByteString)>,
     records: Vec<MetadataRecord>,
     answers: Vec<Answer>,
@@ -133,7 +133,7 @@ impl<'a> Changes<'a> {
         Decision { records: self.records, response: self.answers }
     }
 
-    /// Judges one resource, and takes its changes if there is nothing to say against any of them.
+    /// Checks the changes of one resource. Takes all of them if all are valid, and none otherwise.
     fn resource(
         &mut self,
         code: i8,
@@ -161,7 +161,8 @@ impl<'a> Changes<'a> {
     fn record(&mut self, target: &ConfigResource, changes: &[Change]) {
         for (name, value) in changes {
             self.records.push(target.record(name, value.as_deref()));
-            // Which replicas may lead depends on how many there had to be (KAFKA-16540).
+            // Which replicas are eligible leaders depends on `min.insync.replicas`, so a change of it clears them
+            // (KAFKA-16540).
             if name == MIN_INSYNC_REPLICAS && self.image.has_eligible_leaders() {
                 let topic_name =
                     if target.kind == ResourceKind::Topic { target.name.as_str().into() } else { ByteString::new() };
@@ -225,7 +226,7 @@ impl<'a> Changes<'a> {
                     Some(edit_list(target.kind, name, before.as_deref(), operation, given)?)
                 }
             };
-            // A broker reloads what is set again even to the same value (KAFKA-14136).
+            // A broker reloads a config that is set again, even to the same value (KAFKA-14136).
             if before != after || target.kind == ResourceKind::Broker {
                 changes.push((name.to_string(), after));
             }
@@ -254,12 +255,19 @@ impl<'a> Changes<'a> {
         Ok(changes)
     }
 
-    /// Whether the resource may have what it would have then.
+    /// Checks the configs that the resource would have after the changes.
     fn check_result(&self, target: &ConfigResource, changes: &[Change]) -> Result<(), Refusal> {
         let mut result = self.image.config(target).clone();
+        if target.kind == ResourceKind::Broker {
+            // A broker ignores what it cannot use of the metadata, for example what only a start can set here and a
+            // Kafka broker may change. So it holds back no other change.
+            let one = |name: &String, value: &String| BTreeMap::from([(name.clone(), value.clone())]);
+            result.retain(|name, value| check_broker_configs(&one(name, value), !target.name.is_empty()).is_ok());
+        }
         for (name, value) in changes {
             if name == MIN_INSYNC_REPLICAS && target.kind == ResourceKind::Broker && self.image.has_eligible_leaders() {
-                // With eligible leader replicas (KIP-966) the controller must know it, so it is the cluster's alone.
+                // With eligible leader replicas (KIP-966) the controller must know the value, so it can only be set for
+                // the whole cluster.
                 let text = match value {
                     _ if !target.name.is_empty() => {
                         "Broker-level min.insync.replicas cannot be altered while ELR is enabled."
@@ -312,7 +320,7 @@ fn check_nulls<'a>(values: impl Iterator<Item = (&'a ByteString, Option<&'a Byte
     Err(Refusal::new(ErrorCode::InvalidRequest, text))
 }
 
-/// A list with items added or taken out. Where it is not set, it starts from the default.
+/// A list with items added or taken out. A list that is not set starts from its default.
 fn edit_list(
     kind: ResourceKind,
     name: &str,
@@ -344,7 +352,7 @@ fn edit_list(
     Ok(items.join(","))
 }
 
-/// Whether these may all be a broker's dynamic configs (KIP-226).
+/// Whether all of these may be set for a running broker (KIP-226).
 fn check_broker_configs(configs: &BTreeMap<String, String>, per_broker: bool) -> Result<(), String> {
     let key =
         |name: &str| table::broker_key(name).or_else(|| table::DYNAMIC_ONLY.iter().find(|known| known.name == name));
@@ -362,13 +370,16 @@ fn check_broker_configs(configs: &BTreeMap<String, String>, per_broker: bool) ->
         ));
     }
     for (name, value) in configs {
-        if let Some(key) = key(name) {
+        if let Some(key) = key(table::name_without_listener(name).unwrap_or(name)) {
             key.read(value)?;
         }
     }
-    // The throttles of replication may be set for all brokers, too.
+    // Only names of `broker_key` are refused here: the throttles of replication may be set for all brokers.
     let single = |name: &str| table::broker_key(name).is_some_and(|key| key.update == Update::PerBroker);
-    match those(&|name| !per_broker && (single(name) || name.starts_with("listener.name."))) {
+    let of_all_listeners = ["max.connections", "max.connection.creation.rate", "num.network.threads"];
+    let of_listener =
+        |name: &str| table::name_without_listener(name).is_some_and(|name| !of_all_listeners.contains(&name));
+    match those(&|name| !per_broker && (single(name) || of_listener(name))) {
         Some(names) => {
             Err(format!("Cannot update these configs at default cluster level, broker id must be specified: {names}"))
         }

@@ -1,4 +1,4 @@
-//! A leader is elected because somebody asks for it (KIP-460), and reassignments are listed (KIP-455).
+//! Elections of leaders that a client asks for (KIP-460), and the list of reassignments (KIP-455).
 
 use super::image::{Image, Partition};
 use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
@@ -13,16 +13,17 @@ use crate::wire::messages::{
 };
 use crate::wire::{ErrorCode, Int32s, MetadataRecord, node_ids};
 
-/// Whom an election may choose.
+/// Which replicas an election may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Election {
     /// The first replica of the assignment, if it is in sync.
     Preferred,
-    /// Any replica that is up, where there is no leader; what only others have is lost.
+    /// Any replica on an active broker, for a partition without a leader. Records that only other replicas have are
+    /// lost.
     Unclean,
 }
 
-/// Elects leaders for the named partitions, or for all that have not the one they should have.
+/// Elects leaders for the named partitions, or for all partitions that need an election.
 pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<ElectLeadersResponse> {
     let election = match request.election_type {
         0 => Election::Preferred,
@@ -55,7 +56,7 @@ pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<E
             .topics_by_name()
             .map(|topic| ReplicaElectionResult {
                 topic: topic.name.clone(),
-                // Whoever asks for all does not want to hear of those that are well.
+                // A request for all partitions is only answered for those that needed an election.
                 partition_result: topic
                     .partitions
                     .keys()
@@ -69,7 +70,7 @@ pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<E
     Decision { records, response: ElectLeadersResponse { replica_election_results: results, ..Default::default() } }
 }
 
-/// The same answer for every partition that is named.
+/// The same refusal for every partition that the request names.
 fn refused(request: &ElectLeadersRequest, why: &str) -> Decision<ElectLeadersResponse> {
     let error_code = ErrorCode::InvalidRequest.code();
     let result = |index: &i32| PartitionResult {
@@ -119,7 +120,7 @@ fn may_lead(image: &Image, partition: &Partition, node: NodeId) -> bool {
     image.is_active(node) && partition.isr.contains(&node)
 }
 
-/// `unclean`: the replica that is all that is left in sync.
+/// `unclean`: the new leader of an unclean election, which is then the only replica in sync.
 fn leads(topic_id: Uuid, partition_id: i32, leader: NodeId, unclean: Option<NodeId>) -> MetadataRecord {
     PartitionChangeRecord {
         partition_id,
@@ -134,7 +135,7 @@ fn leads(topic_id: Uuid, partition_id: i32, leader: NodeId, unclean: Option<Node
     .into()
 }
 
-/// The partitions whose replicas are being moved, all or those that are named.
+/// Lists the partitions whose replicas are being moved, among all or among those that the request names.
 pub fn list_reassignments(
     image: &Image,
     request: &ListPartitionReassignmentsRequest,

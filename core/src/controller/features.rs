@@ -1,4 +1,4 @@
-//! The levels of the cluster's features are changed (KIP-584, KIP-1022). The texts of refusals are Kafka's.
+//! Changes the levels of the cluster's features (KIP-584, KIP-1022). The texts of refusals are Kafka's.
 
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::records::{self, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES, KRAFT_VERSION_MAX, METADATA_VERSION};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub const KRAFT_VERSION: &str = "kraft.version";
 
-/// What an update may do, with its number in the request.
+/// What an update may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum UpgradeType {
     Upgrade,
@@ -22,7 +22,7 @@ enum UpgradeType {
 impl UpgradeType {
     fn of(update: &FeatureUpdateKey, version: i16) -> Option<Self> {
         match update.upgrade_type {
-            // Version 0 has a flag instead.
+            // Version 0 of the request has a flag instead of the type.
             _ if version == 0 && update.allow_downgrade => Some(Self::SafeDowngrade),
             _ if version == 0 => Some(Self::Upgrade),
             1 => Some(Self::Upgrade),
@@ -33,7 +33,7 @@ impl UpgradeType {
     }
 }
 
-/// Sets the levels of features, all of them or none. `kraft_version` is the level that the quorum is at.
+/// Sets the levels of features, all of them or none. `kraft_version` is the quorum's level of that feature.
 pub fn update_features(
     image: &Image,
     context: &Context,
@@ -52,7 +52,7 @@ pub fn update_features(
                 error_message: Some(ErrorCode::None.name().into()),
                 ..Default::default()
             };
-            // Since version 2 one answer stands for all.
+            // Since version 2 of the response, one error code stands for all features.
             let results = if version <= 1 { request.feature_updates.iter().map(named).collect() } else { Vec::new() };
             Decision {
                 records,
@@ -150,13 +150,14 @@ impl Features<'_> {
         }
     }
 
-    /// Eligible leaders (KIP-966) need a `min.insync.replicas` that the controller knows: one for all brokers.
+    /// With eligible leader replicas (KIP-966) the controller must know `min.insync.replicas`, so it is set once for
+    /// all brokers.
     fn min_insync_replicas_for_all(&self) -> Vec<MetadataRecord> {
         let name = "min.insync.replicas";
         let mut records = Vec::new();
         let all = ConfigResource::all_brokers();
         if !self.image.config(&all).contains_key(name) {
-            // What the file says, for what was set dynamically is about to go.
+            // The value in the properties file, because the values that were set for single brokers are removed below.
             let file = self.context.layers.broker.layers();
             let value = file.set_value(name).map_or_else(|| "1".to_owned(), |value| value.canonical());
             records.push(all.record(name, Some(&value)));
@@ -171,7 +172,7 @@ impl Features<'_> {
     }
 }
 
-/// A level may be left for a lower one only if nothing was recorded meanwhile that the lower one cannot say.
+/// The level may only go down to one that has every field that may have been recorded at the current level.
 fn check_metadata_downgrade(current: i16, level: i16, upgrade: UpgradeType) -> Result<(), String> {
     if level >= current || !records::metadata_changed(level, current) {
         return Ok(());

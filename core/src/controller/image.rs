@@ -1,7 +1,7 @@
-//! The state of the cluster's metadata: what the records of the metadata log add up to.
+//! The image: the cluster's metadata, as the records of the metadata log define it.
 //!
 //! Records that this broker has no use for yet (ACLs, SCRAM credentials, delegation tokens, quotas) are kept as they
-//! came, so that a snapshot of ours loses nothing that a real Kafka wrote.
+//! came. So a snapshot of ours loses nothing that Apache Kafka has written.
 
 use super::records;
 use crate::ids::{LeaderEpoch, NodeId, Uuid};
@@ -13,20 +13,20 @@ use crate::wire::{MetadataRecord, node_ids};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 
-/// The metadata of the cluster after some record.
+/// The metadata of the cluster, up to some record of the metadata log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Image {
     pub(super) topics: BTreeMap<Uuid, Topic>,
     pub(super) topic_ids: BTreeMap<ByteString, Uuid>,
     pub(super) configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
     pub(super) features: BTreeMap<ByteString, i16>,
-    /// As they registered, with the changes since.
+    /// The registration of each broker, with all changes to it since.
     pub(super) brokers: BTreeMap<NodeId, RegisterBrokerRecord>,
     pub(super) controllers: BTreeMap<NodeId, RegisterControllerRecord>,
     pub(super) producer_ids: Option<ProducerIdsRecord>,
-    /// What is only kept, by what a later record of the same kind would replace or remove.
+    /// Records that are only kept. A later record with the same key replaces or removes the earlier one.
     pub(super) kept: BTreeMap<KeptKey, MetadataRecord>,
-    /// The records since a BeginTransaction (KIP-868): they count once its end is there.
+    /// The records since a BeginTransactionRecord (KIP-868). They take effect with the EndTransactionRecord.
     pub(super) transaction: Option<Vec<MetadataRecord>>,
 }
 
@@ -41,7 +41,7 @@ pub struct Topic {
 /// The replicas of a partition and who leads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// The preferred leader first.
+    /// The first one is the preferred leader.
     pub replicas: Vec<NodeId>,
     /// The log directory of each replica (KIP-858).
     pub directories: Vec<Uuid>,
@@ -49,7 +49,7 @@ pub struct Partition {
     pub removing: Vec<NodeId>,
     pub adding: Vec<NodeId>,
     pub leader: Option<NodeId>,
-    /// The leader was elected although it was not in sync.
+    /// Whether the leader was elected although it was not in sync.
     pub recovering: bool,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
@@ -58,18 +58,18 @@ pub struct Partition {
     pub last_known_eligible_leaders: Vec<NodeId>,
 }
 
-/// A replica that was placed before directories were recorded (KIP-858).
+/// The directory of a replica that was placed before directories were recorded (KIP-858).
 pub const DIRECTORY_MIGRATING: Uuid = Uuid::ZERO;
-/// A replica whose directory its broker has not said yet (KIP-858).
+/// The directory of a replica for which its broker has not chosen one yet (KIP-858).
 pub const DIRECTORY_UNASSIGNED: Uuid = Uuid(uuid::Uuid::from_u128(1));
-/// A replica whose directory is offline (KIP-858).
+/// The directory of a replica whose log directory is offline (KIP-858).
 pub const DIRECTORY_LOST: Uuid = Uuid(uuid::Uuid::from_u128(2));
 
-/// What has configs.
+/// Something that has configs: a topic, or a broker, for example.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigResource {
     pub kind: ResourceKind,
-    /// Empty for the default of all brokers.
+    /// Empty for the configs of all brokers together.
     pub name: String,
 }
 
@@ -80,7 +80,7 @@ pub enum ResourceKind {
     BrokerLogger,
     ClientMetrics,
     Group,
-    /// Of a later version of Kafka.
+    /// A kind of a later version of Kafka.
     Other(i8),
 }
 
@@ -126,7 +126,7 @@ impl ConfigResource {
     }
 }
 
-/// What makes two kept records the same thing. The order is the one in which Kafka writes them into a snapshot.
+/// The key of a record that is only kept. The order of the variants is that of Kafka's snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeptKey {
     Quota(Vec<(ByteString, Option<ByteString>)>, ByteString),
@@ -136,32 +136,32 @@ pub enum KeptKey {
     ZkMigrationState,
 }
 
-/// What a record has changed.
+/// What applying a record has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ImageChange {
     TopicCreated(Uuid),
-    /// With the topic as it was.
+    /// The topic as it was before.
     TopicDeleted(Topic),
-    /// With the partition as it was; `None` where it is new.
+    /// The topic, the index, and the partition as it was before; `None` if the partition is new.
     PartitionChanged(Uuid, i32, Option<Partition>),
     ConfigChanged(ConfigResource),
     BrokerChanged(NodeId),
     FeatureChanged(ByteString),
     ProducerIdsChanged,
-    /// Something that is only kept.
+    /// Anything else.
     Other,
 }
 
-/// A record that does not fit what came before it: the log is not one that a controller wrote.
+/// A record that contradicts the records before it. No controller writes such a log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the metadata record {record} does not fit: {why}")]
+#[error("the metadata record {record} contradicts the records before it: {why}")]
 pub struct ImageError {
     pub record: String,
     pub why: String,
 }
 
 impl Image {
-    /// Nothing was ever recorded.
+    /// Whether no record was ever applied.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -187,7 +187,7 @@ impl Image {
         self.topics.get(&id)?.partitions.get(&partition)
     }
 
-    /// What is set for a resource; nothing where nothing is.
+    /// The configs that are set for a resource; empty if there are none.
     pub fn config(&self, resource: &ConfigResource) -> &BTreeMap<String, String> {
         static NOTHING: BTreeMap<String, String> = BTreeMap::new();
         self.configs.get(resource).unwrap_or(&NOTHING)
@@ -197,7 +197,7 @@ impl Image {
         self.config(&ConfigResource::topic(name))
     }
 
-    /// The static configuration of a node under what is set dynamically.
+    /// The configuration of a node: its own properties, with the dynamic values of this image.
     pub fn layers<'a>(&'a self, broker: &'a crate::config::BrokerConfig) -> crate::config::Layers<'a> {
         crate::config::Layers {
             broker,
@@ -245,7 +245,7 @@ impl Image {
         self.controllers.get(&id)
     }
 
-    /// What is only kept.
+    /// The records that are only kept.
     pub fn kept(&self) -> impl Iterator<Item = (&KeptKey, &MetadataRecord)> {
         self.kept.iter()
     }
@@ -260,11 +260,11 @@ impl Image {
         self.transaction.is_some()
     }
 
-    /// The records that make an empty image into this one, in the order of Kafka's snapshots. What is inside an
-    /// unfinished transaction is not among them.
+    /// The records that turn an empty image into this one, in the order of Kafka's snapshots. The records of an
+    /// unfinished transaction are not among them.
     pub fn to_records(&self) -> Vec<MetadataRecord> {
         let mut records: Vec<MetadataRecord> = Vec::new();
-        // The metadata version comes first: a reader needs it to judge the others.
+        // The metadata version comes first, because a reader needs it to check the other records.
         let feature = |name: &ByteString, level: i16| FeatureLevelRecord {
             name: name.clone(),
             feature_level: level,
@@ -294,9 +294,9 @@ impl Image {
         records
     }
 
-    /// Everything that must hold between the parts of an image.
+    /// Asserts the invariants between the fields of the image.
     pub fn verify(&self) {
-        assert_eq!(self.topics.len(), self.topic_ids.len(), "a name for each topic");
+        assert_eq!(self.topics.len(), self.topic_ids.len(), "each topic has one name");
         for (name, id) in &self.topic_ids {
             assert_eq!(self.topics[id].name, *name, "a topic is found by its name");
         }
@@ -308,9 +308,9 @@ impl Image {
             }
         }
         for resource in self.configs.keys() {
-            assert!(!self.configs[resource].is_empty(), "a resource without configs is not kept");
+            assert!(!self.configs[resource].is_empty(), "a resource is in the image only while it has configs");
             if resource.kind == ResourceKind::Topic {
-                assert!(self.topic_ids.contains_key(resource.name.as_str()), "configs of a topic that is not there");
+                assert!(self.topic_ids.contains_key(resource.name.as_str()), "a topic with configs exists");
             }
         }
         for (id, broker) in &self.brokers {
@@ -355,11 +355,14 @@ impl Partition {
         };
         all_of(&self.isr, "in-sync");
         all_of(&self.eligible_leaders, "eligible");
-        assert_eq!(self.directories.len(), self.replicas.len(), "a directory for each replica");
+        assert_eq!(self.directories.len(), self.replicas.len(), "each replica has a directory");
         if let Some(leader) = self.leader {
             assert!(self.isr.contains(&leader), "the leader {leader} is in sync: {self:?}");
         }
-        assert!(!self.isr.iter().any(|node| self.eligible_leaders.contains(node)), "in sync or eligible, not both");
+        assert!(
+            !self.isr.iter().any(|node| self.eligible_leaders.contains(node)),
+            "no replica is both in sync and eligible"
+        );
     }
 }
 

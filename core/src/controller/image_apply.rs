@@ -11,7 +11,7 @@ use crate::wire::{Int32s, MetadataRecord};
 use std::collections::BTreeMap;
 
 impl Image {
-    /// Takes one record in, in the order of the log, and says what it changed.
+    /// Applies one record and says what it changed. Records must come in the order of the log.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<Vec<ImageChange>, ImageError> {
         match record {
             MetadataRecord::BeginTransaction(_) if self.transaction.is_some() => {
@@ -146,7 +146,7 @@ impl Image {
         Ok(ImageChange::PartitionChanged(id, index, Some(before)))
     }
 
-    /// For one topic, or for all where it names none (KIP-966).
+    /// Clears the eligible leaders of one topic, or of all topics if the record names none (KIP-966).
     fn clear_eligible_leaders(
         &mut self,
         clear: &ClearElrRecord,
@@ -185,6 +185,7 @@ impl Image {
         ImageChange::ConfigChanged(resource)
     }
 
+    /// The registration of a broker, which must have this epoch.
     fn registration(
         &mut self,
         id: NodeId,
@@ -220,7 +221,7 @@ impl Image {
         Ok(ImageChange::BrokerChanged(id))
     }
 
-    /// What this broker has no use for yet.
+    /// Keeps a record that this broker has no use for yet, or removes the one that it replaces.
     fn keep(&mut self, record: &MetadataRecord) -> Result<ImageChange, ImageError> {
         let (key, removed) = match record {
             MetadataRecord::ClientQuota(quota) => {
@@ -238,7 +239,7 @@ impl Image {
             MetadataRecord::DelegationToken(token) => (KeptKey::DelegationToken(token.token_id.clone()), false),
             MetadataRecord::RemoveDelegationToken(token) => (KeptKey::DelegationToken(token.token_id.clone()), true),
             MetadataRecord::ZkMigrationState(_) => (KeptKey::ZkMigrationState, false),
-            _ => return Err(misfit(record, "nobody knows what to do with it")),
+            _ => return Err(misfit(record, "this broker does not know records of this kind")),
         };
         if removed {
             self.kept.remove(&key);
@@ -250,8 +251,8 @@ impl Image {
 }
 
 impl Partition {
-    /// Takes a change in: what is not in it stays. A record that names a leader, even the same, begins a new leader
-    /// epoch.
+    /// Applies a change. Fields that the record does not have stay as they are. A record that names a leader, even the
+    /// same one, begins a new leader epoch.
     fn merge(&mut self, record: &PartitionChangeRecord) -> Result<(), String> {
         let set = |place: &mut Vec<NodeId>, change: &Option<Int32s>| {
             if let Some(change) = change {
@@ -283,14 +284,14 @@ impl Partition {
     }
 }
 
-/// A partition change that leaves the leader as it is.
+/// The leader in a record that leaves the leader as it is.
 const NO_LEADER_CHANGE: i32 = -2;
 
 fn nodes(ids: &[i32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()
 }
 
-/// One directory for each replica; a record of before KIP-858 has none.
+/// One directory for each replica. A record that was written before KIP-858 has none.
 fn directories(given: &[Uuid], replicas: usize) -> Result<Vec<Uuid>, String> {
     match given.len() {
         0 => Ok(vec![DIRECTORY_MIGRATING; replicas]),

@@ -1,10 +1,11 @@
-//! Cluster metadata: the image, its records, the decisions of the active controller.
+//! The cluster's metadata: the image, its records, and the decisions of the active controller.
 //!
-//! [`Image`] is the fold of the metadata log's records, Kafka's own. Every decision is a pure function of an image
-//! and a request: it yields the records that make it so and the response, and changes nothing. Whoever calls
-//! proposes the records to the quorum, all of them or none, and answers once they are committed.
+//! [`Image`] is the state that the records of the metadata log define. The records are Kafka's own. A decision is a
+//! pure function of an image and a request: it returns records and a response, and changes nothing. The caller proposes
+//! the records to the quorum, all of them or none, and sends the response once they are committed.
 //!
-//! Invariant, kept by every decision and checked by [`Image::verify`]: what a record names exists.
+//! Invariant, kept by every decision and checked by [`Image::verify`]: every topic, partition and replica that a record
+//! refers to exists in the image.
 
 mod brokers;
 mod configs;
@@ -20,8 +21,8 @@ mod tests;
 mod topics;
 
 pub use brokers::{
-    BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, register_broker, register_controller,
-    shut_down_broker, unfence_broker,
+    BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, register_broker,
+    register_controller, shut_down_broker, unfence_broker,
 };
 pub use configs::{alter_configs, incremental_alter_configs};
 pub use elections::{elect_leaders, list_reassignments};
@@ -39,19 +40,19 @@ use crate::ids::NodeId;
 use crate::wire::{ErrorCode, MetadataRecord};
 use bytestring::ByteString;
 
-/// What is to be recorded, and what is then to be answered.
+/// The records that a request causes, and the response to send once they are committed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision<R> {
-    /// To be appended in one batch; none where nothing changes.
+    /// All of them are appended, or none. Empty if nothing changes.
     pub records: Vec<MetadataRecord>,
     pub response: R,
 }
 
-/// What a decision knows beside the image.
+/// What a decision depends on in addition to the image and the request.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub node_id: NodeId,
-    /// The configuration of this node, with what the image says is dynamic.
+    /// The configuration of this node, with the dynamic values of the image.
     pub layers: Layers<'a>,
 }
 
@@ -72,7 +73,7 @@ impl Refusal {
     }
 }
 
-/// As many records as Kafka lets one request cause.
+/// The most records that one request may cause, as in Kafka.
 const MAX_RECORDS_PER_REQUEST: usize = 10_000;
 
 fn too_many_records() -> Refusal {

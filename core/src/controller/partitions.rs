@@ -1,4 +1,4 @@
-//! Partitions are placed on brokers and their log directories, and added to topics (KIP-195).
+//! Places partitions on brokers and their log directories, and adds partitions to topics (KIP-195).
 
 use super::image::{DIRECTORY_UNASSIGNED, Image};
 use super::topics::new_partition;
@@ -18,11 +18,11 @@ pub(super) struct Assignment {
 }
 
 /// How many replicas lie in each log directory.
-pub(super) struct Load {
+pub(super) struct ReplicaCounts {
     by_directory: BTreeMap<Uuid, usize>,
 }
 
-impl Load {
+impl ReplicaCounts {
     pub fn of(image: &Image) -> Self {
         let mut by_directory = BTreeMap::new();
         for partition in image.topics().flat_map(|topic| topic.partitions.values()) {
@@ -39,9 +39,10 @@ impl Load {
         }
     }
 
-    /// Gives each replica the emptiest directory of its broker. Kafka leaves that to the broker where it has several
-    /// and is told later (KIP-858); here controller and broker are one process.
-    pub fn directories(&mut self, image: &Image, replicas: Vec<NodeId>) -> Assignment {
+    /// Assigns each replica to the directory of its broker that holds the fewest replicas. In Kafka a broker with
+    /// several directories chooses itself and tells the controller later (KIP-858). Here controller and broker are one
+    /// process.
+    pub fn assign_directories(&mut self, image: &Image, replicas: Vec<NodeId>) -> Assignment {
         let directories = replicas.iter().map(|id| self.emptiest(image.broker(*id))).collect();
         Assignment { replicas, directories }
     }
@@ -60,18 +61,18 @@ fn usable_directories(broker: &RegisterBrokerRecord) -> Vec<Uuid> {
 }
 
 fn takes_replicas(broker: &RegisterBrokerRecord) -> bool {
-    // A broker of before KIP-858 names no directories, and takes replicas all the same.
+    // A broker that is older than KIP-858 names no directories, and takes replicas nevertheless.
     broker.log_dirs.is_empty() || !usable_directories(broker).is_empty()
 }
 
-/// Places `count` partitions with `factor` replicas each, the first of them on a broker that is up. Brokers take
-/// turns, from a place drawn at random.
+/// Places `count` partitions with `factor` replicas each. The first replica is placed on a broker that is not fenced.
+/// Brokers take turns, and the first turn is drawn at random.
 pub(super) fn place(
     image: &Image,
     first_index: i32,
     count: i32,
     factor: i16,
-    load: &mut Load,
+    load: &mut ReplicaCounts,
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Assignment>, String> {
     if factor <= 0 {
@@ -100,23 +101,23 @@ pub(super) fn place(
             let len = brokers.len().max(1);
             (0..brokers.len()).map(|step| NodeId(brokers[(turn % len + step) % len].broker_id)).collect()
         };
-        // Whoever is up goes first, and among them whoever is not shutting down.
+        // Active brokers come first, then those that are shutting down, then fenced ones.
         let mut order = turned(&up);
         order.sort_by_key(|id| !image.is_active(*id));
         order.extend(turned(&fenced));
         order.truncate(factor as usize);
-        let assignment = load.directories(image, order);
+        let assignment = load.assign_directories(image, order);
         load.add(std::slice::from_ref(&assignment));
         made.push(assignment);
     }
-    // The caller counts them once they are recorded.
+    // The caller adds the assignments to `load` once it has taken them.
     for directory in made.iter().flat_map(|assignment| &assignment.directories) {
         *load.by_directory.get_mut(directory).expect("counted above") -= 1;
     }
     Ok(made)
 }
 
-/// Whether a request may put a partition onto exactly these brokers.
+/// Whether a request may place a partition on exactly these brokers.
 pub(super) fn check_manual_assignment(
     image: &Image,
     broker_ids: &[i32],
@@ -155,7 +156,7 @@ pub(super) fn check_manual_assignment(
     }
 }
 
-/// Adds partitions to topics, each topic for itself.
+/// Adds partitions to topics. One topic that is refused does not affect the others.
 pub fn create_partitions(
     image: &Image,
     request: &CreatePartitionsRequest,
@@ -166,7 +167,7 @@ pub fn create_partitions(
         request.topics.iter().map(|topic| &topic.name).filter(|name| !seen.insert(*name)).collect();
     let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
     let mut records = Vec::new();
-    let mut load = Load::of(image);
+    let mut load = ReplicaCounts::of(image);
     for name in &duplicates {
         let refusal = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
         results.push(result(name, Err(refusal)));
@@ -203,7 +204,7 @@ fn result(name: &bytestring::ByteString, outcome: Result<(), Refusal>) -> Create
 fn add_partitions(
     image: &Image,
     request: &CreatePartitionsTopic,
-    load: &mut Load,
+    load: &mut ReplicaCounts,
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<Vec<MetadataRecord>, Refusal> {
     let topic = image.topic_named(&request.name).ok_or_else(|| Refusal::silent(ErrorCode::UnknownTopicOrPartition))?;
@@ -249,7 +250,7 @@ fn add_partitions(
                     );
                     return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
                 }
-                made.push(load.directories(image, replicas));
+                made.push(load.assign_directories(image, replicas));
             }
             made
         }

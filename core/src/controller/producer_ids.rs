@@ -1,4 +1,4 @@
-//! Producer ids are handed out in blocks (KIP-730).
+//! Gives producer ids to brokers, in blocks (KIP-730).
 
 use super::image::Image;
 use super::{Decision, Refusal};
@@ -9,14 +9,14 @@ use crate::wire::messages::ProducerIdsRecord;
 /// How many producer ids a broker gets at once.
 pub const PRODUCER_ID_BLOCK: i32 = 1000;
 
-/// Producer ids that one broker alone gives to producers.
+/// A block of producer ids, which one broker gives to producers. No other broker has any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerIdBlock {
     pub first: ProducerId,
     pub len: i32,
 }
 
-/// The next block. Ids of a block that was never used up are lost, which is why there are 64 bits of them.
+/// Allocates the next block. Ids that a broker has not used when it stops are lost, which 64 bits allow.
 pub fn allocate_producer_ids(
     image: &Image,
     broker_id: NodeId,

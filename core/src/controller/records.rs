@@ -1,4 +1,4 @@
-//! The versions in which records are written, and the features that decide them.
+//! The versions in which metadata records are written, and the features that decide the versions.
 
 use crate::ids::Uuid;
 use crate::wire::MetadataRecord;
@@ -8,21 +8,27 @@ pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.ver
 
 /// The oldest level of `metadata.version` that Kafka 4 reads: 3.3-IV3.
 pub const METADATA_VERSION_MIN: i16 = 7;
-/// The level this broker formats with, the newest it reads: 4.3-IV0.
+/// The newest level that this broker reads, and the level with which it formats a cluster: 4.3-IV0.
 pub const METADATA_VERSION_MAX: i16 = 30;
 
-/// The features of Kafka 4.3: the highest level, and that of a newly formatted cluster. `metadata.version` comes
-/// first.
+/// The features of Kafka 4.3 whose requests are served. `metadata.version` comes first.
 pub const FEATURES: &[Feature] = &[
     Feature { name: METADATA_VERSION, min: METADATA_VERSION_MIN, max: METADATA_VERSION_MAX, initial: 30 },
     Feature { name: ELIGIBLE_LEADER_REPLICAS_VERSION, min: 0, max: 1, initial: 1 },
-    Feature { name: "group.version", min: 0, max: 1, initial: 1 },
-    Feature { name: "share.version", min: 0, max: 1, initial: 1 },
-    Feature { name: "streams.version", min: 0, max: 1, initial: 1 },
-    Feature { name: "transaction.version", min: 0, max: 2, initial: 2 },
 ];
 
-/// The level of `kraft.version`, which the quorum keeps in control records: 1 is KIP-853's dynamic voters.
+/// The features of Kafka 4.3 whose requests are not served yet, with Kafka's highest levels. Clients choose their way by
+/// them, so none is advertised or set here. The metadata of a Kafka broker may hold levels of them, which stay there.
+const NOT_SERVED: &[(&str, i16)] =
+    &[("group.version", 1), ("share.version", 1), ("streams.version", 1), ("transaction.version", 2)];
+
+/// Whether clients are told of this feature.
+pub fn is_served(name: &str) -> bool {
+    FEATURES.iter().any(|feature| feature.name == name)
+}
+
+/// The highest level of `kraft.version`, which the quorum keeps in control records. Level 1 has dynamic voters
+/// (KIP-853).
 pub const KRAFT_VERSION_MAX: i16 = 1;
 
 /// A feature of the cluster (KIP-584) with the levels this broker supports.
@@ -31,11 +37,11 @@ pub struct Feature {
     pub name: &'static str,
     pub min: i16,
     pub max: i16,
-    /// In a newly formatted cluster.
+    /// The level in a newly formatted cluster.
     pub initial: i16,
 }
 
-/// The first levels of `metadata.version` that know something.
+/// Each of these constants is the first level of `metadata.version` whose records have what its name says.
 const WITH_CONTROLLED_SHUTDOWN: i16 = 7;
 const WITH_ZK_MIGRATION: i16 = 8;
 const WITH_TRANSACTIONS: i16 = 13;
@@ -43,35 +49,36 @@ const WITH_CONTROLLER_REGISTRATION: i16 = 15;
 const WITH_DIRECTORIES: i16 = 17;
 pub(super) const WITH_ELIGIBLE_LEADERS: i16 = 23;
 const WITH_CORDONED_DIRECTORIES: i16 = 30;
-/// The levels of `metadata.version` that record something which the level before cannot say.
+/// The levels of `metadata.version` whose records have a field that the level before does not have
+/// (`didMetadataChange` in Kafka's `MetadataVersion`).
 const CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
 
-/// Whether `high` may have recorded something that `low` cannot say.
+/// Whether records of the level `high` may have a field that those of the level `low` do not have.
 pub fn metadata_changed(low: i16, high: i16) -> bool {
     CHANGES.iter().any(|level| (low + 1..=high).contains(level))
 }
 
-/// The bytes of a record in the version that `metadata_version` asks for. What that version cannot say is left out,
-/// as Kafka does.
+/// Encodes a record in the version that belongs to `metadata_version`. Fields that this version does not have are left
+/// out, as in Kafka.
 pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
     let level = metadata_version;
-    let partition = if level >= WITH_ELIGIBLE_LEADERS { 2 } else { i16::from(level >= WITH_DIRECTORIES) };
+    let partition_version = if level >= WITH_ELIGIBLE_LEADERS { 2 } else { i16::from(level >= WITH_DIRECTORIES) };
     match record {
-        MetadataRecord::Partition(full) if partition < 2 => {
+        MetadataRecord::Partition(full) if partition_version < 2 => {
             let mut part = full.clone();
             (part.eligible_leader_replicas, part.last_known_elr) = (None, None);
-            if partition < 1 {
+            if partition_version < 1 {
                 part.directories.clear();
             }
-            MetadataRecord::from(part).encode(partition)
+            MetadataRecord::from(part).encode(partition_version)
         }
-        MetadataRecord::PartitionChange(full) if partition < 2 => {
+        MetadataRecord::PartitionChange(full) if partition_version < 2 => {
             let mut part = full.clone();
             (part.eligible_leader_replicas, part.last_known_elr) = (None, None);
-            if partition < 1 {
+            if partition_version < 1 {
                 part.directories = None;
             }
-            MetadataRecord::from(part).encode(partition)
+            MetadataRecord::from(part).encode(partition_version)
         }
         MetadataRecord::RegisterBroker(full) if level < WITH_CORDONED_DIRECTORIES => {
             let version = match level {
@@ -94,7 +101,7 @@ pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
             MetadataRecord::from(part).encode(version)
         }
         MetadataRecord::BrokerRegistrationChange(full) => {
-            // Kafka writes the oldest version that can say it.
+            // Kafka writes the oldest version that has all fields which are set.
             let mut part = full.clone();
             if level < WITH_CORDONED_DIRECTORIES {
                 part.cordoned_log_dirs = None;
@@ -115,13 +122,17 @@ pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
     }
 }
 
-/// Whether this broker can serve a cluster whose features are at these levels.
+/// Checks that this broker can serve a cluster whose features are at these levels. The error names the first feature that
+/// it cannot serve.
 pub fn check_features<'a>(levels: impl IntoIterator<Item = (&'a str, i16)>) -> Result<(), String> {
     for (name, level) in levels {
-        let Some(feature) = FEATURES.iter().find(|feature| feature.name == name) else {
-            return Err(format!("the cluster uses the feature {name} (level {level}), which is not known here"));
+        let served = FEATURES.iter().find(|feature| feature.name == name).map(|feature| (feature.min, feature.max));
+        let kept = NOT_SERVED.iter().find(|(known, _)| *known == name).map(|(_, max)| (0, *max));
+        let Some((min, max)) = served.or(kept) else {
+            return Err(format!(
+                "the cluster uses the feature {name} (level {level}), which this broker does not know"
+            ));
         };
-        let (min, max) = (feature.min, feature.max);
         if !(min..=max).contains(&level) {
             return Err(format!("the cluster's {name} is at level {level}; allowed is {min} to {max}"));
         }

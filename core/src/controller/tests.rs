@@ -201,7 +201,7 @@ fn a_created_topic_has_its_partitions_spread_over_the_directories() {
 
 #[test]
 fn a_created_topic_is_described_in_the_response() {
-    let mut cluster = Cluster::with(&[("num.partitions", "3")]);
+    let mut cluster = Cluster::with(&[("num.partitions", "3"), ("log.roll.hours", "5")]);
     let request = creating(vec![topic_with("first", &[("retention.ms", Some("5"))])]);
     let response = cluster.decide(|image, context, drawn| create_topics(image, context, &request, draw(drawn)));
     let created = &response.topics[0];
@@ -210,9 +210,10 @@ fn a_created_topic_is_described_in_the_response() {
     let configs = created.configs.as_ref().unwrap();
     let of = |name: &str| configs.iter().find(|config| config.name == name).unwrap();
     assert_eq!((of("retention.ms").value.as_deref(), of("retention.ms").config_source), (Some("5"), 1));
-    // The cluster's own value, recorded at its birth.
+    // The value of the cluster, which was recorded when it was formatted.
     assert_eq!((of("min.insync.replicas").value.as_deref(), of("min.insync.replicas").config_source), (Some("1"), 3));
     assert_eq!(of("segment.bytes").config_source, 5);
+    assert_eq!(of("segment.ms").config_source, 4, "the file has it in hours");
     assert_eq!(cluster.image.topic_config("first").len(), 1);
 }
 
@@ -260,7 +261,7 @@ fn a_topic_that_cannot_be_created_is_refused_in_kafkas_words() {
     factor: INVALID_REPLICATION_FACTOR Replication factor must be larger than 0, or -1 to use the default value.
     large: INVALID_REPLICATION_FACTOR Unable to replicate the partition 2 time(s): The target replication factor of 2 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.
     null: INVALID_CONFIG Null value not supported for topic configs: retention.ms
-    unknown: INVALID_CONFIG Unknown topic config name: retention.sm
+    unknown: INVALID_CONFIG Unknown topic config name: retention.sm; did you mean retention.ms?
     bad: INVALID_CONFIG Invalid value x for configuration retention.ms: Not a number of type LONG
     long: INVALID_CONFIG The configuration value cannot be added because it exceeds the maximum value size of 32767 bytes.
     nobody: INVALID_REPLICA_ASSIGNMENT The manual partition assignment includes an empty replica list.
@@ -424,6 +425,11 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
         (4, "1", vec![("ssl.keystore.type", 0, Some("PEM"))]),
         (4, "", vec![("cordoned.log.dirs", 0, Some("/x"))]),
         (4, "", vec![("log.retention.ms", 0, Some("x"))]),
+        (4, "", vec![("log.retention.ms", 0, Some("0"))]),
+        (4, "", vec![("max.connections.per.ip", 0, Some("0"))]),
+        (4, "1", vec![("listeners", 0, Some("PLAINTEXT://:9"))]),
+        (4, "1", vec![("listener.name.inside.max.connections", 0, Some("x"))]),
+        (4, "", vec![("listener.name.inside.ssl.protocol", 0, Some("x"))]),
         (4, "1", vec![("min.insync.replicas", 0, Some("2"))]),
         (4, "", vec![("min.insync.replicas", 1, None)]),
     ]
@@ -450,9 +456,26 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
     INVALID_REQUEST These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.type]
     INVALID_REQUEST Cannot update these configs at default cluster level, broker id must be specified: [cordoned.log.dirs]
     INVALID_REQUEST Invalid value x for configuration log.retention.ms: Not a number of type LONG
+    INVALID_REQUEST log.retention.ms=0: allowed is a number of at least 1, or -1 for unlimited
+    INVALID_REQUEST max.connections.per.ip=0: allowed is 0 only where max.connections.per.ip.overrides is set
+    INVALID_REQUEST Cannot update these configs dynamically: [listeners]
+    INVALID_REQUEST Invalid value x for configuration max.connections: Not a number of type INT
+    INVALID_REQUEST Cannot update these configs at default cluster level, broker id must be specified: [listener.name.inside.ssl.protocol]
     INVALID_CONFIG Broker-level min.insync.replicas cannot be altered while ELR is enabled.
     INVALID_CONFIG Cluster-level min.insync.replicas cannot be removed while ELR is enabled.
     ");
+}
+
+#[test]
+fn what_a_broker_ignores_of_its_metadata_holds_back_no_change() {
+    let mut cluster = Cluster::new();
+    let found = ConfigResource::broker(NodeId(1)).record("listeners", Some("PLAINTEXT://:9"));
+    cluster.commit(&[found]);
+    let none = (ErrorCode::None, None);
+    assert_eq!(cluster.alter(4, "1", &[("log.retention.ms", 0, Some("5"))]), none);
+    assert_eq!(cluster.alter(4, "", &[("listener.name.inside.max.connections", 0, Some("5"))]), none);
+    assert_eq!(cluster.alter(4, "1", &[("listeners", 1, None)]), none);
+    assert_eq!(cluster.image.config(&ConfigResource::broker(NodeId(1))).len(), 1);
 }
 
 #[test]
@@ -629,7 +652,7 @@ fn a_cluster_of_a_later_kafka_is_refused_with_what_is_allowed() {
     insta::assert_snapshot!(refused.join("\n"), @r"
     the cluster's metadata.version is at level 31; allowed is 7 to 30
     the cluster's metadata.version is at level 6; allowed is 7 to 30
-    the cluster uses the feature unheard.of (level 1), which is not known here
+    the cluster uses the feature unheard.of (level 1), which this broker does not know
     the cluster's group.version is at level 2; allowed is 0 to 1
     ");
 }
@@ -664,7 +687,7 @@ fn name_of(name: u8) -> String {
 }
 
 proptest! {
-    /// Whatever is asked for in whatever order: the image stays sound, and a snapshot of it is the same image.
+    /// After any requests in any order, the image keeps its invariants, and a snapshot of it gives the same image.
     #[test]
     fn decisions_keep_the_image_sound_and_snapshots_lose_nothing(steps in prop::collection::vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
@@ -723,6 +746,6 @@ fn a_registration_keeps_what_it_said() {
     let cluster = Cluster::new();
     let broker: &RegisterBrokerRecord = cluster.image.broker(NodeId(1)).unwrap();
     assert!(!broker.fenced);
-    assert_eq!(broker.broker_epoch, 7, "the offset of its record, after six features and a config");
+    assert_eq!(broker.broker_epoch, 3, "the offset of its record, after two features and a config");
     assert_eq!(broker.end_points[0].port, 9092);
 }

@@ -1,4 +1,4 @@
-//! Topics are created and deleted (KIP-4, KIP-516, KIP-525).
+//! Creates and deletes topics (KIP-4, KIP-516, KIP-525).
 
 use super::image::{ConfigResource, Image, Partition};
 use super::partitions::{self, Assignment, check_manual_assignment};
@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 const NAME_LENGTH_MAX: usize = 249;
 
-/// Creates the topics that can be; each of the others is refused for itself. `draw` gives the bytes of topic ids
-/// and places of replicas.
+/// Creates the topics of a request. One topic that is refused does not affect the others. `draw` gives random bytes,
+/// for topic ids and for the placement of replicas.
 pub fn create_topics(
     image: &Image,
     context: &Context,
@@ -32,8 +32,8 @@ pub fn create_topics(
     let mut records = Vec::new();
     let mut topics = Vec::new();
     let mut all_refused = partitions_asked_for(request, context).err();
-    // Partitions of this request count when the next one is placed.
-    let mut placed = partitions::Load::of(image);
+    // Partitions of earlier topics in this request count when later ones are placed.
+    let mut placed = partitions::ReplicaCounts::of(image);
     for topic in request.topics.iter().filter(|topic| !duplicates.contains(&topic.name)) {
         let outcome = match &all_refused {
             Some(refusal) => Err(refusal.clone()),
@@ -65,7 +65,7 @@ pub fn create_topics(
     Decision { records, response: CreateTopicsResponse { topics, ..CreateTopicsResponse::default() } }
 }
 
-/// Deletes the topics that are named, by name or by id.
+/// Deletes the topics of a request, which are given by name or by id.
 pub fn delete_topics(
     image: &Image,
     context: &Context,
@@ -166,7 +166,7 @@ fn deleted(responses: Vec<DeletableTopicResult>) -> DeleteTopicsResponse {
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
-/// What stands in a request more than once.
+/// The names that a request contains more than once.
 fn repeated<'a>(names: impl Iterator<Item = &'a ByteString>) -> BTreeSet<&'a ByteString> {
     let mut seen = BTreeSet::new();
     names.filter(|name| !seen.insert(*name)).collect()
@@ -181,7 +181,7 @@ fn refused(name: &ByteString, refusal: Refusal) -> CreatableTopicResult {
     }
 }
 
-/// A request may ask for so many partitions that counting them is work: this refuses it first.
+/// Refuses a request for too many partitions before any of them is placed, which would be much work.
 fn partitions_asked_for(request: &CreateTopicsRequest, context: &Context) -> Result<(), Refusal> {
     let default = i64::from(context.layers.broker.num_partitions);
     let asked_for = request.topics.iter().map(|topic| match topic.num_partitions {
@@ -200,7 +200,7 @@ fn create_topic(
     image: &Image,
     context: &Context,
     topic: &CreatableTopic,
-    placed: &mut partitions::Load,
+    placed: &mut partitions::ReplicaCounts,
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<(CreatableTopicResult, Vec<MetadataRecord>), Refusal> {
     let name = &topic.name;
@@ -242,10 +242,10 @@ fn create_topic(
     Ok((result, records))
 }
 
-/// A partition as it begins: all replicas that are up are in sync, the first of them leads.
+/// A new partition: all replicas on active brokers are in sync, and the first of them leads.
 pub(super) fn new_partition(image: &Image, assignment: &Assignment) -> Partition {
     let isr: Vec<NodeId> = assignment.replicas.iter().copied().filter(|id| image.is_active(*id)).collect();
-    assert!(!isr.is_empty(), "an assignment has a replica that is up");
+    assert!(!isr.is_empty(), "an assignment has a replica on an active broker");
     Partition {
         replicas: assignment.replicas.clone(),
         directories: assignment.directories.clone(),
@@ -280,12 +280,12 @@ fn own_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refus
     Err(Refusal::new(ErrorCode::InvalidConfig, text))
 }
 
-/// Who gets the replicas: as the request says, or as they are placed best.
+/// The replicas of each partition, as the request gives them or as [`partitions::place`] places them.
 fn assignments(
     image: &Image,
     context: &Context,
     topic: &CreatableTopic,
-    placed: &mut partitions::Load,
+    placed: &mut partitions::ReplicaCounts,
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Assignment>, Refusal> {
     if !topic.assignments.is_empty() {
@@ -312,7 +312,7 @@ fn assignments(
 fn manual_assignments(
     image: &Image,
     topic: &CreatableTopic,
-    placed: &mut partitions::Load,
+    placed: &mut partitions::ReplicaCounts,
 ) -> Result<Vec<Assignment>, Refusal> {
     let invalid = |text: String| Refusal::new(ErrorCode::InvalidReplicaAssignment, text);
     if topic.replication_factor != -1 {
@@ -343,7 +343,7 @@ fn manual_assignments(
     if !by_index.keys().copied().eq(0..by_index.len() as i32) {
         return Err(invalid("partitions should be a consecutive 0-based integer sequence".to_owned()));
     }
-    Ok(by_index.into_values().map(|replicas| placed.directories(image, replicas)).collect())
+    Ok(by_index.into_values().map(|replicas| placed.assign_directories(image, replicas)).collect())
 }
 
 /// The configs of the new topic, for the response (KIP-525).
@@ -351,17 +351,17 @@ fn described(configs: &BTreeMap<String, String>, context: &Context) -> Vec<Creat
     config::describe_topic(configs, &context.layers)
         .into_iter()
         .map(|one| CreatableTopicConfigs {
-            name: one.key.name.into(),
+            config_source: config::topic_source(&one.name, configs, &context.layers) as i8,
+            is_sensitive: one.sensitive(),
+            name: one.name.into(),
             value: one.value.map(ByteString::from),
             read_only: one.read_only,
-            config_source: one.source as i8,
-            is_sensitive: one.key.sensitive(),
             ..CreatableTopicConfigs::default()
         })
         .collect()
 }
 
-/// Whether a topic may be called so, or why not.
+/// Whether `name` is a legal name for a topic. The error says why not, in Kafka's words.
 pub fn validate_topic_name(name: &str) -> Result<(), String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let why = match name {
@@ -379,7 +379,7 @@ pub fn validate_topic_name(name: &str) -> Result<(), String> {
     Err(format!("Topic name is invalid: {why}"))
 }
 
-/// A topic whose name differs only by `.` and `_`, which are one in the names of metrics.
+/// An existing topic whose name differs from `name` only in `.` and `_`. In the names of metrics both are the same.
 fn colliding<'a>(image: &'a Image, name: &str) -> Option<&'a ByteString> {
     if !name.contains(['.', '_']) {
         return None;

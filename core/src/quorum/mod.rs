@@ -1,16 +1,21 @@
-//! The metadata log `__cluster_metadata-0`: how it is read at the start, extended and cut short by snapshots.
+//! The metadata log `__cluster_metadata-0`: reading it at the start, appending to it, and replacing its oldest part by
+//! snapshots.
 //!
-//! A quorum of one (KIP-595, KIP-853): this node is its only voter, so it leads from the start, and what is on its
-//! own stable storage is committed. The files are Kafka's: a real quorum extends what is here.
+//! For now the quorum has one voter, this node (KIP-595, KIP-853). So this node is always the leader, and a record is
+//! committed as soon as it is on this node's stable storage. The files have Kafka's formats, so that a quorum of several
+//! voters can continue from them.
 //!
 //! ```text
-//! boot:  list the directory → quorum-state → bootstrap.checkpoint → newest valid snapshot → log → replay what
-//!        follows the snapshot → quorum-state with the next epoch, stable before anything of that epoch → LeaderChange → Leading
-//! run:   propose → Committed once the log is stable; snapshot when enough has been written
+//! boot:  list the directory → read quorum-state → read bootstrap.checkpoint → read the newest valid snapshot
+//!        → load the log → replay the records that follow the snapshot → write quorum-state with the next epoch
+//!        → append a LeaderChange record → Leading
+//! run:   propose → Committed once the proposed records are on stable storage; SnapshotDue when enough has been
+//!        written or enough time has passed
 //! stop:  close → Closed
 //! ```
 //!
-//! Invariant: `committed ≤ log end`, and no record is committed in an epoch that `quorum-state` does not hold.
+//! Invariants: `committed ≤ log end`; a record of an epoch is only written when `quorum-state` with that epoch is on
+//! stable storage.
 
 mod snapshot;
 mod state_file;
@@ -34,74 +39,81 @@ use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 
 const PART: &str = "quorum";
-/// The topic whose one partition the metadata log is.
+/// The topic of the metadata log. It has one partition.
 pub const TOPIC: &str = "__cluster_metadata";
-/// The metadata log's place in the broker's table of logs.
+/// The log id of the metadata log.
 pub const LOG: LogId = LogId(0);
-/// How much of the log is read at once when it is replayed.
+/// How much of the log one read of the replay asks for.
 const REPLAY_BYTES: u32 = 1 << 20;
+/// A larger snapshot or `bootstrap.checkpoint` is not read.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// A larger `quorum-state` is not read.
 const STATE_BYTES_MAX: u64 = 64 << 10;
-/// How many snapshots are kept: the one before the newest serves if the newest turns out damaged.
+/// How many snapshots are kept. The second newest is used if the newest turns out to be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// What a quorum needs to know of its node.
+/// The configuration of the quorum on this node.
 #[derive(Clone, Debug)]
 pub struct QuorumConfig {
     pub voter: SoleVoter,
     /// The log directory of the metadata log.
     pub dir: LogDirId,
-    /// Its path, for messages.
+    /// The path of `dir`, for messages.
     pub dir_path: String,
     pub log: LogSettings,
     pub plants: Plants,
     /// `metadata.log.max.record.bytes.between.snapshots`
     pub snapshot_bytes: u64,
-    /// `metadata.log.max.snapshot.interval.ms`; 0: never by time.
+    /// `metadata.log.max.snapshot.interval.ms`; 0: no snapshot because of time alone.
     pub snapshot_interval_ms: i64,
 }
 
-/// What a cluster without metadata begins with.
+/// The records with which a new cluster begins, whose metadata log is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
     pub records: Vec<MetadataRecord>,
-    /// The same, encoded.
+    /// `records` in their encoded form.
     pub values: Vec<Bytes>,
 }
 
 /// What the quorum tells the broker.
 #[derive(Debug)]
 pub enum QuorumEvent {
-    /// These records are committed, the last of them just before `end`. While booting: they were found on disk.
+    /// These records are committed. The last of them has the offset `end - 1`. While booting, these are the records that
+    /// were found on disk.
     Committed {
         end: Offset,
         records: Vec<MetadataRecord>,
     },
-    /// Everything that was committed has been told; proposals may come. `fresh`: nothing was ever committed, and
-    /// these are the records that the cluster is to begin with.
+    /// All committed records have been given out as [`Committed`](Self::Committed), and [`Quorum::propose`] may be
+    /// called.
     Leading {
+        /// The records that the broker shall propose first, if the log holds no metadata record yet.
         bootstrap: Option<Vec<MetadataRecord>>,
     },
-    /// It is time for a snapshot: call [`Quorum::snapshot`] with the image of all that was told.
+    /// A snapshot is due: the broker shall call [`Quorum::snapshot`] with the image of all committed records.
     SnapshotDue,
     Closed,
-    /// The metadata cannot be read or written. The broker must end; the text says why.
+    /// The metadata cannot be read or written, for this reason. The broker must stop.
     Failed(String),
 }
 
+/// What the quorum does now. The variants before `Leading` are the steps of the boot, in their order.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Created,
     Listing,
     LoadingState,
-    /// The snapshots still to try, the newest last.
+    /// The last snapshot of the list is being read. The others are tried if it is damaged.
     LoadingSnapshot(Vec<(Offset, LeaderEpoch)>),
     LoadingBootstrap,
     Formatting {
-        left: u32,
+        /// How many commands have not completed yet.
+        commands_left: u32,
     },
     LoadingLog,
     Replaying {
+        /// The offset from which the next read goes on.
         next: Offset,
     },
     SavingState,
@@ -110,35 +122,41 @@ enum Phase {
     Ended,
 }
 
+/// The metadata log with its snapshots and `quorum-state`.
 #[derive(Debug)]
 pub struct Quorum {
     config: QuorumConfig,
     phase: Phase,
-    seq: u64,
-    /// Commands whose failure nobody minds: removals of files that are of no use.
-    idle: BTreeSet<u64>,
+    /// The number of the next disk command.
+    next_seq: u64,
+    /// The commands in flight that remove files which are no longer needed. Their failure does no harm.
+    removals_in_flight: BTreeSet<u64>,
     state: QuorumState,
     log: Option<Log>,
-    /// What is in the directory: finished snapshots, oldest first.
+    /// The end offset and epoch of each finished snapshot in the directory, oldest first.
     snapshots: Vec<(Offset, LeaderEpoch)>,
+    /// Whether the directory holds a segment of the log.
     has_log: bool,
+    /// What the checkpoints of the log directory say about the log.
     hints: LoadHints,
     bootstrap: Bootstrap,
-    /// `bootstrap.checkpoint` was there.
+    /// Whether `bootstrap.checkpoint` was found.
     bootstrap_found: bool,
-    /// The last set of voters that was found; none in a log of before KIP-853.
+    /// The voters according to the last record that names them. `None` for a log from before KIP-853.
     voters: Option<Voters>,
-    /// Records of metadata were found, not only the quorum's own.
+    /// Whether a metadata record was found, beside the quorum's own control records.
     has_metadata: bool,
-    /// One past the last record told to the broker.
+    /// One past the last record that was given out as [`QuorumEvent::Committed`].
     committed: Offset,
-    last_committed_at: WallMs,
-    /// Proposed and not yet committed: the offset after each batch, and its records.
+    /// When the last metadata records were appended. The header of a snapshot carries this time.
+    last_proposed_at: WallMs,
+    /// The proposals that are not committed yet: the offset after the last record of each, and its records.
     proposed: VecDeque<(Offset, Vec<MetadataRecord>)>,
     bytes_since_snapshot: u64,
+    /// When this node began to lead or, if that is later, when a snapshot was last begun.
     last_snapshot_at: Mono,
-    /// The snapshot that is being written, and where it ends.
-    writing: Option<(u64, Offset, LeaderEpoch)>,
+    /// The snapshot that is being written: the number of the command, its end offset, its epoch.
+    snapshot_in_flight: Option<(u64, Offset, LeaderEpoch)>,
 }
 
 impl Quorum {
@@ -146,8 +164,8 @@ impl Quorum {
         Self {
             config,
             phase: Phase::Created,
-            seq: 0,
-            idle: BTreeSet::new(),
+            next_seq: 0,
+            removals_in_flight: BTreeSet::new(),
             state: QuorumState::NONE,
             log: None,
             snapshots: Vec::new(),
@@ -158,15 +176,15 @@ impl Quorum {
             voters: None,
             has_metadata: false,
             committed: Offset::ZERO,
-            last_committed_at: WallMs(0),
+            last_proposed_at: WallMs(0),
             proposed: VecDeque::new(),
             bytes_since_snapshot: 0,
             last_snapshot_at: Mono::ZERO,
-            writing: None,
+            snapshot_in_flight: None,
         }
     }
 
-    /// Begins to read the metadata directory. `hints`: what the directory's checkpoints say of its log.
+    /// Begins to read the directory of the metadata log. `hints`: what the checkpoints of the log directory say about it.
     pub fn boot(&mut self, hints: LoadHints, out: &mut Outbox) {
         assert_eq!(self.phase, Phase::Created, "booted twice");
         self.hints = hints;
@@ -202,15 +220,18 @@ impl Quorum {
         self.log.as_ref()
     }
 
-    /// Whether `values` surely come into one batch. A crash may leave a part of what takes several.
+    /// Whether `values` are sure to fit into one batch. Records that take several batches may be written in part when
+    /// the broker crashes.
     pub fn fits_one_batch(&self, values: &[Bytes]) -> bool {
         let records: usize = values.iter().map(|value| value.len() + snapshot::RECORD_OVERHEAD_MAX).sum();
         BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
     }
 
-    /// Appends the records of one decision, each with its encoded form. They are committed together; where they do
-    /// not [fit one batch](Self::fits_one_batch) and are no transaction, a crash may leave the first of them alone.
-    /// Returns the offset of the last of them. An error: the log has gone offline.
+    /// Appends the records of one decision and returns the offset of the last. `values` are the records in their encoded
+    /// form. The records are committed together. But if they do not [fit one batch](Self::fits_one_batch) and are not
+    /// part of a metadata transaction, a crash may leave only the first of them in the log.
+    ///
+    /// Error: the log is offline, for this reason.
     pub fn propose(
         &mut self,
         now: Now,
@@ -219,7 +240,7 @@ impl Quorum {
         out: &mut Outbox,
     ) -> Result<Offset, String> {
         assert!(self.is_leading(), "a proposal while {:?}", self.phase);
-        assert!(!records.is_empty() && records.len() == values.len(), "a proposal of records with their values");
+        assert!(!records.is_empty() && records.len() == values.len(), "a proposal has a value for each of its records");
         let epoch = self.epoch();
         let log = self.log.as_mut().expect("a leader has a log");
         let base = log.log_end_offset();
@@ -230,40 +251,40 @@ impl Quorum {
         let end = log.log_end_offset();
         assert_eq!(end - base, records.len() as i64);
         self.proposed.push_back((end, records));
-        self.last_committed_at = now.wall;
+        self.last_proposed_at = now.wall;
         Ok(end + -1)
     }
 
-    /// Writes a snapshot of all that is committed, which must be what `image` has: the records up to `end`. See
-    /// [`QuorumEvent::SnapshotDue`].
+    /// Writes a snapshot. `image` holds the encoded records of the metadata as it is at the offset `end`, which must be
+    /// the committed offset. See [`QuorumEvent::SnapshotDue`].
     pub fn snapshot(&mut self, now: Now, end: Offset, image: &[Bytes], out: &mut Outbox) {
-        assert!(self.is_leading() && self.writing.is_none());
-        assert_eq!(end, self.committed, "a snapshot stands for all that is committed");
+        assert!(self.is_leading() && self.snapshot_in_flight.is_none());
+        assert_eq!(end, self.committed, "a snapshot ends at the committed offset");
         let log = self.log.as_ref().expect("a leader has a log");
         let epoch = log.epochs().epoch_for_offset(end + -1).unwrap_or(LeaderEpoch::UNKNOWN);
-        // Whatever comes of it: the next is due an interval later.
+        // The next snapshot is due one interval from now, even if this one is not written.
         self.bytes_since_snapshot = 0;
         self.last_snapshot_at = now.mono;
         if self.snapshots.last().is_some_and(|(newest, _)| *newest >= end) || epoch == LeaderEpoch::UNKNOWN {
             return;
         }
         out.probe(Probe::MetadataSnapshotTaken);
-        let content = snapshot::encode(epoch, now.wall, self.last_committed_at, Some(&self.config.voter), image);
+        let content = snapshot::encode(epoch, now.wall, self.last_proposed_at, Some(&self.config.voter), image);
         let path = self.path(&names::metadata_snapshot_file(end, epoch));
         let seq = self.submit(IoOp::Replace { path, content }, out);
-        self.writing = Some((seq, end, epoch));
+        self.snapshot_in_flight = Some((seq, end, epoch));
     }
 
-    /// Whether a snapshot could be taken now, by somebody who knows the records up to `end`.
+    /// Whether [`snapshot`](Self::snapshot) may be called now with an image that ends at `end`.
     pub fn can_snapshot(&self, end: Offset) -> bool {
         end == self.committed && self.can_write_snapshot()
     }
 
     fn can_write_snapshot(&self) -> bool {
-        self.is_leading() && self.writing.is_none() && self.proposed.is_empty()
+        self.is_leading() && self.snapshot_in_flight.is_none() && self.proposed.is_empty()
     }
 
-    /// Whether a snapshot is due by now.
+    /// Whether a snapshot is due at `now`.
     pub fn snapshot_due(&self, now: Mono) -> bool {
         let by_time = self.config.snapshot_interval_ms > 0
             && now >= self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms)
@@ -273,18 +294,20 @@ impl Quorum {
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        // While one cannot be written, what ends that asks again.
+        // While no snapshot can be written there is no deadline. The completion that ends this makes the caller ask for the
+        // deadline again.
         let waits = self.can_write_snapshot() && self.config.snapshot_interval_ms > 0 && self.bytes_since_snapshot > 0;
         waits.then(|| self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms))
     }
 
+    /// Begins to close the log. [`QuorumEvent::Closed`] comes when it is closed.
     pub fn close(&mut self, out: &mut Outbox) {
         assert!(self.is_leading());
         self.phase = Phase::Closing;
         self.log.as_mut().expect("a leader has a log").close(out);
     }
 
-    /// Takes a completion of [`IoOwner::Quorum`] or of the metadata log.
+    /// Takes the completion of a command of [`IoOwner::Quorum`] or of the metadata log.
     pub fn handle_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Vec<QuorumEvent> {
         let mut events = Vec::new();
         if self.phase == Phase::Ended {
@@ -312,26 +335,26 @@ impl Quorum {
         out: &mut Outbox,
         events: &mut Vec<QuorumEvent>,
     ) -> Result<(), String> {
-        if let Some((seq, end, epoch)) = self.writing
+        if let Some((seq, end, epoch)) = self.snapshot_in_flight
             && seq == completion.id.seq
         {
             completion.result.map_err(|error| error.text)?;
-            self.writing = None;
+            self.snapshot_in_flight = None;
             self.snapshots.push((end, epoch));
             if self.is_leading() {
-                self.clean(now, out);
+                self.remove_old_snapshots(now, out);
             }
             return Ok(());
         }
-        if self.idle.remove(&completion.id.seq) {
+        if self.removals_in_flight.remove(&completion.id.seq) {
             if let Err(error) = completion.result {
-                out.event(Level::Warn, PART, format!("a file of no use stays: {error}"));
+                out.event(Level::Warn, PART, format!("a file that is no longer needed could not be removed: {error}"));
             }
             return Ok(());
         }
         match &mut self.phase {
             Phase::Listing => {
-                // The first completion is that of making the directory.
+                // The other completion in this phase is that of CreateDir: there is nothing to do.
                 if let IoDone::Entries(entries) = completion.result.map_err(|error| error.text)? {
                     for entry in entries.iter().filter(|entry| !entry.is_dir) {
                         match ParsedFile::parse(&entry.name) {
@@ -382,7 +405,7 @@ impl Quorum {
                         self.open_log(now, out);
                     }
                     Err(reason) => {
-                        out.event(Level::Warn, PART, format!("snapshot {name} is left out: {reason}"));
+                        out.event(Level::Warn, PART, format!("snapshot {name} is not used: {reason}"));
                         self.snapshots.retain(|snapshot| *snapshot != (end, epoch));
                         self.load_snapshot(now, left, out);
                     }
@@ -404,10 +427,10 @@ impl Quorum {
                     Err(error) => return Err(error.text),
                 }
             }
-            Phase::Formatting { left } => {
+            Phase::Formatting { commands_left } => {
                 completion.result.map_err(|error| error.text)?;
-                *left -= 1;
-                if *left == 0 {
+                *commands_left -= 1;
+                if *commands_left == 0 {
                     self.create_log(now, out)?;
                 }
             }
@@ -423,7 +446,7 @@ impl Quorum {
                 self.lead(now, out, events)?;
             }
             Phase::Created | Phase::LoadingLog | Phase::Leading | Phase::Closing | Phase::Ended => {
-                panic!("a completion of no command")
+                panic!("a completion although no command is in flight")
             }
         }
         Ok(())
@@ -436,7 +459,7 @@ impl Quorum {
         out: &mut Outbox,
         events: &mut Vec<QuorumEvent>,
     ) -> Result<(), String> {
-        let log = self.log.as_mut().expect("completions come for a log that was opened");
+        let log = self.log.as_mut().expect("the log of a completion exists");
         let mut log_events = Vec::new();
         log.handle_io(now, completion, out, &mut log_events);
         for event in log_events {
@@ -444,14 +467,16 @@ impl Quorum {
                 LogEvent::Loaded => self.loaded(out)?,
                 LogEvent::ReadDone { outcome, .. } => match outcome {
                     ReadOutcome::Found(found) => self.read_slice(found.slice, out),
-                    other => return Err(format!("the log cannot be read where it should go on: {other:?}")),
+                    other => {
+                        return Err(format!("the log cannot be read after the end of the newest snapshot: {other:?}"));
+                    }
                 },
                 LogEvent::Failed(reason) => return Err(reason),
                 LogEvent::Closed => {
                     self.phase = Phase::Ended;
                     events.push(QuorumEvent::Closed);
                 }
-                LogEvent::Truncated | LogEvent::LookupDone { .. } | LogEvent::Vacated | LogEvent::Deleted => {}
+                LogEvent::Truncated | LogEvent::LookupDone { .. } | LogEvent::NameFreed | LogEvent::Deleted => {}
             }
         }
         if self.phase == Phase::Leading {
@@ -463,7 +488,8 @@ impl Quorum {
         Ok(())
     }
 
-    /// The newest one first. The last resort is what formatting wrote: it holds no metadata, only the voters.
+    /// Reads the last of the snapshots `left`, which have not been tried yet. If none is left, goes on to the log. The
+    /// oldest snapshot may be the one that formatting wrote: it holds the voters and no metadata.
     fn load_snapshot(&mut self, now: Now, left: Vec<(Offset, LeaderEpoch)>, out: &mut Outbox) {
         let Some((end, epoch)) = left.last() else { return self.open_log(now, out) };
         let path = self.path(&names::metadata_snapshot_file(*end, *epoch));
@@ -471,33 +497,33 @@ impl Quorum {
         self.phase = Phase::LoadingSnapshot(left);
     }
 
-    /// What a cluster without metadata begins with: what formatting left, else our own.
+    /// Reads `bootstrap.checkpoint`, which formatting wrote. If it is there, its records replace `self.bootstrap`.
     fn load_bootstrap(&mut self, out: &mut Outbox) {
         let path = DiskPath { dir: self.config.dir, path: names::BOOTSTRAP_CHECKPOINT.to_owned() };
         self.submit(IoOp::Load { path, limit_bytes: SNAPSHOT_BYTES_MAX }, out);
         self.phase = Phase::LoadingBootstrap;
     }
 
-    /// Writes what `kafka-storage format --standalone` does, as far as it is not there.
+    /// Writes the files that `kafka-storage format --standalone` writes, except those that are there already.
     fn format(&mut self, now: Now, out: &mut Outbox) {
-        let mut left = 0;
+        let mut commands = 0;
         if !self.bootstrap_found {
             let content = snapshot::encode(LeaderEpoch(0), now.wall, WallMs(0), None, &self.bootstrap.values);
             let path = DiskPath { dir: self.config.dir, path: names::BOOTSTRAP_CHECKPOINT.to_owned() };
             self.submit(IoOp::Replace { path, content }, out);
-            left += 1;
+            commands += 1;
         }
         if self.snapshots.is_empty() {
             let content = snapshot::encode(LeaderEpoch(0), now.wall, now.wall, Some(&self.config.voter), &[]);
             let path = self.path(&names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0)));
             self.submit(IoOp::Replace { path, content }, out);
-            left += 1;
+            commands += 1;
         }
         self.submit(IoOp::SyncDir { path: DiskPath { dir: self.config.dir, path: String::new() } }, out);
-        self.phase = Phase::Formatting { left: left + 1 };
+        self.phase = Phase::Formatting { commands_left: commands + 1 };
     }
 
-    fn place(&self) -> LogPlace {
+    fn log_place(&self) -> LogPlace {
         LogPlace {
             dir: self.config.dir,
             name: names::METADATA_PARTITION_DIR.to_owned(),
@@ -506,22 +532,22 @@ impl Quorum {
     }
 
     fn create_log(&mut self, now: Now, out: &mut Outbox) -> Result<(), String> {
-        let log = Log::create(LOG, self.place(), self.config.log.clone(), self.config.plants, now, out);
+        let log = Log::create(LOG, self.log_place(), self.config.log.clone(), self.config.plants, now, out);
         self.log = Some(log);
         self.loaded(out)
     }
 
-    /// What lies there is loaded; where nothing does, the directory is formatted.
+    /// Loads the log. If there is no log and no snapshot with metadata, formats the directory and creates the log.
     fn open_log(&mut self, now: Now, out: &mut Outbox) {
         if !self.has_log && self.committed == Offset::ZERO {
             return self.format(now, out);
         }
         self.phase = Phase::LoadingLog;
-        let log = Log::load(LOG, self.place(), self.config.log.clone(), self.config.plants, self.hints, out);
+        let log = Log::load(LOG, self.log_place(), self.config.log.clone(), self.config.plants, self.hints, out);
         self.log = Some(log);
     }
 
-    /// The log can be read.
+    /// The log has been loaded or created: checks it against the snapshot, and begins the replay.
     fn loaded(&mut self, out: &mut Outbox) -> Result<(), String> {
         let log = self.log.as_ref().expect("just loaded");
         if log.log_start_offset() > self.committed {
@@ -542,6 +568,7 @@ impl Quorum {
         self.replay(out)
     }
 
+    /// Reads the next part of the log. At its end, goes on to write `quorum-state`.
     fn replay(&mut self, out: &mut Outbox) -> Result<(), String> {
         let Phase::Replaying { next } = self.phase else { panic!("a replay while {:?}", self.phase) };
         let log = self.log.as_mut().expect("a log is replayed");
@@ -567,7 +594,7 @@ impl Quorum {
         let mut whole_batches = 0;
         for batch in crate::batch::Scan::new(bytes, 0, true) {
             whole_batches += 1;
-            // The first batch may begin before the snapshot's end, never in the middle of what it holds.
+            // A read may begin with batches that are before `next`. No batch is partly before it.
             if batch.header.last_offset() < *next {
                 continue;
             }
@@ -589,7 +616,8 @@ impl Quorum {
         Ok(())
     }
 
-    /// A node that leads alone although others vote would split the cluster in two.
+    /// Checks that this node is the only voter. If it led alone although there are other voters, the cluster would split
+    /// in two.
     fn check_voters(&self) -> Result<(), String> {
         let me = (self.config.voter.node, self.config.voter.directory);
         let Some(voters) = &self.voters else { return Ok(()) };
@@ -598,19 +626,19 @@ impl Quorum {
         }
         let voters: Vec<String> = voters.iter().map(|(node, directory)| format!("{node} ({directory})")).collect();
         Err(format!(
-            "its quorum is that of the voters {}, and this is node {} ({}); allowed is a quorum of this node alone",
+            "its quorum has the voters {}, and this is node {} ({}); only a quorum of this node alone is supported",
             voters.join(", "),
             me.0,
             me.1
         ))
     }
 
-    /// Promises the next epoch: stable before anything is written in it.
+    /// Writes `quorum-state` with the next epoch. It must be on stable storage before any record of that epoch is written.
     fn save_state(&mut self, out: &mut Outbox) -> Result<(), String> {
         self.check_voters()?;
         let log = self.log.as_ref().expect("replayed");
         let seen = self.state.leader_epoch.max(log.latest_epoch()).0;
-        let epoch = seen.checked_add(1).ok_or("its epochs are used up")?;
+        let epoch = seen.checked_add(1).ok_or("its last epoch was the greatest that an int32 holds")?;
         self.state =
             QuorumState { leader_id: Some(self.config.voter.node), leader_epoch: LeaderEpoch(epoch), voted: None };
         let path = self.path(names::QUORUM_STATE);
@@ -619,6 +647,7 @@ impl Quorum {
         Ok(())
     }
 
+    /// Begins to lead: appends the LeaderChange record of the new epoch.
     fn lead(&mut self, now: Now, out: &mut Outbox, events: &mut Vec<QuorumEvent>) -> Result<(), String> {
         let epoch = self.epoch();
         let log = self.log.as_mut().expect("replayed");
@@ -641,12 +670,14 @@ impl Quorum {
         self.proposed.push_back((base + controls.len() as i64, Vec::new()));
         self.last_snapshot_at = now.mono;
         self.phase = Phase::Leading;
-        // An earlier life may have come as far as its LeaderChange and no further.
+        // A log that holds only control records counts as new: an earlier run may have crashed right after it appended its
+        // LeaderChange record.
         let bootstrap = (!self.has_metadata).then(|| std::mem::take(&mut self.bootstrap.records));
         events.push(QuorumEvent::Leading { bootstrap });
         Ok(())
     }
 
+    /// Reports the proposals that have become stable as committed.
     fn tell_committed(&mut self, events: &mut Vec<QuorumEvent>) {
         let log = self.log.as_ref().expect("a leader has a log");
         let early = self.config.plants.has(Plant::MetadataCommittedBeforeSync);
@@ -657,8 +688,8 @@ impl Quorum {
         }
     }
 
-    /// Removes snapshots that nobody needs, and the log before the oldest that is kept.
-    fn clean(&mut self, now: Now, out: &mut Outbox) {
+    /// Removes all but the newest snapshots, and the part of the log before the oldest snapshot that is kept.
+    fn remove_old_snapshots(&mut self, now: Now, out: &mut Outbox) {
         while self.snapshots.len() > SNAPSHOTS_KEPT {
             let (end, epoch) = self.snapshots.remove(0);
             self.remove(&names::metadata_snapshot_file(end, epoch), out);
@@ -678,12 +709,12 @@ impl Quorum {
 
     fn remove(&mut self, file: &str, out: &mut Outbox) {
         let seq = self.submit(IoOp::Remove { path: self.path(file) }, out);
-        self.idle.insert(seq);
+        self.removals_in_flight.insert(seq);
     }
 
     fn submit(&mut self, op: IoOp, out: &mut Outbox) -> u64 {
-        let seq = self.seq;
-        self.seq += 1;
+        let seq = self.next_seq;
+        self.next_seq += 1;
         out.io(IoId { owner: IoOwner::Quorum, seq }, op);
         seq
     }
@@ -700,7 +731,7 @@ impl Quorum {
     }
 }
 
-/// A batch of metadata fits into a segment, whatever its size.
+/// The greatest size of a batch of metadata. A batch must fit into a segment, however small `segment.bytes` is.
 fn batch_bytes_max(settings: &LogSettings) -> usize {
     BATCH_BYTES_MAX.min(settings.segment_bytes as usize)
 }
@@ -709,7 +740,8 @@ fn append(log: &mut Log, now: Now, epoch: LeaderEpoch, bytes: Bytes, out: &mut O
     match log.append(now, Append::Own(&bytes), epoch, out) {
         Ok(_) => Ok(()),
         Err(AppendError::NotOpen(why)) => Err(why),
-        // To go on without it would leave whoever waits for it waiting for ever.
+        // The broker must not go on after this: the records would never be committed, and the requests that wait for them
+        // would wait for ever.
         Err(error) => panic!("the metadata log refuses a batch: {error}"),
     }
 }

@@ -1,6 +1,6 @@
-//! Snapshots of the metadata (KIP-630): a header, all records of an image in batches, a footer.
+//! Snapshots of the metadata (KIP-630): a header, all records of the metadata in batches, a footer.
 //!
-//! A file without its footer, or with a batch that does not check out, is no snapshot: the next older one serves.
+//! A file without a footer, or with a damaged batch, is refused. The quorum then uses the next older snapshot.
 
 use crate::batch::{BatchBuilder, BatchLimits, ControlRecord, ControlType, Scan, ScanStop, records};
 use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
@@ -13,20 +13,20 @@ use crate::wire::messages::{
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-/// Kafka's own bound for a batch of metadata.
+/// The greatest size of a batch of metadata, as in Kafka.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// The one voter of a quorum of one, as other nodes would reach it.
+/// The only voter of the quorum: this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoleVoter {
     pub node: NodeId,
     pub directory: Uuid,
-    /// The controller listeners: name, host, port.
+    /// The name, host and port of each controller listener.
     pub endpoints: Vec<(ByteString, ByteString, u16)>,
 }
 
 impl SoleVoter {
-    /// The control records that make `kraft.version` 1 and the set of voters known.
+    /// The control records that set `kraft.version` to 1 and name this voter as the only one.
     pub fn control_records(&self) -> [ControlRecord; 2] {
         let version = KRaftVersionRecord { version: 0, kraft_version: 1, ..Default::default() };
         let endpoints = self.endpoints.iter().map(|(name, host, port)| Endpoint {
@@ -54,7 +54,8 @@ impl SoleVoter {
     }
 }
 
-/// The bytes of a snapshot of encoded records. `voter`: none for `bootstrap.checkpoint`, which knows of no quorum.
+/// Encodes a snapshot of the encoded records `metadata`. `voter` is `None` for `bootstrap.checkpoint`, which has the
+/// format of a snapshot but names no voters.
 pub fn encode(
     epoch: LeaderEpoch,
     now: WallMs,
@@ -81,10 +82,10 @@ pub fn encode(
     file.freeze()
 }
 
-/// What a record takes at most in its batch, beside its value.
+/// How many bytes a record takes in its batch at most, in addition to its value.
 pub const RECORD_OVERHEAD_MAX: usize = 64;
 
-/// Encoded metadata records in batches of at most `bytes_max`; a record that is larger stands alone.
+/// Puts encoded metadata records into batches of at most `bytes_max`. A record that is larger gets a batch of its own.
 pub fn batches(base: Offset, epoch: LeaderEpoch, now: WallMs, metadata: &[Bytes], bytes_max: usize) -> Vec<Bytes> {
     let mut built = Vec::new();
     let mut next = base;
@@ -103,10 +104,10 @@ pub fn batches(base: Offset, epoch: LeaderEpoch, now: WallMs, metadata: &[Bytes]
     built
 }
 
-/// Who votes: the number of a node with its directory (KIP-853).
+/// The voters: the id of each node with the id of its directory (KIP-853).
 pub type Voters = Vec<(NodeId, Uuid)>;
 
-/// The metadata records of a snapshot's bytes, and the voters it names; the text of an error says what is wrong.
+/// Decodes a snapshot: its metadata records, and the voters if it names them. An error says what is wrong.
 pub fn decode(file: &Bytes) -> Result<(Vec<MetadataRecord>, Option<Voters>), String> {
     let (mut found, mut voters) = (Vec::new(), None);
     let (mut begun, mut ended) = (false, false);
@@ -132,7 +133,7 @@ pub fn decode(file: &Bytes) -> Result<(Vec<MetadataRecord>, Option<Voters>), Str
     }
     match scan.stop() {
         Some(ScanStop::End) | None if ended => Ok((found, voters)),
-        Some(ScanStop::End) | None => Err("it has no footer: its writing was cut short".to_owned()),
+        Some(ScanStop::End) | None => Err("it has no footer: it was not written to its end".to_owned()),
         Some(stop) => Err(format!("byte {}: {stop:?}", scan.next_position())),
     }
 }
@@ -150,7 +151,7 @@ pub fn metadata_records(batch: &Bytes) -> Result<Vec<MetadataRecord>, String> {
     Ok(found)
 }
 
-/// The voters after a batch of control records, where `voters` were known before.
+/// Applies a batch of control records to `voters`, the voters known before it, and returns the voters known after it.
 pub fn voters_after_batch(mut voters: Option<Voters>, batch: &Bytes) -> Result<Option<Voters>, String> {
     for control in controls(batch)? {
         voters = voters_after(voters, &control)?;
@@ -158,8 +159,8 @@ pub fn voters_after_batch(mut voters: Option<Voters>, batch: &Bytes) -> Result<O
     Ok(voters)
 }
 
-/// Where no set of voters was ever recorded (before KIP-853), a leader's announcement names them, without their
-/// directories.
+/// The voters known after one control record. A VotersRecord names them. In a log from before KIP-853 there is none;
+/// then the LeaderChange record of a leader names the voters, without their directories.
 fn voters_after(before: Option<Voters>, control: &ControlRecord) -> Result<Option<Voters>, String> {
     let version = || control.value.first_chunk().map_or(0, |bytes| i16::from_be_bytes(*bytes));
     match control.kind {
@@ -220,7 +221,8 @@ mod tests {
         for place in 0..file.len() {
             let mut bytes = file.to_vec();
             bytes[place] ^= 1;
-            // The offsets, epoch and length before the checksum are not covered by it; nothing else may pass.
+            // The base offset, length and leader epoch are not covered by the checksum. A change there may go unnoticed,
+            // but must not change the records.
             if let Ok((read, _)) = decode(&Bytes::from(bytes)) {
                 assert_eq!(read, records, "flipped at {place}");
             }
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_set_of_voters_goes_before_what_a_leader_announces() {
+    fn a_voters_record_is_preferred_to_the_voters_that_a_leader_announces() {
         let announced = LeaderChangeMessage {
             leader_id: 2,
             voters: vec![leader_change_message::Voter { voter_id: 2, ..Default::default() }],

@@ -1,13 +1,14 @@
-//! `quorum-state`: the epoch this node has promised, and whom it has seen lead (KIP-595, KIP-853).
+//! `quorum-state`: the latest epoch that this node knows, the leader of that epoch, and the candidate for whom the node
+//! voted in it (KIP-595, KIP-853).
 //!
-//! One line of JSON. It must be stable before anything of its epoch leaves the node: a node that forgets its
-//! promise could make another in the same epoch.
+//! The file is one line of JSON. It must be on stable storage before the node votes or leads in the epoch: a node that
+//! forgot its vote could vote for a second leader in the same epoch.
 
 use crate::ids::{LeaderEpoch, NodeId, Uuid};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumState {
     pub leader_id: Option<NodeId>,
@@ -18,10 +19,10 @@ pub struct QuorumState {
 impl QuorumState {
     pub const NONE: Self = Self { leader_id: None, leader_epoch: LeaderEpoch(0), voted: None };
 
-    /// `data_version` 1, which `kraft.version` 1 brought.
+    /// Encodes the file with `data_version` 1, which belongs to `kraft.version` 1.
     pub fn encode(&self) -> Bytes {
         let (voted_id, voted_directory_id) = self.voted.unwrap_or((NodeId(-1), Uuid::ZERO));
-        // Written out by hand: Kafka's own order of fields, and no other.
+        // Formatted by hand, so that the fields have the same order as in Kafka's file.
         let text = format!(
             r#"{{"leaderId":{},"leaderEpoch":{},"votedId":{voted_id},"votedDirectoryId":"{voted_directory_id}","data_version":1}}"#,
             self.leader_id.unwrap_or(NodeId(-1)),
@@ -30,12 +31,12 @@ impl QuorumState {
         Bytes::from(text)
     }
 
-    /// Reads either version of the file; the text of an error says what is wrong.
+    /// Reads version 0 or 1 of the file. An error says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
         let version = number(&value, "data_version")?;
         if !(0..=1).contains(&version) {
-            return Err(format!("data_version is {version}, and 0 and 1 are known"));
+            return Err(format!("data_version is {version}, and must be 0 or 1"));
         }
         let leader_epoch = number(&value, "leaderEpoch")?;
         if leader_epoch < 0 {
@@ -62,7 +63,7 @@ fn number(value: &Value, field: &str) -> Result<i32, String> {
     found
         .as_i64()
         .and_then(|number| i32::try_from(number).ok())
-        .ok_or_else(|| format!("{field} is {found}, and must be a number of 32 bits"))
+        .ok_or_else(|| format!("{field} is {found}, and must be an integer of 32 bits"))
 }
 
 #[cfg(test)]
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_reads_as_kafka_writes_it() {
+    fn a_file_that_kafka_wrote_is_read_and_written_unchanged() {
         let kafka = br#"{"leaderId":1,"leaderEpoch":7,"votedId":-1,"votedDirectoryId":"AAAAAAAAAAAAAAAAAAAAAA","data_version":1}"#;
         let state = QuorumState::decode(kafka).unwrap();
         assert_eq!(state, QuorumState { leader_id: Some(NodeId(1)), leader_epoch: LeaderEpoch(7), voted: None });
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_version_is_read_too() {
+    fn version_0_of_the_file_is_read_too() {
         let old = br#"{"clusterId":"x","leaderId":-1,"leaderEpoch":3,"votedId":2,"appliedOffset":0,"currentVoters":[{"voterId":2}],"data_version":0}"#;
         let state = QuorumState::decode(old).unwrap();
         assert_eq!(state.voted, Some((NodeId(2), Uuid::ZERO)));
@@ -86,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_said() {
+    fn the_error_names_the_field_that_is_wrong() {
         for (text, expected) in [
             ("", "not JSON: EOF while parsing a value at line 1 column 0"),
-            ("{}", "data_version is null, and must be a number of 32 bits"),
-            (r#"{"data_version":2}"#, "data_version is 2, and 0 and 1 are known"),
+            ("{}", "data_version is null, and must be an integer of 32 bits"),
+            (r#"{"data_version":2}"#, "data_version is 2, and must be 0 or 1"),
             (r#"{"data_version":1,"leaderEpoch":-4}"#, "leaderEpoch is -4, and must not be negative"),
         ] {
             assert_eq!(QuorumState::decode(text.as_bytes()).unwrap_err(), expected);

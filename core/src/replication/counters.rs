@@ -1,36 +1,40 @@
-//! What a partition counts where it happens, and what that adds up to for a topic and for the broker: Kafka's
-//! `BrokerTopicMetrics`.
+//! The counters of one partition. Their sums over the partitions of a topic and over all partitions of the broker are
+//! Kafka's `BrokerTopicMetrics`.
 //!
-//! Plain numbers in the partition's own struct: counting costs an addition, and nobody who does not ask pays more.
+//! The counters are plain numbers in the partition's own struct, so counting costs one addition. The sums are computed
+//! when somebody asks for the metrics.
 
 use crate::batch::BatchError;
 use crate::storage::AppendError;
 use crate::wire::ErrorCode;
 
-/// Counted since the start of this life; none of them ever falls.
+/// Counts since the broker started. None of them ever falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicCounters {
-    /// Records that were appended. What an idempotent producer sent again is not, and is not counted again.
+    /// Records that were appended. A batch that an idempotent producer sends again is not appended again, and not
+    /// counted again.
     pub messages_in: u64,
-    /// The bytes of their batches, as they came.
+    /// The bytes of the appended batches, as the producers sent them.
     pub bytes_in: u64,
-    /// The bytes of the batches that consumers were given.
+    /// The bytes of batches that were given to consumers.
     pub bytes_out: u64,
     /// The bytes of batches that were too large for the topic.
     pub bytes_rejected: u64,
-    /// One for each partition that a Produce names.
+    /// How often a Produce request named this partition.
     pub produce_requests: u64,
-    /// Those of them that failed for a reason that is not part of everyday life: see [`is_failure`].
+    /// How many of the `produce_requests` failed with an error for which [`is_failure`] is true.
     pub failed_produce_requests: u64,
-    /// One for each partition that a Fetch reads, however often it looks while it waits.
+    /// How many Fetch requests read this partition. A Fetch that waits for records and reads several times counts once.
     pub fetch_requests: u64,
+    /// How many of the `fetch_requests` failed with an error for which [`is_failure`] is true.
     pub failed_fetch_requests: u64,
-    /// Batches whose bytes do not have the checksum that they name.
+    /// Batches whose content does not match the checksum in their header.
     pub invalid_checksums: u64,
     pub invalid_magic_numbers: u64,
-    /// Batches that contradict themselves, or whose sequence or producer epoch does not follow.
+    /// Batches with a header or a record that cannot be right, and batches with an unexpected sequence or producer
+    /// epoch.
     pub invalid_sequences: u64,
-    /// Records without a key for a compacted topic.
+    /// Records without a key that were sent to a compacted topic.
     pub records_without_key: u64,
 }
 
@@ -50,7 +54,7 @@ impl TopicCounters {
         self.records_without_key += other.records_without_key;
     }
 
-    /// A Produce was refused for this partition.
+    /// Counts a Produce that was answered with `error` for this partition.
     pub(super) fn refused(&mut self, error: ErrorCode) {
         self.failed_produce_requests += u64::from(is_failure(error));
     }
@@ -75,9 +79,9 @@ impl TopicCounters {
     }
 }
 
-/// Whether a partition's error is one that an operator wants to hear of. What clients meet in everyday life (a topic
-/// that is not there, a leader that moved, a batch too large, bytes damaged on the way, an offset out of range) is not,
-/// as in Kafka; a disk that fails is, other than in Kafka.
+/// Whether a partition's error counts as a failed request. The errors that clients cause or meet in ordinary operation
+/// do not count, as in Kafka: an unknown topic, a leader that moved, a batch that is too large, bytes damaged on the
+/// network, an offset out of range. Unlike in Kafka, a failed disk counts.
 pub fn is_failure(error: ErrorCode) -> bool {
     use ErrorCode::*;
     !matches!(
@@ -101,11 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_not_everyday_life_is_a_failure() {
+    fn errors_of_ordinary_operation_are_no_failures() {
         let failures = [ErrorCode::KafkaStorageError, ErrorCode::InvalidRecord, ErrorCode::OutOfOrderSequenceNumber];
         assert!(failures.into_iter().all(is_failure));
-        let everyday = [ErrorCode::None, ErrorCode::NotLeaderOrFollower, ErrorCode::CorruptMessage];
-        assert!(!everyday.into_iter().any(is_failure));
+        let ordinary = [ErrorCode::None, ErrorCode::NotLeaderOrFollower, ErrorCode::CorruptMessage];
+        assert!(!ordinary.into_iter().any(is_failure));
     }
 
     #[test]

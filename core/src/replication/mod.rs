@@ -1,12 +1,15 @@
-//! A replica of a partition: its log, how far it is committed, and who waits for that.
+//! The replica of a partition on this broker: its log, its high watermark, and the requests that wait for the high
+//! watermark.
 //!
-//! For now every partition has one replica, and this broker leads it: the high watermark follows the log's own
-//! stability. Followers and the in-sync set join here.
+//! For now every partition has exactly one replica, and this broker is its leader. Hence the high watermark is the
+//! log's stable offset. Followers and the set of in-sync replicas will be added here.
 
 mod counters;
 mod partition;
 mod partitions;
 
 pub use counters::{TopicCounters, is_failure};
-pub use partition::{Accepted, Partition, PartitionEvent, PartitionRules, Refused, Slot};
+pub use partition::{
+    Accepted, Partition, PartitionEvent, PartitionRules, ProducedBatch, Refused, ReplicaCounts, ResponsePlace,
+};
 pub use partitions::Partitions;

@@ -1,9 +1,9 @@
 //! One partition on its leader.
 //!
-//! Invariant: `log_start_offset ≤ high_watermark ≤ stable_offset ≤ log_end_offset`, and the high watermark never
-//! falls. What lies at or past it is shown to no consumer.
+//! Invariants: `log_start_offset ≤ high_watermark ≤ stable_offset ≤ log_end_offset`; the high watermark never falls;
+//! no consumer is given a record at or above the high watermark.
 
-use crate::batch::{BatchError, Checked, Codec, TopicBatchRules};
+use crate::batch::{BatchError, BatchHeader, Checked, Codec, TopicBatchRules};
 use crate::buggify::Site;
 use crate::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
 use crate::io::{IoCompletion, Outbox};
@@ -17,71 +17,98 @@ use crate::wire::ErrorCode;
 use bytestring::ByteString;
 use std::collections::VecDeque;
 
-/// What a topic's configuration asks of every batch, beside what storage needs.
+/// The topic's configuration as far as the partition applies it itself. The rest is in [`LogSettings`].
 #[derive(Clone, Debug)]
 pub struct PartitionRules {
     pub batch: TopicBatchRules,
-    /// `compression.type` with its level, where it is not `producer`.
+    /// The codec of `compression.type` and its level. `None` for `compression.type=producer`.
     pub compression: Option<(Codec, i32)>,
     pub min_insync_replicas: i32,
-    /// `cleanup.policy` includes `delete`.
+    /// Whether `cleanup.policy` includes `delete`.
     pub allows_delete: bool,
     pub is_internal: bool,
 }
 
-/// A batch that is in the log.
+/// A batch as a Produce request brings it.
+#[derive(Debug)]
+pub struct ProducedBatch {
+    pub acks: i16,
+    pub checked: Checked,
+    /// The size of the batch as it arrived, also of a batch that the check has refused.
+    pub size_bytes: usize,
+}
+
+/// How many replicas a partition has, and how many of them are in sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    pub replicas: usize,
+    pub in_sync: usize,
+}
+
+impl ReplicaCounts {
+    /// `min.insync.replicas`, but at most the number of replicas.
+    fn min_in_sync(self, configured: i32) -> usize {
+        usize::try_from(configured).unwrap_or(0).min(self.replicas)
+    }
+}
+
+/// Where a produced batch stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub base_offset: Offset,
     pub last_offset: Offset,
     pub log_append_time: Option<WallMs>,
     pub log_start_offset: Offset,
-    /// It is already as stable as its topic asks.
+    /// Whether the batch is below the high watermark already, so that it can be acknowledged at once.
     pub stable: bool,
 }
 
-/// Why a batch is not in the log.
+/// Why a batch was not appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub error: ErrorCode,
     pub text: Option<String>,
-    /// The records that are to blame: place in the batch, and why.
+    /// The records because of which the batch was refused: the index in the batch, and the reason.
     pub records: Vec<(i32, Option<String>)>,
+    /// Where the log starts, if the batch was refused for what is in it. Else [`Offset::UNKNOWN`], as in Kafka.
+    pub log_start_offset: Offset,
 }
 
 impl From<ErrorCode> for Refused {
     fn from(error: ErrorCode) -> Self {
-        Self { error, text: None, records: Vec::new() }
+        Self { error, text: None, records: Vec::new(), log_start_offset: Offset::UNKNOWN }
     }
 }
 
-/// What happened in a partition that somebody above waits for.
+/// What happened in a partition, for the broker to act on.
 #[derive(Debug)]
 pub enum PartitionEvent {
     Loaded,
-    /// The log cannot go on; its directory is to be taken offline.
+    /// The log has failed, for this reason. The broker takes its log directory offline.
     Failed(String),
     Closed,
-    /// The directory of a deleted partition has been renamed: its name is free.
-    Vacated,
+    /// The directory of a deleted partition has been renamed: a new partition may use the old name.
+    NameFreed,
     Deleted,
-    /// The produce may be answered for this slot.
-    Settled(PendingId, Slot, Result<(), ErrorCode>),
-    /// The high watermark moved, or the log failed: the fetch may look again.
-    Readable(PendingId),
+    /// This part of the waiting Produce request is done. It can be answered at this place of the response.
+    ProduceDone(PendingId, ResponsePlace, Result<(), ErrorCode>),
+    /// The waiting Fetch request shall read again: the high watermark has moved, or the log has failed.
+    FetchAgain(PendingId),
     ReadDone(PendingId, ReadOutcome),
     LookedUp(PendingId, Result<Option<TimestampedOffset>, String>),
 }
 
-/// Where in a produce response a partition's answer stands: place of the topic, place of the partition in it.
-pub type Slot = (u32, u32);
+/// Where the answer for a partition stands in a Produce response: the index of the topic, and the index of the
+/// partition within the topic.
+pub type ResponsePlace = (u32, u32);
 
+/// A batch whose Produce request waits until the batch is committed.
 #[derive(Debug)]
-struct Waiter {
-    /// Answered when the high watermark is past this.
+struct WaitingProduce {
+    /// The last offset of the batch. The batch is committed when the high watermark is above this.
     last_offset: Offset,
     id: PendingId,
-    slot: Slot,
+    place: ResponsePlace,
 }
 
 #[derive(Debug)]
@@ -94,12 +121,13 @@ pub struct Partition {
     high_watermark: Offset,
     rules: PartitionRules,
     plants: Plants,
-    /// In the order of their offsets.
-    produces: VecDeque<Waiter>,
-    fetches: Vec<PendingId>,
+    /// Sorted by `last_offset`.
+    waiting_produces: VecDeque<WaitingProduce>,
+    /// Fetch requests that wait for the high watermark to move.
+    waiting_fetches: Vec<PendingId>,
     counters: TopicCounters,
-    /// Where the log ended when this life took it up: what lies past it was appended, and counted, since.
-    taken_up_at: Offset,
+    /// Where the log ended when it was loaded or created. `counters` counts the records from this offset on.
+    counted_from: Offset,
 }
 
 impl Partition {
@@ -122,10 +150,10 @@ impl Partition {
             high_watermark,
             rules,
             plants,
-            produces: VecDeque::new(),
-            fetches: Vec::new(),
+            waiting_produces: VecDeque::new(),
+            waiting_fetches: Vec::new(),
             counters: TopicCounters::default(),
-            taken_up_at: Offset::ZERO,
+            counted_from: Offset::ZERO,
         }
     }
 
@@ -158,21 +186,22 @@ impl Partition {
         self.high_watermark
     }
 
-    /// What happened here since the start of this life.
+    /// What was counted since the broker started.
     pub fn counters(&self) -> &TopicCounters {
         &self.counters
     }
 
-    /// `min.insync.replicas`, or all replicas where there are fewer.
+    /// `min.insync.replicas`, but at most the number of replicas.
     pub fn min_insync_replicas(&self, replicas: usize) -> usize {
-        usize::try_from(self.rules.min_insync_replicas).unwrap_or(0).min(replicas)
+        ReplicaCounts { replicas, in_sync: 0 }.min_in_sync(self.rules.min_insync_replicas)
     }
 
     pub fn allows_delete_records(&self) -> bool {
         self.rules.allows_delete
     }
 
-    /// Whether this replica may answer for a client that believes in leader epoch `current` (KIP-320); negative: in any.
+    /// Checks that this replica can answer a client that knows `current` as the leader epoch (KIP-320). A negative epoch
+    /// stands for a client that does not know the epoch, and is not compared.
     pub fn check_leader(&self, current: LeaderEpoch) -> Result<(), ErrorCode> {
         match self.log.state() {
             LogState::Open => {}
@@ -188,50 +217,81 @@ impl Partition {
         }
     }
 
-    /// Appends one checked batch of a producer.
+    /// Appends one checked batch of a producer. `counts` are those of the metadata.
     pub fn append_as_leader(
         &mut self,
         now: Now,
-        acks: i16,
-        batch: Checked,
+        batch: ProducedBatch,
+        counts: ReplicaCounts,
         out: &mut Outbox,
     ) -> Result<Accepted, Refused> {
         self.counters.produce_requests += 1;
-        self.append_checked(now, acks, batch, out).inspect_err(|refused| self.counters.refused(refused.error))
+        let appended = self.check_request(&batch).and_then(|()| {
+            self.append_checked(now, batch, counts, out).map_err(|refused| self.with_log_start(refused))
+        });
+        appended.inspect_err(|refused| self.counters.refused(refused.error))
     }
 
-    /// A Produce named this partition, and could not come as far as its log.
-    pub fn count_refused_produce(&mut self, error: ErrorCode) {
-        self.counters.produce_requests += 1;
-        self.counters.refused(error);
-    }
-
-    fn append_checked(&mut self, now: Now, acks: i16, batch: Checked, out: &mut Outbox) -> Result<Accepted, Refused> {
-        let counters = &mut self.counters;
-        let mut invalid = |error: BatchError| {
-            counters.invalid_batch(&error);
-            Refused::from(error)
-        };
-        let mut batch = batch.map_err(&mut invalid)?;
-        let bytes = batch.header().size_bytes();
-        if !(-1..=1).contains(&acks) {
+    /// The checks that do not look into the batch, in Kafka's order.
+    fn check_request(&mut self, batch: &ProducedBatch) -> Result<(), Refused> {
+        if let Err(error) = &batch.checked
+            && error.breaks_request_rules()
+        {
+            self.counters.invalid_batch(error);
+            return Err(error.clone().into());
+        }
+        if !(-1..=1).contains(&batch.acks) {
             return Err(ErrorCode::InvalidRequiredAcks.into());
         }
         if self.rules.is_internal {
             let text = format!("Cannot append to internal topic {}", self.topic);
             return Err(Refused { text: Some(text), ..ErrorCode::InvalidTopicException.into() });
         }
-        if acks == -1 && self.rules.min_insync_replicas > 1 {
+        self.check_leader(LeaderEpoch::UNKNOWN).map_err(Refused::from)
+    }
+
+    /// Says where the log starts, for an error with which Kafka says it.
+    fn with_log_start(&self, refused: Refused) -> Refused {
+        match refused.error {
+            ErrorCode::MessageTooLarge
+            | ErrorCode::RecordListTooLarge
+            | ErrorCode::CorruptMessage
+            | ErrorCode::KafkaStorageError => refused,
+            _ => Refused { log_start_offset: self.log.log_start_offset(), ..refused },
+        }
+    }
+
+    fn append_checked(
+        &mut self,
+        now: Now,
+        produced: ProducedBatch,
+        counts: ReplicaCounts,
+        out: &mut Outbox,
+    ) -> Result<Accepted, Refused> {
+        if produced.acks == -1 && counts.in_sync < counts.min_in_sync(self.rules.min_insync_replicas) {
             return Err(ErrorCode::NotEnoughReplicas.into());
         }
+        let counters = &mut self.counters;
+        let mut invalid = |error: BatchError| {
+            counters.invalid_batch(&error);
+            Refused::from(error)
+        };
+        self.rules.batch.check_size(produced.size_bytes).map_err(&mut invalid)?;
+        let mut batch = produced.checked.map_err(&mut invalid)?;
+        let bytes = produced.size_bytes;
         if batch.header().is_transactional() {
-            // Nobody can have begun a transaction: there is no transaction coordinator yet.
+            // No transaction can be open, because there is no transaction coordinator yet.
             return Err(ErrorCode::InvalidTxnState.into());
         }
         batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
         if let Some((codec, level)) = self.rules.compression
             && batch.header().codec()? != codec
         {
+            if codec == Codec::None {
+                // Before there are so many bytes.
+                let size = BatchHeader::LEN as u64 + batch.facts().uncompressed_bytes;
+                self.rules.batch.check_size(size as usize).map_err(&mut invalid)?;
+            }
             batch = batch.recompress(codec, level);
             batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
         }
@@ -250,26 +310,28 @@ impl Partition {
         })
     }
 
-    /// Settles `slot` of the produce `id` once the high watermark is past `last_offset`.
-    pub fn acknowledge_when_stable(&mut self, last_offset: Offset, id: PendingId, slot: Slot) {
-        // A retry of a batch that is not stable yet stands before later appends.
-        let place = self.produces.partition_point(|waiter| waiter.last_offset <= last_offset);
-        self.produces.insert(place, Waiter { last_offset, id, slot });
+    /// Makes the Produce request `id` wait until the high watermark is above `last_offset`. Then
+    /// [`PartitionEvent::ProduceDone`] comes with `place`.
+    pub fn acknowledge_when_stable(&mut self, last_offset: Offset, id: PendingId, place: ResponsePlace) {
+        // Not always at the end: a retry of a batch that is still waiting has lower offsets than later batches.
+        let position = self.waiting_produces.partition_point(|waiting| waiting.last_offset <= last_offset);
+        self.waiting_produces.insert(position, WaitingProduce { last_offset, id, place });
     }
 
-    /// Takes the waiters of one produce out; yields their slots.
-    pub fn forget_produce(&mut self, id: PendingId) -> Vec<Slot> {
-        let slots = self.produces.iter().filter(|waiter| waiter.id == id).map(|waiter| waiter.slot).collect();
-        self.produces.retain(|waiter| waiter.id != id);
-        slots
+    /// Makes the Produce request `id` wait no longer. Returns the places of the response for which it still waited.
+    pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
+        let waiting = self.waiting_produces.iter().filter(|waiting| waiting.id == id);
+        let places = waiting.map(|waiting| waiting.place).collect();
+        self.waiting_produces.retain(|waiting| waiting.id != id);
+        places
     }
 
-    /// A Fetch that reads this partition has come.
+    /// Counts a Fetch request that reads this partition.
     pub fn count_fetch(&mut self) {
         self.counters.fetch_requests += 1;
     }
 
-    /// A consumer is given so many bytes of records.
+    /// Counts the bytes of the records that a consumer is given.
     pub fn count_fetched(&mut self, bytes: u32) {
         self.counters.bytes_out += u64::from(bytes);
     }
@@ -278,21 +340,22 @@ impl Partition {
         self.counters.failed_fetch_requests += 1;
     }
 
+    /// Makes a Fetch request wait: each time the high watermark moves, [`PartitionEvent::FetchAgain`] comes for it.
     pub fn watch(&mut self, fetch: PendingId) {
-        self.fetches.push(fetch);
+        self.waiting_fetches.push(fetch);
     }
 
     pub fn unwatch(&mut self, fetch: PendingId) {
         if !self.plants.has(Plant::WaiterLeaked) {
-            self.fetches.retain(|id| *id != fetch);
+            self.waiting_fetches.retain(|id| *id != fetch);
         }
     }
 
     pub fn watchers(&self) -> impl Iterator<Item = PendingId> {
-        self.fetches.iter().copied()
+        self.waiting_fetches.iter().copied()
     }
 
-    /// Committed records from `offset` on; see `Log::read`.
+    /// Reads committed records from `offset` on. See [`Log::read`].
     pub fn read(
         &mut self,
         offset: Offset,
@@ -308,10 +371,13 @@ impl Partition {
         self.log.read(offset, upper, max_bytes, at_least_one_batch, fetch.0, out)
     }
 
-    /// Where a reader's log leaves this one, if it does: the largest epoch not past the reader's and the end of
-    /// it (KIP-595). `last_fetched`: the epoch of the reader's last record, negative where it does not say.
+    /// Compares the log of a reader with this log (KIP-595). The reader's log ends at `offset`, and its last record has
+    /// the leader epoch `last_fetched`, which is negative if the reader did not send it.
     ///
-    /// Errors: `OffsetOutOfRange` where the epoch is later than any here, and where `offset` is below the log's start.
+    /// Returns `None` if the reader's log is a prefix of this log. Otherwise returns the greatest epoch of this log that
+    /// is not above `last_fetched`, and the offset at which that epoch ends here: the reader truncates its log to there.
+    ///
+    /// Errors: `OffsetOutOfRange` if `last_fetched` is above every epoch of this log, or `offset` is below its start.
     pub fn divergence(
         &self,
         last_fetched: LeaderEpoch,
@@ -327,6 +393,7 @@ impl Partition {
         Ok((epoch < last_fetched || end < offset).then_some((epoch, end)))
     }
 
+    /// See [`Log::end_offset_for_epoch`].
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
         let end = self.log.end_offset_for_epoch(epoch);
         (end.epoch, end.end_offset)
@@ -351,16 +418,17 @@ impl Partition {
         self.rules = rules;
     }
 
-    /// The log has loaded: everything in it is stable, and this one replica commits it.
+    /// Begins to lead the partition, whose log has just been loaded or created. Everything in the log is stable and,
+    /// because this is the only replica, committed.
     fn lead(&mut self, out: &mut Outbox) {
         if self.log.latest_epoch() < self.leader_epoch && !self.plants.has(Plant::EpochStartNotRecorded) {
             self.log.assign_epoch(self.leader_epoch, out);
         }
         self.high_watermark = self.log.stable_offset().max(self.log.log_start_offset());
-        self.taken_up_at = self.log.log_end_offset();
+        self.counted_from = self.log.log_end_offset();
     }
 
-    /// The controller has given the leadership a new epoch, to the same leader.
+    /// Takes over a new leader epoch from the controller. This broker stays the leader.
     pub fn set_leader_epoch(&mut self, epoch: LeaderEpoch, out: &mut Outbox) {
         if epoch > self.leader_epoch {
             self.leader_epoch = epoch;
@@ -370,7 +438,7 @@ impl Partition {
         }
     }
 
-    /// A new partition is led from the start: nothing has to be loaded.
+    /// Begins to lead a new partition, whose log is empty and need not be loaded.
     pub fn created(&mut self, out: &mut Outbox) {
         self.lead(out);
     }
@@ -383,7 +451,7 @@ impl Partition {
         self.log.tick(now, out);
     }
 
-    /// Begins to close the log; false where there is nothing to close.
+    /// Begins to close the log. False, and no event comes, if the log is not open.
     pub fn close(&mut self, out: &mut Outbox) -> bool {
         let open = *self.log.state() == LogState::Open;
         if open {
@@ -392,12 +460,13 @@ impl Partition {
         open
     }
 
-    /// The topic is gone: everyone who waits is told, the directory goes away later.
-    pub fn delete(&mut self, now: Now, tag: Uuid, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
-        if self.log.delete(now, tag, out) {
-            events.extend([PartitionEvent::Vacated, PartitionEvent::Deleted]);
+    /// Deletes the partition, because its topic was deleted. Every waiting request is answered at once. The directory is
+    /// renamed at once and removed later; see [`Log::delete`] for this and for `unique`.
+    pub fn delete(&mut self, now: Now, unique: Uuid, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
+        if self.log.delete(now, unique, out) {
+            events.extend([PartitionEvent::NameFreed, PartitionEvent::Deleted]);
         }
-        self.turn_away(ErrorCode::UnknownTopicOrPartition, events);
+        self.fail_waiting(ErrorCode::UnknownTopicOrPartition, events);
     }
 
     pub fn handle_io(
@@ -423,21 +492,21 @@ impl Partition {
                     events.push(PartitionEvent::LookedUp(PendingId(token), found));
                 }
                 LogEvent::Failed(reason) => {
-                    self.turn_away(ErrorCode::KafkaStorageError, events);
+                    self.fail_waiting(ErrorCode::KafkaStorageError, events);
                     events.push(PartitionEvent::Failed(reason));
                 }
-                LogEvent::Vacated => events.push(PartitionEvent::Vacated),
+                LogEvent::NameFreed => events.push(PartitionEvent::NameFreed),
                 LogEvent::Closed => events.push(PartitionEvent::Closed),
                 LogEvent::Deleted => events.push(PartitionEvent::Deleted),
             }
         }
         self.advance_high_watermark(events);
-        if !self.fetches.is_empty() && out.buggify(Site::SpuriousWakeUp) {
-            events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+        if !self.waiting_fetches.is_empty() && out.buggify(Site::SpuriousWakeUp) {
+            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
         }
     }
 
-    /// The directory of this log is offline, whoever found out.
+    /// Takes the log offline, because its log directory has gone offline for `reason`.
     pub fn take_offline(&mut self, reason: &str, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
         let mut log_events = Vec::new();
         self.log.take_offline(reason, out, &mut log_events);
@@ -452,7 +521,7 @@ impl Partition {
                 _ => {}
             }
         }
-        self.turn_away(ErrorCode::KafkaStorageError, events);
+        self.fail_waiting(ErrorCode::KafkaStorageError, events);
     }
 
     fn advance_high_watermark(&mut self, events: &mut Vec<PartitionEvent>) {
@@ -467,21 +536,22 @@ impl Partition {
             return;
         }
         self.high_watermark = stable;
-        while let Some(waiter) = self.produces.pop_front_if(|waiter| waiter.last_offset < stable) {
-            events.push(PartitionEvent::Settled(waiter.id, waiter.slot, Ok(())));
+        while let Some(waiting) = self.waiting_produces.pop_front_if(|waiting| waiting.last_offset < stable) {
+            events.push(PartitionEvent::ProduceDone(waiting.id, waiting.place, Ok(())));
         }
         if !self.plants.has(Plant::WaitingFetchNotWoken) {
-            events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
         }
     }
 
-    fn turn_away(&mut self, error: ErrorCode, events: &mut Vec<PartitionEvent>) {
+    /// Answers all waiting Produce requests with `error`, and makes all waiting Fetch requests read again.
+    fn fail_waiting(&mut self, error: ErrorCode, events: &mut Vec<PartitionEvent>) {
         if is_failure(error) {
-            self.counters.failed_produce_requests += self.produces.len() as u64;
+            self.counters.failed_produce_requests += self.waiting_produces.len() as u64;
         }
-        let waiters = self.produces.drain(..);
-        events.extend(waiters.map(|waiter| PartitionEvent::Settled(waiter.id, waiter.slot, Err(error))));
-        events.extend(self.fetches.iter().map(|id| PartitionEvent::Readable(*id)));
+        let waiting = self.waiting_produces.drain(..);
+        events.extend(waiting.map(|waiting| PartitionEvent::ProduceDone(waiting.id, waiting.place, Err(error))));
+        events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
     }
 
     /// Asserts the invariants of this module.
@@ -491,15 +561,16 @@ impl Partition {
             assert!(self.log.log_start_offset() <= self.high_watermark, "{}-{}", self.topic, self.index);
             assert!(
                 self.high_watermark <= self.log.stable_offset() || self.plants.has(Plant::HighWatermarkOneTooHigh),
-                "{}-{}: the high watermark is past what is stable",
+                "{}-{}: the high watermark is above the stable offset",
                 self.topic,
                 self.index
             );
         }
-        assert!(self.produces.iter().is_sorted_by_key(|waiter| waiter.last_offset));
+        assert!(self.waiting_produces.iter().is_sorted_by_key(|waiting| waiting.last_offset));
         if *self.log.state() == LogState::Open {
-            let appended = self.log.log_end_offset() - self.taken_up_at;
-            assert_eq!(self.counters.messages_in as i64, appended, "{}-{}: records counted", self.topic, self.index);
+            let appended = self.log.log_end_offset() - self.counted_from;
+            let (topic, index) = (&self.topic, self.index);
+            assert_eq!(self.counters.messages_in as i64, appended, "{topic}-{index}: every appended record is counted");
         }
         let TopicCounters { produce_requests, messages_in, bytes_in, .. } = self.counters;
         assert!(messages_in == 0 || produce_requests > 0 && bytes_in > messages_in);
@@ -513,12 +584,24 @@ impl From<BatchError> for Refused {
             error: error.error_code(),
             text: Some(error.to_string()),
             records: records.map(|record| (record.batch_index, Some(record.message.clone()))).collect(),
+            log_start_offset: Offset::UNKNOWN,
         }
     }
 }
 
 impl From<AppendError> for Refused {
     fn from(error: AppendError) -> Self {
-        Self { error: error.error_code(), text: Some(error.to_string()), records: Vec::new() }
+        Self { text: Some(error.to_string()), ..error.error_code().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_replicas_must_be_in_sync_than_there_are() {
+        let min_of = |replicas| ReplicaCounts { replicas, in_sync: 1 }.min_in_sync(2);
+        assert_eq!([min_of(1), min_of(2), min_of(3)], [1, 2, 2]);
     }
 }

@@ -1,24 +1,25 @@
-//! The partitions of this broker, by log id and by topic.
+//! All partitions of this broker, found by the id of their log or by topic and index.
 
 use crate::ids::{LogId, PendingId, Uuid};
-use crate::replication::{Partition, Slot, TopicCounters};
+use crate::replication::{Partition, ResponsePlace, TopicCounters};
 use std::collections::BTreeMap;
 
-/// Owns every partition. Log ids count up and are never used twice.
+/// Owns the partitions. Log ids count up, and no log id is used twice.
 #[derive(Debug, Default)]
 pub struct Partitions {
-    /// By log id, counted from `FIRST`; a deleted partition leaves its place empty.
+    /// The partition with the log id `FIRST` comes first. The entry of a deleted partition is `None`.
     by_log: Vec<Option<Box<Partition>>>,
     by_topic: BTreeMap<(Uuid, i32), LogId>,
-    /// What the partitions that are gone have counted: a broker's counters do not fall with them.
-    gone: TopicCounters,
+    /// The sum of the counters of all deleted partitions. With it a broker's counters do not fall when a topic is
+    /// deleted.
+    deleted: TopicCounters,
 }
 
-/// 0 is the metadata log's.
+/// The log id of the first partition. Log id 0 is the metadata log's.
 const FIRST: u32 = 1;
 
 impl Partitions {
-    /// The id that the next partition's log gets.
+    /// The id that the log of the next new partition must have.
     pub fn next_log_id(&self) -> LogId {
         LogId(FIRST + self.by_log.len() as u32)
     }
@@ -26,7 +27,7 @@ impl Partitions {
     pub fn insert(&mut self, log: LogId, partition: Partition) {
         assert_eq!(log, self.next_log_id());
         let before = self.by_topic.insert((partition.topic_id(), partition.index()), log);
-        assert!(before.is_none(), "a partition is opened once");
+        assert!(before.is_none(), "the partition is there already");
         self.by_log.push(Some(Box::new(partition)));
     }
 
@@ -42,23 +43,23 @@ impl Partitions {
         self.by_log.get_mut(log.0.checked_sub(FIRST)? as usize)?.as_deref_mut()
     }
 
-    /// From now on the topic's partitions are found by their log ids alone, which are yielded: it is being deleted.
+    /// Begins to delete a topic: its partitions are found by their log ids alone from now on. Returns those log ids.
     pub fn hide(&mut self, topic: Uuid) -> Vec<LogId> {
         self.by_topic.extract_if((topic, i32::MIN)..=(topic, i32::MAX), |_, _| true).map(|(_, log)| log).collect()
     }
 
-    /// The log is gone.
+    /// Removes a partition whose log has been deleted.
     pub fn remove(&mut self, log: LogId) {
         if let Some(place) = log.0.checked_sub(FIRST)
             && let Some(partition) = self.by_log[place as usize].take()
         {
-            self.gone.add(partition.counters());
+            self.deleted.add(partition.counters());
         }
     }
 
-    /// What all partitions have counted in this life, those that are gone included.
+    /// The sum of the counters of all partitions since the broker started, deleted partitions included.
     pub fn counters(&self) -> TopicCounters {
-        let mut sum = self.gone;
+        let mut sum = self.deleted;
         self.by_log.iter().flatten().for_each(|partition| sum.add(partition.counters()));
         sum
     }
@@ -78,8 +79,9 @@ impl Partitions {
         self.by_topic.range((topic, i32::MIN)..=(topic, i32::MAX)).map(|(_, log)| *log).collect()
     }
 
-    /// Takes a produce's waiters out of every partition; yields the slots that were not settled.
-    pub fn forget_produce(&mut self, id: PendingId) -> Vec<Slot> {
+    /// Makes the Produce request `id` wait no longer in any partition. Returns the places of its response for which it
+    /// still waited.
+    pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
         self.by_log.iter_mut().flatten().flat_map(|partition| partition.forget_produce(id)).collect()
     }
 }

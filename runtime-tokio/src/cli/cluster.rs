@@ -5,7 +5,6 @@ use super::output::{Format, Table, print, print_json};
 use super::session::{Connection, run};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tidelog_core::client::admin::{Answer, Operation};
 
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
@@ -52,8 +51,7 @@ impl Cluster {
 impl Describe {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
-        let answers = session.ask_for_all("describe", Operation::DescribeCluster).await?;
-        let Some(Answer::Cluster(cluster)) = answers.into_iter().next() else { unreachable!("that is its answer") };
+        let cluster = session.cluster("describe").await?;
         let mut brokers: Vec<DescribedBroker> = cluster
             .brokers
             .iter()
@@ -70,7 +68,7 @@ impl Describe {
         if self.format == Format::Json {
             return print_json(&described);
         }
-        let mut table = Table::new(&["BROKER", "HOST", "PORT", "RACK", ""]);
+        let mut table = Table::new(&["BROKER", "HOST", "PORT", "RACK", ""]).numbers(&["BROKER", "PORT"]);
         for it in described.brokers {
             let role = if Some(it.id) == described.controller { "controller" } else { "" };
             let rack = it.rack.unwrap_or_default();

@@ -1,17 +1,18 @@
-//! Standard input as records, read and parsed on a thread of its own: a terminal or a pipe may be silent for long.
+//! Standard input as records. It is read and parsed on a thread of its own, because a read from a terminal or a pipe
+//! blocks, possibly for a long time.
 
 use super::output::Format;
 use super::record::JsonRecord;
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::io::{BufRead, BufReader, Read};
-use tidelog_core::client::producer::ProducerRecord;
+use tidelog_client::producer::ProducerRecord;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Records that are handed over together, at most.
 const CHUNK_RECORDS_MAX: usize = 1_000;
-/// Chunks that wait to be taken: with the producer's own buffer, the bound of what is read ahead.
+/// So many chunks may wait to be taken. This and the producer's buffer bound how far the input is read ahead.
 const CHUNKS_MAX: usize = 4;
 
 /// How a line becomes a record.
@@ -20,21 +21,21 @@ pub struct LineFormat {
     pub topic: ByteString,
     pub format: Format,
     pub key_separator: Option<String>,
-    /// A key or value like this is none.
+    /// A key or value that is this text becomes null.
     pub null: Option<String>,
-    /// Instead of what a line says.
+    /// If set, they replace what a JSON line says.
     pub partition: Option<i32>,
     pub timestamp: Option<i64>,
     /// In addition to those of the line.
     pub headers: Vec<(ByteString, Option<Bytes>)>,
-    /// A line longer than this is no record.
+    /// A longer line is refused.
     pub line_bytes_max: usize,
 }
 
-/// Records that are named by the numbers of their lines; the last thing may be what is wrong with the next line.
+/// Records whose ids are the numbers of their lines. An error says what is wrong with the next line; nothing follows it.
 pub type Chunk = Result<Vec<ProducerRecord>, String>;
 
-/// Reads until the end, or the first line that is no record.
+/// Reads until the end of the input, or until a line that is refused.
 pub fn read(source: impl Read + Send + 'static, format: LineFormat) -> Receiver<Chunk> {
     let (sender, receiver) = channel(CHUNKS_MAX);
     std::thread::spawn(move || Lines { source: BufReader::with_capacity(BUFFER_BYTES, source), format }.run(&sender));
@@ -59,7 +60,7 @@ impl<R: Read> Lines<R> {
                 }
                 Err(text) => Some(format!("line {number} of standard input: {text}")),
             };
-            // Nobody waits for a line that has come whole.
+            // As long as a whole line is buffered, the next read does not block, and the chunk can grow.
             let is_last_for_now = !self.source.buffer().contains(&b'\n');
             let is_due = is_end || is_last_for_now || records.len() >= CHUNK_RECORDS_MAX;
             if is_due && !records.is_empty() && sender.blocking_send(Ok(std::mem::take(&mut records))).is_err() {

@@ -1,43 +1,51 @@
-//! `tidelog produce`: standard input to a topic, a record a line.
+//! `tidelog produce`: writes standard input to a topic, one record from each line.
 //!
 //! Lines are read no faster than the brokers take records: what waits is bounded by `buffer.memory`.
 
 use super::input::{self, Chunk, LineFormat};
-use super::output::{Format, note};
+use super::output::{self, Format, count, is_watched, note, warn};
 use super::record::parse_time;
 use super::session::{Connection, Properties, Session, hint, reason, run};
+use super::watch::{BrokerWatch, Fate, LOOK_EVERY, TopicWatch};
 use super::{Failure, Outcome};
 use bytes::Bytes;
 use bytestring::ByteString;
 use clap::Args;
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use tidelog_core::client::admin::{Answer, Operation, Subject};
-use tidelog_core::client::config::ProducerConfig;
-use tidelog_core::client::producer::{Call, Event, ProducerRecord};
-use tidelog_core::client::{ClientError, Producer};
+use std::time::Duration;
+use tidelog_client::admin::{Answer, Operation, Subject};
+use tidelog_client::config::ProducerConfig;
+use tidelog_client::producer::{Call, Event, ProducerRecord};
+use tidelog_client::{ClientError, Producer};
 use tidelog_core::wire::ErrorCode;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-/// Failures that are told one by one.
+/// So many failures are reported one by one; further ones are only counted.
 const TOLD_MAX: u64 = 10;
-/// What a record may take in the producer's buffer beside its own bytes.
+/// How long records may wait for an acknowledgement before a word is said of it.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// What a record takes in the producer's buffer beside its own bytes, at most.
 const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   echo hello | tidelog produce greetings
-  tidelog produce orders --key-separator : < orders.txt            lines such as customer-7:an order
-  tidelog produce orders --header source=import --compression zstd < orders.txt
+  tidelog produce orders -K : < orders.txt      lines such as customer-7:an order
+  tidelog produce orders --header source=import -z zstd < orders.txt
   tidelog consume orders --from-beginning --exit-at-end --format json | tidelog produce copy --format json
 
 With --format json each line is an object such as consume --format json writes:
-  {\"key\":\"k\",\"value\":\"v\",\"headers\":[{\"key\":\"h\",\"value\":\"x\"}],\"partition\":0,\"timestamp\":1700000000000}
-Only value must be there. A key or value is a string, {\"base64\":\"...\"} for bytes that are no text, or null. topic
-and offset have no effect; without partition the key decides (`jq -c 'del(.partition)'`).
+  {\"key\":\"k\", \"value\":\"v\", \"headers\":[{\"key\":\"h\", \"value\":\"x\"}], \"partition\":0, \
+\"timestamp\":1700000000000}
+Only value must be there. A key or value is a string, {\"base64\":\"...\"} for bytes that are no text, or null. The names \
+topic and offset are allowed and have no effect; without partition the key decides (`jq -c 'del(.partition)'`).
 
-The exit code is 0 once every record is acknowledged, and 1 if any is not: standard error names its line.")]
+Standard error tells when no broker answers any more and when one does again, and when records wait for a topic that \
+does not exist. The exit code is 0 once every record is acknowledged, and 1 if any is not: standard error names its \
+line.")]
 pub struct Produce {
     /// The topic's name. One that does not exist is made, if the broker's auto.create.topics.enable says so.
     topic: String,
@@ -47,11 +55,11 @@ pub struct Produce {
     /// What stands between key and value; otherwise records have no key.
     #[arg(long, short = 'K', value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
-    /// A key or value that is this text is none (a value that is none deletes its key in a compacted topic).
+    /// A key or value that is this text is none. Where Kafka compacts a topic, a value that is none deletes its key.
     #[arg(long, value_name = "TEXT")]
     null: Option<String>,
     /// The partition of all records; otherwise their keys decide.
-    #[arg(long, short, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, short, value_name = "NUMBER", value_parser = super::number::at_least(0))]
     partition: Option<i32>,
     /// A header for all records. May be given many times.
     #[arg(long = "header", short = 'H', value_name = "KEY=VALUE", value_parser = super::config::named)]
@@ -100,12 +108,20 @@ impl Produce {
             waiting: VecDeque::new(),
             tally: Tally::default(),
             failure: None,
+            broker: BrokerWatch::default(),
+            topic_watch: TopicWatch::default(),
+            is_missing_told: false,
+            settled_at: Instant::now(),
+            is_stall_told: false,
         };
+        if std::io::stdin().is_terminal() && is_watched() {
+            note(format_args!("tidelog: each line is a record for {}; Ctrl-D ends", work.topic));
+        }
         work.run().await
     }
 
-    /// Who types records wants to know it before the first one. Whether the topic is there is no matter yet: the first
-    /// record may make it.
+    /// Checks what can be checked before the first record is read: a person who types records should not learn of a
+    /// mistake only then. A topic that does not exist is no mistake, since the first record may create it.
     async fn check(&self) -> Outcome {
         let mut session = self.connection.admin_beside()?;
         let operation = Operation::DescribeTopics { topics: vec![self.topic.clone().into()] };
@@ -144,26 +160,35 @@ struct Work {
     topic: String,
     session: Session<Producer>,
     config: ProducerConfig,
-    /// None once there will be no more.
+    /// `None` once the input has ended.
     lines: Option<Receiver<Chunk>>,
     /// Records that the producer has no room for yet.
     waiting: VecDeque<ProducerRecord>,
     tally: Tally,
-    /// Why no more is read.
+    /// Why reading stopped before the end of the input.
     failure: Option<String>,
+    broker: BrokerWatch,
+    topic_watch: TopicWatch,
+    /// Whether it was said that records wait for a topic that does not exist.
+    is_missing_told: bool,
+    /// When it was last seen that no record waits, or that one is settled.
+    settled_at: Instant,
+    /// Whether it was said that records have been waiting since then.
+    is_stall_told: bool,
 }
 
 impl Work {
     async fn run(mut self) -> Outcome {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let mut is_interrupted = false;
+        let mut looks = looks();
         while self.lines.is_some() || !self.waiting.is_empty() {
             self.hand_in();
             let wants_lines = self.waiting.is_empty();
             tokio::select! {
                 biased;
                 _ = &mut interrupt, if !is_interrupted => {
-                    // What was read is sent; a second Ctrl-C ends at once.
+                    // Records that were read are still sent. A second Ctrl-C ends the command at once.
                     is_interrupted = true;
                     self.lines = None;
                 }
@@ -176,6 +201,7 @@ impl Work {
                     }
                     None => self.lines = None,
                 },
+                _ = looks.tick() => self.look_around(),
             }
             while let Some(event) = self.session.driver.take_event() {
                 self.take(event);
@@ -190,7 +216,7 @@ impl Work {
         tally.outcome(&topic, failure)
     }
 
-    /// Hands the producer what it has room for.
+    /// Hands the producer as many of the waiting records as it has room for.
     fn hand_in(&mut self) {
         let memory = self.config.buffer_memory_bytes;
         loop {
@@ -204,15 +230,20 @@ impl Work {
         }
     }
 
-    /// Waits until all is settled. A second Ctrl-C does not wait.
+    /// Waits until every record is delivered or has failed. Ctrl-C ends the wait.
     async fn flush(&mut self) -> Outcome {
         self.session.driver.call(Call::Flush(0));
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut looks = looks();
         loop {
             let event = tokio::select! {
                 biased;
                 _ = &mut interrupt => return Err(Failure::of("interrupted before every record was acknowledged")),
                 event = self.session.next() => event?,
+                _ = looks.tick() => {
+                    self.look_around();
+                    continue;
+                }
             };
             if event == Event::Flushed(0) {
                 return Ok(());
@@ -221,12 +252,40 @@ impl Work {
         }
     }
 
+    /// Says what the records wait for, if something keeps them.
+    fn look_around(&mut self) {
+        let producer = self.session.driver.client();
+        let is_needed = !producer.is_idle();
+        let fate = self.topic_watch.look(Instant::now(), producer.topic(&self.topic));
+        self.broker.look(&self.session, is_needed);
+        if fate == Fate::Deleted && is_needed && !self.is_missing_told {
+            self.is_missing_told = true;
+            warn(format_args!("topic {} does not exist; records wait until it does", self.topic));
+        }
+        if !is_needed {
+            self.settled_at = Instant::now();
+        }
+        let is_explained = self.broker.is_away() || self.is_missing_told;
+        if self.settled_at.elapsed() >= STALLED_AFTER && !is_explained && !self.is_stall_told {
+            self.is_stall_told = true;
+            let waiting = count(self.tally.sent - self.tally.delivered - self.tally.failed);
+            let (seconds, timeout_ms) = (STALLED_AFTER.as_secs(), self.config.delivery_timeout_ms);
+            warn(format_args!(
+                "for {seconds} s no record was acknowledged, and {waiting} wait; after delivery.timeout.ms = \
+                 {timeout_ms} ms they are given up"
+            ));
+        }
+    }
+
     fn take(&mut self, event: Event) {
+        if matches!(event, Event::Delivered { .. } | Event::Failed { .. }) {
+            (self.settled_at, self.is_stall_told) = (Instant::now(), false);
+        }
         match event {
             Event::Delivered { records, .. } => self.tally.delivered += records.len() as u64,
             Event::Failed { partition, records, error } => {
                 self.tally.failed += records.len() as u64;
-                // Where the topic cannot be found, it will not be for the next record either.
+                // A topic that was not found for this record will not be found for the next one either.
                 let is_hopeless = partition.is_none() && !matches!(error, ClientError::Invalid { .. });
                 if is_hopeless && self.failure.is_none() {
                     let subject = Subject::Topic(self.topic.clone().into());
@@ -269,11 +328,18 @@ impl Work {
             [] => return,
         };
         let place = partition.unwrap_or_else(|| self.topic.clone());
-        note(format_args!("tidelog: {lines}, for {place}: {}", reason(error)));
+        output::error(format_args!("{lines}, for {place}: {}", reason(error)));
         if self.tally.failures_told == TOLD_MAX {
-            note("tidelog: further failures are only counted");
+            output::error("further failures are only counted");
         }
     }
+}
+
+/// When to look around.
+fn looks() -> Interval {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 async fn next_chunk(lines: &mut Option<Receiver<Chunk>>) -> Option<Chunk> {
@@ -286,16 +352,21 @@ impl Tally {
         assert_eq!(sent, delivered + failed, "every record is settled");
         match failure {
             Some(text) if delivered == 0 => Err(Failure::of(text)),
-            Some(text) => {
-                Err(Failure::of(format!("{text}\n  records that were delivered to {topic} before: {delivered}")))
-            }
+            Some(text) => Err(Failure::of(format!(
+                "{text}\n  records that were delivered to {topic} before: {}",
+                count(delivered)
+            ))),
             None if failed > 0 => {
                 let hint = hint.map(|hint| format!("\n  {hint}")).unwrap_or_default();
-                Err(Failure::of(format!("{failed} of {sent} records were not delivered to {topic}{hint}")))
+                Err(Failure::of(format!(
+                    "{} of {} records were not delivered to {topic}{hint}",
+                    count(failed),
+                    count(sent)
+                )))
             }
             None => {
-                if std::io::stderr().is_terminal() {
-                    note(format_args!("records delivered to {topic}: {delivered}"));
+                if is_watched() {
+                    note(format_args!("{} records delivered to {topic}", count(delivered)));
                 }
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! A record as text or JSON, the same for `produce` and `consume`.
 //!
-//! JSON has a record a line: `{"topic":"t","partition":0,"offset":5,"timestamp":1700000000000,"key":"k","value":"v",
+//! In JSON, each line is one record: `{"topic":"t","partition":0,"offset":5,"timestamp":1700000000000,"key":"k","value":"v",
 //! "headers":[{"key":"h","value":"v"}]}`. A key or value is a string where it is UTF-8, `{"base64":"…"}` where it is not,
 //! and `null` where there is none: what was consumed can be produced again, byte for byte.
 
@@ -11,14 +11,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::io::{self, Write};
+use tidelog_client::producer::ProducerRecord;
 use tidelog_core::batch::Record;
-use tidelog_core::client::producer::ProducerRecord;
 
 /// A record with the names that it has in JSON.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonRecord<'a> {
-    /// Said of a record that was consumed; the topic to produce to is named on the command line.
+    /// Written by `consume`. `produce` ignores it: its topic is named on the command line.
     #[serde(borrow, default)]
     pub topic: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -29,7 +29,8 @@ pub struct JsonRecord<'a> {
     pub timestamp: Option<i64>,
     #[serde(default)]
     pub key: Option<Field>,
-    /// Always there: a record without a value is a deletion, and not to be made by an oversight.
+    /// Must be there, even if it is null: a record without a value deletes its key in a compacted topic, and nobody
+    /// should do that by forgetting a field.
     #[serde(deserialize_with = "Option::deserialize")]
     pub value: Option<Field>,
     #[serde(default)]
@@ -44,7 +45,7 @@ pub struct JsonHeader {
     pub value: Option<Field>,
 }
 
-/// Bytes in JSON.
+/// The bytes of a key or a value. In JSON they are a string or `{"base64":"…"}` (see the module's documentation).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field(pub Bytes);
 
@@ -97,12 +98,12 @@ impl<'a> JsonRecord<'a> {
         }
     }
 
-    /// The record of one line; an error says what is wrong and at which column.
+    /// Reads a record from one line of JSON. The error says what is wrong and at which column.
     pub fn parse(line: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))
     }
 
-    /// The fields that a producer takes, in `record`.
+    /// Puts the fields that a producer chooses into `record`: all but the topic and the offset.
     pub fn fill(self, record: &mut ProducerRecord) {
         record.partition = self.partition;
         record.timestamp = self.timestamp;
@@ -112,10 +113,11 @@ impl<'a> JsonRecord<'a> {
     }
 }
 
-/// What of a record is printed as text, besides its value.
+/// Which fields of a record are printed as text, besides its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     pub timestamp: bool,
+    pub topic: bool,
     pub partition: bool,
     pub offset: bool,
     pub headers: bool,
@@ -127,16 +129,18 @@ pub struct Shown {
 pub struct TextFormat {
     pub shown: Shown,
     pub separator: String,
-    /// Stands for a key or value that there is not.
+    /// Printed for a key or value that is null.
     pub null: String,
 }
 
 impl TextFormat {
-    /// One line: the time (UTC), partition, offset, headers and key as far as they are shown, and the value.
-    pub fn write(&self, out: &mut impl Write, partition: i32, record: &Record) -> io::Result<()> {
-        let field = |bytes: &Option<Bytes>| bytes.clone().unwrap_or_else(|| self.null.clone().into());
+    /// One line: the time (UTC), topic, partition, offset, headers and key as far as they are shown, and the value.
+    pub fn write(&self, out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
         if self.shown.timestamp {
             write!(out, "{}{}", time_text(record.timestamp), self.separator)?;
+        }
+        if self.shown.topic {
+            write!(out, "{topic}{}", self.separator)?;
         }
         if self.shown.partition {
             write!(out, "{partition}{}", self.separator)?;
@@ -145,33 +149,40 @@ impl TextFormat {
             write!(out, "{}{}", record.offset, self.separator)?;
         }
         if self.shown.headers {
-            for (header, index) in record.headers.iter().zip(0..) {
-                write!(out, "{}{}=", if index == 0 { "" } else { "," }, header.key)?;
-                out.write_all(&field(&header.value))?;
-            }
+            write_headers(out, record, &self.null)?;
             out.write_all(self.separator.as_bytes())?;
         }
         if self.shown.key {
-            out.write_all(&field(&record.key))?;
+            out.write_all(record.key.as_deref().unwrap_or(self.null.as_bytes()))?;
             out.write_all(self.separator.as_bytes())?;
         }
-        out.write_all(&field(&record.value))?;
+        out.write_all(record.value.as_deref().unwrap_or(self.null.as_bytes()))?;
         out.write_all(b"\n")
     }
 }
 
-/// As RFC 3339, or a dash where there is none.
+/// `name=value,name=value`; `null` is printed for a value that is null.
+pub fn write_headers(out: &mut impl Write, record: &Record, null: &str) -> io::Result<()> {
+    for (header, index) in record.headers.iter().zip(0..) {
+        write!(out, "{}{}=", if index == 0 { "" } else { "," }, header.key)?;
+        out.write_all(header.value.as_deref().unwrap_or(null.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// A timestamp as a time in RFC 3339, or a dash for a record without a timestamp (-1).
 fn time_text(ms: i64) -> String {
     match u64::try_from(ms).ok().and_then(|ms| std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(ms)))
     {
-        // Beyond the year 9999 there is no such text.
+        // RFC 3339 has no text for a time after the year 9999.
         Some(time) if ms < 253_402_300_800_000 => humantime::format_rfc3339_millis(time).to_string(),
         Some(_) => ms.to_string(),
         None => "-".to_owned(),
     }
 }
 
-/// Milliseconds since 1970, of a number of them or of a time in RFC 3339 (UTC).
+/// Reads a time: a number of milliseconds since 1970, or a date or a time in RFC 3339 (UTC). Returns milliseconds since
+/// 1970.
 pub fn parse_time(text: &str) -> Result<i64, String> {
     const ALLOWED: &str = "allowed is a time in UTC such as 2026-11-21T18:00:00Z, or milliseconds since 1970";
     if let Ok(ms) = text.parse::<i64>() {
@@ -234,16 +245,16 @@ mod tests {
 
     #[test]
     fn text_shows_what_was_asked_for_in_a_fixed_order() {
-        let all = Shown { timestamp: true, partition: true, offset: true, headers: true, key: true };
+        let all = Shown { timestamp: true, topic: true, partition: true, offset: true, headers: true, key: true };
         let text = |shown| {
             let mut out = Vec::new();
             let format = TextFormat { shown, separator: "|".into(), null: "NULL".into() };
             let record = Record { key: Some("k".into()), ..record() };
-            format.write(&mut out, 3, &record).unwrap();
+            format.write(&mut out, "t", 3, &record).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(text(Shown::default()), "NULL\n");
-        assert_eq!(text(all), "2023-11-14T22:13:20.123Z|3|5|h=\"1\",h=NULL|k|NULL\n");
+        assert_eq!(text(all), "2023-11-14T22:13:20.123Z|t|3|5|h=\"1\",h=NULL|k|NULL\n");
     }
 
     #[test]

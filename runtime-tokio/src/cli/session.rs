@@ -1,46 +1,54 @@
 //! What the commands that talk to a cluster have in common: the options that say which, the clients made of them, and
 //! what a person can do when it does not work.
 
-use super::{Failure, Outcome};
+use super::number::at_least;
+use super::{Failure, Outcome, output};
 use crate::client::Driver;
 use crate::entropy;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::net::Ipv6Addr;
 use std::time::Duration;
-use tidelog_core::client::admin::{self, Answer, Operation, Resource, Subject};
-use tidelog_core::client::config::Read as ReadConfig;
-use tidelog_core::client::{
+use tidelog_client::admin::{self, Answer, ClusterDescription, Operation, Resource, Subject};
+use tidelog_client::config::Read as ReadConfig;
+use tidelog_client::{
     Address, Admin, AdminConfig, Client, ClientError, Consumer, ConsumerConfig, Producer, ProducerConfig,
 };
+use tidelog_core::config::{Warning, table};
+use tidelog_core::ids::NodeId;
 use tidelog_core::wire::ErrorCode;
 use tokio::time::{Instant, sleep_until};
 
-/// Shorter than Kafka's clients, which are no tools that a person waits for. `-X` says otherwise.
+/// Shorter than the default of Kafka's clients, because a person waits for these commands. `-X` overrides it.
 const API_TIMEOUT_MS: &str = "15000";
 /// How long a record may wait for its topic to be known.
 const BLOCK_MS: &str = "10000";
+/// The port of a server that is named without one. It is the command line's: the clients themselves want a port, as
+/// Kafka's do.
+const DEFAULT_PORT: u16 = 9092;
 
 /// Which cluster, and how to talk to it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
-    /// A broker to begin with; more of them after commas.
+    /// A broker to begin with, on port 9092 if none is named; more of them after commas. May stand before the command,
+    /// too.
     #[arg(
         long,
         short = 'b',
         visible_alias = "bootstrap-servers",
         env = "TIDELOG_BOOTSTRAP_SERVER",
         default_value = "localhost:9092",
-        value_name = "HOST:PORT"
+        value_name = "HOST[:PORT]"
     )]
     bootstrap_server: String,
     /// A property of Kafka's clients, such as request.timeout.ms=5000. May be given many times.
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     properties: Vec<String>,
     /// How long to wait for the first answer of any broker.
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = at_least(0_u64))]
     wait: u64,
 }
 
@@ -49,7 +57,8 @@ impl Connection {
         self.admin_with(true)
     }
 
-    /// An admin that helps a command whose properties are another client's.
+    /// An admin for a command whose `-X` properties are meant for its producer or consumer. It does not warn of names that
+    /// it does not know: the other client does.
     pub fn admin_beside(&self) -> Result<Session<Admin>, Failure> {
         self.admin_with(false)
     }
@@ -61,7 +70,7 @@ impl Connection {
         Ok(self.session(Admin::new(config, seed()?), servers))
     }
 
-    /// `own` are properties that the command's own options stand for.
+    /// `own` are the properties that the command's own options set.
     pub fn producer(&self, own: Properties) -> Result<(Session<Producer>, ProducerConfig), Failure> {
         let defaults = vec![("max.block.ms", BLOCK_MS.into())];
         let config = self.config(defaults, own, true, ProducerConfig::from_properties)?;
@@ -80,7 +89,7 @@ impl Connection {
         Session { driver: Driver::new(client), servers, wait_seconds: self.wait, until: Some(until) }
     }
 
-    /// Options win over `-X`, and `-X` over what the command takes for its default.
+    /// The command's options (`own`) override `-X`, and `-X` overrides `defaults`.
     fn config<T>(
         &self,
         defaults: Properties,
@@ -102,11 +111,13 @@ impl Connection {
             properties.insert(name.to_owned(), value.to_owned());
         }
         properties.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        properties.entry("bootstrap.servers".to_owned()).or_insert_with(|| self.bootstrap_server.clone());
+        if !properties.contains_key("bootstrap.servers") {
+            properties.insert("bootstrap.servers".to_owned(), servers(&self.bootstrap_server)?);
+        }
         match read(&properties) {
             Ok((config, warnings)) => {
                 for warning in warnings.iter().filter(|warning| warns && given.contains(&warning.name.as_str())) {
-                    eprintln!("tidelog: -X {warning}");
+                    output::warn(format_args!("-X {warning}"));
                 }
                 Ok(config)
             }
@@ -114,13 +125,32 @@ impl Connection {
                 let mut text = String::new();
                 for error in errors {
                     let separator = if text.is_empty() { "" } else { "\n" };
-                    let option = if error.name == "bootstrap.servers" { "--bootstrap-server: " } else { "" };
-                    let _ = write!(text, "{separator}{option}{error}");
+                    let _ = write!(text, "{separator}{error}");
                 }
                 Err(Failure::usage(text))
             }
         }
     }
+}
+
+/// `bootstrap.servers` as Kafka's clients have it, where a port must be named.
+fn servers(text: &str) -> Result<String, Failure> {
+    let server = |item: &str| {
+        let item = item.trim();
+        let with_port = match item.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]:{DEFAULT_PORT}"),
+            Err(_) if item.ends_with(']') || !item.contains(':') => format!("{item}:{DEFAULT_PORT}"),
+            Err(_) => item.to_owned(),
+        };
+        Address::parse(&with_port).map(|address| address.to_string())
+    };
+    let servers: Option<Vec<String>> = text.split(',').map(server).collect();
+    servers.map(|servers| servers.join(",")).ok_or_else(|| {
+        Failure::usage(format!(
+            "--bootstrap-server {text}: allowed is HOST or HOST:PORT, an IPv6 address in brackets; more of them after \
+             commas"
+        ))
+    })
 }
 
 pub type Properties = Vec<(&'static str, String)>;
@@ -135,8 +165,8 @@ pub struct Session<C: Client> {
 }
 
 impl<C: Client> Session<C> {
-    /// Another client has found the brokers: this one need not say that it cannot, and may have nothing to ask them for
-    /// a long time.
+    /// To be called once another client has reached the brokers: [`next`](Self::next) then waits without a limit. A
+    /// producer without records, for example, has nothing to ask a broker for, and would seem not to reach any.
     pub fn trust(&mut self) {
         self.until = None;
     }
@@ -185,7 +215,7 @@ impl<C: Client> Session<C> {
             }
             (code, _) => {
                 text += &reason(error);
-                // Of what was not made there is nothing to describe.
+                // The hints are about the configuration of the topic, and one that was not created has none.
                 if let Some(hint) = code.filter(|_| verb != "create").and_then(|code| hint(code, subject)) {
                     let _ = write!(text, "\n  {hint}");
                 }
@@ -195,7 +225,7 @@ impl<C: Client> Session<C> {
             }
         }
         if matches!(error, ClientError::TimedOut { .. } | ClientError::Lost { .. }) {
-            if let Subject::Resource(Resource::Broker(_)) = subject {
+            if matches!(subject, Subject::Resource(Resource::Broker(_)) | Subject::Broker(_)) {
                 text += "\n  `tidelog cluster describe` shows which brokers there are";
             }
             self.add_trouble(&mut text);
@@ -205,7 +235,7 @@ impl<C: Client> Session<C> {
 
     /// What is wrong with the connections, if something is, and what can be done.
     pub fn trouble(&self) -> Option<String> {
-        let trouble = self.driver.trouble()?;
+        let trouble = self.driver.last_failure()?;
         let hint = if self.servers.contains(&trouble.address) {
             "is a broker running there? `tidelog` starts one; --bootstrap-server HOST:PORT, or the environment variable \
              TIDELOG_BOOTSTRAP_SERVER, names another"
@@ -222,7 +252,7 @@ impl<C: Client> Session<C> {
     }
 }
 
-/// What came of each thing that an operation names.
+/// The result for each thing that an operation names.
 pub type Results = Vec<(Subject, Result<Answer, ClientError>)>;
 
 impl Session<Admin> {
@@ -244,9 +274,54 @@ impl Session<Admin> {
         }
         failures.outcome().map(|()| answers)
     }
+
+    /// Which brokers there are. `verb` says what they are wanted for.
+    pub async fn cluster(&mut self, verb: &str) -> Result<ClusterDescription, Failure> {
+        let answers = self.ask_for_all(verb, Operation::DescribeCluster).await?;
+        let Some(Answer::Cluster(cluster)) = answers.into_iter().next() else { unreachable!("that is its answer") };
+        Ok(cluster)
+    }
+
+    /// Shows the user what Tidelog's brokers put into their log: which of the values that were set have no effect.
+    /// About the brokers of others this program knows nothing.
+    pub async fn warn(&mut self, warnings: &[Warning]) {
+        if !warnings.is_empty() && self.is_of_tidelog().await.unwrap_or(false) {
+            for warning in warnings {
+                output::warn(format_args!("warning: {warning}"));
+            }
+        }
+    }
+
+    /// Whether a broker has a config that only Tidelog's brokers have.
+    async fn is_of_tidelog(&mut self) -> Result<bool, Failure> {
+        let cluster = self.cluster("describe").await?;
+        let resources = cluster.brokers.iter().take(1).map(|broker| Resource::Broker(broker.node)).collect();
+        let answers = self.ask_for_all("describe", Operation::DescribeConfigs { resources }).await?;
+        let is_own = |name: &str| table::OWN_BROKER_NAMES.contains(&name);
+        Ok(answers.iter().any(|answer| match answer {
+            Answer::Configs(configs) => configs.iter().any(|config| is_own(&config.name)),
+            _ => unreachable!("that is its answer"),
+        }))
+    }
 }
 
-/// Several things that could fail, each by itself.
+/// A failure that says which brokers there are, unless this is one of them.
+pub fn must_have(cluster: &ClusterDescription, broker: NodeId) -> Outcome {
+    let mut ids: Vec<NodeId> = cluster.brokers.iter().map(|broker| broker.node).collect();
+    if ids.contains(&broker) {
+        return Ok(());
+    }
+    ids.sort_unstable();
+    let ids: Vec<String> = ids.iter().map(NodeId::to_string).collect();
+    let which = match &ids[..] {
+        [] => "the cluster names none".to_owned(),
+        [id] => format!("the only one is {id}"),
+        ids => format!("there are {}", ids.join(", ")),
+    };
+    Err(Failure::of(format!("there is no broker {broker}: {which}")))
+}
+
+/// The failures of an operation on several things, each of which can fail on its own.
 #[derive(Default)]
 pub struct Failures(Vec<Failure>);
 
@@ -261,7 +336,7 @@ impl Failures {
     }
 }
 
-/// An error without the name of the request, which is ours and not the user's.
+/// An error's text without the name of the request, which the user has not chosen.
 pub fn reason(error: &ClientError) -> String {
     match error {
         ClientError::Refused { error, message: Some(message), .. } => format!("{message} ({error})"),
@@ -289,7 +364,8 @@ pub fn hint(error: ErrorCode, subject: &Subject) -> Option<String> {
     })
 }
 
-/// Runs a command's future to its end on this thread. Names that are still being looked up hold nothing back.
+/// Runs a command's future to its end on this thread. Look-ups of host names that are still
+/// under way are abandoned then.
 pub fn run(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -304,4 +380,41 @@ pub fn run(command: impl Future<Output = Outcome>) -> Outcome {
 fn seed() -> Result<u64, Failure> {
     let seed = entropy::seed().map_err(|error| Failure::of(format!("cannot read /dev/urandom: {error}")))?;
     Ok(u64::from_ne_bytes(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_port_listens_on_kafkas() {
+        for (text, meant) in [
+            ("localhost", "localhost:9092"),
+            ("a:1, b ,c:2", "a:1,b:9092,c:2"),
+            ("[::1]", "[::1]:9092"),
+            ("::1", "[::1]:9092"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(servers(text).ok(), Some(meant.to_owned()), "{text}");
+        }
+        for text in ["", "a,", "a:", ":9092", "a:b", "a:0", "a:1:2"] {
+            assert!(servers(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_is_answered_with_those_that_are() {
+        let cluster = |ids: &[i32]| {
+            let brokers = ids.iter().map(|id| admin::BrokerDescription {
+                node: NodeId(*id),
+                address: Address::new("h", 1),
+                rack: None,
+            });
+            ClusterDescription { cluster_id: "c".into(), controller: None, brokers: brokers.collect() }
+        };
+        let text = |ids: &[i32]| must_have(&cluster(ids), NodeId(7)).unwrap_err().text;
+        assert_eq!(text(&[1]), "there is no broker 7: the only one is 1");
+        assert_eq!(text(&[3, 1]), "there is no broker 7: there are 1, 3");
+        assert!(must_have(&cluster(&[1, 7]), NodeId(7)).is_ok());
+    }
 }

@@ -1,18 +1,21 @@
-//! `tidelog topic`: create, list, describe, alter, delete.
+//! `tidelog topic`: create, list, describe, alter, trim, delete.
 
 use super::config::{Named, named};
-use super::output::{Format, Table, bold, print, print_json};
+use super::number::at_least;
+use super::output::{Format, Table, bold, count, print, print_json};
 use super::session::{Connection, Failures, Session, run};
+use super::trim::Trim;
 use super::{Failure, Outcome};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use tidelog_core::client::admin::{
+use tidelog_client::admin::{
     Answer, ConfigChange, ConfigEntry, NewPartitions, NewTopic, Operation, PartitionDescription, Resource,
     TopicDescription,
 };
-use tidelog_core::client::{Admin, OffsetSpec, TopicPartition};
+use tidelog_client::{Admin, OffsetSpec, TopicPartition};
+use tidelog_core::config::Warning;
 use tidelog_core::ids::NodeId;
 use tidelog_core::wire::ErrorCode;
 
@@ -23,7 +26,7 @@ pub enum Topic {
 Examples:
   tidelog topic create orders
   tidelog topic create orders payments --partitions 12 --config retention.ms=86400000
-  tidelog topic create state --config cleanup.policy=compact --if-not-exists")]
+  tidelog topic create events --config max.message.bytes=8388608 --if-not-exists")]
     Create(Create),
     /// List the topics.
     #[command(after_help = "\
@@ -38,13 +41,18 @@ Examples:
   tidelog topic describe orders --format json | jq '.[0].partitions | map(.latest_offset - .earliest_offset) | add'")]
     Describe(Describe),
     /// Give topics more partitions or other configurations.
-    #[command(after_help = "\
+    #[command(
+        override_usage = "tidelog topic alter [OPTIONS] <TOPIC>...",
+        after_help = "\
 Examples:
   tidelog topic alter orders --partitions 24
   tidelog topic alter orders --config retention.ms=3600000 --delete-config segment.bytes
 
-More partitions change where keys go: records of one key may then stand in two partitions.")]
+More partitions change where keys go: records of one key may then stand in two partitions."
+    )]
     Alter(Alter),
+    /// Delete the records of topics before an offset or a time.
+    Trim(Trim),
     /// Delete topics with all their records.
     #[command(after_help = "\
 Examples:
@@ -59,10 +67,10 @@ pub struct Create {
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// How many partitions each gets; otherwise the broker's num.partitions.
-    #[arg(long, short, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, short, value_name = "COUNT", value_parser = at_least(1))]
     partitions: Option<i32>,
     /// How many brokers keep each partition; otherwise the broker's default.replication.factor.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = at_least(1_i16))]
     replication_factor: Option<i16>,
     /// A configuration of the topic. May be given many times.
     #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = named)]
@@ -108,7 +116,7 @@ pub struct Alter {
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// How many partitions each is to have: more than now.
-    #[arg(long, short, group = "what", value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, short, group = "what", value_name = "COUNT", value_parser = at_least(1))]
     partitions: Option<i32>,
     /// A configuration to set. May be given many times.
     #[arg(long = "config", short, group = "what", value_name = "KEY=VALUE", value_parser = named)]
@@ -142,6 +150,7 @@ impl Topic {
             Self::List(list) => run(list.run()),
             Self::Describe(describe) => run(describe.run()),
             Self::Alter(alter) => run(alter.run()),
+            Self::Trim(trim) => trim.run(),
             Self::Delete(delete) => run(delete.run()),
         }
     }
@@ -150,6 +159,7 @@ impl Topic {
 impl Create {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
+        let warnings = warnings(&self.configs);
         let configs: Vec<_> = self.configs.into_iter().map(|(name, value)| (name.into(), Some(value.into()))).collect();
         let topic = |name: String| NewTopic {
             name: name.into(),
@@ -161,7 +171,7 @@ impl Create {
         let topics = self.topics.into_iter().map(topic).collect();
         let operation = Operation::CreateTopics { topics, validate_only: self.validate_only };
         let done = if self.validate_only { "could be created" } else { "created" };
-        tell(&mut session, "create", done, operation, |error| {
+        tell(&mut session, "create", done, operation, &warnings, |error| {
             (self.if_not_exists && error == ErrorCode::TopicAlreadyExists).then_some("exists already")
         })
         .await
@@ -172,7 +182,7 @@ impl Delete {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
         let operation = Operation::DeleteTopics { topics: self.topics.into_iter().map(Into::into).collect() };
-        tell(&mut session, "delete", "deleted", operation, |error| {
+        tell(&mut session, "delete", "deleted", operation, &[], |error| {
             (self.if_exists && error == ErrorCode::UnknownTopicOrPartition).then_some("does not exist")
         })
         .await
@@ -183,6 +193,7 @@ impl Alter {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
         let validate_only = self.validate_only;
+        let warnings = warnings(&self.configs);
         let done = |text: &'static str| if validate_only { "could be altered" } else { text };
         let set = self.configs.into_iter().map(|(name, value)| ConfigChange::Set(name.into(), value.into()));
         let delete = self.deleted_configs.into_iter().map(|name| ConfigChange::Delete(name.into()));
@@ -191,30 +202,38 @@ impl Alter {
             let resource = |name: &String| (Resource::Topic(name.clone().into()), changes.clone());
             let changes = self.topics.iter().map(resource).collect();
             let operation = Operation::AlterConfigs { changes, validate_only };
-            tell(&mut session, "alter", done("configuration altered"), operation, |_| None).await?;
+            tell(&mut session, "alter", done("configuration altered"), operation, &warnings, |_| None).await?;
         }
         if let Some(count) = self.partitions {
             let new = |topic: String| NewPartitions { topic: topic.into(), count, replicas: None };
             let topics = self.topics.into_iter().map(new).collect();
             let operation = Operation::CreatePartitions { topics, validate_only };
-            tell(&mut session, "alter", done("partitions added"), operation, |_| None).await?;
+            tell(&mut session, "alter", done("partitions added"), operation, &[], |_| None).await?;
         }
         Ok(())
     }
 }
 
-/// Does something with each topic, and says of each what came of it. `accepted` says which errors are none.
+/// What is without effect of the configurations of a topic.
+fn warnings(configs: &[Named]) -> Vec<Warning> {
+    configs.iter().filter_map(|(name, value)| Warning::of_topic(name, value)).collect()
+}
+
+/// Asks for an operation on topics and prints a line for each of them: `done`, or why it failed. An error for which
+/// `accepted` has a text counts as success, and its line is that text. If anything was done, the warnings follow.
 async fn tell(
     session: &mut Session<Admin>,
     verb: &str,
     done: &str,
     operation: Operation,
+    warnings: &[Warning],
     accepted: impl Fn(ErrorCode) -> Option<&'static str>,
 ) -> Outcome {
-    let (mut text, mut failures) = (String::new(), Failures::default());
+    let (mut text, mut failures, mut is_any_done) = (String::new(), Failures::default(), false);
     for (subject, result) in session.ask(operation).await? {
         let error = match result {
             Ok(_) => {
+                is_any_done = true;
                 let _ = writeln!(text, "{subject}: {done}");
                 continue;
             }
@@ -228,6 +247,9 @@ async fn tell(
         }
     }
     print(&text)?;
+    if is_any_done {
+        session.warn(warnings).await;
+    }
     failures.outcome()
 }
 
@@ -260,9 +282,9 @@ impl List {
         if self.format == Format::Json {
             return print_json(&listed);
         }
-        let mut table = Table::new(&["TOPIC", "PARTITIONS", "REPLICAS", "ID"]);
+        let mut table = Table::new(&["TOPIC", "PARTITIONS", "REPLICAS", "ID"]).numbers(&["PARTITIONS", "REPLICAS"]);
         for it in listed {
-            table.row([it.name.to_owned(), it.partitions.to_string(), it.replication_factor.to_string(), it.id]);
+            table.row([it.name.to_owned(), count(it.partitions), count(it.replication_factor), it.id]);
         }
         print(&table.text())
     }
@@ -273,7 +295,7 @@ struct DescribedTopic {
     name: String,
     id: String,
     is_internal: bool,
-    /// Those that are not the default.
+    /// The configurations that have another value than their default.
     configs: BTreeMap<String, Option<String>>,
     partitions: Vec<DescribedPartition>,
 }
@@ -329,7 +351,7 @@ pub struct Offsets {
     pub latest: i64,
 }
 
-/// Of the partitions that have a leader.
+/// The offsets of each partition that has a leader, by the partition's number.
 pub async fn offsets(
     session: &mut Session<Admin>,
     topic: &TopicDescription,
@@ -378,12 +400,17 @@ fn described_topic(
 
 fn text(topic: &DescribedTopic) -> String {
     let list = |ids: &[i32]| ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-    let number = |number: Option<i64>| number.map_or("?".to_owned(), |number| number.to_string());
+    let number = |number: Option<i64>| number.map_or("?".to_owned(), count);
     let mut text = format!("{}  id {}\n", bold(&topic.name), topic.id);
     for (name, value) in &topic.configs {
         let _ = writeln!(text, "  {name}={}", value.as_deref().unwrap_or(""));
     }
-    let mut table = Table::new(&["PARTITION", "LEADER", "REPLICAS", "IN SYNC", "EARLIEST", "LATEST"]);
+    let mut table = Table::new(&["PARTITION", "LEADER", "REPLICAS", "IN SYNC", "EARLIEST", "LATEST"]).numbers(&[
+        "PARTITION",
+        "LEADER",
+        "EARLIEST",
+        "LATEST",
+    ]);
     for it in &topic.partitions {
         table.row([
             it.partition.to_string(),

@@ -1,4 +1,4 @@
-//! A client of `tidelog_core::client` on real sockets: for the command line, and for applications that embed it.
+//! Runs a client of `tidelog_client` on real sockets, for the command line and for applications.
 //!
 //! ```text
 //!   application ── call ──►  Driver  ──► Producer, Consumer, Admin
@@ -7,20 +7,20 @@
 //!                             sockets
 //! ```
 //!
-//! [`Driver::call`] hands in what the application wants, [`Driver::next`] does all that is to do until there is an
-//! event. Nothing happens in between: who does not wait for events gets no answers, and a client that is left alone for
-//! longer than `request.timeout.ms` takes its requests for lost. So wait for events in the loop that does everything
-//! else (`tokio::select!`); [`Driver::next`] may be dropped and called again at any time.
+//! [`Driver::call`] hands in what the application wants. [`Driver::next`] does all work until there is an event.
+//! Nothing happens while no call of `next` is being polled: no answers are read, and requests that wait for longer than
+//! `request.timeout.ms` count as lost. So wait for events in the same loop that waits for everything else
+//! (`tokio::select!`); [`Driver::next`] may be dropped and called again at any time.
 //!
-//! There are no tasks and no channels: it runs wherever it is polled, in a current-thread runtime as in any other with
-//! I/O and time. Dropping the driver closes its sockets at once; [`Driver::close`] first sends what is still to be sent.
+//! The driver starts no tasks and uses no channels: it runs where it is polled, in any runtime with I/O and time, also
+//! a current-thread one. Dropping the driver closes its sockets at once; [`Driver::close`] first sends what is unsent.
 
-mod link;
+mod broker_connection;
 #[cfg(test)]
 mod tests;
 
 use crate::clock::Clock;
-use link::{Link, Step};
+use broker_connection::{BrokerConnection, ConnectionEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -28,41 +28,41 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tidelog_core::client::{Address, Client, Input, Outbox, Output};
+use tidelog_client::{Address, Client, Input, Outbox, Output};
 use tidelog_core::ids::ConnId;
 use tidelog_core::time::Mono;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// How long [`Driver::close`] waits for brokers that do not read.
+/// How long [`Driver::close`] waits for brokers to read what was sent.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why the last connection that failed did: what the client itself cannot know.
+/// The last failure of a connection: why it could not be made or kept. The client itself sees no I/O errors.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct ConnectionFailure {
     pub address: Address,
     pub error: io::Error,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ConnectionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.address, self.error)
     }
 }
 
-/// Runs a client.
+/// A client (`Producer`, `Consumer` or `Admin`) with its sockets and its clock.
 pub struct Driver<C: Client> {
     client: C,
     clock: Clock,
     outbox: Outbox<C::Event>,
     events: VecDeque<C::Event>,
-    links: BTreeMap<ConnId, Link>,
-    /// Connections that ended while something was written, and that the client does not know of yet.
+    connections: BTreeMap<ConnId, BrokerConnection>,
+    /// Connections on which a write failed; the client has not been told yet.
     lost: Vec<ConnId>,
-    /// Attempts that came to nothing: the next one begins with another of the host's addresses.
+    /// How many attempts to connect to an address have failed in a row.
     failures: BTreeMap<Address, usize>,
-    trouble: Option<Trouble>,
-    connected: bool,
-    alarm: Option<(Mono, Pin<Box<Sleep>>)>,
+    last_failure: Option<ConnectionFailure>,
+    has_connected: bool,
+    timer: Option<(Mono, Pin<Box<Sleep>>)>,
 }
 
 impl<C: Client> Driver<C> {
@@ -72,12 +72,12 @@ impl<C: Client> Driver<C> {
             clock: Clock::start(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
-            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
             lost: Vec::new(),
             failures: BTreeMap::new(),
-            trouble: None,
-            connected: false,
-            alarm: None,
+            last_failure: None,
+            has_connected: false,
+            timer: None,
         }
     }
 
@@ -87,12 +87,17 @@ impl<C: Client> Driver<C> {
 
     /// Whether any broker has ever answered.
     pub fn has_connected(&self) -> bool {
-        self.connected
+        self.has_connected
     }
 
-    /// Why a connection could not be made or kept, until the same broker answers again.
-    pub fn trouble(&self) -> Option<&Trouble> {
-        self.trouble.as_ref()
+    /// Whether a connection is open on which a broker has answered.
+    pub fn is_connected(&self) -> bool {
+        self.connections.values().any(|connection| connection.has_answered)
+    }
+
+    /// The last failure of a connection; `None` once the same broker has answered again.
+    pub fn last_failure(&self) -> Option<&ConnectionFailure> {
+        self.last_failure.as_ref()
     }
 
     /// Hands in what the application wants. Must be called inside a runtime.
@@ -100,7 +105,7 @@ impl<C: Client> Driver<C> {
         self.input(Input::Call(call));
     }
 
-    /// An event that is there already.
+    /// An event that does not have to be waited for.
     pub fn take_event(&mut self) -> Option<C::Event> {
         self.events.pop_front()
     }
@@ -110,28 +115,28 @@ impl<C: Client> Driver<C> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// [`next`](Self::next) for who polls by hand.
+    /// The polling form of [`next`](Self::next).
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<C::Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(event);
             }
-            // Both, always: whatever is pending has to know whom to wake.
-            let moved = self.poll_links(cx);
-            let ticked = self.poll_alarm(cx);
+            // Both must be polled even if the first made progress: each registers the waker of this task.
+            let moved = self.poll_connections(cx);
+            let ticked = self.poll_timer(cx);
             if !moved && !ticked {
                 return Poll::Pending;
             }
         }
     }
 
-    /// Sends what is still to be sent, waits until the brokers have taken it, and closes. What is not answered by then
-    /// never will be: flush a producer first. Only requests that want no answer (`acks=0`) need this.
+    /// Sends what is unsent, waits until the brokers have read it, and closes the connections. Answers that have not
+    /// come by then are lost, so flush a producer first. Only requests that get no answer (`acks=0`) need this.
     pub async fn close(mut self) {
-        let links = std::mem::take(&mut self.links);
+        let connections = std::mem::take(&mut self.connections);
         let _ = timeout(CLOSE_PATIENCE, async {
-            for link in links.into_values() {
-                link.close().await;
+            for connection in connections.into_values() {
+                connection.close().await;
             }
         })
         .await;
@@ -143,23 +148,23 @@ impl<C: Client> Driver<C> {
             match output {
                 Output::Connect(conn, address) => {
                     let failures = self.failures.get(&address).copied().unwrap_or(0);
-                    self.links.insert(conn, Link::connect(address, failures));
+                    self.connections.insert(conn, BrokerConnection::connect(address, failures));
                 }
                 Output::Send(conn, frame) => {
-                    let Some(link) = self.links.get_mut(&conn) else { continue };
-                    if let Err(error) = link.send(frame) {
-                        let address = self.links.remove(&conn).expect("found above").address;
-                        self.trouble = Some(Trouble { address, error });
+                    let Some(connection) = self.connections.get_mut(&conn) else { continue };
+                    if let Err(error) = connection.send(frame) {
+                        let address = self.connections.remove(&conn).expect("found above").address;
+                        self.last_failure = Some(ConnectionFailure { address, error });
                         self.lost.push(conn);
                     }
                 }
                 Output::Close(conn) => {
-                    let link = self.links.remove(&conn);
-                    if let Some(link) = link.filter(|link| !link.is_open()) {
-                        // The client has waited long enough.
+                    let connection = self.connections.remove(&conn);
+                    if let Some(connection) = connection.filter(|connection| !connection.is_open()) {
+                        // The client closes a connection that is still being made when its time is up.
                         let error = io::Error::new(io::ErrorKind::TimedOut, "no answer to the attempt to connect");
-                        *self.failures.entry(link.address.clone()).or_default() += 1;
-                        self.trouble = Some(Trouble { address: link.address, error });
+                        *self.failures.entry(connection.address.clone()).or_default() += 1;
+                        self.last_failure = Some(ConnectionFailure { address: connection.address, error });
                     }
                 }
                 Output::Event(event) => self.events.push_back(event),
@@ -167,70 +172,71 @@ impl<C: Client> Driver<C> {
         }
     }
 
-    /// Whether anything has happened.
-    fn poll_links(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Handles what has happened on the connections; returns whether anything has.
+    fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while let Some(conn) = self.lost.pop() {
             moved = true;
             self.input(Input::Disconnected(conn));
         }
-        let conns: Vec<ConnId> = self.links.keys().copied().collect();
+        let conns: Vec<ConnId> = self.connections.keys().copied().collect();
         for conn in conns {
-            // What the others said may have ended it.
-            while let Some(link) = self.links.get_mut(&conn) {
-                let Poll::Ready(step) = link.poll(cx) else { break };
+            // Handling an event of another connection may have closed this one.
+            while let Some(connection) = self.connections.get_mut(&conn) {
+                let Poll::Ready(event) = connection.poll(cx) else { break };
                 moved = true;
-                self.take(conn, step);
+                self.handle_event(conn, event);
             }
         }
         moved
     }
 
-    fn take(&mut self, conn: ConnId, step: Step) {
-        match step {
-            Step::Connected => self.input(Input::Connected(conn)),
-            Step::Frame(frame) => {
-                let address = &self.links[&conn].address;
-                self.failures.remove(address);
-                self.trouble.take_if(|trouble| trouble.address == *address);
-                self.connected = true;
+    fn handle_event(&mut self, conn: ConnId, event: ConnectionEvent) {
+        match event {
+            ConnectionEvent::Connected => self.input(Input::Connected(conn)),
+            ConnectionEvent::Frame(frame) => {
+                let connection = self.connections.get_mut(&conn).expect("it was polled just now");
+                connection.has_answered = true;
+                self.failures.remove(&connection.address);
+                self.last_failure.take_if(|last_failure| last_failure.address == connection.address);
+                self.has_connected = true;
                 self.input(Input::Frame(conn, frame));
             }
-            Step::ConnectFailed(error) => {
-                let address = self.links.remove(&conn).expect("it was polled just now").address;
+            ConnectionEvent::ConnectFailed(error) => {
+                let address = self.connections.remove(&conn).expect("it was polled just now").address;
                 *self.failures.entry(address.clone()).or_default() += 1;
-                self.trouble = Some(Trouble { address, error });
+                self.last_failure = Some(ConnectionFailure { address, error });
                 self.input(Input::ConnectFailed(conn));
             }
-            Step::Ended(error) => {
-                let address = self.links.remove(&conn).expect("it was polled just now").address;
-                self.trouble = Some(Trouble { address, error });
+            ConnectionEvent::Ended(error) => {
+                let address = self.connections.remove(&conn).expect("it was polled just now").address;
+                self.last_failure = Some(ConnectionFailure { address, error });
                 self.input(Input::Disconnected(conn));
             }
         }
     }
 
-    /// Whether a tick was due.
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Ticks the client if its deadline has come; returns whether it did.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = self.client.deadline() else {
-            self.alarm = None;
+            self.timer = None;
             return false;
         };
-        if self.alarm.as_ref().is_none_or(|(at, _)| *at != deadline) {
+        if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
             let instant = Instant::from_std(self.clock.instant(deadline));
-            match &mut self.alarm {
+            match &mut self.timer {
                 Some((at, sleep)) => {
                     *at = deadline;
                     sleep.as_mut().reset(instant);
                 }
-                None => self.alarm = Some((deadline, Box::pin(sleep_until(instant)))),
+                None => self.timer = Some((deadline, Box::pin(sleep_until(instant)))),
             }
         }
-        let (_, sleep) = self.alarm.as_mut().expect("set above");
+        let (_, sleep) = self.timer.as_mut().expect("set above");
         if sleep.as_mut().poll(cx).is_pending() {
             return false;
         }
-        self.alarm = None;
+        self.timer = None;
         self.input(Input::Tick);
         true
     }
@@ -238,6 +244,9 @@ impl<C: Client> Driver<C> {
 
 impl<C: Client + fmt::Debug> fmt::Debug for Driver<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("client", &self.client).field("trouble", &self.trouble).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("client", &self.client)
+            .field("last_failure", &self.last_failure)
+            .finish_non_exhaustive()
     }
 }

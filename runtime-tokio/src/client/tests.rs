@@ -1,18 +1,19 @@
-//! The clients on real sockets: against a broker in this process, and against what is none.
+//! The clients on real sockets: against a broker in this process, and against servers that do not speak Kafka's
+//! protocol.
 
 use super::*;
-use crate::Server;
+use crate::server::Server;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use tidelog_core::client::admin::{self, NewTopic, Operation};
-use tidelog_core::client::{
+use tidelog_client::admin::{self, NewTopic, Operation};
+use tidelog_client::{
     Admin, AdminConfig, Consumer, ConsumerConfig, Producer, ProducerConfig, TopicPartition, consumer, producer,
 };
 use tidelog_core::config::BrokerConfig;
 
-/// Only ends what hangs.
+/// Only reached if a test hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn broker(dir: &tempfile::TempDir) -> Server {
@@ -41,7 +42,7 @@ fn producer(server: SocketAddr, more: &[(&str, &str)]) -> Driver<Producer> {
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
-    runtime.block_on(async { timeout(PATIENCE, test).await.expect("it does not end") })
+    runtime.block_on(async { timeout(PATIENCE, test).await.expect("the test hangs") })
 }
 
 fn record(id: u64, value: Vec<u8>) -> producer::ProducerRecord {
@@ -84,7 +85,7 @@ async fn create_topic(server: SocketAddr) {
     let event = driver.next().await;
     assert_eq!(event.id, 7);
     assert!(matches!(event.results[..], [(_, Ok(admin::Answer::Created { .. }))]), "{event:?}");
-    assert!(driver.has_connected() && driver.trouble().is_none());
+    assert!(driver.has_connected() && driver.last_failure().is_none());
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn what_is_produced_is_consumed_in_order_however_large_it_is() {
 }
 
 #[test]
-fn what_wants_no_answer_has_arrived_when_the_driver_is_closed() {
+fn requests_without_an_answer_have_arrived_when_the_driver_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let server = broker(&dir);
     let address = server.listeners()[0].1;
@@ -136,7 +137,7 @@ fn what_wants_no_answer_has_arrived_when_the_driver_is_closed() {
 }
 
 #[test]
-fn waiting_for_an_event_can_be_given_up_and_taken_up_again() {
+fn waiting_for_an_event_can_be_interrupted_and_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let server = broker(&dir);
     let address = server.listeners()[0].1;
@@ -157,7 +158,7 @@ fn waiting_for_an_event_can_be_given_up_and_taken_up_again() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_trouble_with_a_name() {
+fn a_broker_that_does_not_run_is_named_with_the_error() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     run(async {
         let mut driver = admin(format!("localhost:{port}"), &[("default.api.timeout.ms", "500")]);
@@ -165,14 +166,14 @@ fn a_broker_that_is_not_there_is_trouble_with_a_name() {
         let event = driver.next().await;
         assert!(event.results[0].1.is_err());
         assert!(!driver.has_connected());
-        let trouble = driver.trouble().unwrap();
-        assert_eq!((&trouble.address.host[..], trouble.address.port), ("localhost", port));
-        assert_eq!(trouble.error.kind(), io::ErrorKind::ConnectionRefused);
+        let last_failure = driver.last_failure().unwrap();
+        assert_eq!((&last_failure.address.host[..], last_failure.address.port), ("localhost", port));
+        assert_eq!(last_failure.error.kind(), io::ErrorKind::ConnectionRefused);
     });
 }
 
 #[test]
-fn what_does_not_speak_kafkas_protocol_is_named_and_its_length_is_not_allocated() {
+fn a_server_of_another_protocol_is_named_and_the_length_it_seems_to_announce_is_not_allocated() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let peer = std::thread::spawn(move || {
@@ -185,8 +186,8 @@ fn what_does_not_speak_kafkas_protocol_is_named_and_its_length_is_not_allocated(
         let mut driver = admin(address, &[("default.api.timeout.ms", "500"), ("reconnect.backoff.ms", "100000")]);
         driver.call(admin::Call { id: 1, operation: Operation::ListTopics });
         driver.next().await;
-        let trouble = driver.trouble().unwrap().error.to_string();
-        insta::assert_snapshot!(trouble, @"what comes from it are no responses of Kafka's protocol: one of 1213486160 bytes was announced, allowed is up to 1073741824");
+        let last_failure = driver.last_failure().unwrap().error.to_string();
+        insta::assert_snapshot!(last_failure, @"it does not answer in Kafka's protocol: this looks like an HTTP response");
     });
     peer.join().unwrap();
 }

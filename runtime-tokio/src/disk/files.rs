@@ -1,13 +1,13 @@
-//! The files the broker has open, by the id it gave them, and where on the real disk its paths lie.
+//! The broker's open files by the id that the core gave them, and where the core's paths lie on the real disk.
 //!
-//! A response may name a slice of a file that the broker closes a moment later: whoever sends it holds the
-//! [`OpenFile`] by reference count, so the descriptor lives until the last slice of it has left.
+//! A response may name a slice of a file that the core closes a moment later. The connection that sends the slice
+//! therefore holds a reference to the [`OpenFile`], so the file stays open until its last slice is sent.
 
+use crate::platform;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -23,17 +23,17 @@ impl Roots {
     }
 
     pub fn of(&self, dir: LogDirId) -> &PathBuf {
-        self.0.get(usize::from(dir.0)).expect("the core names only directories of its configuration")
+        self.0.get(usize::from(dir.0)).expect("the core uses only log directories of its configuration")
     }
 
-    /// Where `path` lies. The core makes paths from names it has checked; that none leaves its directory is
-    /// asserted all the same, since a topic's name comes from a client.
+    /// The real path of `path`. The core makes paths only from names that it has checked. That a path stays inside its
+    /// log directory is asserted all the same, since a topic's name comes from a client.
     pub fn resolve(&self, path: &DiskPath) -> PathBuf {
         let mut real = self.of(path.dir).clone();
         for part in path.path.split('/').filter(|part| !part.is_empty()) {
             assert!(
                 part != ".." && part != "." && !part.contains('\0'),
-                "a path leaves its directory: {:?}",
+                "a path leaves its log directory: {:?}",
                 path.path
             );
             real.push(part);
@@ -42,14 +42,15 @@ impl Roots {
     }
 }
 
-/// What a response names a slice of. It stays whole until the last slice has left, whatever the core closes.
+/// A file of which a response has a slice. It stays readable until the last slice is sent, even if the core closes or
+/// removes it.
 pub trait Content: Send + Sync {
     fn read_exact_at(&self, into: &mut [u8], position: u64) -> io::Result<()>;
 
-    /// For `sendfile`: the file of this machine, where it is one.
+    /// The file of this machine, where it is one: it may have a short way to a socket.
     fn file(&self) -> Option<&File>;
 
-    /// What an operator knows it by.
+    /// The file's name in messages to the operator.
     fn name(&self) -> String;
 }
 
@@ -68,11 +69,11 @@ impl Content for OpenFile {
     }
 
     fn name(&self) -> String {
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        std::fs::read_link(link).map_or_else(|_| "a log file".to_owned(), |path| path.display().to_string())
+        platform::path_of(&self.file).map_or_else(|| "a log file".to_owned(), |path| path.display().to_string())
     }
 }
 
+/// The open files with their present paths.
 #[derive(Default)]
 pub struct FileTable {
     inner: RwLock<Inner>,
@@ -81,37 +82,47 @@ pub struct FileTable {
 #[derive(Default)]
 struct Inner {
     files: HashMap<FileId, (Arc<OpenFile>, DiskPath)>,
-    /// The same files by path, so that a rename finds those below it without looking at all.
+    /// The same files in the order of their paths, so that a rename of a directory finds the files below it quickly.
     by_path: BTreeSet<(DiskPath, FileId)>,
 }
 
 impl FileTable {
     pub fn insert(&self, id: FileId, file: File, path: DiskPath) {
-        let mut inner = self.inner.write().expect("no panic holds this lock");
+        let mut inner = self.inner.write().expect("no thread panics while it holds this lock");
         inner.by_path.insert((path.clone(), id));
         let before = inner.files.insert(id, (Arc::new(OpenFile { file }), path));
         assert!(before.is_none(), "the core used {id:?} twice");
     }
 
     pub fn find(&self, id: FileId) -> Option<Arc<OpenFile>> {
-        self.inner.read().expect("no panic holds this lock").files.get(&id).map(|(file, _)| file.clone())
+        self.inner
+            .read()
+            .expect("no thread panics while it holds this lock")
+            .files
+            .get(&id)
+            .map(|(file, _)| file.clone())
     }
 
-    /// Where the file lies now, for messages.
+    /// The present path of the file, for messages.
     pub fn path(&self, id: FileId) -> Option<DiskPath> {
-        self.inner.read().expect("no panic holds this lock").files.get(&id).map(|(_, path)| path.clone())
+        self.inner
+            .read()
+            .expect("no thread panics while it holds this lock")
+            .files
+            .get(&id)
+            .map(|(_, path)| path.clone())
     }
 
     pub fn remove(&self, id: FileId) -> Option<Arc<OpenFile>> {
-        let mut inner = self.inner.write().expect("no panic holds this lock");
+        let mut inner = self.inner.write().expect("no thread panics while it holds this lock");
         let (file, path) = inner.files.remove(&id)?;
         inner.by_path.remove(&(path, id));
         Some(file)
     }
 
-    /// `from` is now `to`, and with it everything below.
+    /// Changes the paths of `from` and of everything below it after a rename to `to`.
     pub fn renamed(&self, from: &DiskPath, to: &DiskPath) {
-        let mut inner = self.inner.write().expect("no panic holds this lock");
+        let mut inner = self.inner.write().expect("no thread panics while it holds this lock");
         let start = Bound::Included((from.clone(), FileId(0)));
         let moved: Vec<(DiskPath, FileId)> = inner
             .by_path
@@ -154,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "leaves its directory")]
+    #[should_panic(expected = "leaves its log directory")]
     fn a_path_never_leaves_its_directory() {
         Roots::new(vec![PathBuf::from("/data")]).resolve(&path("a/../../etc/passwd"));
     }

@@ -1,9 +1,9 @@
-//! Files in memory, for a broker that leaves nothing behind.
+//! A disk in memory, for a broker that leaves nothing behind.
 //!
-//! Everything is carried out at once, in the order of the commands, by whichever thread hands them in. A file is held
-//! in pages that are made when they are first written, so that what is preallocated takes no room.
+//! The thread that hands commands in carries them out at once, in order. A file consists of pages that are allocated
+//! when they are first written, so preallocated space takes no memory.
 
-use super::{Completions, Content, Storage, Task, lock};
+use super::{Completions, Content, Storage, Task, Volume, lock};
 use bytes::Bytes;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -11,18 +11,19 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tidelog_core::ids::FileId;
+use tidelog_core::ids::{FileId, LogDirId};
 use tidelog_core::io::{DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp};
 use tidelog_core::wire::FileSlice;
 
 const PAGE_BYTES: u64 = 16 << 10;
 
-/// The disk of one broker, which may be started on it again and again.
+/// The disk of one broker, which can be restarted on it many times.
 pub struct Memory {
     state: Mutex<State>,
     used: Arc<Used>,
 }
 
+/// Directories and files by path, open files by id, and the commands that are not carried out yet.
 #[derive(Default)]
 struct State {
     entries: BTreeMap<DiskPath, Entry>,
@@ -35,13 +36,18 @@ enum Entry {
     File(Arc<MemoryFile>),
 }
 
-/// What all pages take together, and may take.
+/// How much memory all pages take together, and the limit on it.
 struct Used {
     bytes: AtomicU64,
     limit_bytes: u64,
 }
 
 impl Used {
+    fn volume(&self) -> Volume {
+        let free_bytes = self.limit_bytes - self.bytes.load(Ordering::Relaxed);
+        Volume { total_bytes: self.limit_bytes, free_bytes, usable_bytes: free_bytes }
+    }
+
     fn take_page(&self) -> Result<(), IoError> {
         let took = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(PAGE_BYTES).filter(|used| *used <= self.limit_bytes)
@@ -61,14 +67,15 @@ impl Memory {
         Self { state: Mutex::default(), used: Arc::new(used) }
     }
 
-    /// The process that used it has gone: its files are closed, and what it had asked for last never happens.
+    /// The broker's process has ended: its files are closed, and the commands that it had queued are dropped.
     pub fn process_ends(&self) {
         let mut state = lock(&self.state);
         state.open.clear();
         state.queue.clear();
     }
 
-    /// Carries out all that is queued. The completions are in the inbox before another thread can add to them.
+    /// Carries out everything that is queued. The lock is held until the completions are in the inbox, so that they
+    /// stay in order.
     fn run(&self, sink: &Arc<dyn Completions>, completions: &mut Vec<IoCompletion>) {
         let mut state = lock(&self.state);
         while let Some(IoCommand { id, op }) = state.queue.pop_front() {
@@ -81,7 +88,7 @@ impl Memory {
 impl Storage for Arc<Memory> {
     fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>) {
         if let Some(first) = commands.first() {
-            // One task stands for all there is to do.
+            // One task stands for everything in the queue.
             runnable.push_back(Task::Lane(first.id.owner));
             lock(&self.state).queue.extend(commands.drain(..));
         }
@@ -102,12 +109,16 @@ impl Storage for Arc<Memory> {
         sink.clone().run();
     }
 
-    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content> {
-        lock(&self.state).open.get(&slice.file).expect("the core names files that it has open").clone()
+    fn content_of(&self, slice: &FileSlice) -> Arc<dyn Content> {
+        lock(&self.state).open.get(&slice.file).expect("a response names only files that the core has open").clone()
     }
 
     fn queued_bytes(&self) -> usize {
         0
+    }
+
+    fn volume(&self, _dir: LogDirId) -> Option<Volume> {
+        Some(self.used.volume())
     }
 }
 
@@ -173,8 +184,8 @@ impl State {
                 Ok(IoDone::Unit)
             }
             IoOp::Volume { .. } => {
-                let taken = used.bytes.load(Ordering::Relaxed);
-                Ok(IoDone::Volume { total_bytes: used.limit_bytes, usable_bytes: used.limit_bytes - taken })
+                let Volume { total_bytes, usable_bytes, .. } = used.volume();
+                Ok(IoDone::Volume { total_bytes, usable_bytes })
             }
         }
     }
@@ -203,7 +214,7 @@ impl State {
         }
         let moved: Vec<DiskPath> = self.entries.keys().filter(|path| is_at_or_below(path, from)).cloned().collect();
         for path in moved {
-            let entry = self.entries.remove(&path).expect("it was just there");
+            let entry = self.entries.remove(&path).expect("the path was found above");
             let new = DiskPath { dir: to.dir, path: format!("{}{}", to.path, &path.path[from.path.len()..]) };
             self.entries.insert(new, entry);
         }
@@ -219,7 +230,7 @@ impl State {
 
     fn opened(&self, file: FileId, verb: &str) -> Result<&MemoryFile, IoError> {
         let missing = || {
-            // Its `Open` failed, and the core had queued this behind it.
+            // The file's `Open` failed, and the core had queued this command behind it.
             let text = format!("cannot {verb} a file that could not be opened");
             IoError { kind: IoErrorKind::NotFound, text }
         };
@@ -228,7 +239,7 @@ impl State {
 }
 
 fn missing(verb: &str, path: &DiskPath) -> IoError {
-    IoError { kind: IoErrorKind::NotFound, text: format!("cannot {verb} {}: it is not there", path.path) }
+    IoError { kind: IoErrorKind::NotFound, text: format!("cannot {verb} {}: it does not exist", path.path) }
 }
 
 fn is_at_or_below(path: &DiskPath, of: &DiskPath) -> bool {
@@ -236,16 +247,17 @@ fn is_at_or_below(path: &DiskPath, of: &DiskPath) -> bool {
     path.dir == of.dir && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// One file's content. Slices of it that responses name keep it, whatever becomes of its name.
+/// The content of one file. It lives as long as the file has a name, is open, or a response has a slice of it.
 struct MemoryFile {
     pages: Mutex<Pages>,
     used: Arc<Used>,
 }
 
+/// The content of a file in pages.
 #[derive(Default)]
 struct Pages {
     len: u64,
-    /// By number. One that is not there is all zeros.
+    /// The pages by number. A page that is missing is all zeros.
     written: BTreeMap<u64, Box<[u8]>>,
 }
 
@@ -274,7 +286,7 @@ impl MemoryFile {
         Ok(())
     }
 
-    /// Fewer than `len` bytes only at the end.
+    /// Reads `len` bytes, or fewer if the file ends before.
     fn read(&self, position: u64, len: u64) -> Bytes {
         let pages = lock(&self.pages);
         let len = len.min(pages.len.saturating_sub(position));
@@ -287,7 +299,7 @@ impl MemoryFile {
         let mut pages = lock(&self.pages);
         let gone = pages.written.split_off(&len.div_ceil(PAGE_BYTES));
         self.used.bytes.fetch_sub(gone.len() as u64 * PAGE_BYTES, Ordering::Relaxed);
-        // What is cut off is zeros if the file grows again.
+        // The bytes that are cut off must read as zeros if the file grows again.
         let kept = (len % PAGE_BYTES) as usize;
         if let Some(page) = pages.written.get_mut(&(len / PAGE_BYTES)) {
             page[kept..].fill(0);
@@ -335,7 +347,8 @@ impl Drop for MemoryFile {
 
 type Range = std::ops::Range<usize>;
 
-/// The pages that `len` bytes from `position` on lie in: the page's number, where in it, and where in those bytes.
+/// The pages that `len` bytes from `position` on lie in: for each its number, the range within the page, and the range
+/// within those bytes.
 fn parts(position: u64, len: u64) -> impl Iterator<Item = (u64, Range, Range)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -401,7 +414,11 @@ mod tests {
         assert_eq!(write(&disk, file, 0, &vec![1; 3 * PAGE_BYTES as usize]), Err(IoErrorKind::NoSpace));
         perform(&disk, IoOp::Remove { path: path("x.log") }).unwrap();
         let other = open(&disk, 2, "y.log");
-        assert_eq!(write(&disk, other, 0, &[1]), Err(IoErrorKind::NoSpace), "who has it open still reads it");
+        assert_eq!(
+            write(&disk, other, 0, &[1]),
+            Err(IoErrorKind::NoSpace),
+            "the removed file is still open, so its pages are not free"
+        );
         perform(&disk, IoOp::Close { file }).unwrap();
         assert_eq!(write(&disk, other, 0, &[1]), Ok(IoDone::Unit));
     }

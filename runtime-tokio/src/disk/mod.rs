@@ -1,16 +1,16 @@
-//! The real disk: carries out the core's I/O commands.
+//! Carries out the core's I/O commands on the real disk.
 //!
-//! The commands of one owner form a *lane*: they run one after the other, in order, on one thread at a time.
-//! Lanes run beside each other. Reads stand outside the lanes, as the vocabulary allows.
+//! The commands of one owner form a *lane*. They are carried out in order, by one thread at a time; different lanes run
+//! at the same time. Reads belong to no lane, since the core allows them in any order.
 //!
-//! What only touches the page cache (a write, a read of what is cached) may be carried out by the very thread
-//! that ran the core, so that a produce that needs no sync never waits for another thread. What may wait for the
-//! device (a sync, a rename, a cold read) goes to the pool, whose threads are started when they are first needed.
-//! There records go before names ([`of_names`]): a topic of ten thousand partitions makes as many directories, and
-//! who produces meanwhile does not wait for them.
+//! Commands that only touch the page cache (a write, a read of cached bytes) may be carried out by the thread that ran
+//! the core, so that a produce without a sync never waits for another thread. Commands that may wait for the device (a
+//! sync, a rename, a read of bytes that are not cached) go to the pool, whose threads are started when they are first
+//! needed. In the pool, commands that records wait for go before changes of directories:
+//! creating a topic of ten thousand partitions makes as many directories, and producers need not wait for these.
 //!
-//! The order of completions: a lane stays taken until the completions of what ran are in the inbox, so a
-//! thread that takes it over cannot overtake them.
+//! The completions of a lane are delivered in order: a thread keeps the lane taken until the completions of what it
+//! carried out are in the inbox, so the next thread cannot deliver first.
 
 mod files;
 mod memory;
@@ -25,40 +25,42 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
+use tidelog_core::ids::LogDirId;
 use tidelog_core::io::{IoCommand, IoCompletion, IoDone, IoOp, IoOwner};
 use tidelog_core::wire::FileSlice;
 
-/// A pool thread runs system calls and small decisions of the core; the core's own depth is modest.
+/// The stack of a pool thread. It runs system calls and the core, neither of which recurses deeply.
 const STACK_BYTES: usize = 512 * 1024;
-/// The most bytes that one call writes: a lane that has piled up more is written in several.
+/// The most bytes that one call writes. Writes of a lane that together are larger go out in several calls.
 const COALESCED_BYTES_MAX: u64 = 8 << 20;
-/// Idle lanes are kept for reuse up to this many.
+/// While there are more lanes than this, a lane is dropped when it becomes idle; otherwise it is kept for reuse.
 const IDLE_LANES_MAX: usize = 4096;
 
-/// Who takes the completions: the inbox of the core.
+/// Takes the completions: the [`Door`](crate::door::Door), which puts them into the core's inbox.
 pub trait Completions: Send + Sync + 'static {
-    /// Puts them where the core will find them, in this order. Never blocks.
+    /// Puts the completions into the inbox, in this order. Never blocks.
     fn deliver(&self, completions: &mut Vec<IoCompletion>);
-    /// Runs the core on what was delivered, unless another thread is at it.
+    /// Runs the core on what was delivered, unless another thread is doing so.
     fn run(self: Arc<Self>);
 }
 
-/// Something that can be run now.
+/// Work that can be carried out now.
 pub enum Task {
-    /// Of this lane, which the holder of the task has taken.
+    /// The commands of this lane, which is marked as taken until the task has been carried out.
     Lane(IoOwner),
     /// A [`IoOp::Read`].
     Read(IoCommand),
 }
 
-/// What carries out the core's I/O commands: this machine's [`Disk`], or a simulated one.
+/// Carries out the core's I/O commands: [`Disk`], [`Memory`], or a simulated disk.
 pub trait Storage: Send + Sync + 'static {
-    /// Queues `commands` in their lanes, and puts what can be run now into `runnable`: whoever calls must run it,
-    /// here or in the pool. Calls must be made in the order in which the core gave the commands.
+    /// Queues `commands` in their lanes, and puts the tasks that can run now into `runnable`. The caller must run
+    /// these, with [`run_inline`](Self::run_inline) or [`run_in_pool`](Self::run_in_pool). Calls must come in the order
+    /// in which the core gave the commands.
     fn enqueue(&self, commands: &mut Vec<IoCommand>, runnable: &mut VecDeque<Task>);
 
-    /// Runs as much of `task` as does not wait for a device, on the calling thread, and leaves the rest to the pool.
-    /// Follow-up work on the same lane, if any came meanwhile, is put into `runnable`.
+    /// Carries out the part of `task` that does not wait for a device, on the calling thread, and gives the rest to the
+    /// pool. If commands were added to the lane meanwhile, a task for them is put into `runnable`.
     fn run_inline(
         &self,
         task: Task,
@@ -67,49 +69,69 @@ pub trait Storage: Send + Sync + 'static {
         completions: &mut Vec<IoCompletion>,
     );
 
-    /// Hands `task` to the pool.
+    /// Gives `task` to the pool.
     fn run_in_pool(&self, task: Task, sink: &Arc<dyn Completions>);
 
-    /// Holds on to a slice that a response names.
-    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content>;
+    /// The file of a slice that a response names. It can be read as long as the returned value lives, even if the core
+    /// closes or removes the file.
+    fn content_of(&self, slice: &FileSlice) -> Arc<dyn Content>;
 
-    /// The bytes that wait to be written.
+    /// How many bytes wait to be written.
     fn queued_bytes(&self) -> usize;
 
-    /// How long syncs of files took; nothing where there is no device.
+    /// The volume of a log directory; `None` if it cannot be measured. May wait for a device.
+    fn volume(&self, _dir: LogDirId) -> Option<Volume> {
+        None
+    }
+
+    /// How long syncs of files took; no entries if there is no device.
     fn flushes(&self, _now: Instant) -> Reading {
         Reading::default()
     }
 }
 
+/// The volume that a log directory lies on: its size, and how much of it is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub total_bytes: u64,
+    /// Free for the superuser, who may also use what the file system reserves.
+    pub free_bytes: u64,
+    /// Free for everybody else.
+    pub usable_bytes: u64,
+}
+
+/// The real disk: lanes of commands, and a pool of threads that carries out those that may wait for a device.
 pub struct Disk {
     context: Context,
     lanes: Mutex<HashMap<IoOwner, Lane>>,
     pool: Mutex<Pool>,
     work: Condvar,
     threads_max: usize,
-    /// How many more threads outside the pool may be inside the disk at once: some must stay free for sockets
-    /// when a device hangs.
+    /// How many more threads outside the pool may carry out tasks at this moment. The limit keeps some threads free for
+    /// sockets when a device hangs.
     inline_free: AtomicUsize,
     queued_bytes: AtomicUsize,
 }
 
+/// The commands of one owner that are not carried out yet.
 #[derive(Default)]
 struct Lane {
     queue: VecDeque<IoCommand>,
-    /// Some thread runs it, or a task for it is on the way to one.
+    /// A thread carries out the lane's commands, or a task for the lane waits for one.
     taken: bool,
 }
 
+/// The tasks that wait for a pool thread, and the pool's threads.
 #[derive(Default)]
 struct Pool {
-    /// What records wait for, and whoever produces or fetches them.
+    /// Tasks that records wait for.
     records: VecDeque<Task>,
-    /// Lanes that begin with work [of names](of_names).
-    names: VecDeque<Task>,
-    /// How many threads are at `names`, and whether the last task that was taken is one of them.
-    naming: usize,
-    named_last: bool,
+    /// Lanes whose first command [changes a directory](is_directory_change).
+    directory_changes: VecDeque<Task>,
+    /// How many threads carry out a task of `directory_changes`.
+    directory_changes_under_way: usize,
+    /// Whether the last task that was taken was one of `directory_changes`.
+    last_was_directory_change: bool,
     threads: usize,
     idle: usize,
     stopping: bool,
@@ -117,21 +139,23 @@ struct Pool {
 }
 
 impl Pool {
-    /// The next task, and whether it is one of names. Records go first, and a thread is left to them; names go on all
-    /// the same, one after the other, while records keep coming.
+    /// The next task, and whether it is one of `directory_changes`. Tasks of `records` go first, and one thread is left
+    /// free for them, unless there is only one. Directory changes still make progress while new `records` keep coming:
+    /// one thread at a time takes one of them between two tasks of `records`.
     fn next(&mut self, threads_max: usize) -> Option<(Task, bool)> {
-        let names_may = self.naming < (threads_max - 1).max(1);
-        let names_turn = self.records.is_empty() || (self.naming == 0 && !self.named_last);
-        let name = if names_may && names_turn { self.names.pop_front() } else { None };
-        self.named_last = name.is_some();
-        self.naming += usize::from(self.named_last);
-        name.or_else(|| self.records.pop_front()).map(|task| (task, self.named_last))
+        let change_allowed = self.directory_changes_under_way < (threads_max - 1).max(1);
+        let change_due =
+            self.records.is_empty() || (self.directory_changes_under_way == 0 && !self.last_was_directory_change);
+        let change = if change_allowed && change_due { self.directory_changes.pop_front() } else { None };
+        self.last_was_directory_change = change.is_some();
+        self.directory_changes_under_way += usize::from(self.last_was_directory_change);
+        change.or_else(|| self.records.pop_front()).map(|task| (task, self.last_was_directory_change))
     }
 }
 
 impl Disk {
-    /// `threads_max`: how many threads the pool may have. `inline_max`: how many threads outside it may run
-    /// tasks with [`run_inline`](Self::run_inline) at once.
+    /// `threads_max`: how many threads the pool may have. `inline_max`: how many threads outside the pool may run tasks
+    /// with [`run_inline`](Storage::run_inline) at the same time.
     pub fn new(roots: Roots, threads_max: usize, inline_max: usize) -> Self {
         assert!(threads_max > 0);
         Self {
@@ -145,7 +169,7 @@ impl Disk {
         }
     }
 
-    /// Ends the pool's threads once they have run what is queued, and waits for them.
+    /// Ends the pool's threads when they have carried out everything that is queued, and waits for them.
     pub fn stop(&self) {
         let handles = {
             let mut pool = lock(&self.pool);
@@ -154,19 +178,19 @@ impl Disk {
         };
         self.work.notify_all();
         for handle in handles {
-            // The last reference to the world may be dropped by one of these very threads.
+            // A pool thread itself may drop the last reference to the server, and cannot wait for its own end.
             if handle.thread().id() != std::thread::current().id() {
                 let _ = handle.join();
             }
         }
     }
 
-    /// The life of a pool thread.
+    /// The main function of a pool thread.
     fn serve(&self, sink: &Arc<dyn Completions>) {
         let mut completions = Vec::new();
-        let mut of_names = false;
-        while let Some((task, next_of_names)) = self.next_task(of_names) {
-            of_names = next_of_names;
+        let mut was_directory_change = false;
+        while let Some((task, is_directory_change_task)) = self.next_task(was_directory_change) {
+            was_directory_change = is_directory_change_task;
             match task {
                 Task::Read(command) => {
                     completions.push(IoCompletion { id: command.id, result: self.context.perform(command.op) });
@@ -177,7 +201,8 @@ impl Disk {
                     let batch = self.take(owner);
                     self.perform(batch, &mut completions);
                     sink.deliver(&mut completions);
-                    // Before the lane is let go: what the core adds to it now, this thread carries out next.
+                    // While the lane is still taken, so that this thread also carries out what the core now adds to the
+                    // lane.
                     sink.clone().run();
                     if !self.release(owner) {
                         break;
@@ -187,10 +212,11 @@ impl Disk {
         }
     }
 
-    /// `of_names`: whether the task that the calling thread has ended was one of names.
-    fn next_task(&self, of_names: bool) -> Option<(Task, bool)> {
+    /// Waits for the next task, and says whether it is one of `directory_changes`; `None` when the pool stops.
+    /// `finished_directory_change`: whether the task that the calling thread has finished was one of these.
+    fn next_task(&self, finished_directory_change: bool) -> Option<(Task, bool)> {
         let mut pool = lock(&self.pool);
-        pool.naming -= usize::from(of_names);
+        pool.directory_changes_under_way -= usize::from(finished_directory_change);
         loop {
             if let Some(next) = pool.next(self.threads_max) {
                 return Some(next);
@@ -199,31 +225,31 @@ impl Disk {
                 return None;
             }
             pool.idle += 1;
-            pool = self.work.wait(pool).expect("no panic holds this lock");
+            pool = self.work.wait(pool).expect("no thread panics while it holds this lock");
             pool.idle -= 1;
         }
     }
 
     fn take(&self, owner: IoOwner) -> VecDeque<IoCommand> {
         let mut lanes = lock(&self.lanes);
-        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        let lane = lanes.get_mut(&owner).expect("only idle lanes are dropped");
         assert!(lane.taken);
         std::mem::take(&mut lane.queue)
     }
 
     fn put_back(&self, owner: IoOwner, mut first: VecDeque<IoCommand>) {
         let mut lanes = lock(&self.lanes);
-        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        let lane = lanes.get_mut(&owner).expect("only idle lanes are dropped");
         assert!(lane.taken);
         first.append(&mut lane.queue);
         lane.queue = first;
     }
 
-    /// Lets the lane go, or answers true: it has more, and stays taken.
+    /// Marks the lane as no longer taken. Returns true, and leaves it taken, if it has more commands.
     fn release(&self, owner: IoOwner) -> bool {
         let mut lanes = lock(&self.lanes);
         let many = lanes.len() > IDLE_LANES_MAX;
-        let lane = lanes.get_mut(&owner).expect("a taken lane is kept");
+        let lane = lanes.get_mut(&owner).expect("only idle lanes are dropped");
         assert!(lane.taken);
         if !lane.queue.is_empty() {
             return true;
@@ -235,7 +261,7 @@ impl Disk {
         false
     }
 
-    /// Carries out a lane's commands in order; writes that continue one another go out in one call.
+    /// Carries out a lane's commands in order. Writes that continue one another in the same file go out in one call.
     fn perform(&self, mut batch: VecDeque<IoCommand>, completions: &mut Vec<IoCompletion>) {
         while let Some(command) = batch.pop_front() {
             let IoOp::Write { file, position, chunks } = &command.op else {
@@ -261,11 +287,12 @@ impl Disk {
                 .iter()
                 .flat_map(|command| match &command.op {
                     IoOp::Write { chunks, .. } => chunks.iter().map(|chunk| &chunk[..]),
-                    _ => unreachable!("only writes are joined"),
+                    _ => unreachable!("a group has only writes"),
                 })
                 .collect();
             let result = self.context.write(file, position, &pieces);
-            // Where the call failed, how much of it reached the file is unknown: all of it has failed.
+            // If the call failed, it is unknown how much of it reached the file, so every one of these writes has
+            // failed.
             completions.extend(group.iter().map(|command| IoCompletion { id: command.id, result: result.clone() }));
             self.queued_bytes.fetch_sub(bytes as usize, Ordering::Relaxed);
             debug_assert!(matches!(result, Ok(IoDone::Unit) | Err(_)));
@@ -310,7 +337,9 @@ impl Storage for Arc<Disk> {
         };
         match task {
             Task::Read(command) => {
-                let IoOp::Read { file, position, len } = command.op else { unreachable!("a read") };
+                let IoOp::Read { file, position, len } = command.op else {
+                    unreachable!("a `Task::Read` holds a read")
+                };
                 match self.context.read_cached(file, position, len) {
                     Some(result) => {
                         completions.push(IoCompletion { id: command.id, result });
@@ -341,20 +370,20 @@ impl Storage for Arc<Disk> {
     }
 
     fn run_in_pool(&self, task: Task, sink: &Arc<dyn Completions>) {
-        let names = match task {
+        let changes_directory = match task {
             Task::Read(_) => false,
             Task::Lane(owner) => lock(&self.lanes)
                 .get(&owner)
                 .and_then(|lane| lane.queue.front())
-                .is_some_and(|first| of_names(&first.op)),
+                .is_some_and(|first| is_directory_change(&first.op)),
         };
         let mut pool = lock(&self.pool);
-        if names {
-            pool.names.push_back(task)
+        if changes_directory {
+            pool.directory_changes.push_back(task)
         } else {
             pool.records.push_back(task)
         }
-        if pool.idle >= pool.records.len() + pool.names.len() {
+        if pool.idle >= pool.records.len() + pool.directory_changes.len() {
             self.work.notify_one();
         } else if pool.threads < self.threads_max && !pool.stopping {
             pool.threads += 1;
@@ -371,12 +400,16 @@ impl Storage for Arc<Disk> {
         }
     }
 
-    fn hold(&self, slice: &FileSlice) -> Arc<dyn Content> {
-        self.context.files.find(slice.file).expect("the core names files that it has open")
+    fn content_of(&self, slice: &FileSlice) -> Arc<dyn Content> {
+        self.context.files.find(slice.file).expect("a response names only files that the core has open")
     }
 
     fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    fn volume(&self, dir: LogDirId) -> Option<Volume> {
+        self.context.volume(dir).ok()
     }
 
     fn flushes(&self, now: Instant) -> Reading {
@@ -384,14 +417,14 @@ impl Storage for Arc<Disk> {
     }
 }
 
-/// Makes, renames or removes files and directories, for which nobody's records wait. What a log does to begin a new
-/// segment is not of these.
-fn of_names(op: &IoOp) -> bool {
+/// Whether a command creates, renames or removes a directory or file, for which no records wait. Creating the files of
+/// a new segment is not meant: that is done by `Open`.
+fn is_directory_change(op: &IoOp) -> bool {
     matches!(op, IoOp::CreateDir { .. } | IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::RemoveDir { .. })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic holds this lock")
+    mutex.lock().expect("no thread panics while it holds this lock")
 }
 
 #[cfg(test)]

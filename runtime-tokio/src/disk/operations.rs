@@ -1,30 +1,34 @@
-//! One I/O operation, carried out on the real disk by the calling thread.
+//! Carries out one I/O operation on the real disk, on the calling thread.
 //!
 //! Every failure becomes an [`IoError`] whose text names the path and what was tried.
 
+use super::Volume;
 use super::files::{FileTable, OpenFile, Roots};
 use crate::metrics::times::Times;
+use crate::platform;
 use bytes::Bytes;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tidelog_core::ids::FileId;
+use tidelog_core::ids::{FileId, LogDirId};
 use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoDone, IoError, IoErrorKind, IoOp};
 
-/// How many pieces one system call takes (Linux's `UIO_MAXIOV`).
+/// How many pieces one system call takes (`UIO_MAXIOV`, on Linux and macOS).
 const SLICES_MAX: usize = 1024;
 
-/// How much one system call writes at most, and up to which multiple of it in the file. A file system that keeps large
-/// folios in the page cache (ext4, XFS) asks for one of the write's size, and one of a megabyte is rarely at hand: the
-/// kernel takes memory that was free for long, cold, and where a hypervisor had it back not even there. Measured on such
-/// a machine, writes of 64 to 512 KiB are twice to eight times as fast as those of 1 MiB.
+/// How many bytes one system call writes at most. A call also ends at multiples of this in the file.
+///
+/// A file system that keeps large folios in the page cache (ext4, XFS) asks the kernel for one folio of the size of the
+/// write, and a free folio of a megabyte is rare. The kernel then takes memory that was unused for long: it is in no
+/// cache, and if a hypervisor had taken it back, the hypervisor must provide it first. Measured on such a machine,
+/// writes of 64 to 512 KiB are two to eight times as fast as writes of 1 MiB.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
-/// The disk as the operations see it: where paths lie, which files are open.
+/// What the operations need: where paths lie on the real disk, and which files are open.
 pub struct Context {
     pub roots: Roots,
     pub files: FileTable,
@@ -33,13 +37,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// Carries out `op`. [`IoOp::Write`]s to the same file that follow one another are better given to
-    /// [`write`](Self::write) together.
+    /// Carries out `op`. Writes that continue one another in the same file should be given to [`write`](Self::write)
+    /// together.
     pub fn perform(&self, op: IoOp) -> Result<IoDone, IoError> {
         match op {
             IoOp::List { path } => self.on(&path, "list", list),
             IoOp::CreateDir { path } => self.on(&path, "create", create_dir),
-            IoOp::SyncDir { path } => self.on(&path, "sync", |real| unit(File::open(real)?.sync_all())),
+            IoOp::SyncDir { path } => self.on(&path, "sync", |real| unit(platform::sync_all(&File::open(real)?))),
             IoOp::Rename { from, to } => self.rename(&from, &to),
             IoOp::Remove { path } => self.on(&path, "remove", |real| absent_is_fine(fs::remove_file(real))),
             IoOp::RemoveDir { path } => self.on(&path, "remove", |real| absent_is_fine(fs::remove_dir_all(real))),
@@ -56,31 +60,38 @@ impl Context {
                 self.files.remove(file);
                 Ok(IoDone::Unit)
             }
-            IoOp::Volume { dir } => self.on(&DiskPath { dir, path: String::new() }, "measure the volume of", volume),
+            IoOp::Volume { dir } => {
+                let Volume { total_bytes, usable_bytes, .. } = self.volume(dir)?;
+                Ok(IoDone::Volume { total_bytes, usable_bytes })
+            }
         }
+    }
+
+    /// The volume of a log directory.
+    pub fn volume(&self, dir: LogDirId) -> Result<Volume, IoError> {
+        self.on(&DiskPath { dir, path: String::new() }, "measure the volume of", volume)
     }
 
     fn sync(&self, file: FileId) -> Result<IoDone, IoError> {
         let begin = Instant::now();
-        let result = self.with(file, "sync", |open| unit(open.file.sync_data()));
+        let result = self.with(file, "sync", |open| unit(platform::sync_data(&open.file)));
         let end = Instant::now();
-        self.flushes.lock().expect("no panic holds this lock").record(end, end - begin);
+        self.flushes.lock().expect("no thread panics while it holds this lock").record(end, end - begin);
         result
     }
 
-    /// Writes `pieces` one after the other from `position` on.
+    /// Writes `pieces`, one behind the other, from `position` on.
     pub fn write(&self, file: FileId, position: u64, pieces: &[&[u8]]) -> Result<IoDone, IoError> {
         self.with(file, "write to", |open| write_all(&open.file, position, pieces))
     }
 
-    /// Reads only what is in the page cache: `None` where that needs the disk, and the caller a thread that may
-    /// wait for it.
+    /// Reads if all bytes are in the page cache. `None`: the read may need the disk, so it must be done by a thread
+    /// that may wait.
     pub fn read_cached(&self, file: FileId, position: u64, len: u32) -> Option<Result<IoDone, IoError>> {
         let open = self.files.find(file)?;
         let mut buffer = vec![0; len as usize];
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let read = rustix::io::preadv2(&open.file, &mut slices, position, ReadWriteFlags::NOWAIT).ok()?;
-        // Fewer bytes than asked: the end of the file, or of what is cached. Only a full answer is certain.
+        let read = platform::read_cached(&open.file, &mut buffer, position)?;
+        // Fewer bytes than asked may mean the end of the file or the end of what is cached, so only a full read counts.
         (read == buffer.len()).then(|| Ok(IoDone::Bytes(Bytes::from(buffer))))
     }
 
@@ -144,7 +155,7 @@ impl Context {
         act: impl FnOnce(&Arc<OpenFile>) -> io::Result<T>,
     ) -> Result<T, IoError> {
         let Some(open) = self.files.find(file) else {
-            // Its `Open` failed, and the core had queued this behind it.
+            // The file's `Open` failed, and the core had queued this command behind it.
             let text = format!("cannot {verb} a file that could not be opened");
             return Err(IoError { kind: IoErrorKind::NotFound, text });
         };
@@ -180,11 +191,12 @@ fn list(real: &Path) -> io::Result<IoDone> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(real)? {
         let entry = entry?;
-        // The core knows only names it made itself; others it leaves alone, so a replacement character is harmless.
+        // The core looks only for names that it made itself and ignores others, so a replacement character does no
+        // harm.
         let name = entry.file_name().to_string_lossy().into_owned();
         match fs::metadata(entry.path()) {
             Ok(found) => entries.push(DirEntry { name, is_dir: found.is_dir(), len: found.len() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // removed meanwhile, or a dangling link
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it was removed meanwhile, or is a dangling link
             Err(error) => return Err(error),
         }
     }
@@ -205,27 +217,28 @@ fn replace(real: &Path, content: &[u8]) -> io::Result<IoDone> {
     let temporary = Path::new(&name);
     let mut file = File::create(temporary)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    platform::sync_all(&file)?;
     drop(file);
     fs::rename(temporary, real)?;
-    let parent = real.parent().expect("a file lies in a directory");
-    unit(File::open(parent)?.sync_all())
+    let parent = real.parent().expect("the path of a file has a parent");
+    unit(platform::sync_all(&File::open(parent)?))
 }
 
-fn volume(real: &Path) -> io::Result<IoDone> {
+fn volume(real: &Path) -> io::Result<Volume> {
     let found = rustix::fs::statvfs(real)?;
-    Ok(IoDone::Volume {
+    Ok(Volume {
         total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        free_bytes: found.f_bfree.saturating_mul(found.f_frsize),
         usable_bytes: found.f_bavail.saturating_mul(found.f_frsize),
     })
 }
 
-/// `pwritev` until all is written: it may write less, and be interrupted.
+/// Calls `pwritev` until everything is written, since a call may write less or be interrupted.
 fn write_all(file: &File, position: u64, pieces: &[&[u8]]) -> io::Result<IoDone> {
     let mut slices: Vec<IoSlice> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = &mut slices[..];
     let mut position = position;
-    // Empty pieces first: a write of nothing would look like a disk that takes no more.
+    // Skips empty pieces at the front: writing them would return 0, which means a disk that takes no more.
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
         let mut room = WRITE_BYTES_MAX - (position % WRITE_BYTES_MAX as u64) as usize;
@@ -248,7 +261,7 @@ fn write_all(file: &File, position: u64, pieces: &[&[u8]]) -> io::Result<IoDone>
     Ok(IoDone::Unit)
 }
 
-/// The bytes of a `Write`'s chunks.
+/// The length of a `Write`'s chunks in bytes.
 pub fn len_of(chunks: &Chunks) -> u64 {
     chunks.iter().map(|chunk| chunk.len() as u64).sum()
 }

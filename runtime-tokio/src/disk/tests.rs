@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use tidelog_core::ids::{FileId, LogDirId, LogId};
 use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoError, IoErrorKind, IoId};
 
-/// Passes completions on to the test in the order of delivery.
+/// Gives the completions to the test in the order of delivery.
 struct Sink(Mutex<mpsc::Sender<IoCompletion>>);
 
 impl Completions for Sink {
@@ -19,7 +19,7 @@ impl Completions for Sink {
     fn run(self: Arc<Self>) {}
 }
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     disk: Arc<Disk>,
     sink: Arc<dyn Completions>,
@@ -27,7 +27,7 @@ struct Bench {
     seq: u64,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (sender, completed) = mpsc::channel();
@@ -52,7 +52,7 @@ impl Bench {
         }
     }
 
-    /// Runs one command to its end.
+    /// Carries out one command and returns its result.
     fn run(&mut self, op: IoOp) -> Result<IoDone, IoError> {
         let command = self.command(0, op);
         let id = command.id;
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.disk.stop();
     }
@@ -85,35 +85,35 @@ fn write(file: u64, position: u64, text: &str) -> IoOp {
 #[test]
 fn the_commands_of_a_lane_run_and_complete_in_order_whoever_runs_them() {
     for inline in [true, false] {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         let mut ids = Vec::new();
         for lane in 0..8 {
             let file = FileId(u64::from(lane));
-            let open = bench.command(lane, IoOp::Open { file, path: path(&format!("{lane}.log")), create: true });
+            let open = fixture.command(lane, IoOp::Open { file, path: path(&format!("{lane}.log")), create: true });
             let mut commands = vec![open];
             for place in 0..40 {
-                commands.push(bench.command(lane, write(file.0, place * 3, "abc")));
+                commands.push(fixture.command(lane, write(file.0, place * 3, "abc")));
                 if place % 7 == 0 {
-                    commands.push(bench.command(lane, IoOp::Sync { file }));
+                    commands.push(fixture.command(lane, IoOp::Sync { file }));
                 }
             }
             ids.extend(commands.iter().map(|command| command.id));
-            // In two halves, so that the second meets the lane taken, idle or in the pool.
+            // In two halves: the lane of the second one may be taken, idle or in the pool.
             let second = commands.split_off(20);
-            bench.start(commands, inline);
-            bench.start(second, inline);
+            fixture.start(commands, inline);
+            fixture.start(second, inline);
         }
         let mut last = [0; 8];
         for _ in &ids {
-            let completion = bench.completed.recv().unwrap();
+            let completion = fixture.completed.recv().unwrap();
             let IoOwner::Log(LogId(lane)) = completion.id.owner else { panic!() };
             assert!(completion.id.seq > last[lane as usize], "in order within the lane");
             last[lane as usize] = completion.id.seq;
             assert!(completion.result.is_ok(), "{:?}", completion.result);
         }
-        assert_eq!(bench.disk.queued_bytes(), 0);
+        assert_eq!(fixture.disk.queued_bytes(), 0);
         for lane in 0..8 {
-            let content = std::fs::read_to_string(bench.path().join(format!("{lane}.log"))).unwrap();
+            let content = std::fs::read_to_string(fixture.path().join(format!("{lane}.log"))).unwrap();
             assert_eq!(content, "abc".repeat(40));
         }
     }
@@ -121,64 +121,64 @@ fn the_commands_of_a_lane_run_and_complete_in_order_whoever_runs_them() {
 
 #[test]
 fn writes_that_continue_one_another_are_joined_and_others_keep_their_place() {
-    let mut bench = Bench::new();
-    let open = bench.command(0, IoOp::Open { file: FileId(1), path: path("a"), create: true });
-    let other = bench.command(0, IoOp::Open { file: FileId(2), path: path("b"), create: true });
+    let mut fixture = Fixture::new();
+    let open = fixture.command(0, IoOp::Open { file: FileId(1), path: path("a"), create: true });
+    let other = fixture.command(0, IoOp::Open { file: FileId(2), path: path("b"), create: true });
     let mut commands = vec![open, other];
     for op in [write(1, 0, "one"), write(1, 3, "two"), write(2, 0, "b"), write(1, 6, "three"), write(1, 0, "ONE")] {
-        commands.push(bench.command(0, op));
+        commands.push(fixture.command(0, op));
     }
     let wanted: Vec<_> = commands.iter().map(|command| command.id.seq).collect();
-    bench.start(commands, false);
-    let got: Vec<_> = wanted.iter().map(|_| bench.completed.recv().unwrap().id.seq).collect();
+    fixture.start(commands, false);
+    let got: Vec<_> = wanted.iter().map(|_| fixture.completed.recv().unwrap().id.seq).collect();
     assert_eq!(got, wanted);
-    assert_eq!(std::fs::read_to_string(bench.path().join("a")).unwrap(), "ONEtwothree");
-    assert_eq!(std::fs::read_to_string(bench.path().join("b")).unwrap(), "b");
+    assert_eq!(std::fs::read_to_string(fixture.path().join("a")).unwrap(), "ONEtwothree");
+    assert_eq!(std::fs::read_to_string(fixture.path().join("b")).unwrap(), "b");
 }
 
 #[test]
 fn reads_answer_what_is_there_and_no_more_from_cache_or_disk() {
-    let mut bench = Bench::new();
-    bench.run(IoOp::Open { file: FileId(1), path: path("a"), create: true }).unwrap();
-    bench.run(write(1, 0, "hello")).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.run(IoOp::Open { file: FileId(1), path: path("a"), create: true }).unwrap();
+    fixture.run(write(1, 0, "hello")).unwrap();
     let read = |position, len| IoOp::Read { file: FileId(1), position, len };
-    assert_eq!(bench.run(read(1, 3)), Ok(IoDone::Bytes(Bytes::from_static(b"ell"))));
-    assert_eq!(bench.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo"))));
-    assert_eq!(bench.run(read(9, 1)), Ok(IoDone::Bytes(Bytes::new())));
-    bench.run(IoOp::SetLen { file: FileId(1), len: 7 }).unwrap();
-    assert_eq!(bench.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo\0\0"))));
+    assert_eq!(fixture.run(read(1, 3)), Ok(IoDone::Bytes(Bytes::from_static(b"ell"))));
+    assert_eq!(fixture.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo"))));
+    assert_eq!(fixture.run(read(9, 1)), Ok(IoDone::Bytes(Bytes::new())));
+    fixture.run(IoOp::SetLen { file: FileId(1), len: 7 }).unwrap();
+    assert_eq!(fixture.run(read(3, 100)), Ok(IoDone::Bytes(Bytes::from_static(b"lo\0\0"))));
 }
 
 #[test]
 fn directories_files_and_names_do_what_the_vocabulary_says() {
-    let mut bench = Bench::new();
-    bench.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
-    bench.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
-    bench.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"first") }).unwrap();
-    bench.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"0\n0\n") }).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
+    fixture.run(IoOp::CreateDir { path: path("t-0") }).unwrap();
+    fixture.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"first") }).unwrap();
+    fixture.run(IoOp::Replace { path: path("t-0/leader-epoch"), content: Bytes::from_static(b"0\n0\n") }).unwrap();
     assert_eq!(
-        bench.run(IoOp::Open { file: FileId(1), path: path("t-0/0.log"), create: true }).unwrap(),
+        fixture.run(IoOp::Open { file: FileId(1), path: path("t-0/0.log"), create: true }).unwrap(),
         IoDone::Len(0)
     );
-    bench.run(write(1, 0, "data")).unwrap();
-    bench.run(IoOp::SyncDir { path: path("t-0") }).unwrap();
+    fixture.run(write(1, 0, "data")).unwrap();
+    fixture.run(IoOp::SyncDir { path: path("t-0") }).unwrap();
     let entry = |name: &str, is_dir, len| DirEntry { name: name.into(), is_dir, len };
     assert_eq!(
-        bench.run(IoOp::List { path: path("t-0") }).unwrap(),
+        fixture.run(IoOp::List { path: path("t-0") }).unwrap(),
         IoDone::Entries(vec![entry("0.log", false, 4), entry("leader-epoch", false, 4)])
     );
-    bench.run(IoOp::Rename { from: path("t-0"), to: path("t-0.deleted") }).unwrap();
-    bench.run(write(1, 4, "!")).unwrap();
-    assert_eq!(std::fs::read_to_string(bench.path().join("t-0.deleted/0.log")).unwrap(), "data!");
-    let held = bench.disk.hold(&FileSlice { file: FileId(1), position: 0, len: 5 });
-    bench.run(IoOp::Close { file: FileId(1) }).unwrap();
-    bench.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
-    bench.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
-    bench.run(IoOp::Remove { path: path("nothing") }).unwrap();
+    fixture.run(IoOp::Rename { from: path("t-0"), to: path("t-0.deleted") }).unwrap();
+    fixture.run(write(1, 4, "!")).unwrap();
+    assert_eq!(std::fs::read_to_string(fixture.path().join("t-0.deleted/0.log")).unwrap(), "data!");
+    let held = fixture.disk.content_of(&FileSlice { file: FileId(1), position: 0, len: 5 });
+    fixture.run(IoOp::Close { file: FileId(1) }).unwrap();
+    fixture.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
+    fixture.run(IoOp::RemoveDir { path: path("t-0.deleted") }).unwrap();
+    fixture.run(IoOp::Remove { path: path("nothing") }).unwrap();
     let mut sent = [0; 5];
     held.read_exact_at(&mut sent, 0).unwrap();
     assert_eq!(&sent, b"data!", "a slice of a removed file can still be sent");
-    let IoDone::Volume { total_bytes, usable_bytes } = bench.run(IoOp::Volume { dir: LogDirId(0) }).unwrap() else {
+    let IoDone::Volume { total_bytes, usable_bytes } = fixture.run(IoOp::Volume { dir: LogDirId(0) }).unwrap() else {
         panic!()
     };
     assert!(total_bytes >= usable_bytes && usable_bytes > 0);
@@ -186,10 +186,10 @@ fn directories_files_and_names_do_what_the_vocabulary_says() {
 
 #[test]
 fn a_failure_says_what_was_tried_on_which_path() {
-    let mut bench = Bench::new();
-    let root = bench.path().display().to_string();
+    let mut fixture = Fixture::new();
+    let root = fixture.path().display().to_string();
     let mut fails = |op| {
-        let error = bench.run(op).unwrap_err();
+        let error = fixture.run(op).unwrap_err();
         (error.kind, error.text.replace(&root, "ROOT"))
     };
     assert_eq!(
@@ -204,48 +204,50 @@ fn a_failure_says_what_was_tried_on_which_path() {
         fails(write(3, 0, "x")),
         (IoErrorKind::NotFound, "cannot write to a file that could not be opened".into())
     );
-    std::fs::write(bench.path().join("large"), b"12345678901").unwrap();
-    let text = bench.run(IoOp::Load { path: path("large"), limit_bytes: 10 }).unwrap_err();
+    std::fs::write(fixture.path().join("large"), b"12345678901").unwrap();
+    let text = fixture.run(IoOp::Load { path: path("large"), limit_bytes: 10 }).unwrap_err();
     assert_eq!(text.kind, IoErrorKind::TooLarge);
     assert_eq!(
-        bench.run(IoOp::Load { path: path("large"), limit_bytes: 11 }).unwrap(),
+        fixture.run(IoOp::Load { path: path("large"), limit_bytes: 11 }).unwrap(),
         IoDone::Bytes("12345678901".into())
     );
 }
 
+/// Linux has a file that is a full disk.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_fails_the_writes_and_the_lane_goes_on() {
-    let mut bench = Bench::new();
-    bench.disk = Arc::new(Disk::new(Roots::new(vec!["/dev".into()]), 1, 1));
-    bench.run(IoOp::Open { file: FileId(1), path: path("full"), create: false }).unwrap();
-    let mut commands = vec![bench.command(0, write(1, 0, "a")), bench.command(0, write(1, 1, "b"))];
-    commands.push(bench.command(0, IoOp::Close { file: FileId(1) }));
-    bench.start(commands, false);
+    let mut fixture = Fixture::new();
+    fixture.disk = Arc::new(Disk::new(Roots::new(vec!["/dev".into()]), 1, 1));
+    fixture.run(IoOp::Open { file: FileId(1), path: path("full"), create: false }).unwrap();
+    let mut commands = vec![fixture.command(0, write(1, 0, "a")), fixture.command(0, write(1, 1, "b"))];
+    commands.push(fixture.command(0, IoOp::Close { file: FileId(1) }));
+    fixture.start(commands, false);
     for _ in 0..2 {
-        let error = bench.completed.recv().unwrap().result.unwrap_err();
+        let error = fixture.completed.recv().unwrap().result.unwrap_err();
         assert_eq!(error.kind, IoErrorKind::NoSpace);
         assert_eq!(error.text, "cannot write to /dev/full: No space left on device (os error 28)");
     }
-    assert_eq!(bench.completed.recv().unwrap().result, Ok(IoDone::Unit));
-    assert_eq!(bench.disk.queued_bytes(), 0);
+    assert_eq!(fixture.completed.recv().unwrap().result, Ok(IoDone::Unit));
+    assert_eq!(fixture.disk.queued_bytes(), 0);
 }
 
 #[test]
-fn records_wait_for_few_names_and_names_go_on_while_records_come() {
+fn records_wait_for_few_directory_changes_and_these_go_on_while_records_come() {
     const LANES: u32 = 20;
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     let (sender, completed) = mpsc::channel();
     let sink = Arc::new(Sink(Mutex::new(sender)));
-    bench.disk = Arc::new(Disk::new(Roots::new(vec![bench.path().to_owned()]), 1, 1));
-    bench.sink = sink.clone();
+    fixture.disk = Arc::new(Disk::new(Roots::new(vec![fixture.path().to_owned()]), 1, 1));
+    fixture.sink = sink.clone();
     let mut commands: Vec<_> =
-        (0..LANES).map(|lane| bench.command(lane, IoOp::CreateDir { path: path(&format!("t-{lane}")) })).collect();
+        (0..LANES).map(|lane| fixture.command(lane, IoOp::CreateDir { path: path(&format!("t-{lane}")) })).collect();
     for lane in LANES..2 * LANES {
-        commands.push(bench.command(lane, IoOp::Sync { file: FileId(1) }));
+        commands.push(fixture.command(lane, IoOp::Sync { file: FileId(1) }));
     }
-    // The one thread cannot deliver what it has done, and goes no further.
+    // The pool has one thread. It waits for this lock before it can deliver its first completions.
     let held = lock(&sink.0);
-    bench.start(commands, false);
+    fixture.start(commands, false);
     drop(held);
     let order: Vec<bool> = (0..2 * LANES)
         .map(|_| {
@@ -253,7 +255,7 @@ fn records_wait_for_few_names_and_names_go_on_while_records_come() {
             lane < LANES
         })
         .collect();
-    // Every other one.
+    // Directories and syncs take turns.
     for turn in order.chunks(2) {
         assert!(turn.contains(&true) && turn.contains(&false), "{order:?}");
     }

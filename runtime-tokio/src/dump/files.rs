@@ -1,5 +1,7 @@
-//! What a file is, by its name and that of its directory, and what lies beside it.
+//! Tells what a file contains from its name and its directory's name, and finds the files of a directory and the log
+//! that lies beside an index.
 
+use crate::data_dirs::LOCK_FILE;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use tidelog_core::storage::names::{
     METADATA_PARTITION_DIR, ParsedFile, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT, SnapshotStage,
 };
 
-/// Told to whoever names a file that is none of these.
+/// The names of the files that can be dumped, for the error about another file.
 pub const READABLE: &str = "NNN.log, NNN.index, NNN.timeindex, NNN.txnindex, NNN.snapshot (each with .deleted, .cleaned \
                             or .swap too), NNN-EEE.checkpoint, bootstrap.checkpoint, leader-epoch-checkpoint, \
                             partition.metadata, meta.properties, quorum-state, .kafka_cleanshutdown, \
@@ -20,10 +22,10 @@ pub const READABLE: &str = "NNN.log, NNN.index, NNN.timeindex, NNN.txnindex, NNN
 /// How far Kafka's compaction has come; the same text as the other checkpoints.
 const CLEANER_CHECKPOINT: &str = "cleaner-offset-checkpoint";
 
-/// No file that is read as a whole is larger, unless something is wrong with it.
+/// The largest size of a file that is read as a whole. A larger one is a fault.
 pub const WHOLE_FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// What stands in a file.
+/// What a file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     Log,
@@ -44,14 +46,14 @@ pub enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     pub content: Content,
-    /// In its name; 0 where there is none.
+    /// The offset in its name; 0 if the name has none.
     pub offset: Offset,
     pub stage: FileStage,
-    /// Whether it lies in the directory of the metadata log.
+    /// Whether the file lies in the directory of the metadata log.
     pub is_metadata: bool,
 }
 
-/// `None`: no file of a log directory, or one that is of no use to anybody.
+/// Tells from its name what a file contains. `None`: it is not a file of a log directory, or it was never finished.
 pub fn of_name(path: &Path) -> Option<Named> {
     let name = path.file_name()?.to_str()?;
     let plain = |content| Named { content, offset: Offset::ZERO, stage: FileStage::Live, is_metadata: false };
@@ -92,7 +94,8 @@ pub fn of_name(path: &Path) -> Option<Named> {
     }
 }
 
-/// Every file below a directory, in the order of the names, with what it is.
+/// Every file below a directory, in the order of the names, with what it is. [`LOCK_FILE`] is left out:
+/// it has no content, a broker only locks it.
 pub fn below(dir: &Path, found: &mut Vec<(PathBuf, Option<Named>)>) -> Result<(), (PathBuf, io::Error)> {
     let unreadable = |error| (dir.to_owned(), error);
     let mut paths = Vec::new();
@@ -104,6 +107,9 @@ pub fn below(dir: &Path, found: &mut Vec<(PathBuf, Option<Named>)>) -> Result<()
     }
     paths.sort();
     for (path, is_dir) in paths {
+        if path.file_name().is_some_and(|name| name == LOCK_FILE) {
+            continue;
+        }
         if is_dir {
             below(&path, found)?;
         } else {

@@ -2,6 +2,7 @@
 //!
 //! The names of the JSON are those of Kafka's `DumpLogSegments` where it has them.
 
+use crate::looks::count;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -242,7 +243,8 @@ impl Display for Line {
                 write!(f, "  | offset {offset} time {timestamp} {}", payload.get())
             }
             Self::Log { batches, records, first_offset, last_offset, max_timestamp, valid_bytes } => {
-                write!(f, "{batches} batches, {records} records, {valid_bytes} bytes")?;
+                let (batches, records, bytes) = (count(batches), count(records), count(valid_bytes));
+                write!(f, "{batches} batches, {records} records, {bytes} bytes")?;
                 if let (Some(first), Some(last)) = (first_offset, last_offset) {
                     write!(f, ", offsets {first}..={last}, newest time {max_timestamp}")?;
                 }

@@ -1,4 +1,4 @@
-//! `tidelog log dump`: the files of a log directory, for a person or a program to read, and a judgement of them.
+//! `tidelog log dump`: shows the contents of the files of a log directory to a person or a program, and checks them.
 //!
 //! ```text
 //!   paths ── files::of_name ──► what each file is ──► segment.rs, index.rs, small.rs ──► Line ──► report.rs ──► text, JSON
@@ -11,7 +11,7 @@
 //! last write can then look like a torn tail.
 //!
 //! Invariant: memory is bounded by the largest batch (at most [`batches::BATCH_BYTES_MAX`]), or, for the files that
-//! the broker itself reads as a whole, by [`files::WHOLE_FILE_BYTES_MAX`].
+//! the broker itself reads as a whole, by `files::WHOLE_FILE_BYTES_MAX`.
 
 pub mod batches;
 mod files;
@@ -30,7 +30,7 @@ use report::Report;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What of a log directory is shown, and how.
+/// Which files are shown, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DumpArguments {
     /// Files, or directories of which every file is dumped
@@ -42,7 +42,7 @@ pub struct DumpArguments {
     /// Take logs and snapshots for the cluster's metadata, whatever their directory's name
     #[arg(long, visible_alias = "cluster-metadata-decoder")]
     pub metadata: bool,
-    /// For people, or a JSON object a line
+    /// Text for people, or one JSON object on each line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }
@@ -53,29 +53,30 @@ pub enum Format {
     Json,
 }
 
-/// What came of a dump.
+/// How many files were dumped, and what was wrong with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub files: u64,
     pub faults: u64,
-    /// The first of the faults, each with its file and place.
+    /// The first faults, each with its file and its place in the file. [`faults`](Self::faults) counts all of them.
     pub first_faults: Vec<String>,
 }
 
-/// Why nothing was dumped, or not all of it.
+/// Why a dump ended before everything was dumped.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     #[error("cannot read {}: {source}", .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{}: no name of a file that this can read, which are {}", .path.display(), files::READABLE)]
+    #[error("cannot dump {}: a file that can be dumped has one of these names: {}", .path.display(), files::READABLE)]
     Unknown { path: PathBuf },
     /// Whoever reads the output is gone, or its disk is full.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Dumps what the arguments ask for. Every path is looked at before the first is dumped.
-pub fn dump(arguments: &DumpArguments, out: &mut dyn Write) -> Result<Summary, DumpError> {
+/// Dumps what the arguments ask for. Every path is looked at before the first is dumped. `is_coloured` says whether `out`
+/// is a terminal that shows colours.
+pub fn dump(arguments: &DumpArguments, out: &mut dyn Write, is_coloured: bool) -> Result<Summary, DumpError> {
     let mut named = Vec::new();
     for path in &arguments.paths {
         let unreadable = |source| DumpError::Unreadable { path: path.clone(), source };
@@ -86,7 +87,7 @@ pub fn dump(arguments: &DumpArguments, out: &mut dyn Write) -> Result<Summary, D
             named.push((path.clone(), Some(content)));
         }
     }
-    let mut report = Report::new(out, arguments.format);
+    let mut report = Report::new(out, arguments.format, is_coloured);
     for (path, found) in named {
         let dumped = match found {
             Some(found) => one_file(&path, found, arguments, &mut report),
@@ -115,15 +116,15 @@ fn one_file(path: &Path, found: Named, arguments: &DumpArguments, report: &mut R
     }
 }
 
-/// Why a file is not dumped on.
+/// Why the dump of a file ends early.
 enum Stop {
-    /// A fault of the file; others follow.
+    /// The file cannot be read. The dump goes on with the next file.
     File(io::Error),
-    /// The end of all.
+    /// The output cannot be written. The dump ends.
     Output(io::Error),
 }
 
-/// What is read fails in many places, what is written in one.
+/// `?` takes an error for one of reading, since most errors are. [`Report`] marks the errors of writing itself.
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::File(error)

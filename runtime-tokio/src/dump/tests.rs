@@ -24,7 +24,7 @@ fn arguments(paths: &[&Path]) -> DumpArguments {
 /// What a dump says, without the directory, and what came of it.
 fn dumped(dir: &TempDir, arguments: &DumpArguments) -> (String, Summary) {
     let mut out = Vec::new();
-    let summary = dump(arguments, &mut out).unwrap();
+    let summary = dump(arguments, &mut out, false).unwrap();
     let text = String::from_utf8(out).unwrap();
     (text.replace(&format!("{}/", dir.path().display()), ""), summary)
 }
@@ -208,7 +208,8 @@ fn batches_larger_than_what_is_read_at_once_and_cut_by_it_are_read() {
     let path = write(&dir, LOG, &bytes);
     let (text, summary) = dumped(&dir, &arguments(&[&path]));
     assert_eq!(summary.faults, 0);
-    let last = format!("30 batches, 30 records, {} bytes, offsets 10..=39, newest time 1\n", bytes.len());
+    let len = crate::looks::count(bytes.len());
+    let last = format!("30 batches, 30 records, {len} bytes, offsets 10..=39, newest time 1\n");
     assert!(text.ends_with(&last), "{text}");
 }
 
@@ -369,24 +370,37 @@ fn a_small_file_that_does_not_read_says_why() {
     leader-epoch-checkpoint: only 2 of 3 entries agree with each other: epochs and start offsets must both increase
     meta.properties: node.id is missing
     partition.metadata: line 2 is "", expected `topic_id: ` and the 22 characters of an id that is not zero
-    quorum-state: data_version is null, and must be a number of 32 bits
-    recovery-point-offset-checkpoint: announces 2 entries, but holds 1
+    quorum-state: data_version is null, and must be an integer of 32 bits
+    recovery-point-offset-checkpoint: the number of entries is 2, but there are 1
     "#);
 }
 
 #[test]
-fn a_name_that_is_none_of_ours_is_refused_before_anything_is_shown() {
+fn a_terminal_shows_files_as_headings_and_faults_in_red() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "quorum-state", "{}");
+    let mut out = Vec::new();
+    dump(&arguments(&[&path]), &mut out, true).unwrap();
+    let text = String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "");
+    assert_eq!(
+        text,
+        "\x1b[1mquorum-state\x1b[0m\n  \x1b[1m\x1b[31mFAULT: data_version is null, and must be an integer of 32 bits\x1b[0m\n"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_dumped_is_refused_before_anything_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     segment(&dir);
     let unknown = write(&dir, "notes.txt", "x");
     let mut out = Vec::new();
-    let error = dump(&arguments(&[&dir.path().join(LOG), &unknown]), &mut out).unwrap_err();
+    let error = dump(&arguments(&[&dir.path().join(LOG), &unknown]), &mut out, false).unwrap_err();
     assert!(matches!(&error, DumpError::Unknown { .. }) && out.is_empty());
     let text = error.to_string();
     for readable in ["NNN.log", "NNN-EEE.checkpoint", "meta.properties", "notes.txt"] {
         assert!(text.contains(readable), "{text}");
     }
-    let missing = dump(&arguments(&[&dir.path().join("00000000000000000099.log")]), &mut out).unwrap_err();
+    let missing = dump(&arguments(&[&dir.path().join("00000000000000000099.log")]), &mut out, false).unwrap_err();
     assert!(matches!(&missing, DumpError::Unreadable { .. }), "{missing}");
     let (text, summary) = dumped(&dir, &arguments(&[dir.path()]));
     assert_eq!((summary.files, summary.faults), (3, 0));

@@ -1,12 +1,13 @@
-//! The core's numbers under Kafka's names.
+//! The core's metrics under Kafka's names.
 
 use super::text::{Family, Text, counter, gauge};
+use crate::disk::Volume;
 use tidelog_core::broker::{Metrics, PartitionMetrics, ReplicationMetrics};
 use tidelog_core::replication::TopicCounters;
 
 type Count = fn(&TopicCounters) -> u64;
 
-/// Kafka's `BrokerTopicMetrics`: each once for all topics, without a label, and once a topic.
+/// Kafka's `BrokerTopicMetrics`. Each has one sample without a label for all topics together, and one for each topic.
 const TOPIC_COUNTERS: &[(Family, Count)] = &[
     (counter("kafka_server_brokertopicmetrics_messagesin_total", "Records appended."), |c| c.messages_in),
     (counter("kafka_server_brokertopicmetrics_bytesin_total", "Bytes of the batches appended, as they came."), |c| {
@@ -72,7 +73,7 @@ const TOPIC_COUNTERS: &[(Family, Count)] = &[
 
 type Value = fn(&PartitionMetrics) -> i64;
 
-/// Kafka's `Log`: each once a partition.
+/// Kafka's `Log`: one sample for each partition.
 const LOG_GAUGES: &[(Family, Value)] = &[
     (gauge("kafka_log_log_size", "Bytes of the log's segments."), |p| p.size_bytes as i64),
     (gauge("kafka_log_log_logstartoffset", "The first offset that can be read."), |p| p.log_start.0),
@@ -82,7 +83,7 @@ const LOG_GAUGES: &[(Family, Value)] = &[
 
 type Replicas = fn(&ReplicationMetrics) -> usize;
 
-/// Kafka's `Partition`: each once a partition that this broker leads.
+/// Kafka's `Partition`: one sample for each partition that this broker leads.
 const PARTITION_GAUGES: &[(Family, Replicas)] = &[
     (gauge("kafka_cluster_partition_replicascount", "Replicas of the partition."), |r| r.replicas),
     (gauge("kafka_cluster_partition_insyncreplicascount", "Replicas that are in sync."), |r| r.in_sync),
@@ -97,7 +98,8 @@ const PARTITION_GAUGES: &[(Family, Replicas)] = &[
     }),
 ];
 
-pub fn write(metrics: &Metrics, text: &mut Text) {
+/// `volumes` are those of the log directories, in their order.
+pub fn write(metrics: &Metrics, volumes: &[Option<Volume>], text: &mut Text) {
     text.one(
         gauge(
             "kafka_server_kafkaserver_brokerstate",
@@ -112,6 +114,7 @@ pub fn write(metrics: &Metrics, text: &mut Text) {
     write_quorum(metrics, text);
     write_partitions(metrics, text);
     write_directories(metrics, text);
+    write_volumes(metrics, volumes, text);
 }
 
 fn write_topics(metrics: &Metrics, text: &mut Text) {
@@ -310,5 +313,29 @@ fn write_directories(metrics: &Metrics, text: &mut Text) {
         text.family(gauge("kafka_log_logmanager_logdirectoryoffline", "1 where the log directory is offline."));
     for dir in &metrics.directories {
         samples.sample(&[("logDirectory", &dir.path)], u8::from(!dir.is_online));
+    }
+}
+
+type Bytes = fn(&Volume) -> u64;
+
+/// Each once a log directory.
+const VOLUME_GAUGES: &[(Family, Bytes)] = &[
+    (gauge("tidelog_log_directory_total_bytes", "Bytes of the volume that the log directory lies on."), |v| {
+        v.total_bytes
+    }),
+    (gauge("tidelog_log_directory_free_bytes", "Of them, those that nobody uses."), |v| v.free_bytes),
+    (gauge("tidelog_log_directory_usable_bytes", "Of them, those that the broker may still write."), |v| {
+        v.usable_bytes
+    }),
+];
+
+fn write_volumes(metrics: &Metrics, volumes: &[Option<Volume>], text: &mut Text) {
+    for (family, bytes) in VOLUME_GAUGES {
+        let mut samples = text.family(*family);
+        for (dir, volume) in metrics.directories.iter().zip(volumes) {
+            if let Some(volume) = volume {
+                samples.sample(&[("logDirectory", &dir.path)], bytes(volume));
+            }
+        }
     }
 }

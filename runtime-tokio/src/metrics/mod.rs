@@ -1,14 +1,14 @@
-//! What an operator looks at: `/metrics` for Prometheus and `/healthz`, over HTTP.
+//! What an operator can ask over HTTP: `/metrics` for Prometheus, and `/healthz`.
 //!
-//! The core counts what it does and gathers it in one value (`tidelog_core::broker::Metrics`); this world counts what
-//! only it sees: connections, bytes, times. Names are those that the usual rules of the JMX exporter give Kafka's own
-//! metrics, so that dashboards made for Kafka show a Tidelog broker (`docs/METRICS.md`).
+//! The core counts what it does and gathers it in one value (`tidelog_core::broker::Metrics`). This crate counts what
+//! the core does not see: connections, bytes and times. A metric of Kafka's has the name that the usual rules of the
+//! JMX exporter give it, so that dashboards made for Kafka show a Tidelog broker (`docs/METRICS.md`).
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`requests`], [`times`] | requests by kind, version and error; how long things took |
-//! | `http` | the listener, and what it answers |
-//! | `text`, `broker`, `world`, `process` | the numbers as Prometheus reads them |
+//! | [`requests`], [`times`] | counts of requests by API key, version and error; quantiles of durations |
+//! | `http` | the HTTP listener and its answers |
+//! | `text`, `broker`, `world`, `process` | the metrics in Prometheus' text format, by where they come from |
 
 pub mod requests;
 pub mod times;
@@ -27,7 +27,7 @@ mod world;
 use requests::Requests;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What this world counts, for all connections together.
+/// What this crate counts, for all connections together.
 #[derive(Debug)]
 pub struct Counters {
     pub requests: Requests,
@@ -36,22 +36,23 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// For listeners of these names.
+    /// Counters for listeners of these names, in the order of `listeners`.
     pub fn new(listeners: impl IntoIterator<Item = String>) -> Self {
         let listeners = listeners.into_iter().map(|name| ListenerCounters { name, ..ListenerCounters::default() });
         Self { requests: Requests::default(), listeners: listeners.collect() }
     }
 }
 
-/// What happens on one listener. Counted once a connection or a system call, never by the request.
+/// What happens on one listener. The byte counters are updated once for each system call, the others once for each
+/// connection: no request pays for them.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     pub name: String,
     pub created: Counter,
     pub closed: Counter,
-    /// Closed for `connections.max.idle.ms`.
+    /// Closed because of `connections.max.idle.ms`.
     pub expired: Counter,
-    /// Turned away for `max.connections.per.ip`.
+    /// Refused because of `max.connections.per.ip`.
     pub refused: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,

@@ -1,11 +1,12 @@
-//! This process as Linux sees it, under the names that Prometheus' clients have for it. Where there is no `/proc`
-//! they are left out.
+//! Metrics of this process, from Linux' `/proc`, under the names that Prometheus' client libraries use. They are left
+//! out on systems without `/proc`.
 
 use super::text::{Text, counter, gauge};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 
+/// The fields of `/proc/self/stat` that are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stat {
     cpu_ticks: u64,
@@ -30,7 +31,7 @@ pub fn write(text: &mut Text) {
     }
     write_disk(text);
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The one that reads the directory is not the broker's.
+        // One of them is the directory that is being read here.
         let open = open.count().saturating_sub(1);
         text.one(gauge("process_open_fds", "Files and sockets that are open."), open);
     }
@@ -39,7 +40,7 @@ pub fn write(text: &mut Text) {
     }
 }
 
-/// Kafka's own names for what the process has moved from and to devices.
+/// Bytes read from and written to devices, under Kafka's names.
 fn write_disk(text: &mut Text) {
     let Ok(content) = fs::read_to_string("/proc/self/io") else { return };
     if let Some(bytes) = field(&content, "read_bytes: ") {
@@ -50,10 +51,11 @@ fn write_disk(text: &mut Text) {
     }
 }
 
-/// `/proc/self/stat`, see proc(5). The name in it may have blanks and brackets: the fields are counted behind it.
+/// Parses `/proc/self/stat`, see proc(5). The process's name in it may contain blanks and brackets, so the fields are
+/// counted from behind it.
 fn parse_stat(content: &str) -> Option<Stat> {
     let fields: Vec<&str> = content.get(content.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
-    // The first of them is the third of the page.
+    // The first field behind the name is number 3 in proc(5).
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(Stat {
         cpu_ticks: field(14)? + field(15)?,
@@ -63,7 +65,7 @@ fn parse_stat(content: &str) -> Option<Stat> {
     })
 }
 
-/// The number of the line that begins with `name`.
+/// The number in the line that begins with `name`.
 fn field(content: &str, name: &str) -> Option<u64> {
     content.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
@@ -84,6 +86,7 @@ mod tests {
         assert_eq!(field("", "btime "), None);
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_used_some_time_and_memory() {
         let stat = parse_stat(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! Requests by kind: how many in which version, which errors they were answered with, and how long that took.
+//! Counts requests by API key: how many in each version, which errors they were answered with, and how long they took.
 //!
-//! A connection records an answer as it encodes it. There is a lock for each kind of request, held for some tens of
+//! A connection records a request when it encodes the answer. Each API key has its own lock, held for some tens of
 //! nanoseconds.
 
 use super::times::{Reading, Times};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tidelog_core::wire::{ApiKey, ErrorCode, ResponseBody};
 
-/// A request that was answered, or handled where it wants no answer.
+/// A request that was answered, or handled if it gets no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Handled {
     pub api_key: ApiKey,
@@ -18,12 +18,14 @@ pub struct Handled {
     pub took: Duration,
 }
 
+/// The counts of all API keys.
 #[derive(Debug)]
 pub struct Requests {
-    /// By API key.
+    /// Indexed by API key; `None` until a request of that key comes.
     kinds: Vec<Mutex<Option<Box<Kind>>>>,
 }
 
+/// The counts of one API key.
 #[derive(Debug)]
 struct Kind {
     api_key: ApiKey,
@@ -32,12 +34,13 @@ struct Kind {
     times: Times,
 }
 
-/// A reading of one kind that has come at least once.
+/// The counts of one API key that has been requested at least once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KindReading {
     pub api_key: ApiKey,
     pub by_version: BTreeMap<i16, u64>,
-    /// How often each error was answered, by the partition, topic or whatever the request is made of.
+    /// How often each error was answered, counted as Kafka does: once for each partition, topic or other item of the
+    /// answer.
     pub by_error: BTreeMap<ErrorCode, u64>,
     pub times: Reading,
 }
@@ -50,7 +53,7 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// `body`: the answer, where there is one.
+    /// `body`: the answer; `None` if the request gets none.
     pub fn record(&self, now: Instant, handled: Handled, body: Option<&ResponseBody>) {
         let Handled { api_key, api_version, took } = handled;
         let Some(kind) = self.kinds.get(api_key as usize) else { return };
@@ -66,7 +69,7 @@ impl Requests {
         }
     }
 
-    /// Every kind that has come, in the order of the keys.
+    /// The counts of every API key that has been requested, in the order of the keys.
     pub fn read(&self, now: Instant) -> Vec<KindReading> {
         let mut readings = Vec::new();
         for kind in &self.kinds {
@@ -85,10 +88,10 @@ impl Requests {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic holds this lock")
+    mutex.lock().expect("no thread panics while it holds this lock")
 }
 
-/// The error codes of an answer, 0 for what went well among them, as Kafka counts them.
+/// Calls `count` with every error code of an answer, including 0 for success, as Kafka counts them.
 fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
     match body {
         ResponseBody::Produce(body) => {
@@ -120,6 +123,11 @@ fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
         ResponseBody::OffsetForLeaderEpoch(body) => {
             body.topics.iter().flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
         }
+        ResponseBody::DescribeAcls(body) => count(body.error_code),
+        ResponseBody::CreateAcls(body) => body.results.iter().for_each(|result| count(result.error_code)),
+        ResponseBody::DeleteAcls(body) => body.filter_results.iter().for_each(|result| count(result.error_code)),
+        ResponseBody::SaslHandshake(body) => count(body.error_code),
+        ResponseBody::SaslAuthenticate(body) => count(body.error_code),
         ResponseBody::DescribeConfigs(body) => body.results.iter().for_each(|result| count(result.error_code)),
         ResponseBody::AlterConfigs(body) => body.responses.iter().for_each(|resource| count(resource.error_code)),
         ResponseBody::IncrementalAlterConfigs(body) => {
@@ -160,7 +168,7 @@ fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
                 topic.partitions.iter().for_each(|partition| count(partition.error_code));
             }
         }
-        // What is not served has no answers.
+        // Requests that are not supported get no such answers.
         _ => {}
     }
 }

@@ -12,7 +12,7 @@ pub enum Kind {
     Summary,
 }
 
-/// What stands before the samples of a name.
+/// The name of a metric and what precedes its samples: its type and help text.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     pub name: &'static str,
@@ -34,13 +34,13 @@ pub const fn summary(name: &'static str, help: &'static str) -> Family {
 
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Metrics as text, growing.
+/// The text of all metrics written so far.
 #[derive(Debug, Default)]
 pub struct Text {
     out: String,
 }
 
-/// The family whose samples are being written. All samples of one stand together.
+/// Writes the samples of one family, which must all stand together.
 pub struct Samples<'a> {
     family: Family,
     out: &'a mut String,
@@ -54,7 +54,7 @@ impl Text {
             Kind::Gauge => "gauge",
             Kind::Summary => "summary",
         };
-        // A `String` takes everything.
+        // Writing to a `String` never fails.
         let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
         Samples { family, out: &mut self.out }
     }

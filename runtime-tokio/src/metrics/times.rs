@@ -1,9 +1,10 @@
-//! How long something took, lately: the quantiles that Kafka's timers show.
+//! Durations of an operation: their count and sum since the start, and the quantiles that Kafka's timers show, of the
+//! last one to two minutes.
 //!
-//! Kafka samples the last five minutes or so. Here two histograms take turns by the minute, and quantiles are those of
-//! both: of the last one to two minutes. A histogram since the start would move less from day to day; and a sample
-//! misses the rare slow request, which is the one that is looked for. Each costs a few kilobytes where it is used,
-//! with an error of at most 1 %.
+//! Kafka keeps a sample of about the last five minutes. Here two histograms take turns every minute, and the quantiles
+//! are those of both together. A single histogram since the start would hardly show what changes after some days. A
+//! sample would miss the rare slow request, which is the one that an operator looks for. Each histogram takes a few
+//! kilobytes once it is used, and its error is at most 1 %.
 
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
@@ -11,10 +12,11 @@ use std::time::{Duration, Instant};
 /// The quantiles that the JMX exporter shows, as it writes them.
 pub const QUANTILES: [(&str, f64); 6] =
     [("0.50", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.98", 0.98), ("0.99", 0.99), ("0.999", 0.999)];
-/// How long one histogram takes what comes.
+/// How long a histogram is recorded into before the two take turns.
 const TURN: Duration = Duration::from_secs(60);
 const SIGNIFICANT_DIGITS: u8 = 2;
 
+/// The durations of one operation.
 #[derive(Debug)]
 pub struct Times {
     count: u64,
@@ -25,7 +27,7 @@ pub struct Times {
     turned: Instant,
 }
 
-/// A reading of [`Times`].
+/// The values of [`Times`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Since the start.
@@ -37,7 +39,7 @@ pub struct Reading {
 
 impl Times {
     pub fn new(now: Instant) -> Self {
-        let histogram = || Histogram::new(SIGNIFICANT_DIGITS).expect("so many digits are allowed");
+        let histogram = || Histogram::new(SIGNIFICANT_DIGITS).expect("2 is an allowed number of digits");
         Self { count: 0, sum: Duration::ZERO, current: histogram(), previous: histogram(), turned: now }
     }
 
@@ -45,7 +47,7 @@ impl Times {
         self.turn(now);
         self.count += 1;
         self.sum += took;
-        // It grows with what comes; nothing here takes longer than it can hold.
+        // The histogram grows up to this limit, which is far above every duration here.
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(1 << 40);
         let _ = self.current.record(micros);
     }
@@ -53,7 +55,7 @@ impl Times {
     pub fn read(&mut self, now: Instant) -> Reading {
         self.turn(now);
         let mut both = self.current.clone();
-        both.add(&self.previous).expect("it grows");
+        both.add(&self.previous).expect("a histogram grows to hold what is added");
         let quantile = |at: f64| if both.is_empty() { 0.0 } else { both.value_at_quantile(at) as f64 / 1e3 };
         Reading {
             count: self.count,

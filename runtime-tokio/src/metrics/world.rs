@@ -1,27 +1,27 @@
-//! This world's own numbers under Kafka's names, and under names of our own where Kafka has none.
+//! This crate's own metrics, under Kafka's names where Kafka has the same metric.
 
 use super::requests::KindReading;
 use super::text::{Text, counter, gauge, summary};
 use super::times::Reading;
 use super::{Counter, Counters, ListenerCounters};
-use crate::door::Around;
+use crate::door::DoorMetrics;
 
-/// All of it, read at one moment.
+/// All of these metrics, read at one moment.
 pub struct World<'a> {
     pub counters: &'a Counters,
     pub requests: &'a [KindReading],
-    pub around: &'a Around,
+    pub door: &'a DoorMetrics,
     /// How long syncs of log files took.
     pub flushes: &'a Reading,
-    /// Bytes of requests that are held, and how many may be.
+    /// Bytes of requests that are held, and the limit on them.
     pub budget: (usize, usize),
-    /// Bytes that wait to be written.
+    /// Bytes that wait to be written to log files.
     pub queued_bytes: usize,
 }
 
 pub fn write(world: &World<'_>, text: &mut Text) {
     write_requests(world.requests, text);
-    write_door(world.around, text);
+    write_door(world.door, text);
     write_listeners(&world.counters.listeners, text);
     text.family(summary("kafka_log_logflushstats_logflushrateandtimems", "How long syncs of log files took, in ms."))
         .times(&[], world.flushes);
@@ -44,7 +44,7 @@ fn write_requests(requests: &[KindReading], text: &mut Text) {
     }
     let mut samples = text.family(counter(
         "kafka_network_requestmetrics_errors_total",
-        "Error codes answered, by the partition or whatever a request is made of; NONE for what went well.",
+        "Error codes answered, one for each partition, topic or other item of an answer; NONE for success.",
     ));
     for kind in requests {
         for (error, count) in &kind.by_error {
@@ -60,18 +60,18 @@ fn write_requests(requests: &[KindReading], text: &mut Text) {
     }
 }
 
-fn write_door(around: &Around, text: &mut Text) {
+fn write_door(door: &DoorMetrics, text: &mut Text) {
     text.one(
         gauge("kafka_network_requestchannel_requestqueuesize", "Inputs that wait for the core."),
-        around.inputs_queued,
+        door.inputs_queued,
     );
     text.one(
         gauge("kafka_network_requestchannel_responsequeuesize", "Answers that wait for their connections."),
-        around.answers_queued,
+        door.answers_queued,
     );
-    let (busy, up) = (around.busy.as_secs_f64(), around.up.as_secs_f64());
+    let (busy, up) = (door.busy.as_secs_f64(), door.up.as_secs_f64());
     text.one(counter("tidelog_core_busy_seconds_total", "How long the core has been at work."), busy);
-    // The core is what a request handler is in Kafka; there is one.
+    // Kafka reports how idle its request handler threads are. Here the core stands for a single such thread.
     let idle = (up - busy).max(0.0);
     text.one(
         gauge(

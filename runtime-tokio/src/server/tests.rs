@@ -1,4 +1,4 @@
-//! The world around a scripted machine, over loopback sockets.
+//! The server around a scripted machine in place of the broker, over loopback sockets.
 
 use super::*;
 use crate::connection::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
@@ -21,9 +21,13 @@ use tidelog_core::wire::{
 
 const CONTENT_LEN: usize = 3_000_000;
 
-/// Answers ApiVersions at once, ListOffsets when [`IN_FLIGHT_MAX`] of them wait or the broker stops, a Fetch with a
-/// slice of a file that it has just written and closes at once, a Produce from the first ListOffsets on, a Metadata once
-/// `gate` is open. Tells the test what it sees.
+/// A machine that answers each kind of request in its own way, and reports to the test what it sees:
+///
+/// - ApiVersions at once;
+/// - ListOffsets when [`IN_FLIGHT_MAX`] of them wait, or when the broker stops;
+/// - Fetch with a slice of a file that it has just written, and that it closes at once;
+/// - Produce after the first ListOffsets has come;
+/// - Metadata once `gate` is unlocked.
 struct Script {
     seen: mpsc::Sender<String>,
     waiting: Vec<Request>,
@@ -141,20 +145,21 @@ fn io_id(seq: u64) -> IoId {
     IoId { owner: IoOwner::Log(LogId(0)), seq }
 }
 
-struct Bench {
+/// A server around a [`Script`], and what the test needs to steer it.
+struct Fixture {
     server: Server,
     gate: Arc<Mutex<()>>,
     seen: mpsc::Receiver<String>,
     _dir: tempfile::TempDir,
 }
 
-fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Bench, ServerError> {
+fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Fixture, ServerError> {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data").display().to_string();
     let mut properties = vec![("listeners", "PLAINTEXT://127.0.0.1:0"), ("log.dirs", data.as_str())];
     properties.extend(extra);
     let (config, warnings) = BrokerConfig::from_properties(properties).unwrap();
-    // It must be shorter than an idle time, and has no effect of its own yet.
+    // The tests set this because it must be shorter than the idle time. It has no effect, which the warning says.
     let expected = "connection.failed.authentication.delay.ms";
     assert!(warnings.iter().all(|warning| warning.name == expected), "{warnings:?}");
     let (sender, seen) = mpsc::channel();
@@ -169,14 +174,14 @@ fn start_with(extra: &[(&str, &str)], ready: Output) -> Result<Bench, ServerErro
         ready,
     };
     let server = Server::start_machine(config, |_| Box::new(script))?;
-    Ok(Bench { server, gate, seen, _dir: dir })
+    Ok(Fixture { server, gate, seen, _dir: dir })
 }
 
-fn start() -> Bench {
+fn start() -> Fixture {
     start_with(&[], Output::Ready).unwrap()
 }
 
-impl Bench {
+impl Fixture {
     fn connect(&self) -> Client {
         Client::connect(self.server.listeners()[0].1).unwrap()
     }
@@ -193,7 +198,7 @@ impl Bench {
     }
 
     fn expect(&self, wanted: &str) {
-        while self.seen.recv().expect("the machine lives") != wanted {}
+        while self.seen.recv().expect("the machine is not dropped") != wanted {}
     }
 }
 
@@ -235,8 +240,8 @@ fn assert_closed(client: &mut Client) {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_wherever_the_stream_is_cut() {
-    let bench = start();
-    let mut client = bench.connect();
+    let fixture = start();
+    let mut client = fixture.connect();
     let stream: Vec<u8> = (0..50).flat_map(api_versions).collect();
     for piece in stream.chunks(7) {
         client.write_all(piece).unwrap();
@@ -244,27 +249,27 @@ fn pipelined_requests_are_answered_in_order_wherever_the_stream_is_cut() {
     for correlation in 0..50 {
         assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), correlation);
     }
-    bench.server.stop().unwrap();
+    fixture.server.stop().unwrap();
     assert_closed(&mut client);
 }
 
 #[test]
 fn large_requests_of_many_let_small_ones_go_first() {
     const MANY: usize = 20;
-    let bench = start();
-    let mut others = [bench.connect(), bench.connect()];
-    let mut askers: Vec<Client> = (0..MANY).map(|_| bench.connect()).collect();
-    let closed = bench.gate.lock().unwrap();
+    let fixture = start();
+    let mut others = [fixture.connect(), fixture.connect()];
+    let mut askers: Vec<Client> = (0..MANY).map(|_| fixture.connect()).collect();
+    let closed = fixture.gate.lock().unwrap();
     askers[0].write_all(&metadata(0)).unwrap();
-    bench.expect("large");
-    // The core is at the first one, and all the rest waits for it.
+    fixture.expect("large");
+    // The machine is working on the first request, and all others wait.
     for asker in &mut askers[1..] {
         asker.write_all(&[metadata(0), metadata(1)].concat()).unwrap();
     }
     for (other, n) in others.iter_mut().zip(0..) {
         other.write_all(&api_versions(n)).unwrap();
     }
-    while bench.server.service.shared().door.inputs_queued() < MANY - 1 + others.len() {
+    while fixture.server.service.shared().door.inputs_queued() < MANY - 1 + others.len() {
         std::thread::yield_now();
     }
     drop(closed);
@@ -274,16 +279,16 @@ fn large_requests_of_many_let_small_ones_go_first() {
     for asker in &mut askers[1..] {
         assert_eq!([(); 2].map(|()| correlation_of(ApiKey::Metadata, 12, asker)), [0, 1]);
     }
-    let kinds = bench.seen.try_iter().filter(|seen| seen == "large" || seen == "small");
+    let kinds = fixture.seen.try_iter().filter(|seen| seen == "large" || seen == "small");
     let kinds: Vec<String> = kinds.collect();
     assert_eq!(kinds[..2], ["small"; 2]);
     assert_eq!(kinds[2..], ["large"].repeat(2 * (MANY - 1)));
 }
 
 #[test]
-fn a_connection_has_no_more_than_its_share_in_flight_and_what_wants_no_answer_does_not_count() {
-    let bench = start();
-    let mut client = bench.connect();
+fn a_connection_has_a_limited_number_of_requests_in_flight_and_requests_without_answer_take_none_of_it() {
+    let fixture = start();
+    let mut client = fixture.connect();
     let produce =
         |n| frame(ApiKey::Produce, 9, n, RequestBody::Produce(ProduceRequest { acks: 0, ..Default::default() }));
     let mut sender = client.try_clone().unwrap();
@@ -309,18 +314,18 @@ fn produce(correlation_id: i32, record_bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_sends_without_limit_is_read_as_far_as_it_has_answers() {
+fn a_client_that_sends_without_limit_is_read_no_further_than_the_limit_of_unanswered_bytes() {
     const COUNT: i32 = 64;
-    let bench = start();
-    let (mut client, mut other) = (bench.connect(), bench.connect());
+    let fixture = start();
+    let (mut client, mut other) = (fixture.connect(), fixture.connect());
     let mut sender = client.try_clone().unwrap();
     let writer = std::thread::spawn(move || (0..COUNT).for_each(|n| sender.write_all(&produce(n, 1 << 20)).unwrap()));
-    bench.await_held(IN_FLIGHT_BYTES_MAX);
-    // Time enough to read all the rest.
+    fixture.await_held(IN_FLIGHT_BYTES_MAX);
+    // In this time the broker could read everything that the client sends.
     for n in 0..200 {
         other.write_all(&api_versions(n)).unwrap();
         assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut other), n);
-        let held = bench.held();
+        let held = fixture.held();
         assert!(held < IN_FLIGHT_BYTES_MAX + (2 << 20), "{held} bytes are held of 64 MiB");
     }
     other.write_all(&list_offsets(0)).unwrap();
@@ -332,12 +337,12 @@ fn a_client_that_sends_without_limit_is_read_as_far_as_it_has_answers() {
 
 #[test]
 fn a_request_larger_than_what_a_connection_may_hold_is_read_once_it_is_the_only_one() {
-    let bench = start();
-    let (mut client, mut other) = (bench.connect(), bench.connect());
+    let fixture = start();
+    let (mut client, mut other) = (fixture.connect(), fixture.connect());
     let mut sender = client.try_clone().unwrap();
     let stream = [produce(0, 10), produce(1, 3 * IN_FLIGHT_BYTES_MAX)].concat();
     let writer = std::thread::spawn(move || sender.write_all(&stream).unwrap());
-    bench.await_held(IN_FLIGHT_BYTES_MAX);
+    fixture.await_held(IN_FLIGHT_BYTES_MAX);
     other.write_all(&list_offsets(0)).unwrap();
     for n in 0..2 {
         assert_eq!(correlation_of(ApiKey::Produce, 9, &mut client), n);
@@ -347,22 +352,22 @@ fn a_request_larger_than_what_a_connection_may_hold_is_read_once_it_is_the_only_
 
 #[test]
 fn an_oversized_or_unreadable_request_closes_its_connection_and_no_other() {
-    let bench = start_with(&[("socket.request.max.bytes", "1000")], Output::Ready).unwrap();
-    let mut good = bench.connect();
+    let fixture = start_with(&[("socket.request.max.bytes", "1000")], Output::Ready).unwrap();
+    let mut good = fixture.connect();
     for bytes in [&1001u32.to_be_bytes()[..], &[0xff; 4], &[0, 0, 0, 4, 0x7f, 0xff, 0, 0], b"GET / HTTP/1.1\r\n\r\n"] {
-        let mut bad = bench.connect();
+        let mut bad = fixture.connect();
         bad.write_all(bytes).unwrap();
         assert_closed(&mut bad);
-        bench.expect("disconnected");
+        fixture.expect("disconnected");
     }
     good.write_all(&api_versions(7)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut good), 7);
 }
 
 #[test]
-fn what_came_before_a_broken_request_is_answered_and_what_comes_after_it_is_not() {
-    let bench = start();
-    let mut client = bench.connect();
+fn requests_before_a_broken_one_are_answered_and_requests_after_it_are_not() {
+    let fixture = start();
+    let mut client = fixture.connect();
     client.write_all(&[api_versions(1), api_versions(2), vec![0, 0, 0, 0], api_versions(3)].concat()).unwrap();
     for correlation in 1..3 {
         assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), correlation);
@@ -371,30 +376,30 @@ fn what_came_before_a_broken_request_is_answered_and_what_comes_after_it_is_not(
 }
 
 #[test]
-fn requests_that_never_end_hold_up_no_small_ones_and_are_closed_when_memory_is_short() {
+fn unfinished_requests_delay_no_small_ones_and_are_closed_when_memory_is_short() {
     let limits = [("queued.max.request.bytes", "1000000"), ("socket.request.max.bytes", "1000000")];
-    let bench = start_with(&limits, Output::Ready).unwrap();
-    let mut endless = [bench.connect(), bench.connect()];
+    let fixture = start_with(&limits, Output::Ready).unwrap();
+    let mut endless = [fixture.connect(), fixture.connect()];
     for client in &mut endless {
         client.write_all(&1_000_000u32.to_be_bytes()).unwrap();
         client.write_all(&[0; 600_000]).unwrap();
     }
-    bench.await_held(1_000_000);
-    let mut good = bench.connect();
+    fixture.await_held(1_000_000);
+    let mut good = fixture.connect();
     for n in 0..100 {
         good.write_all(&api_versions(n)).unwrap();
         assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut good), n);
     }
-    // At least one of them makes room for those who send large requests.
-    bench.expect("disconnected");
+    // At least one of them is closed, which makes room for large requests.
+    fixture.expect("disconnected");
     good.write_all(&[list_offsets(0), produce(1, 500_000)].concat()).unwrap();
     assert_eq!(correlation_of(ApiKey::Produce, 9, &mut good), 1);
 }
 
 #[test]
-fn records_come_out_of_a_file_that_was_closed_behind_the_answer() {
-    let bench = start();
-    let mut client = bench.connect();
+fn records_are_sent_from_a_file_that_the_core_has_closed_after_its_answer() {
+    let fixture = start();
+    let mut client = fixture.connect();
     client.write_all(&frame(ApiKey::Fetch, 12, 5, RequestBody::Fetch(FetchRequest::default()))).unwrap();
     let (correlation, body) = decode_response(ApiKey::Fetch, 12, read_frame(&mut client).unwrap()).unwrap();
     let ResponseBody::Fetch(fetch) = body else { panic!() };
@@ -405,8 +410,8 @@ fn records_come_out_of_a_file_that_was_closed_behind_the_answer() {
 
 #[test]
 fn a_client_that_sends_no_more_still_gets_its_answers() {
-    let bench = start();
-    let mut client = bench.connect();
+    let fixture = start();
+    let mut client = fixture.connect();
     let stream: Vec<u8> = (0..IN_FLIGHT_MAX as i32).flat_map(list_offsets).collect();
     client.write_all(&stream).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -414,18 +419,18 @@ fn a_client_that_sends_no_more_still_gets_its_answers() {
         assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), correlation);
     }
     assert_closed(&mut client);
-    bench.expect("disconnected");
+    fixture.expect("disconnected");
 }
 
 #[test]
 fn a_stop_answers_what_waits_then_frees_the_port_and_the_directory() {
-    let bench = start();
-    let mut client = bench.connect();
+    let fixture = start();
+    let mut client = fixture.connect();
     client.write_all(&[api_versions(1), list_offsets(2)].concat()).unwrap();
-    // Handled together: when the first is answered, the second waits.
+    // The machine handles both together, so when the first is answered, the second waits.
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut client), 1);
-    let address = bench.server.listeners()[0].1;
-    let Bench { server, seen, _dir: dir, .. } = bench;
+    let address = fixture.server.listeners()[0].1;
+    let Fixture { server, seen, _dir: dir, .. } = fixture;
     server.stop().unwrap();
     assert_eq!(seen.iter().collect::<Vec<_>>().first().map(String::as_str), Some("boot"));
     assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut client), 2);
@@ -435,34 +440,34 @@ fn a_stop_answers_what_waits_then_frees_the_port_and_the_directory() {
 }
 
 #[test]
-fn what_a_machine_dies_of_at_start_is_what_the_caller_is_told() {
+fn the_caller_is_told_the_fatal_error_of_a_start() {
     let Err(error) = start_with(&[], Output::Fatal("meta.properties is of another cluster".into())) else { panic!() };
     assert_eq!(error.to_string(), "meta.properties is of another cluster");
 }
 
 #[test]
 fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
-    let bench = start_with(
+    let fixture = start_with(
         &[("connections.max.idle.ms", "50"), ("connection.failed.authentication.delay.ms", "0")],
         Output::Ready,
     )
     .unwrap();
-    let (mut idle, mut waiting) = (bench.connect(), bench.connect());
+    let (mut idle, mut waiting) = (fixture.connect(), fixture.connect());
     waiting.write_all(&list_offsets(1)).unwrap();
     assert_closed(&mut idle);
-    bench.expect("disconnected");
-    let mut other = bench.connect();
+    fixture.expect("disconnected");
+    let mut other = fixture.connect();
     other.write_all(&(2..=IN_FLIGHT_MAX as i32).flat_map(list_offsets).collect::<Vec<_>>()).unwrap();
     assert_eq!(correlation_of(ApiKey::ListOffsets, 9, &mut waiting), 1);
 }
 
 #[test]
 fn a_connection_beyond_the_limit_waits_until_one_goes() {
-    let bench = start_with(&[("max.connections", "1")], Output::Ready).unwrap();
-    let mut first = bench.connect();
+    let fixture = start_with(&[("max.connections", "1")], Output::Ready).unwrap();
+    let mut first = fixture.connect();
     first.write_all(&api_versions(1)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 1);
-    let mut next = bench.connect();
+    let mut next = fixture.connect();
     next.write_all(&api_versions(2)).unwrap();
     first.write_all(&api_versions(3)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 3);
@@ -475,14 +480,14 @@ fn a_connection_beyond_the_limit_waits_until_one_goes() {
 
 #[test]
 fn a_connection_too_many_from_one_address_is_closed_at_once() {
-    let bench = start_with(&[("max.connections.per.ip", "1")], Output::Ready).unwrap();
-    let mut first = bench.connect();
+    let fixture = start_with(&[("max.connections.per.ip", "1")], Output::Ready).unwrap();
+    let mut first = fixture.connect();
     first.write_all(&api_versions(1)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut first), 1);
-    assert_closed(&mut bench.connect());
+    assert_closed(&mut fixture.connect());
     drop(first);
-    bench.server.runtime.as_ref().unwrap().block_on(bench.server.service.connections().none());
-    let mut next = bench.connect();
+    fixture.server.runtime.as_ref().unwrap().block_on(fixture.server.service.connections().all_closed());
+    let mut next = fixture.connect();
     next.write_all(&api_versions(2)).unwrap();
     assert_eq!(correlation_of(ApiKey::ApiVersions, 3, &mut next), 2);
 }
@@ -490,12 +495,13 @@ fn a_connection_too_many_from_one_address_is_closed_at_once() {
 #[test]
 fn requests_go_on_through_a_budget_that_holds_little_more_than_one() {
     let limits = [("queued.max.request.bytes", "210000"), ("socket.request.max.bytes", "210000")];
-    let bench = start_with(&limits, Output::Ready).unwrap();
-    let clients: Vec<_> = (0..4).map(|_| bench.connect()).collect();
+    let fixture = start_with(&limits, Output::Ready).unwrap();
+    let clients: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
     std::thread::scope(|scope| {
         for mut client in clients {
             scope.spawn(move || {
-                // An ApiVersions request with something behind it: read whole, decoded as Kafka does.
+                // An ApiVersions request followed by padding: the broker reads the whole frame and ignores the padding,
+                // as Kafka does.
                 let mut large = api_versions(3);
                 large.resize(200_000, 0);
                 let len = large.len() as u32 - 4;

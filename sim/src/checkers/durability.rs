@@ -1,7 +1,7 @@
 //! Nothing that was acknowledged is lost, and nothing that was read is lost afterwards.
 //!
-//! (Rows 3, 4 and 19 of the contract: lost-write, unseen, durability.) The one excuse: a topic with
-//! `acks.require.fsync=false` may lose with the page cache what was acknowledged or read before.
+//! There is one excuse: a topic with `acks.require.fsync=false` may lose, with the page cache, what was acknowledged or
+//! read before.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLog, FinalLogs, OpId, PartitionKey, ValueId};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Durability {
     rules: Rules,
     sent: BTreeMap<OpId, (PartitionKey, Vec<ValueId>)>,
-    /// What must be there in the end, and since when; with the offset where it is known.
+    /// The values that must be in the log in the end.
     owed: BTreeMap<PartitionKey, BTreeMap<ValueId, Owed>>,
 }
 
@@ -64,7 +64,7 @@ impl Checker for Durability {
             let empty = FinalLog::default();
             let log = finals.get(partition).unwrap_or(&empty);
             let there: BTreeSet<ValueId> = log.records.iter().map(|record| record.value).collect();
-            // What stands before the log's start has left it, and `retention` judges that.
+            // Records before the log's start were deleted; `retention` judges whether they might be.
             let has_left = |owed: &Owed| owed.offset.map_or(log.start > 0, |offset| offset < log.start);
             let lost: Vec<_> = owed.iter().filter(|(value, owed)| !there.contains(value) && !has_left(owed)).collect();
             if let Some((value, Owed { why, at, offset })) = lost.first() {

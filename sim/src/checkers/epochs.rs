@@ -1,7 +1,8 @@
-//! Leader epochs never fall, records carry them in order, and OffsetForLeaderEpoch tells where they end.
+//! Leader epochs never fall, those of a log's records never fall either, and OffsetForLeaderEpoch tells where each
+//! ends.
 //!
-//! (KIP-101, KIP-279, KIP-320.) An answer is judged against the log as it is in the end: what lies before the end of an
-//! epoch was written in it or before, what lies behind it afterwards.
+//! (KIP-101, KIP-279, KIP-320.) An answer of OffsetForLeaderEpoch is judged by the log as it is in the end: every
+//! record before the end of an epoch is of that epoch or an earlier one, and every record behind it is of a later one.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLog, FinalLogs, PartitionKey};
@@ -10,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub struct Epochs {
     rules: Rules,
-    /// Epochs that metadata told, rising, with when they were first told.
+    /// The epochs that Metadata told, rising, with the time at which each was first told.
     told: BTreeMap<PartitionKey, Vec<(u64, i32)>>,
-    /// The epoch of each record that was read, and when it was first.
+    /// The epoch of each record that was read, and when it was first read.
     read: BTreeMap<PartitionKey, BTreeMap<i64, (u64, i32)>>,
     answers: Vec<(PartitionKey, Answer)>,
-    /// Partitions of which DeleteRecords was asked.
+    /// Partitions of which a client asked to delete records (DeleteRecords).
     trimmed: BTreeSet<PartitionKey>,
 }
 
@@ -26,8 +27,9 @@ struct Answer {
     current: i32,
     found: i32,
     end: i64,
-    /// Up to here nothing can be lost any more: the end of the leader's own epoch may lie past what is stable.
-    settled: i64,
+    /// Records below this offset cannot be lost. The end of the leader's own epoch may lie further on, past what is
+    /// stable.
+    stable_end: i64,
 }
 
 const NAME: &str = "epochs";
@@ -51,7 +53,7 @@ impl Epochs {
         Ok(())
     }
 
-    /// What must be true of an answer the moment it comes.
+    /// Judges an answer when it comes, by what is known then.
     fn check_now(&self, partition: PartitionKey, answer: &Answer) -> Result<(), Violation> {
         let Answer { asked_at, epoch, current, found, end, .. } = *answer;
         let asked = format!("asked for the end of epoch {epoch}: {found} ends at {end}");
@@ -72,10 +74,11 @@ impl Epochs {
         }
     }
 
-    /// What must be true of an answer of the log as it is in the end.
+    /// Judges an answer by the log as it is in the end.
     fn check_log(&self, partition: PartitionKey, answer: &Answer, log: &FinalLog) -> Result<(), Violation> {
-        let Answer { epoch, current, found, end, settled, .. } = *answer;
-        // An epoch before all that are left ends where the log starts; a crash may have brought back what stood there.
+        let Answer { epoch, current, found, end, stable_end, .. } = *answer;
+        // An epoch of which no record is left ends where the log starts. If the start moves, a crash may have moved it
+        // back since.
         let start_moves = self.rules.has_retention(partition) || self.trimmed.contains(&partition);
         let is_before_all =
             start_moves && found == epoch && log.records.iter().all(|record| record.leader_epoch != found);
@@ -84,9 +87,9 @@ impl Epochs {
         }
         let wrong = log.records.iter().find(|record| {
             if record.offset < end {
-                record.leader_epoch > found && record.offset < settled && !is_before_all
+                record.leader_epoch > found && record.offset < stable_end && !is_before_all
             } else {
-                // The leader's own epoch may go on behind the end that it had.
+                // Records of the leader's own epoch may have been appended behind the end that it had when it answered.
                 record.leader_epoch < epoch || (record.leader_epoch == epoch && epoch < current)
             }
         });
@@ -121,8 +124,8 @@ impl Checker for Epochs {
             Fact::EpochEnd { partition, asked_at, epoch, current, found, end } => {
                 let (asked_at, epoch, current, found, end) = (*asked_at, *epoch, *current, *found, *end);
                 let readable = || Some(self.read.get(partition)?.last_key_value()?.0 + 1);
-                let settled = if epoch < current { i64::MAX } else { readable().unwrap_or(0) };
-                let answer = Answer { asked_at, epoch, current, found, end, settled };
+                let stable_end = if epoch < current { i64::MAX } else { readable().unwrap_or(0) };
+                let answer = Answer { asked_at, epoch, current, found, end, stable_end };
                 self.check_now(*partition, &answer)?;
                 self.answers.push((*partition, answer));
                 Ok(())
@@ -132,7 +135,7 @@ impl Checker for Epochs {
                 Ok(())
             }
             Fact::CacheLost { node } => {
-                // What a relaxed topic has lost is written again, in another epoch.
+                // A relaxed topic may have lost records. Others stand at their offsets then, of another epoch.
                 let rules = &self.rules;
                 let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
                 self.read.retain(|partition, _| !lost(partition));

@@ -1,9 +1,10 @@
-//! The metadata is what the administrators made of it: what was acknowledged is there after any crash, what was deleted
-//! does not come back, what was seen stays, and no id is given out twice. The metadata log goes back for no crash.
+//! The metadata is what the administrators made it: an acknowledged change is there after any crash, a deleted topic
+//! does not come back, a topic that was seen stays until it is deleted, and no id is given out twice. The epoch and the
+//! high watermark of the metadata log never go back.
 //!
-//! (The metadata row of the contract.) Each resource has one client that changes it, one change at a time. A change
-//! whose answer never came may have been made, may still be made as long as the process lives to which it was sent, or
-//! never: the checker keeps every state that is possible, and each answer rules some of them out.
+//! Each resource has one client that changes it, one change at a time. A change without an answer may have been made or
+//! not, and may still be made while the process runs to which it was sent. So the checker keeps every possible state of
+//! a resource, and each answer rules some of them out.
 
 use super::{Checker, Violation};
 use crate::history::{Change, Entry, Fact, FinalLogs, Sight, TopicId};
@@ -12,27 +13,27 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub struct Metadata {
     resources: BTreeMap<(u32, String), Resource>,
-    /// Every topic id that a node has told, with its topic.
+    /// Every topic id that a node has told, with the name of its topic.
     ids: BTreeMap<(u32, TopicId), String>,
     producer_ids: BTreeSet<(u32, i64)>,
     clusters: BTreeMap<u32, String>,
-    /// The greatest epoch and high watermark that each node has told.
+    /// The greatest epoch and high watermark of its metadata log that each node has told.
     quorums: BTreeMap<u32, (i32, i64)>,
 }
 
 #[derive(Debug)]
 struct Resource {
-    /// Never empty.
+    /// The states that it may be in; never empty.
     possible: BTreeSet<Possible>,
     changes: Vec<Change>,
     under_way: Option<(Change, bool)>,
 }
 
-/// A state that a resource may be in, and which changes may still be made to it.
+/// A state that a resource may be in, and which changes may still be made to it then.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Possible {
     state: State,
-    /// Places in [`Resource::changes`].
+    /// Places in [`Resource::changes`] of changes without an answer.
     pending: BTreeSet<usize>,
 }
 
@@ -40,7 +41,7 @@ struct Possible {
 enum State {
     Absent,
     Topic {
-        /// None where nobody has told it yet.
+        /// None if no answer has told it yet.
         id: Option<TopicId>,
         partitions: i32,
         configs: BTreeMap<String, String>,
@@ -58,7 +59,7 @@ const INVALID_PARTITIONS: i16 = 37;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
 impl State {
-    /// What the change makes of this state, or the error it meets.
+    /// The state after a change, or the error with which the broker must refuse it.
     fn after(&self, change: &Change) -> Result<State, i16> {
         let mut next = self.clone();
         match (&mut next, change) {
@@ -87,7 +88,8 @@ impl State {
         Ok(next)
     }
 
-    /// Whether this state looks so; a state that did not know its id learns it.
+    /// The state, if a broker in it would give this answer; a topic whose id was unknown takes the id from the answer.
+    /// None if it would not.
     fn looks(self, sight: &Sight, id_is_new: bool) -> Option<State> {
         match (self, sight) {
             (State::Topic { id, partitions, configs }, Sight::Topic { id: told, partitions: count }) => {
@@ -119,7 +121,7 @@ impl Resource {
         Self { possible, changes: Vec::new(), under_way: None }
     }
 
-    /// Every state that pending changes may have led to by now.
+    /// Every state that the resource may be in by now, with any of the changes made that have no answer.
     fn reachable(&self) -> BTreeSet<Possible> {
         let mut found = self.possible.clone();
         let mut open: Vec<Possible> = found.iter().cloned().collect();
@@ -137,7 +139,7 @@ impl Resource {
         found
     }
 
-    /// Keeps the states that `keep` makes something of.
+    /// Keeps the possible states for which `keep` gives a state, as that state.
     fn narrow(&mut self, keep: impl Fn(State) -> Option<State>) -> Result<(), String> {
         let reachable = self.reachable();
         let kept = |possible: &Possible| {
@@ -153,7 +155,7 @@ impl Resource {
         Ok(())
     }
 
-    /// Nobody will learn of the change under way.
+    /// The change under way will have no answer.
     fn lose_sight(&mut self) {
         let Some((change, validate_only)) = self.under_way.take() else { return };
         if !validate_only {
@@ -167,7 +169,8 @@ impl Resource {
         }
     }
 
-    /// What was sent to a process that is gone was done by it, or never will be.
+    /// The node has a new process: a change that was sent to the process before was made by that process, or never will
+    /// be.
     fn restart(&mut self) {
         self.lose_sight();
         let reachable = self.reachable().into_iter();
@@ -180,7 +183,7 @@ impl Metadata {
         self.resources.entry((node, name.to_owned())).or_insert_with(|| Resource::new(name))
     }
 
-    /// Whether a topic's id is told for the first time; an error where it belongs to another topic.
+    /// Notes a topic's id. Gives true if it is told for the first time, and a violation if it belongs to another topic.
     fn meet(&mut self, node: u32, id: TopicId, topic: &str) -> Result<bool, Violation> {
         match self.ids.get(&(node, id)) {
             None => {
@@ -211,7 +214,7 @@ impl Metadata {
                 id_is_new.then_some(State::Topic { id, partitions, configs })
             }
             Ok(State::Absent) => match (state, id) {
-                // The answer to a deletion names what was deleted.
+                // The answer to a deletion tells the id of the deleted topic, so it must be this one.
                 (State::Topic { id: Some(had), .. }, Some(id)) if had != id => None,
                 _ => Some(State::Absent),
             },

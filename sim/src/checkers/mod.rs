@@ -1,7 +1,7 @@
-//! Judges of a history, one a file. A checker sees every fact as it happens and the logs as they are in the end; it
-//! knows nothing of the world but the scenario's topics.
+//! Checkers: each judges the history of a run for one kind of violation, in a file of its own. A checker sees every
+//! fact as it happens, and the logs as they are in the end. All that it knows of the world is in [`Rules`].
 //!
-//! To add one: a file with a [`Checker`], a test with a planted bad history, a line in [`all`].
+//! To add a checker, write a file with a [`Checker`] and a test with a bad history, and add it to [`all`].
 
 mod durability;
 mod epochs;
@@ -21,7 +21,7 @@ use crate::history::{Entry, FinalLogs, PartitionKey};
 use crate::scenario::{Fault, Scenario, TimedFault};
 use std::fmt;
 
-/// What is wrong. The checker and the place are the failure's fingerprint: a shrunk scenario must keep them.
+/// What a checker found wrong, and in which partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub checker: &'static str,
@@ -30,13 +30,17 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// What must stay the same while a scenario shrinks: the checker and the place. A panic has no place but the
-    /// file and the words of its message; the numbers in it may change.
+    /// The kind and the place. They must stay the same while a scenario is shrunk.
     pub fn fingerprint(&self) -> String {
         let place = self.place.map_or(String::new(), |place| format!(" {place}"));
+        self.kind() + &place
+    }
+
+    /// Which checker failed. Of a panic it is the file and the words of its message, in which numbers may change.
+    pub fn kind(&self) -> String {
         match self.checker {
             "panic" => format!("panic {}", crate::panics::without_numbers(&self.text)),
-            checker => format!("{checker}{place}"),
+            checker => checker.to_string(),
         }
     }
 }
@@ -50,11 +54,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a checker may know of the scenario.
+/// What checkers know of the scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     pub topics: Vec<TopicPlan>,
-    /// How far a node's wall clock may be from the clients'.
+    /// By how many milliseconds a node's wall clock may differ from the clients'.
     pub wall_slack_ms: i64,
 }
 
@@ -65,7 +69,7 @@ impl Rules {
             _ => 0,
         };
         let jumps: i64 = scenario.faults.iter().map(jump).sum();
-        // At most 1 % of a run that takes some minutes.
+        // A clock drifts by at most 1 %, and a run takes some minutes at most.
         let drift = if scenario.clock.drift == Drift::None { 0 } else { 5_000 };
         let wall_slack_ms = scenario.clock.wall_apart_ms_max as i64 + jumps + drift;
         Self { topics: scenario.topics.clone(), wall_slack_ms }
@@ -75,12 +79,12 @@ impl Rules {
         self.topics.get(usize::from(partition.topic))
     }
 
-    /// Records of the partition leave by themselves.
+    /// Whether retention deletes records of the partition.
     fn has_retention(&self, partition: PartitionKey) -> bool {
         self.topic(partition).is_some_and(TopicPlan::has_retention)
     }
 
-    /// The partition's topic may lose acknowledged records with the page cache (`acks.require.fsync=false`).
+    /// Whether the partition's topic may lose acknowledged records with the page cache (`acks.require.fsync=false`).
     pub fn is_relaxed(&self, partition: PartitionKey) -> bool {
         self.topic(partition).is_some_and(TopicPlan::is_relaxed)
     }
@@ -93,7 +97,7 @@ impl Rules {
 pub trait Checker {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation>;
 
-    /// Everything is healed and read once more.
+    /// Judges the end of a run: everything was healed, and every log was read to its end.
     fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation>;
 }
 
@@ -130,7 +134,7 @@ mod bench {
 
     /// A partition whose records leave a second after their timestamps.
     pub const AGED: PartitionKey = PartitionKey { node: 0, topic: 2, index: 0 };
-    /// A partition of which 500 bytes are kept.
+    /// A partition of which retention keeps 500 bytes.
     pub const SIZED: PartitionKey = PartitionKey { node: 0, topic: 3, index: 0 };
 
     pub fn rules() -> Rules {
@@ -181,7 +185,7 @@ mod bench {
         Fact::Fetched { partition, asked_at: 0, from, high_watermark, log_start: 0, records, last: false }
     }
 
-    /// Runs a history whose facts are a millisecond apart; each request was asked when the fact before it happened.
+    /// Runs a history whose facts are one nanosecond apart. Each request was sent when the fact before it happened.
     pub fn judge(
         mut checker: impl Checker,
         facts: Vec<Fact>,

@@ -1,6 +1,5 @@
-//! Offsets are dense and never change their record; an idempotent value has one offset, and every value was sent.
-//!
-//! (Rows 1, 2, 12 and 13 of the contract: inconsistent-offsets, duplicate, bad offset, unknown value.)
+//! Offsets have no gaps, an offset never changes its record, a value of an idempotent producer has one offset, and
+//! every value was sent by a client.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey, ReadRecord, ValueId};
@@ -94,7 +93,7 @@ impl Checker for Offsets {
             }
             Fact::Fetched { partition, from, records, .. } => self.check_read(*partition, *from, records),
             Fact::CacheLost { node } => {
-                // What may be lost may have its offset given to another.
+                // A relaxed topic may have lost records, whose offsets are given to others then.
                 let rules = &self.rules;
                 self.partitions.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
                 Ok(())

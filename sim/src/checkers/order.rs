@@ -1,9 +1,9 @@
-//! An idempotent producer's values stand in the order in which it sent them, and its sequences are not refused.
+//! The values of an idempotent producer stand in the log in the order in which it sent them, and no broker refuses its
+//! sequences.
 //!
-//! A restart excuses a refusal: Kafka's producer snapshots hold the last batch of a producer alone, so a broker that
-//! was restarted may not know an older one again. It must still not append it twice, which is `offsets`' business.
-//!
-//! (Rows 8, 11 and 16 of the contract: no reordering per producer, nonmonotonic-send, sequences.)
+//! A restart of the broker excuses a refusal: like Kafka's, its producer snapshots hold only the last batch of each
+//! producer, so a restarted broker may not recognise an older batch that is sent again. It must not append that batch
+//! twice, which `offsets` judges.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, PartitionKey, ValueId};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Order {
     rules: Rules,
     idempotent: BTreeSet<u32>,
-    /// Nodes whose power was lost: their relaxed topics may have lost producers' state.
+    /// Nodes that have lost their page cache: their relaxed topics may have lost the state of producers.
     dark: BTreeSet<u32>,
     restarted: BTreeSet<u32>,
 }

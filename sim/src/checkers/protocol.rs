@@ -1,7 +1,8 @@
-//! What no history excuses: answers that do not decode, come in the wrong order, or say what they must not; a topic that
-//! changes its id. Bytes that do not check out are excused by damage at rest, until it is repaired.
+//! Answers that are wrong whatever happened before: they do not decode, come in the wrong order, or have an error code
+//! that does not fit. Also a topic that changes its id, and bytes with a wrong checksum, which only damage on the disk
+//! excuses, until it is repaired.
 //!
-//! (Row 29 of the contract; the clients notice most of it and say so.)
+//! The clients notice most of this and tell it as [`Fact::Misbehaved`](crate::history::Fact::Misbehaved).
 
 use super::{Checker, Rules, Violation};
 use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Protocol {
     topics: BTreeMap<(u32, u16), [u8; 16]>,
-    /// Partitions whose segments were damaged, and when they were repaired.
+    /// Partitions whose segments were damaged, and when they were repaired, if they were.
     damaged: BTreeMap<PartitionKey, Option<u64>>,
 }
 

@@ -1,7 +1,7 @@
-//! A log starts no further on than its retention or a DeleteRecords allows, its start does not go back within the
-//! life of a process, nothing before it is served, and what may leave does.
+//! A log starts no further on than retention and DeleteRecords allow. While a process runs, the start does not go back,
+//! and no record before the start is served. Records that retention must delete are deleted.
 //!
-//! A crash may take the start back: Kafka makes it stable only now and then.
+//! A crash may move the start back: as in Kafka, it is made stable only now and then.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::clock::WALL_START_MS;
@@ -12,20 +12,20 @@ use std::collections::BTreeMap;
 pub struct Retention {
     rules: Rules,
     partitions: BTreeMap<PartitionKey, Known>,
-    /// Who was told that a position is out of range, and has not heard since where the log starts.
+    /// Clients that were told that their position is out of range, and have not been told since where the log starts.
     out_of_range: BTreeMap<(Option<u32>, PartitionKey), i64>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What DeleteRecords has asked for, at most.
+    /// The highest offset up to which a DeleteRecords asked to delete.
     asked: i64,
-    /// Starts that were told in this life of the process, rising.
+    /// The starts that the current process has told, rising, with the time of each.
     told: Vec<(u64, i64)>,
-    /// The first times that starts were told in any life, rising.
+    /// The starts that any process has told, rising, with the time at which each was first told.
     first_told: Vec<(u64, i64)>,
     timestamps: BTreeMap<i64, i64>,
-    /// Records that counted when others left by size may be gone.
+    /// The page cache was lost, and with it perhaps records that counted when retention by size deleted others.
     cache_was_lost: bool,
 }
 
@@ -39,7 +39,7 @@ impl Retention {
     /// Somebody asked at `asked_at` and was told at `at` that the log starts at `start`.
     fn learn(&mut self, partition: PartitionKey, asked_at: u64, at: u64, start: i64) -> Result<(), Violation> {
         if start == -1 {
-            // Old versions of Fetch do not tell.
+            // Old versions of Fetch do not tell the start.
             return Ok(());
         }
         let may_leave = self.rules.has_retention(partition);
@@ -63,7 +63,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Everything that has left by its age was old enough when it did.
+    /// Judges whether every record that retention deleted for its age was old enough then.
     fn check_ages(&self, partition: PartitionKey, known: &Known) -> Result<(), Violation> {
         let Some(topic) = self.rules.topic(partition) else { return Ok(()) };
         let (Some(age_ms), None) = (topic.number("retention.ms"), topic.number("retention.bytes")) else {
@@ -82,7 +82,8 @@ impl Retention {
         Ok(())
     }
 
-    /// As much is left as has to be, and no more than may be.
+    /// Judges the records that are left: retention has deleted all that it must, and has kept as many bytes as
+    /// `retention.bytes` says.
     fn check_rest(&self, partition: PartitionKey, known: &Known, log: &FinalLog) -> Result<(), Violation> {
         let Some(topic) = self.rules.topic(partition) else { return Ok(()) };
         let kept_bytes = topic.number("retention.bytes");

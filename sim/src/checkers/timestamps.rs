@@ -1,8 +1,9 @@
-//! ListOffsets by time: the answer is the first record that is not older, and the newest is the newest.
+//! ListOffsets by time gives the first record that is not older than the time asked for, and ListOffsets for the newest
+//! timestamp gives a record with the newest timestamp.
 //!
-//! Records are only added at the end, so an answer is judged against the log as it is in the end, as far as it has not
-//! left by retention: the first record of that age cannot come to stand further ahead, and "none" was true when the
-//! log was as short as it was known to be.
+//! An answer is judged by the log as it is in the end, without records that retention deleted. That is fair because
+//! records are only added at the end: no later append puts an earlier record into the log, and an answer of "none" is
+//! judged by the part of the log that was known to be readable when the question was asked.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey};
@@ -12,14 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Timestamps {
     rules: Rules,
     answers: Vec<Answer>,
-    /// How far a partition was known to be readable, and since when.
+    /// Up to which offset a partition was known to be readable, rising, and since when.
     known: BTreeMap<PartitionKey, Vec<(u64, i64)>>,
-    /// The furthest that DeleteRecords was asked to move a partition's start. A crash may take it back, as Kafka's does.
+    /// The highest start that a DeleteRecords asked for. A crash may move the start back, as in Kafka.
     starts: BTreeMap<PartitionKey, i64>,
-    /// Damaged partitions, and when they were repaired; damage of a time index never is.
+    /// Partitions whose segments were damaged, and when they were repaired, if they were.
     damaged: BTreeMap<PartitionKey, Option<u64>>,
     blurred: BTreeSet<PartitionKey>,
-    /// When a node had its latest process.
+    /// When the latest process of each node started.
     restarted: BTreeMap<u32, u64>,
 }
 
@@ -28,7 +29,7 @@ struct Answer {
     partition: PartitionKey,
     asked: Asked,
     asked_at: u64,
-    /// At or past the log's start of that time.
+    /// An offset that was not below the log's start when the answer came.
     start: i64,
     offset: i64,
     timestamp: i64,
@@ -41,7 +42,7 @@ impl Timestamps {
         Self { rules: rules.clone(), ..Self::default() }
     }
 
-    /// The end that was known when the question was asked: the answer must have looked that far.
+    /// The end of the log that was known when the question was asked. The broker must have looked at least that far.
     fn known_end(&self, answer: &Answer) -> i64 {
         let known = self.known.get(&answer.partition).map_or(&[][..], Vec::as_slice);
         known.iter().rev().find(|(at, _)| *at < answer.asked_at).map_or(0, |(_, end)| *end)
@@ -61,7 +62,8 @@ impl Checker for Timestamps {
                 if matches!(asked, Asked::Timestamp(_) | Asked::MaxTimestamp) =>
             {
                 let (partition, asked, asked_at) = (*partition, *asked, *asked_at);
-                // What the headers say is believed until a checksum is compared, here as in Kafka.
+                // While a segment is damaged, wrong timestamps in batch headers may be believed: as in Kafka, no
+                // checksum is compared.
                 let repaired_at = self.damaged.get(&partition);
                 let in_doubt = repaired_at.is_some_and(|at| at.is_none_or(|repaired_at| asked_at <= repaired_at));
                 if in_doubt || self.blurred.contains(&partition) {
@@ -100,7 +102,7 @@ impl Checker for Timestamps {
             let empty = FinalLog::default();
             let log = finals.get(&partition).unwrap_or(&empty);
             let known_end = self.known_end(answer);
-            // What has left the log meanwhile cannot be judged any more.
+            // Records that were deleted meanwhile cannot be judged.
             let there = || log.records.iter().filter(|record| record.offset >= start);
             let readable = || there().take_while(|record| record.offset < known_end);
             let wrong = match (asked, log.get(offset)) {
@@ -118,8 +120,9 @@ impl Checker for Timestamps {
                         earlier.map(|record| format!("from {wanted} on: {offset}, and {} is before", record.offset))
                     }
                 }
-                // The newest of all may not have been readable yet, and then Kafka knows of none, nor anybody once its
-                // process has ended; or it stood before the log's start, in a segment that is still there.
+                // The newest record of the log may not have been readable yet: then Kafka answers with none, and a
+                // process that ended took that record with it. Or the newest record stood before the log's start, in a
+                // segment that is still there.
                 (Asked::MaxTimestamp, None) => {
                     let is_same_process = self.restarted.get(&partition.node).is_none_or(|at| *at < asked_at);
                     (is_same_process && there().count() > 0 && log.start == 0 && start == 0 && known_end >= log.end())

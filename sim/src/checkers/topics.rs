@@ -1,5 +1,5 @@
-//! Records belong to the topic they were sent to: those of a deleted one do not come up in the next of its name, and
-//! what a topic has acknowledged is there as long as the topic is.
+//! Records belong to the topic to which they were sent: those of a deleted topic do not show up in a new topic of the
+//! same name, and a record that a topic has acknowledged is there as long as the topic is.
 
 use super::{Checker, Violation};
 use crate::history::{Entry, Fact, FinalLogs, TopicId, ValueId};
@@ -15,7 +15,7 @@ pub struct Topics {
 struct Sent {
     node: u32,
     topic: String,
-    /// The one topic that may hold it, where that is known.
+    /// The id of the topic that may hold the value, if it is known.
     id: Option<TopicId>,
 }
 

@@ -1,22 +1,22 @@
-//! A fetch that waits is answered soon after what it waits for has happened (KAFKA-14334).
+//! A fetch that waits for records is answered soon after they are there (KAFKA-14334).
 //!
-//! Judged once all is healed, when nothing holds a message up for long. The fetchers with little patience are answered
-//! in time whatever happens: those that would wait for nine seconds tell.
+//! This is judged only after everything is healed, when no message is held up for long. Fetches with a short
+//! `max_wait_ms` are answered soon anyway: only those that wait for up to nine seconds can show a missed wake-up.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey};
 use std::collections::BTreeMap;
 
-/// Longer than anything takes in a healed world.
+/// In a healed world a fetch is answered within this time after its records are there.
 const SOON_NS: u64 = 4_000_000_000;
-/// What was on its way when all was healed is there by then, and holds up no more what follows on its connection.
+/// Messages that were under way when everything was healed have arrived after this time, and hold up no later ones.
 const CLOGGED_NS: u64 = 2_000_000_000;
 
 #[derive(Debug)]
 pub struct Wakeups {
     rules: Rules,
     sent: BTreeMap<OpId, (PartitionKey, i64)>,
-    /// By the last offset of an acknowledged batch: when its producer knew.
+    /// When a producer learned of each acknowledged batch, by partition and the batch's last offset.
     acknowledged: BTreeMap<(PartitionKey, i64), u64>,
     healed_at: Option<u64>,
 }
@@ -30,7 +30,7 @@ impl Wakeups {
 impl Checker for Wakeups {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
-            // A relaxed topic may have lost what was acknowledged.
+            // A relaxed topic may have lost acknowledged records, so a fetch may wait for them in vain.
             Fact::Sent { op, partition, values, .. } if !self.rules.is_relaxed(*partition) => {
                 self.sent.insert(*op, (*partition, values.len() as i64));
             }

@@ -1,7 +1,5 @@
-//! Nothing is read beyond the high watermark, and the high watermark tells the truth: it never falls, never stands
-//! behind what was acknowledged, and never beyond the end of the log.
-//!
-//! (Rows 12 and 17 of the contract.)
+//! No record at or past the high watermark is read. The high watermark never falls, is never below an acknowledged
+//! record, and is never past the end of the log.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, OpId, PartitionKey};
@@ -10,11 +8,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Watermark {
     rules: Rules,
-    /// How many records, and when.
+    /// The batches that were sent: the partition, how many records, and when.
     sent: BTreeMap<OpId, (PartitionKey, i64, u64)>,
-    /// What was known of a partition's high watermark, and when.
+    /// By partition: how high its high watermark was known to be, and since when.
     floors: BTreeMap<PartitionKey, Vec<Floor>>,
-    /// When a node last lost what was not on stable storage.
+    /// When a node last lost what was not stable.
     lost_at: BTreeMap<u32, u64>,
 }
 
@@ -33,7 +31,8 @@ impl Watermark {
         Self { rules: rules.clone(), ..Self::default() }
     }
 
-    /// `asked_at`: what a relaxed partition told of before a power cut may be lost, late as the answer comes.
+    /// Notes that the high watermark is at least `offset` from `at` on. What a relaxed partition answered may have been
+    /// lost since: the answer to a question from before the loss (`asked_at`) proves nothing.
     fn raise(&mut self, partition: PartitionKey, asked_at: u64, at: u64, offset: i64, why: &'static str) {
         let lost_at = self.lost_at.get(&partition.node);
         if self.rules.is_relaxed(partition) && lost_at.is_some_and(|lost_at| asked_at <= *lost_at) {

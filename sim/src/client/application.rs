@@ -1,5 +1,5 @@
-//! An application that produces with the product's own producer: `tidelog_core::client`, configured by Kafka's
-//! property names, retries, new epochs and all. What it hears of each record is entered into the history.
+//! An application that produces with the product's own producer (`tidelog_client`), which is configured by
+//! Kafka's property names and handles retries and new epochs itself. What it tells of each record becomes a fact.
 
 use super::door::{ADDRESS, Door};
 use super::{Client, ClientInput, ClientOutbox, Setting};
@@ -8,18 +8,19 @@ use crate::random::{Stream, stream};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tidelog_core::client::producer::{Call, Event, ProducerRecord};
-use tidelog_core::client::{ClientError, Producer, ProducerConfig, TopicPartition, is_retriable};
+use tidelog_client::producer::{Call, Event, ProducerRecord};
+use tidelog_client::{ClientError, Producer, ProducerConfig, TopicPartition, is_retriable};
 use tidelog_core::wire::ErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ApplicationPlan {
     pub records: u32,
-    /// Records that are handed in at once, at most.
+    /// At most this many records are handed in at once.
     pub burst_max: u32,
     /// The longest pause between two bursts.
     pub gap_ns_max: u64,
-    /// The producer's configuration beside its bootstrap server.
+    /// The producer's configuration, without `bootstrap.servers` and `client.id`.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -41,15 +42,15 @@ pub struct Application {
     idempotent: bool,
     made: u32,
     next_at: u64,
-    /// Records that are not settled, by their number.
+    /// Records about which the producer has told neither success nor failure, by their number.
     open: BTreeMap<u64, Record>,
-    /// Flushes that are not answered, with the records that belong to them.
+    /// Flushes that are not done, each with the records that it waits for.
     flushes: BTreeMap<u64, BTreeSet<u64>>,
     flushed: u64,
     healed_at: Option<u64>,
 }
 
-/// Records that may wait to be settled; an application that hears nothing does not go on for ever.
+/// The application hands in no more records while this many have no result.
 const OPEN_MAX: usize = 200;
 
 impl Application {
@@ -57,9 +58,10 @@ impl Application {
         let mut properties = plan.properties.clone();
         properties.insert("bootstrap.servers".into(), ADDRESS.into());
         properties.insert("client.id".into(), format!("application-{}", setting.client));
-        let (mut config, _) = ProducerConfig::from_properties(&properties)
-            .unwrap_or_else(|errors| panic!("the application's configuration is refused: {errors:?}"));
-        // Only what the broker's defaults suit may be created by the way.
+        let (mut config, _) = ProducerConfig::from_properties(&properties).unwrap_or_else(|errors| {
+            panic!("the application's configuration is refused: {}", crate::panics::listed(&errors))
+        });
+        // Topics may be created automatically only if every topic is to have the broker's defaults.
         config.common.allow_auto_create_topics = setting.topics.iter().all(|topic| topic.auto_created);
         let mut stream = stream(setting.seed, "application", &[setting.client.into()]);
         Self {
@@ -101,7 +103,8 @@ impl Application {
         let id = u64::from(self.made);
         let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
         let plan = &self.setting.topics[topic];
-        // By its own choice, by the key's hash, or by the producer's choice where there is no key.
+        // Half of the records name their partition. For the others the producer chooses: by the key's hash, or freely
+        // if there is no key.
         let partition = self.stream.one_in(2).then(|| self.stream.below(plan.partitions as u64) as i32);
         let timestamp = self.setting.wall(now) - self.stream.skewed(5_000) as i64;
         let content = self.setting.payloads.content(ValueId::new(self.setting.client, self.made));
@@ -173,16 +176,19 @@ impl Application {
     }
 
     fn delivered(&mut self, base: Option<i64>, append_time: Option<i64>, records: &[u64], out: &mut ClientOutbox) {
+        // A duplicate is answered with the greatest timestamp of its batch.
+        let greatest = records.iter().filter_map(|id| self.open.get(id)).map(|record| record.timestamp).max();
+        let may_be_duplicate = self.idempotent && append_time == greatest;
         for (id, delta) in records.iter().zip(0..) {
             let op = self.op(*id);
             let Some(record) = self.open.remove(id) else {
                 out.misbehaved(format!("record {id} was settled twice"));
                 continue;
             };
-            if append_time.is_some() && !self.setting.topics[record.topic].is_log_append_time() {
+            if append_time.is_some() && !may_be_duplicate && !self.setting.topics[record.topic].is_log_append_time() {
                 out.misbehaved(format!("record {id} of its creation's time has the append's time {append_time:?}"));
             }
-            // Without acknowledgement nobody has promised anything.
+            // With acks=0 the broker has not acknowledged anything.
             out.fact(if self.acks == 0 {
                 Fact::Unknown { op }
             } else {
@@ -192,10 +198,11 @@ impl Application {
     }
 
     fn failed(&mut self, records: &[u64], error: &ClientError, out: &mut ClientOutbox) {
-        // 2 would say that a batch was damaged on its way, which nothing here does.
+        // CORRUPT_MESSAGE (2) counts as retriable, but the network here damages nothing.
         let is_excused = match error {
             ClientError::Refused { error: ErrorCode::UnknownServerError, .. } | ClientError::TimedOut { .. } => true,
-            // It may be there already. Whether the broker had a reason is judged by `Fact::SequenceRefused`.
+            // The record may be in the log already. Whether the broker had a reason to refuse is judged by
+            // `Fact::SequenceRefused`.
             ClientError::Refused {
                 error: ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId, ..
             } => true,

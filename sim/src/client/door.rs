@@ -1,18 +1,19 @@
-//! One of the product's own clients (`tidelog_core::client`) in the simulated world: the same state machine that the
-//! command line and applications use, with its door turned into the world's.
+//! One of the product's own clients (`tidelog_client`) in the simulated world: the same state machine that the
+//! command line and applications use. [`Door`] turns the world's inputs into the client's, and the client's outputs
+//! into the world's actions.
 
 use super::{ClientAction, ClientInput, ClientOutbox, Setting};
-use tidelog_core::client::{Address, Client, Input, Outbox, Output};
+use tidelog_client::{Address, Client, Input, Outbox, Output};
 use tidelog_core::ids::ConnId;
 use tidelog_core::time::{Mono, Now, WallMs};
 
-/// Where every node says that it listens: each is a cluster of its own.
+/// The address that every node advertises. There can be one for all, since each node is a cluster of its own.
 pub const ADDRESS: &str = "node:9092";
 
 #[derive(Debug)]
 pub struct Door<K> {
     pub client: K,
-    /// The connection that the client believes in.
+    /// The connection that the client asked for and has not lost.
     conn: Option<ConnId>,
     address: Address,
 }
@@ -22,7 +23,7 @@ impl<K: Client> Door<K> {
         Self { client, conn: None, address: Address::parse(ADDRESS).expect("it is a host and a port") }
     }
 
-    /// Tells the client what happened, and what it said to its application.
+    /// Hands an input to the client. Gives the events that the client has for its application.
     pub fn handle(&mut self, now: u64, input: ClientInput, setting: &Setting, out: &mut ClientOutbox) -> Vec<K::Event> {
         let conn = || self.conn.expect("the world speaks of the connection that was asked for");
         let input = match input {

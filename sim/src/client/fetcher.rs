@@ -1,5 +1,5 @@
-//! A consumer of fixed partitions: long polls from offset 0 on, with or without a fetch session (KIP-227). Where its
-//! position has left the log it goes on at the log's start.
+//! A consumer of all partitions of its node, with or without a fetch session (KIP-227). It reads from offset 0 on by
+//! long polls. If its position is out of range, it goes on at the log's start.
 
 use super::records::{Seen, Unreadable};
 use super::session::{Answer, Session, SessionEvent};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FetcherPlan {
     pub with_session: bool,
     pub max_wait_ms: i32,
@@ -25,7 +26,7 @@ pub struct FetcherPlan {
     pub partition_max_bytes: i32,
     /// The longest pause between two fetches.
     pub gap_ns_max: u64,
-    /// The last read of the run: from offset 0 to the end, and done.
+    /// Whether this is the last reader of a run, which reads every log to its end and is done.
     pub last: bool,
 }
 
@@ -34,13 +35,13 @@ struct Position {
     key: PartitionKey,
     offset: i64,
     high_watermark: Option<i64>,
-    /// What the broker's session holds of this partition; none where it does not hold it.
+    /// The offset that the broker's fetch session has for this partition; none if the partition is not in the session.
     in_session: Option<i64>,
-    /// Left out of the session for now.
+    /// Whether it is left out of fetches for now.
     paused: bool,
-    /// Caught up since the finish was asked for.
+    /// Whether it has caught up with the high watermark since the client was told to finish.
     finished: bool,
-    /// It was out of range: the log's start is to be asked for (`auto.offset.reset=earliest`).
+    /// Whether the offset was out of range. The log's start is to be asked for then (`auto.offset.reset=earliest`).
     lost: bool,
 }
 
@@ -52,11 +53,11 @@ pub struct Fetcher {
     topics: Topics,
     stream: Stream,
     positions: Vec<Position>,
-    /// The broker's id and the epoch of the next request; an epoch of 0 asks for a new session.
+    /// The session's id, and the session epoch of the next request; an epoch of 0 asks for a new session.
     fetch_session: (i32, i32),
     waiting: bool,
     next_at: u64,
-    /// Since when the reader is to end.
+    /// When the client was told to finish, if it was.
     finish_since: Option<u64>,
     fetches: u64,
 }
@@ -168,7 +169,7 @@ impl Fetcher {
         let mut asked: BTreeMap<u16, Vec<FetchPartition>> = BTreeMap::new();
         let mut forgotten: BTreeMap<u16, Vec<i32>> = BTreeMap::new();
         for position in &mut self.positions {
-            // Now and then a partition is left out for a while.
+            // A partition is left out now and then, to remove it from the session and add it again.
             position.paused = !finishing && sessions && self.stream.one_in(8);
             if position.paused {
                 if position.in_session.take().is_some() {
@@ -238,8 +239,8 @@ impl Fetcher {
         if response.error_code != 0 {
             self.fetch_session = (0, 0);
             self.next_at = now + RETRY_NS;
-            // FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR, and what has
-            // no better place than the top: storage, unknown.
+            // FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR, and errors of the
+            // whole request: KAFKA_STORAGE_ERROR, UNKNOWN_SERVER_ERROR.
             if ![70, 71, 106, 56, -1].contains(&response.error_code) {
                 out.misbehaved(format!("Fetch was answered with {}", response.error_code));
             }
@@ -247,7 +248,7 @@ impl Fetcher {
         }
         if self.plan.with_session && version >= 7 {
             let (asked_id, epoch) = self.fetch_session;
-            // 0: no session was to be had, or nothing was left in it.
+            // The broker answers with session 0 if it had no room for a session, or if no partition was left in it.
             if epoch > 0 && ![0, asked_id].contains(&response.session_id) {
                 out.misbehaved(format!("session {asked_id} was answered as {}", response.session_id));
             }
@@ -280,7 +281,7 @@ impl Fetcher {
             if !is_told && sessionless && self.topics.is_ready() {
                 out.misbehaved(format!("a full Fetch says nothing of {}", position.key));
             }
-            // In a session, silence means that nothing has changed.
+            // In a session, a partition without an answer has not changed.
             let caught_up = position.high_watermark.is_some_and(|watermark| watermark <= position.offset);
             if self.finish_since.is_some_and(|since| asked_at >= since) && caught_up && position.in_session.is_some() {
                 position.finished = true;
@@ -328,7 +329,7 @@ impl Fetcher {
                 return out.fact(Fact::Corrupt { partition, asked_at, text: format!("from {from}: {text}") });
             }
         };
-        // A batch comes whole, though it was asked for from its middle.
+        // A fetch from the middle of a batch gives the whole batch.
         let records: Vec<ReadRecord> = seen
             .into_iter()
             .filter(|seen| seen.offset >= from)

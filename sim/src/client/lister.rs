@@ -1,4 +1,5 @@
-//! A client that asks where partitions begin and end, what lies at a time, and where leader epochs end.
+//! A client that asks for offsets: where partitions begin and end, which offset belongs to a time (ListOffsets), and
+//! where leader epochs end (OffsetForLeaderEpoch).
 
 use super::session::{Answer, Session, SessionEvent};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
@@ -14,6 +15,7 @@ use kafka_protocol::messages::{
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListerPlan {
     /// The longest pause between two questions.
     pub gap_ns_max: u64,
@@ -35,14 +37,14 @@ pub struct Lister {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
     Offset(Asked),
-    /// Where an epoch ends, and the leader's as far as it is known.
+    /// Where `epoch` ends. `current` is the leader's epoch that the client knows; -1 if it knows none.
     EpochEnd {
         epoch: i32,
         current: i32,
     },
 }
 
-/// At the end every partition is asked once more for its end.
+/// Once the client was told to finish, it asks every partition for its end.
 #[derive(Debug, PartialEq, Eq)]
 enum Finish {
     NotYet,
@@ -84,7 +86,7 @@ impl Lister {
             return;
         }
         if self.finish == Finish::NotYet && self.stream.one_in(12) {
-            // A restart has made new leader epochs: ask for them before the next question.
+            // A restart makes new leader epochs. They are asked for now and then.
             let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
             return self.topics.forget(topic, now);
         }
@@ -196,7 +198,7 @@ impl Lister {
     }
 }
 
-/// The fact, or the error, in an answer; none where it says nothing of the partition.
+/// The fact or the error in an answer; none if the answer does not mention the partition.
 fn offset_told(key: PartitionKey, asked: Asked, answer: Answer, out: &mut ClientOutbox) -> Option<Result<Fact, i16>> {
     let asked_at = answer.sent_at;
     let response = answer.decode::<ListOffsetsResponse>(out)?;

@@ -1,5 +1,5 @@
-//! Clients as state machines: input in, actions out, like the broker itself. They speak through `kafka-protocol`,
-//! a codec that is not the broker's own.
+//! Simulated clients. Each is a state machine like the broker: it gets an input and gives actions. Most encode their
+//! requests with `kafka-protocol`, a codec that is not the broker's own.
 
 mod admin;
 mod application;
@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 
 /// A topic that a scenario works with, on every node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TopicPlan {
     pub name: String,
     pub partitions: i32,
@@ -42,12 +43,13 @@ pub struct TopicPlan {
 }
 
 impl TopicPlan {
-    /// An acknowledgement may come before the record is on stable storage.
+    /// Whether a record may be acknowledged before it is on stable storage.
     pub fn is_relaxed(&self) -> bool {
         self.configs.get("acks.require.fsync").is_some_and(|value| value == "false")
     }
 
-    /// Records leave by themselves: `retention.ms` or `retention.bytes` is so small that it matters in a run.
+    /// Whether retention deletes records: the topic has a `retention.ms` or `retention.bytes`, which is small enough to
+    /// matter in a run.
     pub fn has_retention(&self) -> bool {
         self.number("retention.ms").is_some() || self.number("retention.bytes").is_some()
     }
@@ -92,9 +94,9 @@ pub enum ClientInput {
     Frame(Bytes),
     /// A deadline has come.
     Wake,
-    /// Nothing fails from now on.
+    /// Everything was healed: from now on nothing fails.
     Healed,
-    /// Catch up with what is there, and end.
+    /// The client shall read what is there, and then be done.
     Finish,
 }
 
@@ -117,10 +119,10 @@ pub trait Client {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox);
     /// When to wake it next.
     fn deadline(&self) -> Option<u64>;
-    /// What it still has to do before it is done: what the liveness check names.
+    /// What the client still has to do before it is done, for the liveness check; none if it is done.
     fn pending(&self) -> Option<String>;
     fn role(&self) -> &'static str;
-    /// What it sends may be no request at all.
+    /// Whether it sends frames that are not valid requests.
     fn is_hostile(&self) -> bool {
         false
     }

@@ -1,8 +1,9 @@
-//! An operator with the product's own admin (`tidelog_core::client`): topics of its own that it makes, alters and
-//! deletes, and questions about all the others. What it was told must be so afterwards, whatever crashes between.
+//! An operator with the product's own admin (`tidelog_client`). It creates, alters and deletes topics of its own,
+//! and asks about all the others. What it was told of a topic must still be true when it asks again, whatever crashes
+//! in between.
 //!
-//! An operation during which a connection was lost may have been carried out twice, or may be later: a topic that it
-//! was for is not judged any more.
+//! If a connection is lost during an operation, the operation may be carried out twice or later. From then on its topic
+//! is not judged any more.
 
 use super::door::{ADDRESS, Door};
 use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
@@ -10,28 +11,32 @@ use crate::history::{Asked, Fact, PartitionKey};
 use crate::random::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidelog_core::client::admin::{Answer, Call, ConfigChange, Event, NewPartitions, NewTopic, Operation, Resource};
-use tidelog_core::client::{Admin, AdminConfig, ClientError, OffsetSpec, TopicPartition, is_retriable};
+use tidelog_client::admin::{
+    Answer, Call, ConfigChange, Event, LogDirDescription, NewPartitions, NewTopic, Operation, Resource,
+};
+use tidelog_client::{Admin, AdminConfig, ClientError, OffsetSpec, TopicPartition, is_retriable};
+use tidelog_core::ids::NodeId;
 use tidelog_core::wire::ErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OperatorPlan {
     pub operations: u32,
     /// The longest pause between two operations.
     pub gap_ns_max: u64,
-    /// The admin's configuration beside its bootstrap server.
+    /// The admin's configuration, without `bootstrap.servers` and `client.id`.
     pub properties: BTreeMap<String, String>,
 }
 
-/// What is known of a topic of its own.
+/// What the operator knows of one of its topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum OwnTopic {
     Absent,
     There { partitions: i32, retention_ms: i64 },
     Unsure,
 }
 
-/// What is under way.
+/// An operation that the operator may ask for.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Create { topic: usize, partitions: i32, retention_ms: i64 },
@@ -41,6 +46,8 @@ enum Step {
     DescribeTopics,
     DescribeConfigs,
     DescribeCluster,
+    DescribeLogDirs,
+    DescribeQuorum,
     ListOffsets { asked: Asked },
 }
 
@@ -50,13 +57,13 @@ pub struct Operator {
     setting: Setting,
     door: Door<Admin>,
     stream: Stream,
-    topics: Vec<Known>,
+    topics: Vec<OwnTopic>,
     begun: u32,
-    /// What is under way, since when, and how many connections had been lost before.
+    /// The operation under way, when it began, and how many connections had been lost before.
     step: Option<(Step, u64, u64)>,
     losses: u64,
     next_at: u64,
-    /// Its topics are to be looked at a last time, and then their configs.
+    /// What is to be looked at a last time, once the client was told to finish.
     finish: Option<Finish>,
 }
 
@@ -74,13 +81,14 @@ impl Operator {
         let mut properties = plan.properties.clone();
         properties.insert("bootstrap.servers".into(), ADDRESS.into());
         properties.insert("client.id".into(), format!("operator-{}", setting.client));
-        let (config, _) = AdminConfig::from_properties(&properties)
-            .unwrap_or_else(|errors| panic!("the operator's configuration is refused: {errors:?}"));
+        let (config, _) = AdminConfig::from_properties(&properties).unwrap_or_else(|errors| {
+            panic!("the operator's configuration is refused: {}", crate::panics::listed(&errors))
+        });
         let mut stream = stream(setting.seed, "operator", &[setting.client.into()]);
         Self {
             door: Door::new(Admin::new(config, stream.draw())),
             stream,
-            topics: vec![Known::Absent; TOPICS],
+            topics: vec![OwnTopic::Absent; TOPICS],
             begun: 0,
             step: None,
             losses: 0,
@@ -91,11 +99,16 @@ impl Operator {
         }
     }
 
+    /// The one broker of its cluster.
+    fn broker(&self) -> NodeId {
+        NodeId(self.setting.node as i32 + 1)
+    }
+
     fn name(&self, topic: usize) -> String {
         format!("operator-{}-{topic}", self.setting.client)
     }
 
-    /// The next step, if it is time for one.
+    /// Begins the next operation, if it is time for one.
     fn work(&mut self, now: u64, out: &mut ClientOutbox) {
         if self.step.is_some() || now < self.next_at {
             return;
@@ -119,15 +132,19 @@ impl Operator {
         let topic = self.stream.below(TOPICS as u64) as usize;
         let retention_ms = self.stream.between(1, 1 << 40) as i64;
         let partitions = self.stream.between(1, 3) as i32;
-        match (self.stream.below(10), self.topics[topic]) {
-            (0..5, Known::Absent) => Step::Create { topic, partitions, retention_ms },
+        match (self.stream.below(12), self.topics[topic]) {
+            (0..5, OwnTopic::Absent) => Step::Create { topic, partitions, retention_ms },
             (0, _) => Step::Delete { topic },
-            (1, Known::There { partitions, .. }) if partitions < 6 => Step::Grow { topic, partitions: partitions + 1 },
-            (2 | 3, Known::There { .. }) => Step::Alter { topic, retention_ms },
+            (1, OwnTopic::There { partitions, .. }) if partitions < 6 => {
+                Step::Grow { topic, partitions: partitions + 1 }
+            }
+            (2 | 3, OwnTopic::There { .. }) => Step::Alter { topic, retention_ms },
             (4, _) => Step::DescribeConfigs,
             (5, _) => Step::DescribeCluster,
             (6, _) => Step::ListOffsets { asked: Asked::Earliest },
             (7, _) => Step::ListOffsets { asked: Asked::Latest },
+            (8, _) => Step::DescribeLogDirs,
+            (9, _) => Step::DescribeQuorum,
             _ => Step::DescribeTopics,
         }
     }
@@ -160,6 +177,8 @@ impl Operator {
                 Operation::DescribeConfigs { resources: own().map(|name| Resource::Topic(name.into())).collect() }
             }
             Step::DescribeCluster => Operation::DescribeCluster,
+            Step::DescribeLogDirs => Operation::DescribeLogDirs { brokers: vec![self.broker()] },
+            Step::DescribeQuorum => Operation::DescribeQuorum,
             Step::ListOffsets { asked } => {
                 let spec = if asked == Asked::Latest { OffsetSpec::Latest } else { OffsetSpec::Earliest };
                 let partitions = self.partitions().into_iter().map(|key| (self.partition(key), spec)).collect();
@@ -168,7 +187,7 @@ impl Operator {
         }
     }
 
-    /// The partitions that everybody works with.
+    /// All partitions of the scenario's topics on this node.
     fn partitions(&self) -> Vec<PartitionKey> {
         let node = self.setting.node;
         let of_topic = |(topic, plan): (usize, &super::TopicPlan)| {
@@ -221,9 +240,20 @@ impl Operator {
                     }
                 }
                 (Step::DescribeCluster, [Ok(Answer::Cluster(cluster))]) => {
-                    let brokers: Vec<i32> = cluster.brokers.iter().map(|broker| broker.node.0).collect();
-                    if brokers != [self.setting.node as i32 + 1] {
+                    let brokers: Vec<NodeId> = cluster.brokers.iter().map(|broker| broker.node).collect();
+                    if brokers != [self.broker()] {
                         out.misbehaved(format!("the brokers of node {} are {brokers:?}", self.setting.node));
+                    }
+                }
+                (Step::DescribeLogDirs, [Ok(Answer::LogDirs(dirs))]) => {
+                    if is_sure {
+                        self.check_log_dirs(dirs, out);
+                    }
+                }
+                (Step::DescribeQuorum, [Ok(Answer::Quorum(quorum))]) => {
+                    let voters: Vec<NodeId> = quorum.voters.iter().map(|voter| voter.node).collect();
+                    if (quorum.leader, &voters[..]) != (Some(self.broker()), &[self.broker()]) {
+                        out.misbehaved(format!("the quorum of node {} is {quorum:?}", self.setting.node));
                     }
                 }
                 (step, [result]) => self.learn(step, result, is_sure),
@@ -232,14 +262,14 @@ impl Operator {
         }
     }
 
-    /// An error that no fault explains.
+    /// Tells an error that no fault explains as a fact.
     fn check_error(&self, step: &Step, error: &ClientError, out: &mut ClientOutbox) {
         let is_excused = match error {
             ClientError::TimedOut { .. } => true,
             ClientError::Refused { error, .. } => {
                 is_retriable(*error)
                     || *error == ErrorCode::UnknownServerError
-                    // An attempt whose answer was lost may have done it.
+                    // An earlier attempt, whose answer was lost, may have made the change.
                     || matches!(error, ErrorCode::TopicAlreadyExists | ErrorCode::InvalidPartitions)
             }
             _ => false,
@@ -249,58 +279,77 @@ impl Operator {
         }
     }
 
-    /// What a change leaves.
+    /// Updates what is known of a topic after a change.
     fn learn(&mut self, step: &Step, result: &Result<Answer, ClientError>, is_sure: bool) {
         let (topic, after) = match (*step, self.known(step)) {
-            (Step::Create { topic, partitions, retention_ms }, Known::Absent) => {
-                (topic, Known::There { partitions, retention_ms })
+            (Step::Create { topic, partitions, retention_ms }, OwnTopic::Absent) => {
+                (topic, OwnTopic::There { partitions, retention_ms })
             }
-            (Step::Delete { topic }, Known::There { .. } | Known::Absent) => (topic, Known::Absent),
-            (Step::Grow { topic, partitions }, Known::There { retention_ms, .. }) => {
-                (topic, Known::There { partitions, retention_ms })
+            (Step::Delete { topic }, OwnTopic::There { .. } | OwnTopic::Absent) => (topic, OwnTopic::Absent),
+            (Step::Grow { topic, partitions }, OwnTopic::There { retention_ms, .. }) => {
+                (topic, OwnTopic::There { partitions, retention_ms })
             }
-            (Step::Alter { topic, retention_ms }, Known::There { partitions, .. }) => {
-                (topic, Known::There { partitions, retention_ms })
+            (Step::Alter { topic, retention_ms }, OwnTopic::There { partitions, .. }) => {
+                (topic, OwnTopic::There { partitions, retention_ms })
             }
             _ => return,
         };
-        let was_absent = self.topics[topic] == Known::Absent;
+        let was_absent = self.topics[topic] == OwnTopic::Absent;
         let is_refused = |code| matches!(result, Err(error) if error.code() == Some(code));
         self.topics[topic] = match result {
             Ok(_) if is_sure => after,
-            _ if is_sure && was_absent && is_refused(ErrorCode::UnknownTopicOrPartition) => Known::Absent,
-            _ => Known::Unsure,
+            _ if is_sure && was_absent && is_refused(ErrorCode::UnknownTopicOrPartition) => OwnTopic::Absent,
+            _ => OwnTopic::Unsure,
         };
     }
 
-    fn known(&self, step: &Step) -> Known {
+    fn known(&self, step: &Step) -> OwnTopic {
         match *step {
             Step::Create { topic, .. }
             | Step::Delete { topic }
             | Step::Grow { topic, .. }
             | Step::Alter { topic, .. } => self.topics[topic],
-            _ => Known::Unsure,
+            _ => OwnTopic::Unsure,
         }
     }
 
     fn check_topic(&self, topic: usize, result: &Result<Answer, ClientError>, out: &mut ClientOutbox) {
         let name = self.name(topic);
         match (self.topics[topic], result) {
-            (Known::There { partitions, .. }, Ok(Answer::Topic(told)))
+            (OwnTopic::There { partitions, .. }, Ok(Answer::Topic(told)))
                 if told.partitions.len() != partitions as usize =>
             {
                 out.misbehaved(format!("{name} has {} partitions, not {partitions}", told.partitions.len()));
             }
-            (Known::There { .. }, Err(error)) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+            (OwnTopic::There { .. }, Err(error)) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
                 out.misbehaved(format!("{name} was made and is not there"));
             }
-            (Known::Absent, Ok(_)) => out.misbehaved(format!("{name} is there, and was deleted or never made")),
+            (OwnTopic::Absent, Ok(_)) => out.misbehaved(format!("{name} is there, and was deleted or never made")),
             _ => {}
         }
     }
 
+    /// Where every directory is there, what lies in them of a topic that was made are its partitions, each once. One whose
+    /// directory is still being made is not among them yet, as in Kafka.
+    fn check_log_dirs(&self, dirs: &[LogDirDescription], out: &mut ClientOutbox) {
+        if dirs.iter().any(|dir| dir.error.is_error()) {
+            return;
+        }
+        for topic in 0..TOPICS {
+            let (OwnTopic::There { partitions, .. }, name) = (self.topics[topic], self.name(topic)) else { continue };
+            let replicas = dirs.iter().flat_map(|dir| &dir.replicas);
+            let mut indexes: Vec<i32> = replicas.filter(|it| *it.topic == *name).map(|it| it.partition).collect();
+            indexes.sort_unstable();
+            if !indexes.is_sorted_by(|left, right| left < right)
+                || indexes.iter().any(|it| !(0..partitions).contains(it))
+            {
+                out.misbehaved(format!("{name} has {partitions} partitions, and in the directories lie {indexes:?}"));
+            }
+        }
+    }
+
     fn check_configs(&self, topic: usize, result: &Result<Answer, ClientError>, out: &mut ClientOutbox) {
-        if let (Known::There { retention_ms, .. }, Ok(Answer::Configs(configs))) = (self.topics[topic], result) {
+        if let (OwnTopic::There { retention_ms, .. }, Ok(Answer::Configs(configs))) = (self.topics[topic], result) {
             let told = configs.iter().find(|config| config.name == "retention.ms").and_then(|it| it.value.clone());
             if told.as_deref() != Some(&retention_ms.to_string()) {
                 out.misbehaved(format!("{} has retention.ms={told:?}, not {retention_ms}", self.name(topic)));
@@ -318,7 +367,7 @@ impl Client for Operator {
         let was_cut = matches!(input, ClientInput::Cut);
         let before = out.actions.len();
         let is_close = |action: &ClientAction| matches!(action, ClientAction::Close);
-        // A request that went out on a connection that is lost may be carried out, then or later.
+        // A request that was sent on a lost connection may have been carried out, or may be later.
         self.losses += u64::from(was_cut);
         let events = self.door.handle(now, input, &self.setting, out);
         self.losses += u64::from(out.actions[before..].iter().any(is_close));

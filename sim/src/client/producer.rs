@@ -1,4 +1,5 @@
-//! A producer: batches of unique values, several requests in flight, retries that keep their sequence.
+//! A producer. It sends batches of unique values, with several requests in flight. A batch that is sent again keeps its
+//! sequence.
 
 use super::records::{Codec, Identity};
 use super::session::{Answer, Session, SessionEvent};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProducerPlan {
     pub idempotent: bool,
     /// 0, 1 or -1 (all).
@@ -27,15 +29,16 @@ pub struct ProducerPlan {
     /// The longest pause between two batches.
     pub gap_ns_max: u64,
     pub requests_in_flight_max: u32,
-    /// Partitions that one request bundles, at most.
+    /// One request has batches for at most this many partitions.
     pub partitions_per_request_max: u32,
     pub codec: Codec,
-    /// How long the broker may take until the records are stable; the client itself waits longer.
+    /// The `timeout.ms` of requests: how long the broker may wait until the records are stable. The client waits longer
+    /// for the answer.
     #[serde(default = "patient")]
     pub timeout_ms: i32,
 }
 
-/// The timeout of a producer in a file that tells none.
+/// The timeout of a producer whose file has none.
 fn patient() -> i32 {
     5_000
 }
@@ -45,11 +48,11 @@ struct Batch {
     op: OpId,
     values: Vec<ValueId>,
     timestamps: Vec<i64>,
-    /// Made when it first goes out: from then on it keeps its sequence.
+    /// The encoded batch, made when it is first sent. It has the batch's sequence, which never changes afterwards.
     encoded: Option<Bytes>,
 }
 
-/// One partition's batches, in the order of their sequences: failed, then waiting.
+/// The batches of one partition that are to be sent. Those in `failed` have lower sequences than those in `waiting`.
 #[derive(Debug)]
 struct Queue {
     key: PartitionKey,
@@ -69,7 +72,7 @@ pub struct Producer {
     queues: Vec<Queue>,
     identity: Option<Identity>,
     identity_asked: bool,
-    /// The identity is given up; a new one is asked for when nothing is in flight any more.
+    /// A broker has refused the identity. A new one is asked for when no request is in flight any more.
     resetting: bool,
     in_flight: BTreeMap<u64, Vec<(usize, Batch)>>,
     next_tag: u64,
@@ -81,10 +84,11 @@ pub struct Producer {
     healed: bool,
 }
 
-/// Batches that may wait while there is no connection.
+/// So many batches may wait at most; no more are made while there is no connection.
 const BACKLOG_MAX: usize = 20;
 const RETRY_NS: u64 = 30_000_000;
-/// Once all is healed: with the time of before, a slow disk would keep every batch from being acknowledged.
+/// The timeout after everything was healed. A drawn timeout may be too short for a slow disk, so that no batch would
+/// ever be acknowledged.
 const HEALED_TIMEOUT_MS: i32 = 5_000;
 const IDENTITY_TAG: u64 = u64::MAX - 1;
 
@@ -136,7 +140,7 @@ impl Producer {
                 (0..records).map(|n| ValueId::new(self.setting.client, self.values_made + n)).collect();
             self.values_made += records;
             let wall = self.setting.wall(now);
-            // Clients' clocks, and the events they tell of, are not in order.
+            // Timestamps are up to five seconds old and in no order, like those of real clients.
             let timestamps: Vec<i64> = values.iter().map(|_| wall - self.stream.skewed(5_000) as i64).collect();
             let op = OpId(u64::from(self.setting.client) << 32 | u64::from(self.batches_made));
             self.batches_made += 1;
@@ -265,7 +269,7 @@ impl Producer {
             return;
         }
         self.retry_at = now + RETRY_NS;
-        // 14, 15, 16, 41: no coordinator, or none that is ready. 7, 51, 56: as good as no answer.
+        // 14, 15, 16, 41: no coordinator, or none that is ready. 7, 51, 56: the broker could not carry it out now.
         if ![14, 15, 16, 41, 7, 51, 56, -1].contains(&response.error_code) {
             out.misbehaved(format!("InitProducerId was answered with {}", response.error_code));
         }
@@ -274,7 +278,7 @@ impl Producer {
     fn handle_produced(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         let by_id = answer.version >= 13;
         let mut batches = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
-        // In the order of the request, so that the first of a partition is judged first.
+        // An answer that does not decode is told as a fact, and every batch counts as failed.
         let response = answer.decode::<ProduceResponse>(out).unwrap_or_default();
         for topic in response.responses {
             let place = if by_id {
@@ -290,14 +294,14 @@ impl Producer {
                 match found {
                     Some(found) => {
                         let (queue, batch) = batches.swap_remove(found);
-                        self.settle(now, queue, batch, &partition, out);
+                        self.handle_partition(now, queue, batch, &partition, out);
                     }
                     None => out.misbehaved(format!("a Produce response tells of partition {}", partition.index)),
                 }
             }
         }
         for (place, batch) in batches {
-            // A topic id that is not known any more comes back without its partitions' place in our table.
+            // If a topic's id is not known any more, its answer could not be matched above, and nothing is wrong.
             if self.topics.is_ready() {
                 out.misbehaved(format!("a Produce response says nothing of {}", self.queues[place].key));
             }
@@ -305,7 +309,7 @@ impl Producer {
         }
     }
 
-    fn settle(
+    fn handle_partition(
         &mut self,
         now: u64,
         place: usize,
@@ -315,7 +319,7 @@ impl Producer {
     ) {
         let op = batch.op;
         let key = self.queues[place].key;
-        let earlier_unsettled = {
+        let earlier_is_open = {
             let queue = &self.queues[place];
             !queue.failed.is_empty() || queue.in_flight.first().is_some_and(|first| *first < op)
         };
@@ -333,8 +337,9 @@ impl Producer {
                 self.queues[place].in_flight.remove(&op);
                 out.fact(Fact::Acknowledged { op, base_offset: None });
             }
-            // OUT_OF_ORDER_SEQUENCE_NUMBER behind one that failed: it has to wait for that one.
-            45 if earlier_unsettled => self.fail(place, batch),
+            // OUT_OF_ORDER_SEQUENCE_NUMBER while an earlier batch has failed or has no answer: this one is sent again
+            // after it.
+            45 if earlier_is_open => self.fail(place, batch),
             // INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID.
             error @ (45 | 47 | 59) => {
                 out.fact(Fact::SequenceRefused { partition: key, error });
@@ -343,7 +348,7 @@ impl Producer {
             }
             error => {
                 let retriable = ResponseError::try_from_code(error).is_some_and(|error| error.is_retriable());
-                // 2 would say that a batch was damaged on its way, which nothing here does.
+                // CORRUPT_MESSAGE (2) counts as retriable, but the network here damages nothing.
                 if !retriable && error != -1 || error == 2 {
                     let text = answer.error_message.clone().unwrap_or_default();
                     out.misbehaved(format!("Produce to {key} was answered with {error}: {text}"));
@@ -378,7 +383,8 @@ impl Producer {
         }
     }
 
-    /// Takes a new identity: what went out under the old one stays unknown.
+    /// Gives the identity up. It will never be known whether batches were appended that were sent under it and have no
+    /// acknowledgement.
     fn reset(&mut self, out: &mut ClientOutbox) {
         self.resetting = false;
         self.identity = None;

@@ -1,5 +1,5 @@
-//! An application that reads with the product's own consumer (`tidelog_core::client`): every partition from its start,
-//! with pauses, seeks, and polls that come late, so that records wait in the consumer.
+//! An application that reads with the product's own consumer (`tidelog_client`). It reads every partition from
+//! its start. It pauses, seeks, and polls late, so that records wait in the consumer.
 
 use super::door::{ADDRESS, Door};
 use super::{Client, ClientInput, ClientOutbox, Setting};
@@ -7,15 +7,16 @@ use crate::history::{Fact, PartitionKey, ReadRecord};
 use crate::random::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidelog_core::client::consumer::{Call, Event, Polled, Start};
-use tidelog_core::client::{ClientError, Consumer, ConsumerConfig, OffsetSpec, TopicPartition};
+use tidelog_client::consumer::{Call, Event, Polled, Start};
+use tidelog_client::{ClientError, Consumer, ConsumerConfig, OffsetSpec, TopicPartition};
 use tidelog_core::wire::ErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReaderPlan {
     /// The longest pause between two polls.
     pub gap_ns_max: u64,
-    /// The consumer's configuration beside its bootstrap server.
+    /// The consumer's configuration, without `bootstrap.servers`, `client.id` and `auto.offset.reset`.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -24,7 +25,7 @@ enum Finish {
     NotYet,
     /// The ends of the logs are being looked up.
     Asked,
-    /// Until every position has reached its log's end.
+    /// It reads until every position has reached the end of its log.
     Reading,
     Done,
 }
@@ -36,22 +37,24 @@ pub struct Reader {
     door: Door<Consumer>,
     stream: Stream,
     partitions: Vec<TopicPartition>,
-    /// Where the application stands, by its own account.
+    /// The positions that the application expects, by what it was told.
     positions: BTreeMap<TopicPartition, i64>,
     ends: BTreeMap<TopicPartition, i64>,
     ends_asked_at: u64,
-    /// What could not be read, and when it is tried again.
+    /// Partitions that could not be read, and when they are tried again.
     broken: BTreeMap<TopicPartition, u64>,
     assigned: bool,
     polling: bool,
     next_at: u64,
-    /// Nothing is left waiting in the consumer any more: from now on fetches are judged by when they are answered.
+    /// Everything was healed: from now on the application polls without pauses, so that no records wait in the
+    /// consumer.
     is_prompt: bool,
     finish: Finish,
 }
 
 const RETRY_NS: u64 = 30_000_000;
-/// A relaxed topic that loses its end with the power has another.
+/// A relaxed topic may lose the end of its log with the power. So the ends of relaxed topics are asked for again after
+/// this time.
 const ENDS_AGAIN_NS: u64 = 5_000_000_000;
 
 impl Reader {
@@ -60,9 +63,10 @@ impl Reader {
         properties.insert("bootstrap.servers".into(), ADDRESS.into());
         properties.insert("client.id".into(), format!("reader-{}", setting.client));
         properties.insert("auto.offset.reset".into(), "earliest".into());
-        let (mut config, _) = ConsumerConfig::from_properties(&properties)
-            .unwrap_or_else(|errors| panic!("the reader's configuration is refused: {errors:?}"));
-        // Only what the broker's defaults suit may be created by the way.
+        let (mut config, _) = ConsumerConfig::from_properties(&properties).unwrap_or_else(|errors| {
+            panic!("the reader's configuration is refused: {}", crate::panics::listed(&errors))
+        });
+        // Topics may be created automatically only if every topic is to have the broker's defaults.
         config.common.allow_auto_create_topics = setting.topics.iter().all(|topic| topic.auto_created);
         let mut stream = stream(setting.seed, "reader", &[setting.client.into()]);
         let of_topic = |topic: &super::TopicPlan| {
@@ -132,7 +136,7 @@ impl Reader {
         self.call(now, Call::Poll, out);
     }
 
-    /// What applications do now and then.
+    /// Now and then pauses, resumes or seeks.
     fn meddle(&mut self, now: u64, out: &mut ClientOutbox) {
         let partition = self.stream.pick(&self.partitions).clone();
         match self.stream.below(24) {
@@ -209,12 +213,13 @@ impl Reader {
         }
     }
 
-    /// Only bytes that were damaged are an excuse, and then only for as long as they are.
+    /// A partition could not be read. Only damaged bytes excuse that: the checker `protocol` knows whether there were
+    /// any.
     fn failed(&mut self, now: u64, partition: TopicPartition, error: &ClientError, out: &mut ClientOutbox) {
         let is_damage =
             matches!(error, ClientError::Malformed { .. }) || error.code() == Some(ErrorCode::CorruptMessage);
         if is_damage {
-            // It may have waited here since before it was repaired.
+            // The records may have waited in the consumer since before the repair, so the fact claims no later time.
             let (key, text) = (self.key(&partition), error.to_string());
             out.fact(Fact::Corrupt { partition: key, asked_at: 0, text });
         } else {
@@ -235,7 +240,7 @@ impl Reader {
         relaxed.then_some(self.ends_asked_at + ENDS_AGAIN_NS)
     }
 
-    /// A partition that is not read to its end.
+    /// A partition that is not read to its end yet.
     fn open(&self) -> Option<&TopicPartition> {
         self.ends
             .iter()
@@ -262,7 +267,8 @@ impl Reader {
                 Err(text) => out.misbehaved(format!("{partition}: {text}")),
             }
         }
-        // Records may have waited here while a node lost its page cache, and starts while it was restarted.
+        // What a relaxed topic gave may have waited in the consumer while the node lost its page cache, so it is no
+        // fact. The log's start is not told either: the node may have been restarted meanwhile.
         if !self.is_relaxed(&partition) {
             let partition = self.key(&partition);
             let (asked_at, log_start) = (asked_at.0, -1);

@@ -1,7 +1,7 @@
-//! Record batches as the simulated clients write and read them: with `kafka-protocol`'s codec and the compression
-//! crates, beside the broker's own.
+//! Encodes and decodes the record batches of simulated clients, with `kafka-protocol` and the compression crates, and
+//! without the broker's own codec.
 //!
-//! A record is a function of its value's number: whoever reads one can tell every byte that it must have.
+//! Every byte of a record follows from its value's number, so a reader can check the whole record.
 
 use crate::history::ValueId;
 use crate::random::stream;
@@ -39,14 +39,14 @@ impl Codec {
     }
 }
 
-/// Makes records from the numbers of their values.
+/// Makes the record of each value.
 #[derive(Clone, Copy, Debug)]
 pub struct Payloads {
     pub seed: u64,
     pub value_bytes_max: u32,
 }
 
-/// Who sends a batch, where the producer is idempotent.
+/// The producer id and epoch of an idempotent producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub producer_id: i64,
@@ -60,21 +60,21 @@ pub struct Seen {
     pub timestamp: i64,
     pub is_log_append_time: bool,
     pub value: ValueId,
-    /// The size of its batch, where it is the last of it; otherwise 0.
+    /// The size of its batch in bytes if this is the last record of the batch, otherwise 0.
     pub batch_bytes: u32,
     pub leader_epoch: i32,
 }
 
-/// Why bytes that were read are no records.
+/// Why bytes that were read are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// A checksum says so.
+    /// The checksum is wrong, or they do not decode.
     Damaged(String),
-    /// They check out, and are not what was sent.
+    /// The checksum is right, and they are not what a client sent.
     Wrong(String),
 }
 
-/// What a producer is handed.
+/// What a record holds, in the form in which the product's own producer takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     pub key: Option<Bytes>,
@@ -83,7 +83,7 @@ pub struct Content {
 }
 
 impl Payloads {
-    /// What stands in the record of a value.
+    /// The content of a value's record.
     pub fn content(&self, id: ValueId) -> Content {
         let Record { key, value, headers, .. } = self.record(id);
         let headers = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
@@ -98,7 +98,7 @@ impl Payloads {
         if stream.one_in(2) {
             value.put_bytes(stream.draw() as u8, filler);
         } else {
-            // Cheap noise that no codec makes smaller.
+            // Random bytes, cheaply made, which no codec can compress.
             let mut noise = stream.draw() | 1;
             for _ in 0..filler {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -132,7 +132,7 @@ impl Payloads {
         }
     }
 
-    /// One batch with these values, as a producer sends it.
+    /// One batch with these values. `identity` is the producer's identity and the batch's first sequence.
     pub fn encode(
         &self,
         values: &[ValueId],
@@ -172,8 +172,7 @@ impl Payloads {
         out.freeze()
     }
 
-    /// The records of a Fetch response, batch by batch; a batch that the response cuts off is left out. An error
-    /// tells what is wrong with the bytes.
+    /// The records of a Fetch response, batch by batch; a batch that the response cuts off is left out.
     pub fn decode(&self, mut bytes: Bytes) -> Result<Vec<Seen>, Unreadable> {
         let mut seen = Vec::new();
         while let Some(batch) = next_batch(&mut bytes).map_err(Unreadable::Damaged)? {
@@ -208,7 +207,8 @@ impl Payloads {
         Ok(seen)
     }
 
-    /// Which value the product's own consumer has read; an error if any byte of the record is not what was sent.
+    /// The value of a record that the product's own consumer has read; an error if any byte of the record is not what
+    /// was sent.
     pub fn value_of(&self, record: &tidelog_core::batch::Record) -> Result<ValueId, String> {
         let at = record.offset;
         let id = record.value.as_ref().and_then(|value| value.get(..8)).ok_or(format!("the value at {at} is cut"))?;
@@ -223,7 +223,7 @@ impl Payloads {
         }
     }
 
-    /// Which value this is; an error if any byte of the record is not what was sent.
+    /// The value of a record; an error if any byte of the record is not what was sent.
     fn recognise(&self, record: &Record) -> Result<ValueId, String> {
         let at = record.offset;
         let value = record.value.as_ref().ok_or(format!("the record at {at} has no value"))?;

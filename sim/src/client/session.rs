@@ -1,4 +1,5 @@
-//! A client's connection to its node: connecting and connecting again, the versions both know, correlation.
+//! A client's session with its node: it connects, connects again after a loss, agrees on versions, and matches answers
+//! to requests.
 
 use super::{ClientAction, ClientInput, ClientOutbox, Setting};
 use crate::history::Fact;
@@ -16,7 +17,7 @@ pub const REQUEST_TIMEOUT_NS: u64 = 10_000_000_000;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Tries again at this time.
+    /// Not connected. The session connects at this time.
     Idle(u64),
     Connecting,
     Negotiating,
@@ -39,7 +40,7 @@ pub enum SessionEvent {
     /// Requests can be sent.
     Ready,
     Response(Answer),
-    /// The connection is gone, and with it the answers to all that is in flight.
+    /// The connection is gone. The requests in flight will have no answers.
     Lost,
 }
 
@@ -48,14 +49,14 @@ pub enum SessionEvent {
 pub struct Answer {
     pub key: i16,
     pub version: i16,
-    /// As the request was tagged.
+    /// The tag with which the request was sent.
     pub tag: u64,
     pub sent_at: u64,
     body: Bytes,
 }
 
 impl Answer {
-    /// Decodes the body. A body that does not decode, or has bytes left over, is told as a fact.
+    /// Decodes the body. If it does not decode or has bytes left over, that is a [`Fact::Misbehaved`].
     pub fn decode<R: Decodable>(mut self, out: &mut ClientOutbox) -> Option<R> {
         let decoded = R::decode(&mut self.body, self.version);
         match decoded {
@@ -87,7 +88,7 @@ pub struct Session {
     in_flight: VecDeque<InFlight>,
     versions: BTreeMap<i16, (i16, i16)>,
     attempts: u64,
-    /// Set with [`Fact::Healed`]: a timeout from now on is the broker's fault.
+    /// When everything was healed: a request that times out after this is the broker's fault.
     healed_at: Option<u64>,
 }
 
@@ -195,7 +196,8 @@ impl Session {
         Some(SessionEvent::Ready)
     }
 
-    /// The version that this client speaks of a request: any that both sides know, the newest more often.
+    /// The version in which this client sends this kind of request. It is drawn from those that both sides know, half
+    /// of the time as the newest. None if there is no such version.
     pub fn version<R: Request>(&self) -> Option<i16> {
         let (min, max) = *self.versions.get(&R::KEY)?;
         let (mut min, mut max) = (min.max(R::VERSIONS.min), max.min(R::VERSIONS.max));
@@ -206,7 +208,7 @@ impl Session {
             min = min.max(10);
         }
         if R::KEY == MetadataRequest::KEY {
-            // Older ones create whatever they name, with the wrong number of partitions.
+            // Older versions create every topic that they name, with the broker's default number of partitions.
             min = min.max(4);
         } else if [ProduceRequest::KEY, FetchRequest::KEY].contains(&R::KEY) && !self.learns_topic_ids() {
             max = max.min(12);

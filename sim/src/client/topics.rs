@@ -1,4 +1,4 @@
-//! How a client comes to know its topics: Metadata, and CreateTopics where there is nothing yet.
+//! A client's knowledge of its topics: it asks by Metadata, and creates by CreateTopics what does not exist yet.
 
 use super::session::{Answer, Session};
 use super::{ClientOutbox, Setting};
@@ -12,18 +12,18 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request, StrBytes};
 use std::collections::BTreeMap;
 
-/// The tag of this module's requests.
+/// The tag of the requests of [`Topics`], among those of its client.
 pub const TOPICS_TAG: u64 = u64::MAX;
 
 const RETRY_NS: u64 = 50_000_000;
 
 #[derive(Debug)]
 pub struct Topics {
-    /// In the order of the scenario; what was last told.
+    /// The ids that were last told, in the scenario's order of topics.
     known: Vec<Option<TopicId>>,
-    /// The leader epochs of its partitions, where Metadata tells them.
+    /// For each topic, the leader epochs of its partitions, if Metadata tells them.
     epochs: Vec<BTreeMap<i32, i32>>,
-    /// To be asked for, for the first time or again.
+    /// For each topic, whether Metadata is to be asked about it, for the first time or again.
     unsure: Vec<bool>,
     waiting: bool,
     create_next: bool,
@@ -63,7 +63,7 @@ impl Topics {
         self.epochs[topic].get(&index).copied().unwrap_or(-1)
     }
 
-    /// The topic may have moved or gone: ask again.
+    /// The topic may have changed: it is to be asked about again.
     pub fn forget(&mut self, topic: usize, now: u64) {
         self.unsure[topic] = true;
         self.retry_at = now + RETRY_NS;
@@ -75,7 +75,7 @@ impl Topics {
         self.retry_at = now;
     }
 
-    /// Asks for the next topic that is not known, if it is time.
+    /// Asks about the next topic that is to be asked about, if it is time.
     pub fn pump(&mut self, now: u64, setting: &Setting, session: &mut Session, out: &mut ClientOutbox) {
         let Some(topic) = self.unsure.iter().position(|unsure| *unsure) else { return };
         if self.waiting || now < self.retry_at || !session.is_ready() {
@@ -113,7 +113,8 @@ impl Topics {
             let Some(response) = answer.decode::<CreateTopicsResponse>(out) else { return };
             self.retry_at = now;
             for topic in response.topics {
-                // 36: somebody else has created it. 7, 41, 56, -1: as good as no answer.
+                // 36: somebody else has created it. 7, 41, 56, -1: the topic may have been created or not; Metadata
+                // will tell.
                 if ![0, 36, 7, 41, 56, -1].contains(&topic.error_code) {
                     let text = topic.error_message.unwrap_or_default();
                     out.misbehaved(format!("CreateTopics was answered with {}: {text}", topic.error_code));
@@ -163,7 +164,7 @@ impl Topics {
     }
 
     fn learn(&mut self, place: usize, id: TopicId, setting: &Setting, out: &mut ClientOutbox) {
-        // Before version 10 there is no id; those clients send none either.
+        // Before version 10 Metadata tells no id. A client with such a version sends no request with ids.
         if id != [0; 16] {
             out.fact(Fact::Topic { node: setting.node, topic: place as u16, id });
         }
@@ -172,7 +173,7 @@ impl Topics {
     }
 }
 
-/// The name of a topic as the wire has it.
+/// A topic's name in the type of `kafka-protocol`.
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_utf8(Bytes::copy_from_slice(name.as_bytes())).expect("a name is text"))
 }

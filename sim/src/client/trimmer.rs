@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrimmerPlan {
     /// The longest pause between two requests.
     pub gap_ns_max: u64,
-    /// How far a request moves the start, at most.
+    /// A request moves the log's start by at most this many records.
     pub step_max: u32,
 }
 
@@ -26,16 +27,16 @@ pub struct Trimmer {
     session: Session,
     topics: Topics,
     stream: Stream,
-    /// Where partitions started when last heard of.
+    /// Where each partition's log started when a request was last answered.
     starts: BTreeMap<PartitionKey, i64>,
     asked: Option<(PartitionKey, i64)>,
     next_at: u64,
     requests: u64,
-    /// Nothing is deleted once all is healed: the readers are to come to their end.
+    /// Everything was healed: nothing is deleted any more, so that readers can catch up.
     done: bool,
 }
 
-/// Stands for the high watermark.
+/// In DeleteRecords, stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
 const RETRY_NS: u64 = 30_000_000;
 
@@ -129,7 +130,7 @@ impl Client for Trimmer {
 
     fn deadline(&self) -> Option<u64> {
         if self.done {
-            // What is under way is still waited for.
+            // The request under way may still time out.
             return self.asked.and(self.session.deadline());
         }
         let can_ask = self.session.is_ready() && self.asked.is_none() && self.topics.is_ready();

@@ -1,23 +1,24 @@
-//! What a file holds: what a reader sees, and what a power cut would leave.
+//! The content of a file: what a reader sees, and what a power cut would leave.
 
 use crate::random::Stream;
 use bytes::Bytes;
 use std::ops::AddAssign;
 
-/// A sector: what a disk writes whole or not at all.
+/// The size of a sector in bytes. A disk writes a sector as a whole or not at all.
 pub(super) const SECTOR: u64 = 512;
 
-/// What became of changes that no sync had made stable.
+/// How many changes that no sync had made stable were lost, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
+    /// Changes of which nothing is left.
     pub lost: u64,
-    /// Of a write, a part.
+    /// Writes of which a part is left.
     pub torn: u64,
-    /// There, where something that was written before is not.
+    /// Changes that are there though an earlier one is lost.
     pub overtaken: u64,
-    /// Of a write, the length of its file alone.
+    /// Writes of which nothing is left but the length that they gave their file.
     pub hollow: u64,
-    /// Changes of names.
+    /// Changes of names in directories that were lost.
     pub names: u64,
 }
 
@@ -31,7 +32,7 @@ impl AddAssign for Losses {
     }
 }
 
-/// Bytes with an implicit tail of zeros, so that a preallocated file costs nothing.
+/// Bytes, and zeros from their end up to `len`. So a preallocated file takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Image {
     bytes: Vec<u8>,
@@ -69,7 +70,7 @@ impl Image {
     }
 }
 
-/// One thing that was done to a file and that no sync has covered.
+/// A change of a file that no sync has made stable.
 #[derive(Clone, Debug)]
 enum Change {
     Write { position: u64, bytes: Bytes },
@@ -108,19 +109,21 @@ impl Change {
     }
 }
 
-/// A file: the page cache, the platter, and what lies between them.
+/// A file as the page cache has it, as the platter has it, and the changes that only the page cache has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileContent {
+    /// What a read gives: the page cache.
     visible: Image,
+    /// What the platter holds. A power cut leaves it, with some of the unsynced changes applied.
     stable: Image,
-    /// In order; `stable` with all of them applied is `visible`, unless a sync has failed.
+    /// Changes since the last sync, in order. Applied to `stable` they give `visible`, unless a sync has failed.
     unsynced: Vec<Change>,
-    /// A sync has failed: what is visible is in memory only and goes when the process does.
+    /// A sync has failed: some of `visible` is in memory alone, and is lost when the process ends.
     distrusted: bool,
 }
 
 impl FileContent {
-    /// A file whose content is on the platter already.
+    /// A file with this content, all of it stable.
     pub(super) fn stable(content: &[u8]) -> Self {
         let image = Image { bytes: content.to_vec(), len: content.len() as u64 };
         Self { visible: image.clone(), stable: image, ..Self::default() }
@@ -153,14 +156,14 @@ impl FileContent {
         }
     }
 
-    /// The sync fails, and as Linux has it, the pages count as clean from now on: some of what was unsynced reached
-    /// the platter, the rest never will, whatever later syncs say.
+    /// A sync fails. As on Linux the pages count as clean from now on: some of the unsynced changes have become stable,
+    /// and the others never will, though later syncs succeed.
     pub(super) fn fail_sync(&mut self, stream: &mut Stream) -> Losses {
         self.distrusted = true;
         self.land(stream)
     }
 
-    /// A byte is another from now on, wherever it is looked at.
+    /// Changes a byte, both as it is read and as it is on the platter.
     pub(super) fn poke(&mut self, position: u64, byte: u8) {
         for image in [&mut self.visible, &mut self.stable] {
             if position < image.len {
@@ -177,8 +180,8 @@ impl FileContent {
         losses
     }
 
-    /// The process ends and the machine does not: the page cache stays, but for pages that a failed sync has made
-    /// worthless (they are clean, so they are evicted some time). Tells whether there were such.
+    /// The process ends and the machine goes on. The page cache stays, except for pages that a failed sync left
+    /// unwritten: they count as clean, so the kernel may drop them at any time. Gives true if there were such pages.
     pub(super) fn lose_process(&mut self, stream: &mut Stream) -> bool {
         let lost = self.distrusted;
         if lost {
@@ -187,7 +190,7 @@ impl FileContent {
         lost
     }
 
-    /// Some of the unsynced changes reach the platter.
+    /// Makes some of the unsynced changes stable, and drops the others.
     fn land(&mut self, stream: &mut Stream) -> Losses {
         let changes = std::mem::take(&mut self.unsynced);
         let mut losses = Losses::default();
@@ -197,7 +200,7 @@ impl FileContent {
         match stream.below(8) {
             0 => changes.iter().for_each(|change| change.apply(&mut self.stable)),
             1 | 2 => losses.lost += changes.len() as u64,
-            // What was written first is there, up to some byte.
+            // Everything up to some byte is there, in the order in which it was written.
             3 | 4 => {
                 let whole = stream.below(changes.len() as u64) as usize;
                 changes[..whole].iter().for_each(|change| change.apply(&mut self.stable));
@@ -205,7 +208,7 @@ impl FileContent {
                 losses.torn += 1;
                 losses.lost += (changes.len() - whole - 1) as u64;
             }
-            // Any of it is there, in part or whole: the disk writes in the order it likes.
+            // Each change is there whole, in part, or not at all: the disk writes in any order.
             5 | 6 => {
                 for change in &changes {
                     match stream.below(4) {

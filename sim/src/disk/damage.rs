@@ -1,20 +1,20 @@
-//! What happens to bytes at rest: sectors that go bad, bits that flip, writes that landed elsewhere or nowhere, names and whole
-//! volumes that are gone; and the atlas, which says what may be damaged in a run by seed.
+//! Damage of bytes on a disk: sectors that cannot be read, bits that flip, writes that went elsewhere or nowhere, names
+//! and whole volumes that are gone. Scripts damage by hand; in a run by seed, [`Disk::damage`] chooses.
 //!
-//! With one replica nothing can be repaired from elsewhere, so the budget is this:
+//! With one replica the broker cannot repair data from elsewhere. So a run by seed damages only this:
 //!
-//! - **Data** (log segments, snapshots of the metadata) is damaged where the broker can know that it had been stable:
-//!   below the recovery point that stands in the directory's checkpoint. (Above it, damage looks like the torn tail of
-//!   a crash and is cut off, here as in Kafka.) The broker must refuse to serve it, or serve bytes whose checksum tells
-//!   the client; and it must not change it, for an operator restores it from a backup: [`Disk::repair`]. Then all of
-//!   it must be there again.
-//! - **Hints** (indexes, producer snapshots, checkpoints, epochs, the clean-shutdown marker) are damaged at will and
-//!   never restored: the broker rebuilds them. Spared are the checkpoint of recovery points while data of that
-//!   directory is damaged, and what a changed bit would turn into another valid statement, since Kafka's format has no
-//!   checksum there: text files are lost or zeroed, not flipped, and of a time index the offsets alone (by the times,
-//!   here as in Kafka, retention takes what is too old).
-//! - Kafka's checksum covers a batch from its attributes on. The offset and the leader epoch in front of it are spared:
-//!   a bit that flips there cannot be noticed by anybody.
+//! - **Data** (log segments, snapshots of the metadata) is damaged only where the broker can know that it was stable,
+//!   which is below the recovery point in the directory's checkpoint. (Above it, damage looks like the torn end of a
+//!   log after a crash and is cut off, as in Kafka.) The broker must refuse to serve damaged bytes, or serve them
+//!   with their wrong checksum, which the client notices. The broker must not change the damaged file: later an operator
+//!   restores its bytes from a backup ([`Disk::repair`]), and then every record must be there again.
+//! - **Hints** (indexes, producer snapshots, checkpoints, epochs, the clean-shutdown marker) are damaged freely and
+//!   never restored: the broker rebuilds them. There are three exceptions. The checkpoint of recovery points and the
+//!   clean-shutdown marker are left alone while data of their directory is damaged. Text files are lost or zeroed, and no
+//!   bits of them flip: Kafka's format has no checksum there, so a flipped bit could give another valid value. In a time index only offsets are
+//!   damaged, since retention deletes by its times, as in Kafka.
+//! - The offset and the leader epoch of a batch are left alone: they stand before the part that Kafka's checksum
+//!   covers, so nothing could notice a flipped bit there.
 
 use super::content::SECTOR;
 use super::tree::Inode;
@@ -31,9 +31,9 @@ use tidelog_core::io::DiskPath;
 pub enum Damage {
     /// Bits of data flip.
     Flip,
-    /// A sector of data holds what belongs to another.
+    /// A sector of data holds bytes that belong elsewhere.
     Misdirected,
-    /// A sector of data was never written, whatever the disk has said: it reads as zeros.
+    /// A sector of data was never written, though the disk reported success: it reads as zeros.
     Unwritten,
     /// A sector of data cannot be read.
     Latent,
@@ -45,13 +45,13 @@ pub enum Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
     pub dir: u16,
-    /// Below the log directory.
+    /// The path below the log directory.
     pub path: String,
 }
 
-/// A byte that is not what it should be.
+/// A byte that was damaged, with its value before and after.
 #[derive(Clone, Copy, Debug)]
-struct Wound {
+struct DamagedByte {
     dir: u16,
     inode: Inode,
     position: u64,
@@ -62,42 +62,44 @@ struct Wound {
 /// All damage that can be undone.
 #[derive(Debug, Default)]
 pub(super) struct Wounds {
-    bytes: Vec<Wound>,
-    /// Sectors that cannot be read.
+    bytes: Vec<DamagedByte>,
+    /// Bytes that cannot be read: the file, the position of the first byte, and the position after the last.
     bad: Vec<(Inode, u64, u64)>,
-    /// Roots of volumes that are not mounted.
+    /// The roots of volumes that are not mounted, by log directory.
     unmounted: BTreeMap<u16, Inode>,
 }
 
 impl Wounds {
+    /// Whether any byte from `start` to before `end` cannot be read.
     pub(super) fn hurt(&self, inode: Inode, start: u64, end: u64) -> bool {
         self.bad.iter().any(|(of, from, to)| *of == inode && *from < end && start < *to)
     }
 
+    /// The roots of the volumes that are not mounted.
     pub(super) fn roots(&self) -> impl Iterator<Item = Inode> + use<'_> {
         self.unmounted.values().copied()
     }
 
-    /// What is written anew can be read.
+    /// The bytes from `start` to before `end` are written: the bad sectors among them can be read again.
     pub(super) fn overwritten(&mut self, inode: Inode, start: u64, end: u64) {
         self.bad.retain(|(of, from, to)| *of != inode || *to <= start || end <= *from);
     }
 }
 
-/// Damage by hand: what scripts use, and the atlas below.
+/// Damage that the caller chooses, for scripts and for the choice by seed below.
 impl Disk {
     fn inode_of(&self, dir: u16, path: &str) -> Inode {
         let found = self.tree.find_file(dir, path);
         found.unwrap_or_else(|why| panic!("{}: {why:?}", show(&DiskPath { dir: LogDirId(dir), path: path.into() })))
     }
 
-    /// A file's bytes, as they would be read.
+    /// A file's bytes, as a read gives them.
     pub fn content(&self, dir: u16, path: &str) -> Bytes {
         let file = self.tree.file(self.inode_of(dir, path));
         file.read(0, file.len())
     }
 
-    /// The paths of all files of a log directory, below it.
+    /// The paths of all files of a log directory, relative to it and sorted.
     pub fn files(&self, dir: u16) -> Vec<String> {
         let mut found = Vec::new();
         let mut open = vec![String::new()];
@@ -112,7 +114,8 @@ impl Disk {
         found
     }
 
-    /// Puts other bytes into a file, in the page cache and on the platter.
+    /// Puts other bytes into a file, in the page cache and on the platter. They count as damage, and are restored by
+    /// [`repair`](Self::repair).
     pub fn overwrite(&mut self, dir: u16, path: &str, position: u64, bytes: &[u8]) {
         let inode = self.inode_of(dir, path);
         for (place, is) in (position..).zip(bytes.iter().copied()) {
@@ -120,30 +123,31 @@ impl Disk {
             let was = *was.first().unwrap_or_else(|| panic!("{path} has no byte {place}"));
             if was != is {
                 self.tree.file_mut(inode).poke(place, is);
-                self.wounds.bytes.push(Wound { dir, inode, position: place, was, is });
+                self.wounds.bytes.push(DamagedByte { dir, inode, position: place, was, is });
             }
         }
     }
 
+    /// Flips these bits of one byte, as [`overwrite`](Self::overwrite) does.
     pub fn flip(&mut self, dir: u16, path: &str, position: u64, bits: u8) {
         let byte = self.content(dir, path)[position as usize];
         self.overwrite(dir, path, position, &[byte ^ bits]);
     }
 
-    /// Reads of these bytes fail from now on, until they are written anew.
+    /// Reads of these bytes fail from now on, until they are written again.
     pub fn go_bad(&mut self, dir: u16, path: &str, start: u64, end: u64) {
         let inode = self.inode_of(dir, path);
         self.wounds.bad.push((inode, start, end));
     }
 
-    /// A name is gone, and for a directory all that it holds.
+    /// Removes a file, or a directory with all that it holds. No crash and no repair brings it back.
     pub fn lose(&mut self, dir: u16, path: &str) {
         let (parent, name) = self.tree.parent(dir, path).expect("the directory is there");
         self.tree.remove(parent, name);
         self.tree.sync_directory(parent);
     }
 
-    /// A file holds zeros in all its length.
+    /// Fills a file with zeros, in the page cache and on the platter. No repair restores its bytes.
     pub fn zero(&mut self, dir: u16, path: &str) {
         let inode = self.inode_of(dir, path);
         for place in 0..self.tree.file(inode).len() {
@@ -151,13 +155,13 @@ impl Disk {
         }
     }
 
-    /// An empty directory stands where a volume was.
+    /// Puts an empty directory in the place of a log directory, as if its volume were not mounted.
     pub fn unmount(&mut self, dir: u16) {
         let root = self.tree.swap_root(dir, None);
         self.wounds.unmounted.insert(dir, root);
     }
 
-    /// All that the node ever had is gone.
+    /// Empties every log directory of the node, for good.
     pub fn reformat(&mut self) {
         for dir in 0..self.options.directories {
             self.tree.swap_root(dir, None);
@@ -165,13 +169,14 @@ impl Disk {
         self.wounds = Wounds::default();
     }
 
-    /// An operator restores what was damaged: bytes that nobody has written since, sectors, volumes.
+    /// Restores what was damaged, as an operator does from a backup: the bytes that were not overwritten since, the bad
+    /// sectors and the volumes.
     pub fn repair(&mut self) {
         let Wounds { bytes, unmounted, .. } = std::mem::take(&mut self.wounds);
         for (dir, root) in unmounted {
             self.tree.swap_root(dir, Some(root));
         }
-        // The last first: a byte may have been hurt twice.
+        // The last damage is undone first: a byte may have been damaged twice.
         for wound in bytes.into_iter().rev() {
             if !self.tree.is_file(wound.inode) {
                 continue;
@@ -183,23 +188,24 @@ impl Disk {
         }
     }
 
-    /// Data is damaged, or a volume is missing.
+    /// Whether data is damaged or a volume is missing.
     pub fn is_damaged(&self) -> bool {
         !(self.wounds.bytes.is_empty() && self.wounds.bad.is_empty() && self.wounds.unmounted.is_empty())
     }
 }
 
-/// A batch in a file, as the fields in front of its checksum tell.
-struct Extent {
+/// Where a batch lies in a file, as the fields at the beginning of its header say.
+struct BatchRange {
     position: u64,
     len: u64,
 }
 
+/// The checkpoint of recovery points.
 const CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 
-/// The atlas.
+/// Damage that a seed chooses.
 impl Disk {
-    /// Damages something that may be damaged; nothing, where there is nothing.
+    /// Damages something that may be damaged (see the module's documentation). `None` if there is nothing to damage.
     pub fn damage(&mut self, damage: Damage, stream: &mut Stream) -> Option<Damaged> {
         let dir = stream.below(self.options.directories.into()) as u16;
         if damage == Damage::Hint {
@@ -225,7 +231,8 @@ impl Disk {
             }
             Damage::Flip => {
                 for _ in 0..stream.between(1, 4) {
-                    // The length, or what the checksum covers, or the checksum.
+                    // The place is in the batch's length, or after its leader epoch: in its magic byte, its checksum or
+                    // what the checksum covers.
                     let place = match stream.below(8) {
                         0 => stream.between(8, 11),
                         _ => stream.between(16, batch.len - 1),
@@ -245,13 +252,13 @@ impl Disk {
                 let nothing = vec![0; SECTOR.min(batch.len - 16) as usize];
                 self.overwrite(dir, path, batch.position + 16, &nothing);
             }
-            Damage::Hint => unreachable!("dealt above"),
+            Damage::Hint => unreachable!("handled above"),
         }
         Some(Damaged { dir, path: path.clone() })
     }
 
-    /// The batches of a segment that end below the recovery point that the directory's checkpoint tells.
-    fn stable_batches(&self, dir: u16, path: &str) -> Vec<Extent> {
+    /// The batches of a segment that end below the recovery point in the directory's checkpoint.
+    fn stable_batches(&self, dir: u16, path: &str) -> Vec<BatchRange> {
         let Some((directory, _)) = path.split_once('/') else { return Vec::new() };
         let Some((topic, index)) = directory.rsplit_once('-') else { return Vec::new() };
         let Ok(inode) = self.tree.find_file(dir, CHECKPOINT) else { return Vec::new() };
@@ -265,7 +272,8 @@ impl Disk {
         self.batches(dir, path, point.unwrap_or(0))
     }
 
-    fn batches(&self, dir: u16, path: &str, below: i64) -> Vec<Extent> {
+    /// The batches of a file up to the first that reaches the offset `below`, or that is not whole.
+    fn batches(&self, dir: u16, path: &str, below: i64) -> Vec<BatchRange> {
         let content = self.content(dir, path);
         let mut found = Vec::new();
         let mut position = 0;
@@ -276,12 +284,13 @@ impl Disk {
             if len < 61 || last >= below || position + len as usize > content.len() {
                 break;
             }
-            found.push(Extent { position: position as u64, len: len as u64 });
+            found.push(BatchRange { position: position as u64, len: len as u64 });
             position += len as usize;
         }
         found
     }
 
+    /// Damages one hint. The damage is never repaired.
     fn damage_hint(&mut self, dir: u16, stream: &mut Stream) -> Option<Damaged> {
         let has_wounds = self.wounds.bytes.iter().any(|wound| wound.dir == dir) || !self.wounds.bad.is_empty();
         let is_binary = |path: &str| [".index", ".timeindex", ".snapshot"].iter().any(|end| path.ends_with(end));

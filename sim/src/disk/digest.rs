@@ -1,9 +1,13 @@
-//! Commands and completions as numbers, for the rolling hash.
+//! Feeds disk commands and their completions to a [`Digest`], from which the trace's rolling hash is made.
+//!
+//! Two runs of one seed must have the same digests, and runs that differ should not. So each kind of command has a number
+//! of its own.
 
 use crate::trace::Digest;
 use tidelog_core::io::{DiskPath, IoCommand, IoCompletion, IoDone, IoId, IoOp, IoOwner};
 
-/// Feeds a command to a digest: its name, its place and its bytes.
+/// Feeds a command to a digest: its id, the number of its kind, the file or directory, and the position, length and
+/// bytes if it has them.
 pub fn digest_command(command: &IoCommand, digest: &mut Digest) {
     digest_id(command.id, digest);
     let mut path = |kind: u64, path: &DiskPath| {
@@ -62,7 +66,7 @@ pub fn digest_command(command: &IoCommand, digest: &mut Digest) {
     }
 }
 
-/// Feeds a completion to a digest.
+/// Feeds a completion to a digest: the id of its command, and the result.
 pub fn digest_completion(completion: &IoCompletion, digest: &mut Digest) {
     digest_id(completion.id, digest);
     match &completion.result {

@@ -1,11 +1,11 @@
-//! A node's disks: what [`IoCommand`]s do, when they complete, how they fail, and what a crash leaves.
+//! A node's disks: what each [`IoCommand`] does, when it completes, how it fails, and what a crash leaves of it.
 //!
-//! The disk is assertive. What the door's contract (`tidelog_core::io`) forbids is a bug of the core, and panics
-//! with a text that says so: a write behind the end of a file, two writes under way over the same bytes, a read of
-//! bytes whose write has not completed, a use of a file that is not open, an [`IoId`] used twice.
+//! The disk checks the contract of `tidelog_core::io`. A command that breaks it is a bug of the core, and panics with a
+//! text that names the rule: a write past the end of a file, two writes under way over the same bytes, a read of bytes
+//! whose write has not completed, a use of a file that is not open, an [`IoId`] used twice.
 //!
-//! A command takes effect when it completes. A crash lets some of what was queued take effect too, the last of it
-//! in part: nobody learns of it.
+//! A command takes effect when it completes. In a crash some of the queued commands take effect too, the last of them
+//! in part, and no completion tells of it.
 
 mod content;
 mod damage;
@@ -29,22 +29,23 @@ use tree::{Inode, PathError, Tree};
 
 /// How a node's disks behave in one scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct DiskOptions {
-    /// Log directories of the node.
+    /// How many log directories the node has.
     pub directories: u16,
-    /// The longest that a command ordinarily takes; most take much less.
+    /// The longest time of a command that does not stall; most take much less.
     pub latency_ns_max: u64,
-    /// A sync takes this much longer than anything else, at most.
+    /// How much longer than other commands a sync may take.
     pub sync_ns_max: u64,
     pub stall: Ratio,
     pub stall_ns_max: u64,
     pub read_error: Ratio,
     pub write_error: Ratio,
-    /// Of opening a file, and of whatever makes, moves or removes a name.
+    /// How many commands fail that open a file, or that create, rename or remove a name.
     pub name_error: Ratio,
     pub sync_error: Ratio,
-    /// A sync that does nothing and says that it has. No seed draws it: with one replica nothing could be kept.
+    /// How many syncs do nothing and report success. No seed draws this: with one replica, records would be lost
+    /// through no fault of the broker.
     pub sync_lie: Ratio,
 }
 
@@ -65,20 +66,20 @@ impl Default for DiskOptions {
     }
 }
 
-/// What ends with a crash.
+/// What is lost in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
-    /// The process dies and the page cache lives on.
+    /// The process ends, and the machine keeps its page cache.
     Process,
     /// The machine loses its power: what was not synced is kept, lost, torn or reordered.
     Power,
 }
 
-/// A command that is under way; the world hands it back to [`Disk::complete`] when its time has come.
+/// Names a command that is under way. The world hands it to [`Disk::complete`] at the time that [`Disk::submit`] gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// A slice of a file that a response names. It stays readable when the file is closed or removed.
+/// A slice of a file that a response names. It stays readable after the file was closed or removed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pinned {
     inode: Inode,
@@ -102,10 +103,10 @@ struct Lane {
 }
 
 #[derive(Debug)]
-struct Pending {
+struct CommandUnderWay {
     id: IoId,
     op: IoOp,
-    /// For a read: what it reads, whatever happens to the handle meanwhile.
+    /// The file that a read reads, even if the broker closes it meanwhile. None for other commands.
     source: Option<Inode>,
 }
 
@@ -118,24 +119,24 @@ pub struct Disk {
     tree: Tree,
     open: BTreeMap<FileId, Open>,
     lanes: BTreeMap<IoOwner, Lane>,
-    pending: BTreeMap<Ticket, Pending>,
+    under_way: BTreeMap<Ticket, CommandUnderWay>,
     next_ticket: u64,
     commands: u64,
     slices_read: u64,
     crashes: u64,
-    /// Faults other than crashes are dealt.
+    /// Whether faults other than crashes are dealt.
     faulty: bool,
     /// The volume is full.
     pub full: bool,
-    /// Errors that this disk has dealt since the process started.
+    /// How many commands have failed since the process started.
     pub errors_dealt: u32,
-    /// Files on which a command has failed: those that were queued behind it fail too, instead of breaking the
-    /// contract.
+    /// Files on which a command has failed. A later command that this makes impossible fails too, instead of counting
+    /// as a breach of the contract.
     failed: BTreeSet<FileId>,
     wounds: damage::Wounds,
-    /// What power cuts have taken.
+    /// What all power cuts so far have taken.
     losses: Losses,
-    /// What failed syncs have taken.
+    /// What all failed syncs so far have taken.
     sync_losses: Losses,
 }
 
@@ -155,7 +156,7 @@ impl Disk {
             tree,
             open: BTreeMap::new(),
             lanes: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             next_ticket: 0,
             commands: 0,
             slices_read: 0,
@@ -170,29 +171,29 @@ impl Disk {
         }
     }
 
-    /// What all power cuts so far have made of what was not synced.
+    /// What became of changes that were not synced, in all power cuts so far.
     pub fn losses(&self) -> Losses {
         self.losses
     }
 
-    /// What all failed syncs so far have made of what they should have made stable.
+    /// What became of the changes that failed syncs should have made stable.
     pub fn sync_losses(&self) -> Losses {
         self.sync_losses
     }
 
-    /// How it behaves from the next command on.
+    /// Options for the next commands.
     pub fn options_mut(&mut self) -> &mut DiskOptions {
         &mut self.options
     }
 
-    /// From now on nothing fails and nothing stalls.
+    /// From now on nothing fails and nothing stalls, and what was damaged is restored.
     pub fn heal(&mut self) {
         self.faulty = false;
         self.full = false;
         self.repair();
     }
 
-    /// Takes a command up; it completes at the time that is returned.
+    /// Takes a command. Gives the time at which it completes.
     pub fn submit(&mut self, now: u64, command: IoCommand) -> (u64, Ticket) {
         self.commands += 1;
         let mut stream = stream(self.seed, "disk.latency", &[self.node, self.commands]);
@@ -221,57 +222,57 @@ impl Disk {
             lane.busy_until = lane.busy_until.max(now) + takes;
             lane.busy_until
         };
-        self.pending.insert(ticket, Pending { id: command.id, op: command.op, source });
+        self.under_way.insert(ticket, CommandUnderWay { id: command.id, op: command.op, source });
         (at, ticket)
     }
 
-    /// The command takes effect, or fails.
+    /// Carries out a command whose time has come; it takes effect or fails.
     pub fn complete(&mut self, ticket: Ticket) -> IoCompletion {
-        let pending = self.pending.remove(&ticket).expect("a ticket is used once, in the life it was given in");
-        if pending.source.is_none() {
-            let lane = self.lanes.get_mut(&pending.id.owner).expect("a command has a lane");
+        let command = self.under_way.remove(&ticket).expect("a ticket is used once, in the life it was given in");
+        if command.source.is_none() {
+            let lane = self.lanes.get_mut(&command.id.owner).expect("a command has a lane");
             assert_eq!(lane.queue.pop_front(), Some(ticket), "a lane completes in order");
         }
         let mut stream = stream(self.seed, "disk.fault", &[self.node, ticket.0]);
-        let result = match self.fault(&pending, &mut stream) {
+        let result = match self.fault(&command, &mut stream) {
             Some(error) => {
                 self.errors_dealt += 1;
-                self.failed.extend(file_of(&pending.op));
+                self.failed.extend(file_of(&command.op));
                 Err(error)
             }
             None => {
-                let result = self.execute(&pending);
+                let result = self.execute(&command);
                 if result.is_err() {
-                    self.failed.extend(file_of(&pending.op));
+                    self.failed.extend(file_of(&command.op));
                 }
                 result
             }
         };
-        IoCompletion { id: pending.id, result }
+        IoCompletion { id: command.id, result }
     }
 
-    /// The process ends. What was queued may have happened, the last of it in part. Tells whether some of the page
-    /// cache is gone.
+    /// The process ends. Some of the queued commands take effect, the last of them in part. Gives true if some of the
+    /// page cache is lost.
     pub fn crash(&mut self, loss: Loss) -> bool {
         self.crashes += 1;
         let mut stream = stream(self.seed, "disk.crash", &[self.node, self.crashes]);
         for lane in std::mem::take(&mut self.lanes).into_values() {
             let happened = stream.between(0, lane.queue.len() as u64) as usize;
             for (place, ticket) in lane.queue.iter().enumerate() {
-                let pending = self.pending.remove(ticket).expect("what is queued is pending");
+                let command = self.under_way.remove(ticket).expect("what is queued is under way");
                 match place.cmp(&happened) {
                     std::cmp::Ordering::Less => {
-                        // Whether it worked is of no account any more.
-                        if self.fails_with_what_failed(&pending.op).is_some() || self.execute(&pending).is_err() {
-                            self.failed.extend(file_of(&pending.op));
+                        // No completion will tell whether it worked; only the commands behind it must know.
+                        if self.fails_with_what_failed(&command.op).is_some() || self.execute(&command).is_err() {
+                            self.failed.extend(file_of(&command.op));
                         }
                     }
-                    std::cmp::Ordering::Equal => self.execute_in_part(&pending.op, &mut stream),
+                    std::cmp::Ordering::Equal => self.execute_in_part(&command.op, &mut stream),
                     std::cmp::Ordering::Greater => break,
                 }
             }
         }
-        self.pending.clear();
+        self.under_way.clear();
         self.open.clear();
         self.errors_dealt = 0;
         self.failed.clear();
@@ -284,7 +285,7 @@ impl Disk {
         }
     }
 
-    /// Holds on to a slice that a response names.
+    /// Keeps a slice that a response names readable until the response leaves.
     pub fn pin(&self, slice: FileSlice) -> Pinned {
         let Some(open) = self.open.get(&slice.file) else {
             panic!("the core broke the disk's contract: a response names {:?}, which is not open", slice.file);
@@ -296,7 +297,7 @@ impl Disk {
         Pinned { inode: open.inode, position: slice.position, len: slice.len }
     }
 
-    /// The bytes of a slice that leaves; none where the disk cannot read them.
+    /// The bytes of a slice whose response leaves. None if the disk fails to read them.
     pub fn read_pinned(&mut self, pinned: Pinned) -> Option<Bytes> {
         self.slices_read += 1;
         let mut stream = stream(self.seed, "disk.slice", &[self.node, self.slices_read]);
@@ -317,10 +318,10 @@ impl Disk {
 
     /// Commands under way, for the liveness check.
     pub fn under_way(&self) -> usize {
-        self.pending.len()
+        self.under_way.len()
     }
 
-    /// Every path with its length, for people who look at a failure.
+    /// Every path with its length, for the end of a trace.
     pub fn listing(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for dir in 0..self.options.directories {
@@ -342,8 +343,8 @@ impl Disk {
         }
     }
 
-    /// Checks a command against the contract when it is given. For a read, which may be of another owner's file: the
-    /// inode it reads.
+    /// Checks a new command against the contract. Gives the inode that a read reads; a read may be of another owner's
+    /// file.
     fn check(&self, command: &IoCommand) -> Option<Inode> {
         match &command.op {
             IoOp::Read { file, position, len } => {
@@ -365,22 +366,22 @@ impl Disk {
     }
 
     fn check_no_write_under_way(&self, file: FileId, start: u64, end: u64, who: &str) {
-        for pending in self.pending.values() {
-            if let IoOp::Write { file: other, position, chunks } = &pending.op
+        for command in self.under_way.values() {
+            if let IoOp::Write { file: other, position, chunks } = &command.op
                 && *other == file
             {
                 let write_end = position + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
                 contract!(
                     end <= *position || write_end <= start,
                     "{who} {file:?} {start}..{end} while {:?} writes {position}..{write_end}",
-                    pending.id
+                    command.id
                 );
             }
         }
     }
 
-    fn fault(&mut self, pending: &Pending, stream: &mut Stream) -> Option<IoError> {
-        let op = &pending.op;
+    fn fault(&mut self, command: &CommandUnderWay, stream: &mut Stream) -> Option<IoError> {
+        let op = &command.op;
         if let Some(why) = self.fails_with_what_failed(op) {
             return Some(error(IoErrorKind::Other, format!("{}: {why}", self.describe(op))));
         }
@@ -392,7 +393,7 @@ impl Disk {
             }
             return Some(error(IoErrorKind::NoSpace, format!("{}: no space left on device", self.describe(op))));
         }
-        if self.is_unreadable(pending) {
+        if self.is_unreadable(command) {
             return Some(error(IoErrorKind::Other, format!("{}: input/output error", self.describe(op))));
         }
         if !self.faulty {
@@ -421,10 +422,10 @@ impl Disk {
     }
 
     /// Whether a command reads a sector that has gone bad.
-    fn is_unreadable(&self, pending: &Pending) -> bool {
-        match &pending.op {
+    fn is_unreadable(&self, command: &CommandUnderWay) -> bool {
+        match &command.op {
             IoOp::Read { position, len, .. } => {
-                let inode = pending.source.expect("a read has a source");
+                let inode = command.source.expect("a read has a source");
                 self.wounds.hurt(inode, *position, position + u64::from(*len))
             }
             IoOp::Load { path, .. } => {
@@ -434,7 +435,8 @@ impl Disk {
         }
     }
 
-    /// A command that was given before its sender knew that one before it has failed.
+    /// Why a command fails that the broker gave before it learned that an earlier one had failed. None if the earlier
+    /// failure does not matter to it.
     fn fails_with_what_failed(&self, op: &IoOp) -> Option<&'static str> {
         let file = file_of(op).filter(|file| self.failed.contains(file))?;
         match (op, self.open.get(&file)) {
@@ -447,8 +449,8 @@ impl Disk {
         }
     }
 
-    fn execute(&mut self, pending: &Pending) -> Result<IoDone, IoError> {
-        match &pending.op {
+    fn execute(&mut self, command: &CommandUnderWay) -> Result<IoDone, IoError> {
+        match &command.op {
             IoOp::List { path } => {
                 let directory = self.find(path)?;
                 let Some(entries) = self.tree.entries(directory) else {
@@ -536,11 +538,11 @@ impl Disk {
                     None if *create => self.tree.create_file(parent, name),
                     None => return Err(error(IoErrorKind::NotFound, format!("{}: not found", show(path)))),
                 };
-                self.open.insert(*file, Open { inode, owner: pending.id.owner, path: path.clone() });
+                self.open.insert(*file, Open { inode, owner: command.id.owner, path: path.clone() });
                 Ok(IoDone::Len(self.tree.file(inode).len()))
             }
             IoOp::Write { file, position, chunks } => {
-                let inode = self.own_handle(*file, pending.id).inode;
+                let inode = self.own_handle(*file, command.id).inode;
                 let end = self.tree.file(inode).len();
                 contract!(
                     *position <= end,
@@ -553,16 +555,16 @@ impl Disk {
                 Ok(IoDone::Unit)
             }
             IoOp::Read { position, len, .. } => {
-                let inode = pending.source.expect("a read has a source");
+                let inode = command.source.expect("a read has a source");
                 Ok(IoDone::Bytes(self.tree.file(inode).read(*position, u64::from(*len))))
             }
             IoOp::SetLen { file, len } => {
-                let inode = self.own_handle(*file, pending.id).inode;
+                let inode = self.own_handle(*file, command.id).inode;
                 self.tree.file_mut(inode).set_len(*len);
                 Ok(IoDone::Unit)
             }
             IoOp::Sync { file } => {
-                let inode = self.own_handle(*file, pending.id).inode;
+                let inode = self.own_handle(*file, command.id).inode;
                 let mut stream = stream(self.seed, "disk.lie", &[self.node, self.next_ticket]);
                 if !(self.faulty && stream.chance(self.options.sync_lie)) {
                     self.tree.file_mut(inode).sync();
@@ -570,7 +572,7 @@ impl Disk {
                 Ok(IoDone::Unit)
             }
             IoOp::Close { file } => {
-                self.own_handle(*file, pending.id);
+                self.own_handle(*file, command.id);
                 self.open.remove(file);
                 Ok(IoDone::Unit)
             }
@@ -581,7 +583,7 @@ impl Disk {
         }
     }
 
-    /// What a command may leave that was interrupted or failed.
+    /// Carries out a part of a command that was interrupted or failed.
     fn execute_in_part(&mut self, op: &IoOp, stream: &mut Stream) {
         match op {
             IoOp::Write { file, position, chunks } => {

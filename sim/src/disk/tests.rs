@@ -2,7 +2,7 @@ use super::*;
 use tidelog_core::ids::{LogDirId, LogId};
 use tidelog_core::io::Chunks;
 
-/// A disk with a hand on it: gives commands and completes them one after the other.
+/// A disk of a test, which gives it commands and completes them one after the other.
 struct Bench {
     disk: Disk,
     seq: u64,

@@ -1,13 +1,13 @@
-//! Files and directories of one node, and which of their names would outlive a power cut.
+//! The files and directories of one node, and which of their names a power cut would leave.
 //!
-//! A change of names (create, rename, remove) is a *move* of the journal: it is made stable by a sync of a directory
-//! that it touches, and a power cut keeps any of the others, each whole or not at all.
+//! A create, rename or remove is a *move*: one or two edits of names in directories. A sync of a directory makes every
+//! move stable that touches it. A power cut keeps any of the other moves, each as a whole or not at all.
 
 use super::content::{FileContent, Losses};
 use crate::random::Stream;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The place of a file or directory, whatever its name.
+/// Identifies a file or directory, whatever its name.
 pub(super) type Inode = u64;
 
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ enum Node {
     Directory { visible: BTreeMap<String, Inode>, stable: BTreeMap<String, Inode> },
 }
 
-/// One name in one directory that now stands for something else, or for nothing.
+/// One name in one directory that from now on names `now`, or nothing.
 #[derive(Clone, Debug)]
 struct Edit {
     directory: Inode,
@@ -29,7 +29,7 @@ struct Edit {
 pub(super) struct Tree {
     nodes: BTreeMap<Inode, Node>,
     next: Inode,
-    /// One root a log directory.
+    /// The root of each log directory.
     roots: Vec<Inode>,
     unsynced: Vec<Vec<Edit>>,
 }
@@ -74,7 +74,7 @@ impl Tree {
         matches!(self.nodes.get(&inode), Some(Node::File(_)))
     }
 
-    /// Puts another root, or an empty one, in the place of a log directory's; yields the one that was there.
+    /// Puts `root`, or an empty directory, in the place of a log directory. Gives the root that was there.
     pub(super) fn swap_root(&mut self, dir: u16, root: Option<Inode>) -> Inode {
         let root = root.unwrap_or_else(|| self.add_directory());
         std::mem::replace(&mut self.roots[usize::from(dir)], root)
@@ -136,7 +136,8 @@ impl Tree {
         ]);
     }
 
-    /// Removes a name; a directory's content goes first, name by name, and may come back name by name.
+    /// Removes a name. For a directory, each name in it is removed first, so that after a power cut some of them may be
+    /// back.
     pub(super) fn remove(&mut self, directory: Inode, name: &str) {
         let Some(inode) = self.entry(directory, name) else { return };
         let within: Vec<String> =
@@ -150,7 +151,7 @@ impl Tree {
     /// Puts a file with this content under `name`, at once and for good.
     pub(super) fn replace(&mut self, directory: Inode, name: &str, content: &[u8]) {
         let inode = self.add(Node::File(FileContent::stable(content)));
-        // What was on its way for this name is overtaken.
+        // Unsynced edits of this name must not undo it later.
         for edits in &mut self.unsynced {
             edits.retain(|edit| edit.directory != directory || edit.name != name);
         }
@@ -169,7 +170,7 @@ impl Tree {
         }
     }
 
-    /// The machine loses its power. What lies below `kept` is not forgotten, though no root reaches it.
+    /// The machine loses its power. What is reachable from `kept` stays, though no root leads to it.
     pub(super) fn lose_power(&mut self, stream: &mut Stream, kept: impl Iterator<Item = Inode>) -> Losses {
         let mut losses = Losses { names: self.land_names(stream), ..Losses::default() };
         for node in self.nodes.values_mut() {
@@ -182,7 +183,7 @@ impl Tree {
         losses
     }
 
-    /// The process ends; the machine goes on. Tells whether something is lost all the same.
+    /// The process ends and the machine goes on. Gives true if something is lost all the same.
     pub(super) fn lose_process(&mut self, stream: &mut Stream) -> bool {
         let mut lost = false;
         for node in self.nodes.values_mut() {
@@ -193,7 +194,7 @@ impl Tree {
         lost
     }
 
-    /// Some of the unsynced names become stable; tells how many do not.
+    /// Makes some of the unsynced moves stable. Gives how many are lost.
     fn land_names(&mut self, stream: &mut Stream) -> u64 {
         let moves = std::mem::take(&mut self.unsynced);
         if moves.is_empty() {
@@ -202,12 +203,12 @@ impl Tree {
         let kept: Vec<bool> = match stream.below(5) {
             0 => vec![true; moves.len()],
             1 => vec![false; moves.len()],
-            // A journal keeps the order…
+            // A file system with a journal keeps the order of moves…
             2 => {
                 let first = stream.below(moves.len() as u64 + 1) as usize;
                 (0..moves.len()).map(|place| place < first).collect()
             }
-            // … and POSIX promises none.
+            // … and POSIX promises no order.
             _ => moves.iter().map(|_| stream.one_in(2)).collect(),
         };
         let lost = kept.iter().filter(|kept| !**kept).count();

@@ -1,9 +1,8 @@
 //! `bench`: how fast the simulator is, and where its time goes.
 
-use super::Done;
-use super::needs_an_optimised_build_that_unwinds;
 use super::select::{Options, seed};
 use super::threads::{Span, each_seed, jobs_default};
+use super::{Done, needs_an_optimised_build_that_unwinds};
 use clap::Args;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,16 +18,16 @@ pub struct Bench {
     #[arg(long, value_parser = seed, default_value = "0")]
     from: u64,
     /// How many seeds.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Threads of the second measurement; as many as the machine has cores if not told.
+    /// Threads of the second measurement [default: the machine's cores].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     #[command(flatten)]
     options: Options,
 }
 
-/// What some seeds came to.
+/// The sums over some seeds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     seeds: u64,
@@ -39,8 +38,7 @@ struct Sum {
 impl Bench {
     pub fn run(&self) -> Done {
         needs_an_optimised_build_that_unwinds()?;
-        self.options.of_seed(self.from)?;
-        panics::install(|| {});
+        self.options.can_begin(self.from)?;
         let checks = if cfg!(debug_assertions) { "with every check" } else { "without debug assertions" };
         println!(
             "opt-level {}, {checks}; seeds {} to {}",
@@ -48,7 +46,7 @@ impl Bench {
             self.from,
             self.from + self.seeds - 1
         );
-        // Once to warm up: the first seeds also pay for memory that the process does not have yet.
+        // A few seeds to warm up: the first ones are slower because the process has to get its memory.
         self.measure(1, Some(self.seeds.min(10)))?;
         self.measure(1, None)?.print("one core");
         let jobs = self.jobs.unwrap_or_else(jobs_default);
@@ -79,8 +77,8 @@ impl Bench {
         Ok(Measured { sum, took: begin.elapsed() })
     }
 
-    /// The same seeds with a watch that looks at a clock whenever another part begins: slower, so only the shares of
-    /// it are worth anything.
+    /// Runs the same seeds with a stopwatch that reads a clock whenever another part begins. That makes them slower, so
+    /// only the shares mean anything.
     fn print_shares(&self) -> Result<(), String> {
         let times = Rc::new(RefCell::new([Duration::ZERO; PARTS.len()]));
         let mut events = 0;

@@ -1,4 +1,5 @@
-//! Notes as lines: one thing that happened, with its place, its kind, what it is about, and words.
+//! Turns notes of a trace into lines. A line has the place where something happened, its kind, what it is about, and a
+//! text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +15,9 @@ use tidelog_sim::trace::Note;
 pub struct Line {
     pub place: String,
     pub kind: &'static str,
-    /// A file, a connection, a partition: what else happened to it has the same key.
+    /// The file, connection or partition that the line is about. All lines about it have the same key.
     pub key: String,
-    /// Where something changed: from what, to what.
+    /// If something changed: the values before and after.
     pub change: Option<(String, String)>,
     pub text: String,
 }
@@ -26,7 +27,7 @@ impl Line {
         Self { place: place.to_string(), kind, key: key.into(), change: None, text: text.into() }
     }
 
-    /// How a dense line begins.
+    /// The mark of the line in a short trace.
     pub fn mark(&self) -> char {
         match self.kind {
             "input" => '>',
@@ -42,11 +43,11 @@ impl Line {
     }
 }
 
-/// Remembers what makes a line worth reading: the names of open files, and each node's state.
+/// Turns notes into lines. It remembers names of open files, and the state of each node to tell only changes.
 #[derive(Debug, Default)]
 pub struct Describer {
     files: BTreeMap<(usize, FileId), String>,
-    /// Commands that are under way: what their completion is about.
+    /// Disk commands that are under way, with the path and text for the line of their completion.
     commands: BTreeMap<(usize, String), (String, String)>,
     partitions: BTreeMap<(usize, String), PartitionView>,
     lives: BTreeMap<usize, &'static str>,
@@ -63,9 +64,9 @@ impl Describer {
             Note::Output { node, output } => vec![self.output(*node, output)],
             Note::State { node, broker } => {
                 let mut lines = Vec::new();
-                let before = self.lives.insert(*node, broker.life()).unwrap_or("down");
-                if before != broker.life() {
-                    lines.push(changed(*node, "", before, broker.life()));
+                let before = self.lives.insert(*node, broker.phase()).unwrap_or("down");
+                if before != broker.phase() {
+                    lines.push(changed(*node, "", before, broker.phase()));
                 }
                 for view in broker.partitions() {
                     let before = self.partitions.get(&(*node, view.name.clone()));
@@ -247,7 +248,7 @@ fn changed(node: usize, key: &str, before: &str, after: &str) -> Line {
     }
 }
 
-/// A connection by its client and its number among that client's connections.
+/// The name of a connection: its client's number, and its number among that client's connections.
 pub fn conn_name(conn: ConnId) -> String {
     format!("c{}.{}", conn.0 / CONNECTIONS_MAX - 1, conn.0 % CONNECTIONS_MAX)
 }
@@ -264,7 +265,8 @@ fn shown(path: &DiskPath) -> String {
     format!("{}:{}", path.dir.0, path.path)
 }
 
-/// A request or response, without the tagged fields that it does not have, and with its records as their length.
+/// The text of a request or response, without empty tagged fields, and with the length of its records in place of their
+/// bytes.
 fn body(body: &impl fmt::Debug) -> String {
     let text = format!("{body:?}").replace(", unknown_tagged_fields: TaggedFields(None)", "");
     shorten(without_bytes(&text), 400)

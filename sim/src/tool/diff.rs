@@ -1,8 +1,8 @@
-//! `diff`: two runs to the first event in which they differ.
+//! `diff`: finds the first event in which two runs differ.
 //!
-//! Each run is a process of its own, perhaps of another build. The rolling hash holds everything before it, so that
-//! two runs that differ in one kept hash differ in all that follow: the first of those is found by bisection, and only
-//! the 1,024 events before it are run again with their lines.
+//! Each run is in a process of its own, perhaps of another build. The rolling hash covers everything before it, so two
+//! runs that differ in one kept hash differ in all later ones. The first such hash is found by bisection, and only the
+//! 1,024 events before it are run again with their lines.
 
 use super::Done;
 use super::select::{Options, Selected};
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use tidelog_sim::trace::KEPT_EVERY;
 
-/// Events before the first difference that are shown.
+/// How many events before the first difference are shown.
 const CONTEXT: usize = 5;
 
 #[derive(Args)]
@@ -23,21 +23,21 @@ pub struct Diff {
     /// How many seeds, from this one on.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// The other run is of this build of `tidelog-sim`.
+    /// The other run is made by this build of `tidelog-sim`.
     #[arg(long, value_name = "BINARY")]
     with: Option<PathBuf>,
-    /// The other run is of this scenario's file.
+    /// The other run is of this scenario file.
     #[arg(long, value_name = "FILE")]
     with_file: Option<String>,
     /// The other run has this known bug too.
     #[arg(long, value_name = "NAME", value_parser = tidelog_sim::kept::plant_named)]
     with_plant: Vec<tidelog_core::plant::Plant>,
-    /// The other run has this option of the scenario set.
+    /// The other run has this option of the scenario set, as by --override.
     #[arg(long, value_name = "PATH=VALUE")]
     with_override: Vec<String>,
 }
 
-/// One of the two: a build, and what it runs.
+/// One of the two runs: a build, and its arguments.
 #[derive(Debug)]
 struct Side {
     name: &'static str,
@@ -70,7 +70,7 @@ impl Diff {
         }
         let first = self.selected.seed.unwrap_or_default();
         let seeds = if self.selected.seed.is_some() { self.seeds } else { 1 };
-        // A process for some seeds at a time: a difference in the first of many is told at once.
+        // Each pair of processes runs 16 seeds at most, so that a difference in an early seed is told soon.
         let mut from = first;
         while from < first.saturating_add(seeds) {
             let count = (first + seeds - from).min(16);
@@ -178,7 +178,7 @@ impl Event {
     }
 }
 
-/// The same of both sides, at once.
+/// Does the same for both sides at once.
 fn both<T: Send>(sides: &[Side; 2], work: impl Fn(&Side) -> Result<T, String> + Sync) -> Result<[T; 2], String> {
     let (one, other) = thread::scope(|scope| {
         let other = scope.spawn(|| work(&sides[1]));
@@ -204,12 +204,12 @@ fn parse_hashes(text: &str) -> Result<Vec<Hashes>, String> {
     Ok(all)
 }
 
-/// The events among which the first that differs must be.
+/// The range of events in which the first different one must be.
 fn differing_range(one: &Hashes, other: &Hashes) -> std::ops::Range<u64> {
     let both = one.kept.iter().zip(&other.kept).collect::<Vec<_>>();
     let same = both.partition_point(|(one, other)| one == other) as u64;
     let end = one.events.max(other.events).min((same + 1) * KEPT_EVERY);
-    // Those before it are there to be read.
+    // Some events before it are included, to be shown with it.
     (same * KEPT_EVERY).saturating_sub(CONTEXT as u64)..end.max(same * KEPT_EVERY + 1)
 }
 

@@ -19,7 +19,7 @@ pub struct Loop {
     /// How long, such as 90s, 10m or 2h.
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
-    /// Threads; as many as the machine has cores if not told.
+    /// Threads [default: the machine's cores].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Go on after a failure.
@@ -47,9 +47,8 @@ fn time(text: &str) -> Result<Duration, String> {
 impl Loop {
     pub fn run(&self) -> Done {
         needs_an_optimised_build_that_unwinds()?;
-        // An override that is wrong is wrong for every seed: say so once.
-        self.options.of_seed(self.from)?;
-        panics::install(|| {});
+        // A wrong override is wrong for every seed: it is told once, before the loop.
+        self.options.can_begin(self.from)?;
         let jobs = self.jobs.unwrap_or_else(jobs_default);
         let span = Span { from: self.from, seeds: self.seeds, time: self.time, jobs };
         let progress = Progress::new(&span);

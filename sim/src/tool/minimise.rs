@@ -1,7 +1,7 @@
-//! `minimise`: a failing scenario, as small as it gets.
+//! `minimise`: shrinks a failing scenario.
 
 use super::select::{Selected, program};
-use super::{Done, needs_an_optimised_build_that_unwinds};
+use super::{Done, can_write, needs_an_optimised_build_that_unwinds, write};
 use clap::Args;
 use std::io::{IsTerminal, stderr};
 use tidelog_sim::{minimise, panics};
@@ -10,11 +10,11 @@ use tidelog_sim::{minimise, panics};
 pub struct Minimise {
     #[command(flatten)]
     selected: Selected,
-    /// Where to write the shrunk scenario; the standard output if not told.
+    /// Where to write the shrunk scenario [default: the standard output].
     #[arg(short, long, value_name = "FILE")]
     output: Option<String>,
-    /// At most about so many runs.
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    /// Run the scenario, whole or in part, at most this often.
+    #[arg(long, value_name = "N", default_value_t = minimise::RUNS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 }
 
@@ -22,7 +22,9 @@ impl Minimise {
     pub fn run(&self) -> Done {
         needs_an_optimised_build_that_unwinds()?;
         let runnable = self.selected.runnable()?;
-        panics::install(|| {});
+        if let Some(file) = &self.output {
+            can_write(file)?;
+        }
         panics::quiet(true);
         let is_terminal = stderr().is_terminal();
         let mut tell = |what: &str, events: u64| {
@@ -43,7 +45,7 @@ impl Minimise {
         eprintln!("{before} events -> {after}, in {} runs; it finds: {finds}", shrunk.runs);
         match &self.output {
             Some(file) => {
-                std::fs::write(file, text + "\n").map_err(|error| format!("{file}: {error}"))?;
+                write(file, &(text + "\n"))?;
                 eprintln!("{} run {file} --trace", program());
             }
             None => println!("{text}"),

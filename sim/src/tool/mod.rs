@@ -1,4 +1,4 @@
-//! The commands of `tidelog-sim`. Each returns whether all was well, or what cannot be done.
+//! The commands of `tidelog-sim`.
 
 mod bench;
 mod describe;
@@ -15,7 +15,9 @@ mod view;
 
 use clap::{Parser, Subcommand};
 use select::Selected;
+use std::path::Path;
 use std::process::ExitCode;
+use tidelog_sim::panics;
 
 #[derive(Parser)]
 #[command(about = "Runs the real broker in a simulated world, where a seed decides everything that happens.")]
@@ -34,7 +36,7 @@ enum Command {
     Loop(loops::Loop),
     /// Shrink a failing seed or file to as few events as can be, for the same failure.
     Minimise(minimise::Minimise),
-    /// Write a run as one page, to look at in a browser.
+    /// Write a run as a page to look at in a browser.
     View(view::View),
     /// Tell how soon each known bug is found, and how far its failure shrinks.
     Planted(planted::Planted),
@@ -42,22 +44,22 @@ enum Command {
     Bench(bench::Bench),
     /// Find the first event in which two runs, or two builds, differ.
     Diff(diff::Diff),
-    /// Print the rolling hash of seeds: the same in every process, or something is not deterministic.
+    /// Print the rolling hash of seeds. It must be the same in every process.
     Hash(run::Hash),
-    /// Tell which named places of the core some seeds reach; fail if they miss one.
+    /// Tell which probes of the core some seeds reach; fail if one is not reached.
     Probes(probes::Probes),
-    /// Print what a seed draws, as a file.
+    /// Print the scenario that a seed draws, as JSON for a file.
     Scenario {
         #[command(flatten)]
         selected: Selected,
     },
 }
 
-/// Whether all was well, or why it cannot be done.
+/// The result of a command: whether it found nothing wrong, or why it could not be carried out.
 type Done = Result<bool, String>;
 
 pub fn main() -> ExitCode {
-    end_with_the_reader();
+    install_panics(|| {});
     let done = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
@@ -81,7 +83,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// From now on the process ends without a word once nobody reads what it prints any more, such as `head` or `less`.
+/// Calls [`panics::install`], and keeps the hook of [`end_with_the_reader`] in front of it.
+fn install_panics(said: impl Fn() + Send + Sync + 'static) {
+    panics::install(said);
+    // The hook that is set last is called first. It must see the panic of a failed print before a quiet thread drops
+    // it.
+    end_with_the_reader();
+}
+
+/// From now on the process ends quietly once the reader of its output (`head`, `less`) has closed the pipe. `println!`
+/// panics then, and the hook that is set here ends the process.
 fn end_with_the_reader() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -93,13 +104,33 @@ fn end_with_the_reader() {
     }));
 }
 
+/// Whether a file can be written here. Commands ask this before they begin: what they would write may take minutes.
+fn can_write(file: impl AsRef<Path>) -> Result<(), String> {
+    let file = file.as_ref();
+    if file.is_dir() {
+        return Err(format!("cannot write {}: it is a directory", file.display()));
+    }
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            Err(format!("cannot write {}: there is no directory {}", file.display(), parent.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write(file: impl AsRef<Path>, text: &str) -> Result<(), String> {
+    let file = file.as_ref();
+    std::fs::write(file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
+}
+
 fn scenario(selected: &Selected) -> Done {
     let runnable = selected.runnable()?;
     println!("{}", serde_json::to_string_pretty(&runnable.scenario).expect("a scenario is data"));
     Ok(true)
 }
 
-/// Where a panic ends the process, what needs many runs cannot work.
+/// Commands that run many seeds refuse to work in a build in which they would take too long, or in which a panic of the
+/// core would end the process.
 fn needs_an_optimised_build_that_unwinds() -> Result<(), String> {
     if env!("TIDELOG_OPT_LEVEL") == "0" {
         return Err("this build is not optimised, and would take many times as long; use `cargo sim`".into());

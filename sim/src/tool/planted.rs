@@ -3,24 +3,25 @@
 
 use super::select::seed;
 use super::threads::{Progress, Span, each_seed, jobs_default};
-use super::{Done, needs_an_optimised_build_that_unwinds};
+use super::{Done, needs_an_optimised_build_that_unwinds, write};
 use clap::Args;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tidelog_core::plant::{Plant, Plants};
 use tidelog_sim::kept::{attempt, plant_named};
-use tidelog_sim::minimise::{Shrunk, minimise};
+use tidelog_sim::minimise::{RUNS_MAX_DEFAULT, Shrunk, minimise};
 use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
 
-/// The failure that is shrunk is the median of those among so many that have something to shrink.
+/// Of this many failures, the one of median length is shrunk; those with fewer than [`EVENTS_MIN`] events have little
+/// to shrink and do not count.
 const FAILURES: usize = 40;
 const EVENTS_MIN: u64 = 2_000;
 
 #[derive(Args)]
 pub struct Planted {
-    /// The bugs; all if none is named.
+    /// The planted bugs [default: all].
     #[arg(value_parser = plant_named)]
     plants: Vec<Plant>,
     /// The first seed.
@@ -29,7 +30,7 @@ pub struct Planted {
     /// How many seeds are run with each bug.
     #[arg(long, default_value_t = 200)]
     seeds: u64,
-    /// Threads; as many as the machine has cores if not told.
+    /// Threads [default: the machine's cores].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Shrink a failure of each: the median of those of 2,000 events or more among the first forty, or else the longest.
@@ -38,21 +39,21 @@ pub struct Planted {
     /// Shrink, and write each shrunk scenario into this directory.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// At most about so many runs to shrink one.
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    /// Shrink each failure with at most this many runs.
+    #[arg(long, value_name = "N", default_value_t = RUNS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 }
 
-/// What one bug comes to.
+/// The result for one planted bug.
 struct Row {
     plant: Plant,
-    /// The seeds that find it, and after how many events.
+    /// The seeds that find it, each with its number of events.
     hits: Vec<(u64, u64)>,
     shrunk: Option<Shrunk>,
 }
 
 impl Row {
-    /// For whoever waits for the table.
+    /// A line of progress, printed before the table is there.
     fn line(&self) -> String {
         let found = format!("{:?}: {} seeds find it", self.plant, self.hits.len());
         match &self.shrunk {
@@ -67,13 +68,16 @@ impl Row {
 impl Planted {
     pub fn run(&self) -> Done {
         needs_an_optimised_build_that_unwinds()?;
-        panics::install(|| {});
+        if let Some(directory) = &self.keep {
+            let failed = |error| format!("cannot make the directory {}: {error}", directory.display());
+            std::fs::create_dir_all(directory).map_err(failed)?;
+        }
         let plants = if self.plants.is_empty() { Plant::ALL.to_vec() } else { self.plants.clone() };
         let jobs = self.jobs.unwrap_or_else(jobs_default);
         let span = Span { from: 0, seeds: Some(plants.len() as u64 * self.seeds), time: None, jobs };
         let progress = Progress::new(&span);
         let rows = Mutex::new(Vec::new());
-        // A thread a bug: the bugs are more than the cores, and each is worked on from its first seed to its file.
+        // Each bug is one thread's work from its first seed to its file. There are more bugs than cores.
         let bugs = Span { from: 0, seeds: Some(plants.len() as u64), ..span };
         each_seed(&bugs, |place| {
             panics::quiet(true);
@@ -132,19 +136,18 @@ impl Planted {
         table
     }
 
-    fn write(&self, directory: &PathBuf, rows: &[Row]) -> Result<(), String> {
-        std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    fn write(&self, directory: &Path, rows: &[Row]) -> Result<(), String> {
         for (plant, shrunk) in rows.iter().filter_map(|row| Some((row.plant, row.shrunk.as_ref()?))) {
             let file = directory.join(format!("{plant:?}.json"));
             let text = serde_json::to_string_pretty(&shrunk.kept).expect("a scenario is data");
-            std::fs::write(&file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
+            write(&file, &(text + "\n"))?;
         }
         Ok(())
     }
 }
 
-/// Whoever begins at some seed needs so many, as the median over where he begins; what he begins at behind the last
-/// that finds it is not known, and left out.
+/// How many seeds it takes to find the bug, as the median over all seeds to begin at. Seeds behind the last that finds
+/// it are left out, since it is unknown how many more they would need.
 fn median_to_find(from: u64, hits: &[u64]) -> Option<u64> {
     let mut needed = Vec::new();
     let mut begin = from;

@@ -1,4 +1,4 @@
-//! `probes`: which named places of the core some seeds reach, and which attacks they see withstood.
+//! `probes`: which probes of the core some seeds reach, and which attacks of the hostile client they see withstood.
 
 use super::select::{Options, seed};
 use super::threads::{Progress, Span, each_seed, jobs_default};
@@ -17,7 +17,7 @@ pub struct Probes {
     /// How many seeds.
     #[arg(long, default_value_t = 500)]
     seeds: u64,
-    /// Threads; as many as the machine has cores if not told.
+    /// Threads [default: the machine's cores].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     #[command(flatten)]
@@ -30,8 +30,7 @@ type Reached = BTreeMap<&'static str, (u64, u64)>;
 impl Probes {
     pub fn run(&self) -> Done {
         needs_an_optimised_build_that_unwinds()?;
-        self.options.of_seed(self.from)?;
-        panics::install(|| {});
+        self.options.can_begin(self.from)?;
         let jobs = self.jobs.unwrap_or_else(jobs_default);
         let span = Span { from: self.from, seeds: Some(self.seeds), time: None, jobs };
         let progress = Progress::new(&span);

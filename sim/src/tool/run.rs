@@ -1,10 +1,9 @@
-//! One run: `run`, `replay`, `hash`.
+//! The commands for one run: `run`, `replay` and `hash`.
 
-use super::Done;
 use super::select::{Options, Runnable, Selected, seed};
 use super::sinks::{Full, Remains, Short, Window};
+use super::{Done, install_panics};
 use clap::{Args, ValueEnum};
-use tidelog_sim::panics;
 use tidelog_sim::trace::{KEPT_EVERY, Trace};
 use tidelog_sim::world::{self, Outcome};
 
@@ -12,7 +11,8 @@ use tidelog_sim::world::{self, Outcome};
 enum Form {
     /// One dense line for each input, output, fact and fault.
     Short,
-    /// JSON lines: every note with its event, cause, time, place, kind and key, and what changed from what to what.
+    /// One JSON object for each thing that happens: the number of its event and of the event that caused it, its time,
+    /// place, kind, key and text, and for a change the text before and after.
     Full,
 }
 
@@ -20,10 +20,10 @@ enum Form {
 pub struct Run {
     #[command(flatten)]
     selected: Selected,
-    /// Write down what happens, with the scenario at the top and how things stand at the end.
+    /// Print what happens, with the scenario at the top and the state of nodes, disks and clients at the end.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "short")]
     trace: Option<Form>,
-    /// Stop before this event, and show how things stand.
+    /// Stop before this event, and show the state of nodes, disks and clients.
     #[arg(long, value_name = "N")]
     until_event: Option<u64>,
 }
@@ -52,7 +52,7 @@ impl Run {
 
 #[derive(Args)]
 pub struct Replay {
-    /// The file.
+    /// The file of a scenario.
     file: String,
     #[command(flatten)]
     options: Options,
@@ -71,31 +71,35 @@ impl Replay {
         );
         match (&runnable.finds, &outcome.violation) {
             (Some(wanted), Some(found)) if found.fingerprint() == *wanted => {
-                println!("as the file says: {found}");
+                println!("found what the file expects: {found}");
                 Ok(true)
             }
             (Some(wanted), None) => {
-                println!("FAILED the file says that this is found, and it is not: {wanted}");
+                println!("FAILED the file expects a violation, and the run has none: {wanted}");
                 Ok(false)
             }
-            _ => Ok(verdict(&runnable, &outcome, false)),
+            (Some(wanted), Some(_)) => {
+                println!("the file expects another violation: {wanted}");
+                Ok(verdict(&runnable, &outcome, false))
+            }
+            (None, _) => Ok(verdict(&runnable, &outcome, false)),
         }
     }
 }
 
 #[derive(Args)]
 pub struct Hash {
-    #[arg(long, value_parser = seed, required_unless_present = "file")]
+    #[arg(long, value_parser = seed, required_unless_present = "file", conflicts_with = "file")]
     seed: Option<u64>,
     /// A scenario's file instead of a seed.
     file: Option<String>,
-    /// How many seeds, from this one on.
+    /// How many seeds to run, beginning with `--seed`.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Print the hash after each 1,024 events too, to find where two runs part.
+    /// Print the hash after each 1,024 events too, to find where two runs begin to differ.
     #[arg(long)]
     kept: bool,
-    /// Print the hash and the lines of each of these events, as JSON lines.
+    /// Print one JSON object for each event in this range: its number, the hash after it, and what happened in it.
     #[arg(long, value_name = "FROM..TO", value_parser = range)]
     each: Option<std::ops::Range<u64>>,
     #[command(flatten)]
@@ -135,10 +139,11 @@ impl Hash {
     }
 }
 
-/// Runs in this thread. Should the core panic in a build that aborts, the line that runs it again is still said.
+/// Runs the scenario in this thread. If a panic ends the process, the command line that runs the scenario again is printed
+/// first.
 pub fn run_one(runnable: &Runnable, trace: Trace) -> Outcome {
     let line = runnable.reproduce();
-    panics::install(move || {
+    install_panics(move || {
         if cfg!(panic = "abort") {
             eprintln!("{line}");
         }
@@ -146,6 +151,8 @@ pub fn run_one(runnable: &Runnable, trace: Trace) -> Outcome {
     world::run(&runnable.scenario, runnable.plants, trace)
 }
 
+/// Prints the violation and the command line that runs the scenario again, if there is a violation. Returns whether there
+/// is none.
 fn verdict(runnable: &Runnable, outcome: &Outcome, aside: bool) -> bool {
     let Some(violation) = &outcome.violation else { return true };
     let text = format!("FAILED {violation}\n{}", runnable.reproduce());

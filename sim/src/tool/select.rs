@@ -1,10 +1,11 @@
-//! What to run: a seed or a file, with options overridden and bugs planted.
+//! What a command runs: a seed or a scenario file, with options overridden and bugs planted.
 
 use clap::Args;
 use serde_json::Value;
 use tidelog_core::plant::{Plant, Plants};
 use tidelog_sim::kept::{Kept, plant_named};
 use tidelog_sim::scenario::Scenario;
+use tidelog_sim::world;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -18,10 +19,11 @@ pub struct Options {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(group(clap::ArgGroup::new("what").args(["seed", "file"]).required(true)))]
 pub struct Selected {
     /// A number, or a git commit (7 to 40 hex digits): its first seven digits, read as a hexadecimal number, are the
     /// seed. A name of decimal digits alone is a number.
-    #[arg(long, value_parser = seed, required_unless_present = "file", conflicts_with = "file")]
+    #[arg(long, value_parser = seed)]
     pub seed: Option<u64>,
     /// A scenario's file instead of a seed.
     pub file: Option<String>,
@@ -29,24 +31,26 @@ pub struct Selected {
     pub options: Options,
 }
 
-/// Something that can run.
+/// A scenario that can run, and how it was selected.
 #[derive(Clone, Debug)]
 pub struct Runnable {
     pub scenario: Scenario,
     pub plants: Plants,
-    /// What a file says is found.
+    /// What a file says must be found.
     pub finds: Option<String>,
-    /// The arguments that select this again.
+    /// A file's note on what it is about.
+    pub note: String,
+    /// The arguments that select the same again.
     pub arguments: String,
 }
 
 impl Runnable {
-    /// The line that runs this again, here, where this program is built.
+    /// The command line that runs this again with this program.
     pub fn reproduce(&self) -> String {
         format!("{} run {}", program(), self.arguments)
     }
 
-    /// The line that runs this again wherever the tree is.
+    /// The command line that runs this again in any checkout.
     pub fn reproduce_anywhere(&self) -> String {
         format!("cargo sim run {}", self.arguments)
     }
@@ -70,16 +74,24 @@ impl Options {
         serde_json::from_value(value).map_err(|error| format!("after --override it is no scenario any more: {error}"))
     }
 
-    /// As arguments of a process.
+    /// The options as arguments of a process.
     pub fn words(&self) -> Vec<String> {
         let plants = self.plants.iter().flat_map(|plant| ["--plant".into(), format!("{plant:?}")]);
         plants.chain(self.overrides.iter().flat_map(|text| ["--override".into(), text.clone()])).collect()
     }
 
-    /// As they are typed, with a space in front.
+    /// The options as they are typed in a shell, with a space in front.
     pub fn arguments(&self) -> String {
         let plants = self.plants.iter().map(|plant| format!(" --plant {plant:?}"));
         plants.chain(self.overrides.iter().map(|text| format!(" --override '{text}'"))).collect()
+    }
+
+    /// Like [`of_seed`](Self::of_seed), and checks that a world can be made of the scenario. An override that is wrong
+    /// for one seed is wrong for all, so one check is enough for many seeds.
+    pub fn can_begin(&self, seed: u64) -> Result<Runnable, String> {
+        let runnable = self.of_seed(seed)?;
+        world::can_begin(&runnable.scenario).map_err(|error| format!("seed {seed}: {error}"))?;
+        Ok(runnable)
     }
 
     pub fn of_seed(&self, seed: u64) -> Result<Runnable, String> {
@@ -87,25 +99,29 @@ impl Options {
             scenario: self.apply(&Scenario::draw(seed))?,
             plants: self.plants(),
             finds: None,
+            note: String::new(),
             arguments: format!("--seed {seed}{}", self.arguments()),
         })
     }
 }
 
 impl Selected {
+    /// What to run, or what is wrong with the file or the overrides.
     pub fn runnable(&self) -> Result<Runnable, String> {
         let Some(file) = &self.file else {
-            return self.options.of_seed(self.seed.expect("a seed or a file"));
+            return self.options.can_begin(self.seed.expect("a seed or a file"));
         };
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = std::fs::read_to_string(file).map_err(|error| match seed(file) {
+            Ok(_) => format!("cannot read the scenario {file:?}: {error}; a seed is `--seed {file}`"),
+            Err(_) => format!("cannot read the scenario {file:?}: {error}"),
+        })?;
         let kept = Kept::parse(&text).map_err(|error| format!("{file}: {error}"))?;
-        let plants = if self.options.plants.is_empty() { kept.plants()? } else { self.options.plants() };
-        Ok(Runnable {
-            scenario: self.options.apply(&kept.scenario)?,
-            plants,
-            finds: kept.finds,
-            arguments: format!("{file}{}", self.options.arguments()),
-        })
+        let of_file = kept.plants().map_err(|error| format!("{file}: {error}"))?;
+        let plants = if self.options.plants.is_empty() { of_file } else { self.options.plants() };
+        let scenario = self.options.apply(&kept.scenario)?;
+        world::can_begin(&scenario).map_err(|error| format!("{file}: {error}"))?;
+        let arguments = format!("{file}{}", self.options.arguments());
+        Ok(Runnable { scenario, plants, finds: kept.finds, note: kept.note, arguments })
     }
 }
 
@@ -134,7 +150,8 @@ fn set(root: &mut Value, text: &str) -> Result<(), String> {
         let fail = |there: &str| Err(format!("--override {text}: {place} has no {name:?}; {there}"));
         match value {
             Value::Object(fields) => {
-                // Maps of Kafka's configuration take any name, with its dots: the rest of the path is one.
+                // Maps of Kafka's configuration take any name. Such a name has dots, so it is the whole rest of the
+                // path.
                 may_be_new = place.ends_with("properties") || place.ends_with("configs");
                 if may_be_new {
                     let rest = path.strip_prefix(&place).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
@@ -160,7 +177,7 @@ fn set(root: &mut Value, text: &str) -> Result<(), String> {
         walked = if walked.is_empty() { name.to_string() } else { format!("{walked}.{name}") };
     }
     debug_assert!(!may_be_new, "a map's entry has been set already");
-    // A ratio may be switched off by `=0`, or written as `1/20`.
+    // A ratio may be written as `0` or `1/20`.
     let is_ratio = value.as_object().is_some_and(|fields| fields.contains_key("among"));
     *value = match new.split_once('/') {
         _ if is_ratio && new == "0" => serde_json::json!({"of": 0, "among": 1}),
@@ -210,5 +227,26 @@ mod tests {
         let error = overridden("disk.directories=many").unwrap_err();
         assert!(error.contains("no scenario any more"), "{error}");
         assert!(overridden("seed.x=1").unwrap_err().contains("seed has no \"x\"; it is 1"));
+    }
+
+    #[test]
+    fn a_scenario_that_cannot_begin_is_an_error_and_no_panic() {
+        let error =
+            |text: &str| Options { plants: Vec::new(), overrides: vec![text.to_string()] }.can_begin(1).unwrap_err();
+        assert!(error("nodes=0").contains("nodes is 0"), "{}", error("nodes=0"));
+        assert!(error("clients.0.node=9").contains("client 0 is on node 9"), "{}", error("clients.0.node=9"));
+        assert!(error("disk.directories=0").contains("disk.directories is 0"), "{}", error("disk.directories=0"));
+        let text = error("properties.log.index.interval.bytes=many");
+        assert!(text.contains("log.index.interval.bytes") && text.contains("many"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_scenario_is_named_with_what_is_wrong_in_it() {
+        let file = |file: &str| Selected { seed: None, file: Some(file.into()), options: Options::default() };
+        let error = file("51").runnable().unwrap_err();
+        assert!(
+            error.contains("cannot read the scenario \"51\"") && error.ends_with("a seed is `--seed 51`"),
+            "{error}"
+        );
     }
 }

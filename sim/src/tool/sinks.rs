@@ -1,4 +1,4 @@
-//! Where a trace goes: dense lines for people, JSON lines for programs, the lines around one event.
+//! The listeners to a trace: short lines for people, JSON lines for programs, the lines of a range of events.
 
 use super::describe::{Describer, Line, milliseconds};
 use serde_json::json;
@@ -17,7 +17,8 @@ pub fn dense(at: At, line: &Line) -> String {
     }
 }
 
-/// One dense line an event. What a trace of every message and every state would drown in is left to [`Full`].
+/// Prints one short line for each input, output, fact and fault. Messages and states, of which there are too many for a
+/// person, are printed by [`Full`] alone.
 pub struct Short {
     describer: Describer,
     out: BufWriter<StdoutLock<'static>>,
@@ -33,14 +34,15 @@ impl Sink for Short {
     fn note(&mut self, at: At, note: &Note<'_>) {
         for line in self.describer.describe(note) {
             if !matches!(line.kind, "message" | "network" | "disk" | "state" | "client") {
-                // A reader who has seen enough closes the pipe.
+                // An error means that the reader has closed the pipe. The run goes on, and the next `println!` ends the
+                // process.
                 let _ = writeln!(self.out, "{}", dense(at, &line));
             }
         }
     }
 }
 
-/// One JSON object a line.
+/// Prints every line as a JSON object.
 pub struct Full {
     describer: Describer,
     out: BufWriter<StdoutLock<'static>>,
@@ -73,7 +75,7 @@ impl Sink for Full {
     }
 }
 
-/// The end of a run alone: what is wrong, and how things stand.
+/// Prints only the state of nodes, disks and clients at the end of a run.
 #[derive(Default)]
 pub struct Remains {
     describer: Describer,
@@ -89,7 +91,7 @@ impl Sink for Remains {
     }
 }
 
-/// An event of a [`Window`]: its number, the rolling hash after it, its lines.
+/// An event in a [`Window`]: its number, the rolling hash after it, and its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub event: u64,
@@ -97,7 +99,7 @@ pub struct Shown {
     pub lines: Vec<String>,
 }
 
-/// Keeps what happened in a range of events.
+/// Keeps the lines of a range of events.
 pub struct Window {
     describer: Describer,
     range: std::ops::Range<u64>,
@@ -114,7 +116,7 @@ impl Window {
 
 impl Sink for Window {
     fn note(&mut self, at: At, note: &Note<'_>) {
-        // The describer learns the names of files from what came before.
+        // Earlier notes are described too, because the describer learns the names of files from them.
         let lines = self.describer.describe(note);
         if self.range.contains(&at.event) && !matches!(note, Note::Remains(_) | Note::Scenario(_)) {
             self.lines.extend(lines.iter().map(|line| dense(at, line)));

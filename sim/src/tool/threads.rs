@@ -1,4 +1,4 @@
-//! Many seeds at once. Each world is one thread's own: threads are around the simulator, never in it.
+//! Runs many seeds on several threads. Each world belongs to one thread; the simulator itself has no threads.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Mutex;
@@ -47,7 +47,7 @@ pub fn each_seed(span: &Span, work: impl Fn(u64) -> bool + Sync) -> u64 {
     run.into_inner()
 }
 
-/// A bar on the standard error, where that is a terminal.
+/// A progress bar on the standard error, if that is a terminal.
 pub struct Progress {
     bar: ProgressBar,
     begin: Instant,
@@ -92,7 +92,7 @@ impl Progress {
         self.bar.suspend(|| println!("{line}"));
     }
 
-    /// The same on the standard error, for what is no result.
+    /// Prints a line above the bar, on the standard error: it is progress and no result.
     pub fn tell_line(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }

@@ -1,4 +1,4 @@
-//! What may happen, and when.
+//! The events of a world, and the heap that orders them by time.
 
 use crate::client::ClientInput;
 use crate::disk::Ticket;
@@ -37,18 +37,18 @@ pub enum Event {
         life: u64,
         conn: ConnId,
     },
-    /// The next response of the connection leaves.
+    /// The next response of the connection leaves its node.
     Departure {
         node: usize,
         conn: ConnId,
     },
-    /// A stop has taken too long.
+    /// The time in which a clean stop must be done is over.
     StopDeadline {
         node: usize,
         life: u64,
     },
-    /// A process whose disk has failed is restarted.
-    Doctor {
+    /// A process whose disk has failed is restarted by its operator.
+    RestartAfterDiskError {
         node: usize,
         life: u64,
     },
@@ -61,7 +61,7 @@ pub enum Event {
         client: usize,
         at: u64,
     },
-    /// The place in the scenario's faults.
+    /// A fault is dealt: its place in the scenario's list of faults.
     Fault(usize),
     Resume {
         node: usize,
@@ -79,7 +79,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The node whose process this is for: a pause holds it up.
+    /// The node whose process gets this event. While that process is paused, the event waits.
     pub fn node(&self) -> Option<usize> {
         match self {
             Event::NodeIo { node, .. }
@@ -90,7 +90,7 @@ impl Event {
             | Event::Departure { node, .. } => Some(*node),
             Event::NodeStart { .. }
             | Event::StopDeadline { .. }
-            | Event::Doctor { .. }
+            | Event::RestartAfterDiskError { .. }
             | Event::Client { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
@@ -103,14 +103,14 @@ impl Event {
     }
 }
 
-/// The heap of events. Of two at the same time the one that was put there first comes first.
+/// The heap of events. Of two events at the same time, the one that was pushed first comes first.
 #[derive(Debug, Default)]
 pub struct Events {
     order: BinaryHeap<Reverse<(u64, u64, usize)>>,
     slots: Vec<Option<(u64, Event)>>,
     free: Vec<usize>,
     sequence: u64,
-    /// The step during which events are put here now.
+    /// The step that is going on: what is pushed now was caused by it.
     pub cause: u64,
 }
 
@@ -129,7 +129,7 @@ impl Events {
         self.order.peek().map(|Reverse((time, _, _))| *time)
     }
 
-    /// The next event, with its time and the step that put it here.
+    /// The next event, with its time and the step that caused it.
     pub fn pop(&mut self) -> Option<(u64, u64, Event)> {
         let Reverse((time, _, slot)) = self.order.pop()?;
         self.free.push(slot);

@@ -1,4 +1,4 @@
-//! Faults as the scenario tells them, and their end.
+//! Deals the faults of a scenario, and ends each of them when its time is over.
 
 use super::events::Event;
 use super::{Phase, World};
@@ -83,14 +83,14 @@ impl World {
             }
             Fault::Damage { damage, for_ns } => self.damage(node, damage, for_ns),
             Fault::Unmount { dir, for_ns } => {
-                // The only directory: that would be a new node.
+                // A node whose only directory is empty would start as a new node.
                 if self.scenario.disk.directories == 1 || self.nodes[node].disk.is_damaged() {
                     return;
                 }
                 self.end_process(node, Loss::Power, 1_000_000);
                 let (dir, disk) = (dir % self.scenario.disk.directories, &mut self.nodes[node].disk);
-                // In the place of a volume that was never formatted the directory below it would be, and the node would
-                // refuse the empty volume ever after.
+                // The volume was never formatted. While it is unmounted, the broker would format the empty directory in
+                // its place instead, and afterwards refuse the volume itself.
                 if !disk.files(dir).iter().any(|file| file == "meta.properties") {
                     return;
                 }
@@ -151,12 +151,12 @@ impl World {
         self.nodes[node].paused = false;
         self.trace.note(self.now, Note::Paused { node, paused: false });
         for event in std::mem::take(&mut self.deferred[node]) {
-            // The process may have ended meanwhile: its events know.
+            // The process may end while these events are handled. Each event names the process that it was meant for.
             self.handle(event);
         }
     }
 
-    /// A slow process stands still for a moment after each step.
+    /// Pauses a slow process for a moment after this step.
     pub(super) fn slow_down(&mut self, node: usize) {
         let Some((until, step_ns_max)) = self.nodes[node].slow else { return };
         let Some(process) = self.nodes[node].process.as_ref() else { return };
@@ -170,7 +170,8 @@ impl World {
         self.events.push(self.now + stream.skewed(step_ns_max), Event::Resume { node, life });
     }
 
-    /// A crash that was set for so many steps after the start, so that recoveries are hit as often as the rest.
+    /// Crashes a process that has reached its `crash_after_steps`. Counting steps instead of time makes crashes hit a
+    /// recovery as often as anything else.
     pub(super) fn crash_when_it_is_time(&mut self, node: usize) {
         let Some(process) = &self.nodes[node].process else { return };
         if self.nodes[node].crash_after_steps.is_some_and(|steps| process.steps >= steps) {
@@ -186,7 +187,7 @@ impl World {
         }
     }
 
-    pub(super) fn kill_the_unstoppable(&mut self, node: usize, life: u64) {
+    pub(super) fn kill_if_not_stopped(&mut self, node: usize, life: u64) {
         if self.nodes[node].life == life && self.nodes[node].process.is_some() {
             if self.nodes[node].disk.errors_dealt == 0 && !self.nodes[node].paused {
                 return self.violate("liveness", format!("node {node} has not stopped in 20 seconds"));
@@ -195,19 +196,19 @@ impl World {
         }
     }
 
-    /// Somebody notices that a disk has failed, and restarts the broker after a while.
-    pub(super) fn call_the_doctor(&mut self, node: usize) {
+    /// If the disk has failed, schedules the restart of the broker by an operator who notices it after a while.
+    pub(super) fn schedule_restart_after_disk_error(&mut self, node: usize) {
         let dealt = self.nodes[node].disk.errors_dealt;
         let life = self.nodes[node].life;
         let Some(process) = self.nodes[node].process.as_mut() else { return };
-        if dealt > 0 && !process.doctor_is_called {
-            process.doctor_is_called = true;
+        if dealt > 0 && !process.restart_is_scheduled {
+            process.restart_is_scheduled = true;
             let mut stream = stream(self.scenario.seed, "doctor", &[node as u64, life]);
-            self.events.push(self.now + stream.skewed(3_000_000_000), Event::Doctor { node, life });
+            self.events.push(self.now + stream.skewed(3_000_000_000), Event::RestartAfterDiskError { node, life });
         }
     }
 
-    pub(super) fn restart_the_ill(&mut self, node: usize, life: u64) {
+    pub(super) fn restart_after_disk_error(&mut self, node: usize, life: u64) {
         if self.nodes[node].life == life {
             let mut stream = stream(self.scenario.seed, "doctor.loss", &[node as u64, life]);
             let loss = if stream.one_in(2) { Loss::Process } else { Loss::Power };
@@ -215,7 +216,8 @@ impl World {
         }
     }
 
-    /// Nothing fails from now on: what is down comes up, what is ill is restarted, what stands still goes on.
+    /// From now on nothing fails: a node that is down starts, a process whose disk has failed is restarted, and a
+    /// paused process goes on.
     pub(super) fn heal(&mut self) {
         self.phase = Phase::Settle;
         self.healed_at = Some(self.now);
@@ -236,7 +238,7 @@ impl World {
             self.nodes[node].slow = None;
             let life = self.nodes[node].life;
             self.resume(node, life);
-            // A tick that was on its way ever so late comes when it is due.
+            // A tick that was drawn to come late is drawn again, and now comes when it is due.
             if let Some(process) = self.nodes[node].process.as_mut() {
                 process.tick_at = None;
                 self.schedule_tick(node);

@@ -1,4 +1,4 @@
-//! Nodes in the world: inputs in, outputs carried out.
+//! Nodes in the world: hands each input to a node's broker, and carries out the broker's outputs.
 
 use super::events::Event;
 use super::{Phase, World};
@@ -21,7 +21,7 @@ enum End {
     Fatal(String),
 }
 
-/// What an operator is told is gathered, and checked, once in so many steps.
+/// The broker's metrics are gathered and checked once in this many steps.
 const STEPS_BETWEEN_METRICS: u64 = 16;
 
 impl World {
@@ -52,7 +52,7 @@ impl World {
         let mut digest = Digest::default();
         disk::digest_completion(&completion, &mut digest);
         self.step_node(node, Input::Io(completion), digest);
-        self.call_the_doctor(node);
+        self.schedule_restart_after_disk_error(node);
     }
 
     pub(super) fn tick(&mut self, node: usize, life: u64, at: u64) {
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// One input to one broker, and what comes out.
+    /// Hands one input to one broker, and carries out every output.
     pub(super) fn step_node(&mut self, place: usize, input: Input, input_digest: Digest) {
         let node = &mut self.nodes[place];
         let now = node.clock.now(self.now);
@@ -174,7 +174,7 @@ impl World {
             }
             Output::Stopped => *end = Some(End::Stopped),
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
-            // Nobody is turned away here.
+            // The simulator has no limits on connections: it turns no client away.
             Output::Limits(limits) => digest.number(limits.max as u64),
             Output::Event(event) => {
                 digest.text(&event.text);
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Keeps what a broker says, where a script listens.
+    /// Keeps a text that a broker told its operator, if a script may ask for it.
     fn note(&mut self, node: usize, text: String) {
         if let Some(record) = &mut self.record {
             record.said.push((node, text));
@@ -210,7 +210,7 @@ impl World {
         self.enqueue(place, conn, Outgoing::Response(pieces));
     }
 
-    /// Puts something behind all else that waits to leave on a connection.
+    /// Queues a response, or the end of the connection, behind what already waits to leave on it.
     fn enqueue(&mut self, node: usize, conn: ConnId, outgoing: Outgoing) {
         let Some(connection) = self.network.get_mut(conn) else { return };
         connection.closing |= matches!(outgoing, Outgoing::Close);
@@ -232,7 +232,8 @@ impl World {
                         Piece::Bytes(bytes) => frame.extend_from_slice(&bytes),
                         Piece::File(pinned) => match self.nodes[node].disk.read_pinned(pinned) {
                             Some(bytes) => frame.extend_from_slice(&bytes),
-                            // The frame has begun: all that is left to do is to end the connection.
+                            // A part of the frame has been sent: the only way to tell the client is to end the
+                            // connection.
                             None => {
                                 self.count("responses that cannot be read");
                                 return self.break_connection(conn);
@@ -266,7 +267,8 @@ impl World {
         let Some(process) = node.process.as_ref() else { return };
         let Some((deadline, _)) = process.broker.deadline() else { return };
         let due = node.clock.time_of(deadline).max(self.now);
-        // A tick that was late stays late: it is moved only by a deadline that comes before it.
+        // A tick that is on its way stays as late as it was drawn. Only a deadline that comes before the tick replaces
+        // it.
         if process.tick_at.is_some_and(|at| at <= due) {
             return;
         }
@@ -304,7 +306,7 @@ impl World {
         self.end_process(node, Loss::Process, down_ns);
     }
 
-    /// The process ends now, and another begins later.
+    /// Ends the node's process now, and starts another `down_ns` later.
     pub(super) fn end_process(&mut self, node: usize, loss: Loss, down_ns: u64) {
         if self.nodes[node].process.is_none() {
             return;

@@ -1,5 +1,5 @@
-//! Small clusters for tests that say what happens: a script builds a world without faults, deals its own at the
-//! moment that matters, and asks for facts.
+//! Scripted tests: a script builds a small world in which nothing fails by itself, deals faults at the moments that
+//! matter to the test, and asks what has happened.
 //!
 //! ```
 //! use tidelog_sim::script::Script;
@@ -11,8 +11,8 @@
 //! t.ends_well();
 //! ```
 //!
-//! Every checker watches a script as it watches a seed; [`Script::ends_well`] heals what is broken, reads every log to
-//! its end and fails with what they find.
+//! The checkers watch a script as they watch a run by seed. [`Script::ends_well`] heals everything, reads every log to its
+//! end, and fails with what the checkers find.
 
 use super::{LIVENESS_NS, Phase, Record, World};
 use crate::checkers::Violation;
@@ -29,10 +29,10 @@ use tidelog_core::plant::Plants;
 
 const MS: u64 = 1_000_000;
 
-/// No script waits longer for what it waits for, in virtual time.
+/// [`Script::run_until`] fails when this much virtual time has passed.
 const PATIENCE_NS: u64 = 60_000 * MS;
 
-/// A world in somebody's hands. The run ends with [`ends_well`](Self::ends_well) or [`ends`](Self::ends).
+/// A world that a test controls. A test ends it with [`ends_well`](Self::ends_well) or [`ends`](Self::ends).
 pub struct Script {
     world: World,
 }
@@ -53,25 +53,27 @@ impl Script {
         Self::with(seed, |_| {})
     }
 
-    /// The same, changed before it begins.
+    /// Like [`new`](Self::new), with a scenario that `change` has changed before the world begins.
     pub fn with(seed: u64, change: impl FnOnce(&mut Scenario)) -> Self {
         let mut scenario = calm(seed);
         change(&mut scenario);
         Self::of(&scenario, Plants::default())
     }
 
-    /// Any scenario, with bugs planted or not. Its own faults are dealt until the script heals the world.
+    /// A world of any scenario, with these bugs planted. The scenario's own faults are dealt too, until the script ends
+    /// or the scenario's `fault_ns` is over.
     pub fn of(scenario: &Scenario, plants: Plants) -> Self {
         let mut world = World::new(scenario, plants, Trace::default());
         world.record = Some(Record::default());
         Self { world }
     }
 
-    /// An idempotent producer of so many batches of one record each, some milliseconds apart.
+    /// An idempotent producer that sends `batches` batches of one record each, with pauses of at most 20 ms.
     pub fn producer(&mut self, node: u32, batches: u32) {
         self.producer_with(node, batches, |_| {});
     }
 
+    /// Like [`producer`](Self::producer), with a plan that `change` has changed.
     pub fn producer_with(&mut self, node: u32, batches: u32, change: impl FnOnce(&mut ProducerPlan)) {
         let mut plan = ProducerPlan {
             idempotent: true,
@@ -88,11 +90,12 @@ impl Script {
         self.world.add_client(node, Role::Producer(plan));
     }
 
-    /// A reader that asks every few milliseconds for whatever is there.
+    /// A reader that fetches whatever records there are, with pauses of at most 5 ms.
     pub fn fetcher(&mut self, node: u32) {
         self.fetcher_with(node, |_| {});
     }
 
+    /// Like [`fetcher`](Self::fetcher), with a plan that `change` has changed.
     pub fn fetcher_with(&mut self, node: u32, change: impl FnOnce(&mut FetcherPlan)) {
         let mut plan = FetcherPlan {
             with_session: false,
@@ -107,18 +110,20 @@ impl Script {
         self.world.add_client(node, Role::Fetcher(plan));
     }
 
-    /// An administrator of three topics, which never rests.
+    /// An administrator that creates, changes and deletes three topics of its own, with pauses of at most 5 ms.
     pub fn admin(&mut self, node: u32) {
         let plan = AdminPlan { topics: 3, partitions_max: 2, gap_ns_max: 5 * MS, only_looks: false };
+        // At the end of the run, the world makes the last administrator from the first administrator's plan in this list.
         self.world.scenario.clients.push(ClientPlan { number: None, node, role: Role::Admin(plan.clone()) });
         self.world.add_client(node, Role::Admin(plan));
     }
 
+    /// A client that asks for offsets, by time and by leader epoch, with pauses of at most 5 ms.
     pub fn lister(&mut self, node: u32) {
         self.world.add_client(node, Role::Lister(ListerPlan { gap_ns_max: 5 * MS }));
     }
 
-    /// Lets so many virtual milliseconds go by.
+    /// Lets `ms` virtual milliseconds go by.
     pub fn run_for(&mut self, ms: u64) {
         let until = self.world.now + ms * MS;
         while self.world.events.next_at().is_some_and(|at| at <= until) {
@@ -127,13 +132,18 @@ impl Script {
         self.world.now = until;
     }
 
-    /// Goes on until something has happened; fails when it does not within a virtual minute.
+    /// Runs until `has_happened`; fails, and says `what` it waited for, when that takes longer than a virtual minute.
     #[track_caller]
     pub fn run_until(&mut self, what: &str, has_happened: impl Fn(&Self) -> bool) {
         let patience = self.world.now + PATIENCE_NS;
         while !has_happened(self) {
             let pending = || self.world.pending().unwrap_or_default();
-            assert!(self.world.now < patience, "a minute later still not: {what}. {}\n{}", pending(), self.story());
+            assert!(
+                self.world.now < patience,
+                "this has not happened within a virtual minute: {what}. {}\n{}",
+                pending(),
+                self.story()
+            );
             self.step();
         }
     }
@@ -146,7 +156,7 @@ impl Script {
         }
     }
 
-    /// Lets so many things happen.
+    /// Handles this many events.
     #[track_caller]
     pub fn run_events(&mut self, events: u32) {
         (0..events).for_each(|_| self.step());
@@ -157,17 +167,17 @@ impl Script {
         self.world.deal(node, fault);
     }
 
-    /// The machine is dark for ten milliseconds: what was not synced is kept, lost, torn or reordered.
+    /// Cuts the power of a node's machine for ten milliseconds: what was not synced is kept, lost, torn or reordered.
     pub fn cut_power(&mut self, node: usize) {
         self.deal(node, Fault::Crash { loss: Loss::Power, down_ns: 10 * MS, again_after_steps: Vec::new() });
     }
 
-    /// The process dies and is started again; the machine keeps its page cache.
+    /// Kills a node's process, which is started again; the machine keeps its page cache.
     pub fn kill(&mut self, node: usize) {
         self.deal(node, Fault::Crash { loss: Loss::Process, down_ns: 10 * MS, again_after_steps: Vec::new() });
     }
 
-    /// A stop by the operator, and a start once it is done.
+    /// Stops a broker cleanly, and returns once it has been started again.
     pub fn restart(&mut self, node: usize) {
         let life = self.life(node);
         self.deal(node, Fault::Stop { loss: Loss::Process, down_ns: MS, crash_after_steps: None });
@@ -188,25 +198,26 @@ impl Script {
         &mut self.world.nodes[node].disk
     }
 
-    /// Damages bytes of a partition by hand, and lets the checkers know. They are restored when the script ends.
+    /// Damages bytes of the partition that the file at `path` belongs to, and lets the checkers know. The bytes are
+    /// restored when the script ends.
     pub fn damage_at(&mut self, node: usize, path: &str, damage: impl FnOnce(&mut Disk)) {
         damage(&mut self.world.nodes[node].disk);
         let partition = self.world.partition_at(node, path).expect("a partition's file");
         self.world.fact(None, Fact::Damaged { partition, time_index: false });
     }
 
-    /// How often a reader of a node has found that what it read does not check out.
+    /// How often a client of a node has read bytes whose checksum is wrong.
     pub fn corrupt(&self, node: u32) -> usize {
         let of_node = |fact: &Fact| matches!(fact, Fact::Corrupt { partition, .. } if partition.node == node);
         self.facts().iter().filter(|entry| of_node(&entry.fact)).count()
     }
 
-    /// Counts the processes of a node.
+    /// How many processes of the node have ended.
     pub fn life(&self, node: usize) -> u64 {
         self.world.nodes[node].life
     }
 
-    /// The broker takes connections.
+    /// Whether the node's broker takes connections.
     pub fn is_up(&self, node: usize) -> bool {
         self.world.nodes[node].accepts()
     }
@@ -237,7 +248,7 @@ impl Script {
         count
     }
 
-    /// How many records of a node were read, each time that it was.
+    /// How many records of a node were read. A record that was read twice counts twice.
     pub fn read(&self, node: u32) -> usize {
         let of_node = self.facts().iter().map(|entry| match &entry.fact {
             Fact::Fetched { partition, records, .. } if partition.node == node => records.len(),
@@ -255,7 +266,7 @@ impl Script {
         of_node.collect()
     }
 
-    /// How often the world has counted this (see `Outcome::counts`).
+    /// How often the world has counted the thing that `Outcome::counts` calls `name`.
     pub fn count(&self, name: &str) -> u64 {
         self.world.counts.get(name).copied().unwrap_or(0)
     }
@@ -265,18 +276,19 @@ impl Script {
         self.record().said.iter().any(|(who, text)| *who == node && text.contains(words))
     }
 
-    /// What went on: for the message of a failed assertion.
+    /// The time and what the brokers told their operators: for the message of a failed assertion.
     pub fn story(&self) -> String {
         let said = self.record().said.iter().map(|(node, text)| format!("  node{node}: {text}\n"));
         format!("at {} ms; the brokers said:\n{}", self.now_ms(), said.collect::<String>())
     }
 
-    /// Heals everything, lets every client come to its end, reads every log and judges.
+    /// Heals everything, waits until every client is done, reads every log to its end, and lets the checkers judge.
     pub fn ends(mut self) -> Ending {
         if self.world.phase == Phase::Faults {
             self.world.heal();
         }
-        // Time that goes by is the world's own bound for liveness.
+        // A world whose scenario has a short `fault_ns` heals before the script ends. If the script then runs on for
+        // longer than `LIVENESS_NS`, the world reports a violation although no client was late.
         assert!(self.world.healed_at.is_some_and(|healed| healed + LIVENESS_NS > self.world.now));
         while self.world.violation.is_none() && self.world.phase != Phase::Over {
             self.world.advance();
@@ -286,7 +298,7 @@ impl Script {
         Ending { violation: self.world.violation, logs, said }
     }
 
-    /// The same, where nothing may be wrong.
+    /// Like [`ends`](Self::ends), and fails if a checker finds something wrong. Gives the records of each log.
     #[track_caller]
     pub fn ends_well(self) -> BTreeMap<PartitionKey, Vec<ReadRecord>> {
         let story = self.story();
@@ -296,13 +308,13 @@ impl Script {
     }
 }
 
-/// A world in which nothing happens by itself.
+/// A scenario in which nothing fails by itself, except that the power is cut once before the last reader begins.
 fn calm(seed: u64) -> Scenario {
     Scenario {
         seed,
         profile: Profile::Lite,
         nodes: 1,
-        // Until the script heals it.
+        // Longer than any script: the world is healed when the script ends, and not before.
         fault_ns: 24 * 3_600_000 * MS,
         disk: DiskOptions::default(),
         network: NetworkOptions::CALM,

@@ -1,5 +1,5 @@
-//! The atlas in docs/SIMULATION.md says of every fault how a seed draws it and which scripted test shows it. Here it is
-//! held against what seeds draw and against the names of the tests.
+//! The table of faults in docs/SIMULATION.md (the atlas) says how a seed draws each fault and which scripted tests show
+//! it. This test compares it with what seeds draw and with the names of the tests.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ const SOURCES: [&str; 6] = [
     include_str!("time.rs"),
 ];
 
-/// A line of the atlas.
+/// A row of the atlas.
 struct Row<'a> {
     drawn: BTreeSet<&'a str>,
     /// No seed draws it.
@@ -23,7 +23,7 @@ struct Row<'a> {
     tests: BTreeSet<&'a str>,
 }
 
-/// What stands in backticks.
+/// The texts in backticks in a cell.
 fn code(cell: &str) -> BTreeSet<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
@@ -47,7 +47,7 @@ fn names_of_tests() -> BTreeSet<&'static str> {
     SOURCES.into_iter().flat_map(of_source).collect()
 }
 
-/// Everything that some of the first seeds do otherwise than a quiet world.
+/// The options, faults and configs in which the first seeds differ from a quiet world.
 fn drawn() -> BTreeSet<String> {
     let quiet = serde_json::to_value(Scenario::default()).unwrap();
     let mut drawn = BTreeSet::new();
@@ -95,7 +95,7 @@ fn what_the_atlas_says_is_drawn_is_drawn_and_all_that_is_drawn_stands_there() {
     }
     let rows = rows();
     let is_told = |name: &&String| rows.iter().any(|row| row.drawn.contains(name.as_str()));
-    // What a fault needs beside its rate goes without saying.
+    // Options that only say how long or slow another option's fault is have no row of their own.
     let is_measure =
         |name: &&String| ["clog_ns_max", "stall_ns_max", "slow_ns_per_byte"].iter().any(|m| name.ends_with(m));
     let missing: Vec<&String> = drawn.iter().filter(|name| !is_told(name) && !is_measure(name)).collect();

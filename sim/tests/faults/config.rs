@@ -1,4 +1,4 @@
-//! Configurations at their edge: what is small is used up all the time.
+//! Configurations with the smallest sizes, which are reached all the time.
 
 use tidelog_sim::client::records::Codec;
 use tidelog_sim::script::Script;
@@ -13,7 +13,7 @@ fn configured(seed: u64, topic: &[(&str, &str)], broker: &[(&str, &str)]) -> Scr
     })
 }
 
-/// The segments of the one partition.
+/// How many segments the one partition has.
 fn segments(t: &mut Script) -> usize {
     t.disk(0).files(0).iter().filter(|path| path.starts_with("topic-0-0/") && path.ends_with(".log")).count()
 }

@@ -63,7 +63,8 @@ fn a_sync_that_fails_acknowledges_nothing_and_ends_the_trust_in_its_directory() 
         t.on_disk(0, |disk| disk.sync_error = Ratio::NEVER);
         t.run_for(300);
         found += usize::from(t.refusals(0, PRODUCE).contains(&KAFKA_STORAGE_ERROR));
-        // What a later sync would say of these pages is worth nothing: the power goes, and all is judged.
+        // A later sync would report success for these pages without writing them. After a power cut the checkers judge
+        // what is left.
         t.cut_power(0);
         assert_eq!(count(&t.ends_well()), 300);
     }
@@ -82,7 +83,7 @@ fn a_read_that_fails_is_an_error_for_the_reader_and_no_loss() {
     t.run_until("a response breaks off", |t| t.count("responses that cannot be read") > 0);
     t.on_disk(0, |disk| disk.read_error = Ratio::NEVER);
     t.run_until("everything is read", |t| t.read(0) >= 200);
-    // The next process has to read its indexes.
+    // A new process has to read its indexes from the disk.
     t.restart(0);
     t.on_disk(0, |disk| disk.read_error = Ratio::ALWAYS);
     t.fetcher(0);
@@ -169,7 +170,7 @@ fn what_was_queued_at_a_crash_happened_in_part_and_is_recovered_to_a_whole() {
         });
         t.producer_with(0, 100, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
         t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 30);
-        // The page cache stays: what is torn was not yet written.
+        // The page cache stays: only commands that were queued can be torn.
         t.kill(0);
         t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
         cut_back += usize::from(t.has_said(0, "ends at position"));
@@ -189,7 +190,7 @@ fn pages_that_a_failed_sync_has_lost_are_not_acknowledged_by_a_later_one() {
         t.run_until("a sync fails", |t| t.count("disk errors") > 0);
         t.on_disk(0, |disk| disk.sync_error = Ratio::NEVER);
         t.run_for(100);
-        // With the process go the pages that no sync will ever write.
+        // With the process, the pages are lost that no sync will write any more.
         t.kill(0);
         let Losses { lost: whole, torn, hollow, .. } = t.disk(0).sync_losses();
         lost += whole + torn + hollow;
@@ -213,9 +214,9 @@ fn a_disk_that_lies_about_its_syncs_costs_records_and_the_broker_tells_that_its_
         t.cut_power(0);
         t.on_disk(0, |disk| disk.sync_lie = Ratio::NEVER);
         let ending = t.ends();
-        let tells = |text: &str| text.contains("below its recovery point") || text.contains("below what was on stable");
+        let tells = |text: &str| text.contains("below its recovery point") || text.contains("which had been on stable");
         told += usize::from(ending.said.iter().any(|(_, text)| tells(text)));
-        // One replica cannot do better, so the checkers must see it.
+        // With one replica the records are lost, so the checkers must find that.
         noticed += usize::from(ending.violation.is_some());
     }
     assert!(told >= 10 && noticed >= 10, "told {told}, noticed {noticed}");

@@ -1,5 +1,5 @@
-//! The fault model, row by row: each test makes one fault happen, shows that it did, and asks what the broker made of
-//! it. Every checker of the simulator watches.
+//! Scripted tests of the faults in docs/SIMULATION.md. Each test makes one fault happen, shows that it did, and asks
+//! what the broker made of it. Every checker of the simulator watches.
 
 mod atlas;
 mod config;

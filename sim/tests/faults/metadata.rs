@@ -1,4 +1,4 @@
-//! What an administrator has changed, when the broker goes down at any moment.
+//! Changes of an administrator, while the broker crashes at any moment.
 
 use tidelog_sim::history::{Change, Fact};
 use tidelog_sim::script::Script;

@@ -1,5 +1,5 @@
-//! Bytes at rest that go bad. With one replica the broker may rebuild what it can, refuse what it cannot, and never
-//! change what somebody could restore.
+//! Bytes that are damaged on the disk. With one replica the broker must rebuild what it can, refuse to serve what it
+//! cannot, and never change what an operator could restore.
 
 use tidelog_sim::disk::Damage;
 use tidelog_sim::random::{Ratio, stream};
@@ -9,7 +9,7 @@ use tidelog_sim::script::Script;
 const MS: u64 = 1_000_000;
 const FETCH: i16 = 1;
 
-/// Two hundred records in many small segments, acknowledged, and a recovery point behind them.
+/// A script with two hundred acknowledged records in many small segments, and a recovery point behind them.
 fn filled(seed: u64) -> Script {
     let mut t = Script::with(seed, |scenario| {
         let configs = &mut scenario.topics[0].configs;
@@ -25,7 +25,7 @@ fn filled(seed: u64) -> Script {
     t
 }
 
-/// The files of the one partition that end so, in their order.
+/// The files of the one partition whose names end so, in order.
 fn files(t: &mut Script, end: &str) -> Vec<String> {
     t.disk(0).files(0).into_iter().filter(|path| path.starts_with("topic-0-0/") && path.ends_with(end)).collect()
 }
@@ -86,7 +86,7 @@ fn after_a_crash_damage_below_the_recovery_point_is_refused_and_not_cut_off() {
     let point = batch_positions(&t.disk(0).content(0, &segment))[0];
     t.damage_at(0, &segment, |disk| disk.flip(0, &segment, point + 70, 1));
     t.cut_power(0);
-    t.run_until("it refuses", |t| t.has_said(0, "below what was on stable storage"));
+    t.run_until("it refuses", |t| t.has_said(0, "which had been on stable storage"));
     assert!(!t.is_up(0));
     ends_with_everything(t);
 }
@@ -99,7 +99,7 @@ fn after_a_clean_stop_damage_in_the_part_that_is_read_is_refused_and_not_cut_off
     let segment = files(&mut t, ".log").last().unwrap().clone();
     let last = *batch_positions(&t.disk(0).content(0, &segment)).last().unwrap();
     t.damage_at(0, &segment, |disk| disk.flip(0, &segment, last + 70, 1));
-    t.run_until("it refuses", |t| t.has_said(0, "below what was on stable storage"));
+    t.run_until("it refuses", |t| t.has_said(0, "which had been on stable storage"));
     ends_with_everything(t);
 }
 
@@ -109,7 +109,7 @@ fn a_write_that_landed_elsewhere_is_noticed_by_whoever_reads_there() {
     let segment = files(&mut t, ".log")[1].clone();
     let content = t.disk(0).content(0, &segment);
     let batches = batch_positions(&content);
-    // A whole batch, with a right checksum, in the place of a later one, or of a part of it.
+    // Writes a whole batch, with its right checksum, over a later batch or over a part of one.
     let (from, to) = (batches[0] as usize, batches[3]);
     let len = (batches[1] - batches[0]) as usize;
     t.damage_at(0, &segment, |disk| disk.overwrite(0, &segment, to, &content[from..from + len]));
@@ -127,7 +127,7 @@ fn a_write_that_never_reached_the_platter_is_refused_where_it_was_stable() {
         t.damage_at(0, &segment, |disk| disk.overwrite(0, &segment, at, &[0; 60]));
         if restarted {
             t.cut_power(0);
-            t.run_until("it refuses", |t| t.has_said(0, "below what was on stable storage"));
+            t.run_until("it refuses", |t| t.has_said(0, "which had been on stable storage"));
         } else {
             t.fetcher(0);
             t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
@@ -136,7 +136,7 @@ fn a_write_that_never_reached_the_platter_is_refused_where_it_was_stable() {
     }
 }
 
-/// Like [`filled`], with much metadata: a topic of many partitions, small segments, a snapshot at every record.
+/// Like [`filled`], with much more metadata: a topic of many partitions, small segments, a snapshot at every record.
 fn with_metadata(seed: u64) -> Script {
     let mut t = Script::with(seed, |scenario| {
         for (name, value) in [
@@ -162,7 +162,7 @@ fn a_damaged_snapshot_of_the_metadata_is_left_out_for_the_one_before() {
     let len = t.disk(0).content(0, &snapshot).len() as u64;
     t.disk(0).flip(0, &snapshot, len - 1, 1);
     t.kill(0);
-    t.run_until("it is left out", |t| t.has_said(0, "is left out"));
+    t.run_until("it is left out", |t| t.has_said(0, "is not used"));
     ends_with_everything(t);
 }
 
@@ -296,8 +296,8 @@ fn a_node_that_was_reformatted_is_a_new_cluster_and_says_so() {
     t.cut_power(0);
     t.disk(0).reformat();
     t.run_until("it is up again", |t| t.is_up(0));
-    assert!(t.has_said(0, "is new, and now of cluster"));
-    // With one replica the records are gone: nothing of the old cluster is made up, and the checkers must notice.
+    assert!(t.has_said(0, "it now belongs to cluster"));
+    // With one replica the records are gone. The new cluster must not invent them, so the checkers must find the loss.
     assert!(t.ends().violation.is_some(), "what was acknowledged is gone, and the topic is another");
 }
 

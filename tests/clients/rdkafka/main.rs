@@ -87,7 +87,7 @@ fn record(number: usize) -> (String, String) {
     (format!("key-{number}"), format!("value {number}: the quick brown fox jumps over the lazy dog"))
 }
 
-/// The admin client's futures are completed by its own thread: ask until they are.
+/// Waits for a future of the admin client by asking it again and again: the client's own thread completes it.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());

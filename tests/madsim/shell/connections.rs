@@ -1,4 +1,4 @@
-//! Who may connect, and for how long.
+//! Connections: how many there may be, and how long each may be idle.
 
 use madsim::time::{Duration, sleep, timeout};
 use std::io;
@@ -6,12 +6,12 @@ use tidelog_madsim::network::BROKER;
 use tidelog_madsim::now_ns;
 use tidelog_madsim::runs::check;
 
-/// Longer than anything takes here that is not held up.
+/// Longer than everything takes here, unless a test delays it.
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-fn one_too_many_from_an_address_is_closed_at_once() {
-    check("one_too_many_from_an_address_is_closed_at_once", |mut world| async move {
+fn a_connection_too_many_from_one_address_is_closed_at_once() {
+    check("a_connection_too_many_from_one_address_is_closed_at_once", |mut world| async move {
         world.start(&[("max.connections.per.ip", "2")]).await;
         let mut first = world.client(1).await;
         let mut second = world.client(1).await;
@@ -33,20 +33,20 @@ fn one_too_many_from_an_address_is_closed_at_once() {
 }
 
 #[test]
-fn one_too_many_for_the_broker_waits_until_another_goes() {
-    check("one_too_many_for_the_broker_waits_until_another_goes", |mut world| async move {
+fn a_connection_beyond_max_connections_waits_until_another_closes() {
+    check("a_connection_beyond_max_connections_waits_until_another_closes", |mut world| async move {
         world.start(&[("max.connections", "2")]).await;
         let mut clients = vec![world.client(1).await, world.client(2).await];
         for client in &mut clients {
             client.ping().await.unwrap();
         }
-        // Three in the queue: each is served when its turn has come, and none is refused.
+        // Three clients wait: each is served when its turn comes, and none is refused.
         let mut waiting = Vec::new();
         for host in 3..6 {
             let mut client = world.client(host).await;
             let (correlation_id, frame) = client.ping_frame();
             client.write(&frame).await.unwrap();
-            // The queue is in the order in which the broker's side learns that they are connected.
+            // The order of waiting is the order in which the broker's host completes the handshakes.
             sleep(Duration::from_millis(100)).await;
             waiting.push((client, correlation_id));
         }
@@ -65,8 +65,8 @@ fn one_too_many_for_the_broker_waits_until_another_goes() {
 }
 
 #[test]
-fn who_is_idle_is_closed_and_who_waits_or_works_is_not() {
-    check("who_is_idle_is_closed_and_who_waits_or_works_is_not", |mut world| async move {
+fn an_idle_connection_is_closed_and_one_that_waits_or_works_is_not() {
+    check("an_idle_connection_is_closed_and_one_that_waits_or_works_is_not", |mut world| async move {
         const IDLE_MAX: Duration = Duration::from_secs(3);
         world.start(&[("connections.max.idle.ms", "3000")]).await;
         let mut waiting = world.client(2).await;
@@ -100,7 +100,7 @@ fn a_client_that_vanished_makes_room_for_another() {
         world.start(&[("max.connections", "1"), ("connections.max.idle.ms", "5000")]).await;
         let mut lost = world.client(1).await;
         lost.ping().await.unwrap();
-        // In the middle of a frame, the cable is pulled: the broker never hears of it.
+        // The link is cut in the middle of a frame, and the broker never hears of it.
         let (_, frame) = lost.ping_frame();
         lost.write(&frame[..world.random.between(0, frame.len() as u64 - 1) as usize]).await.unwrap();
         sleep(Duration::from_millis(world.random.between(0, 50))).await;
@@ -112,7 +112,7 @@ fn a_client_that_vanished_makes_room_for_another() {
         next.ping().await.unwrap();
         assert!(now_ns() - asked > 3_000_000_000, "the place was not free yet");
 
-        // When the cable is back, the lost one learns what has become of its connection.
+        // When the link is mended, the client learns that its connection was closed.
         world.network.mend();
         let end = lost.closed(SOON).await;
         assert!(end.is_ok() || end.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));

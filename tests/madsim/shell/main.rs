@@ -1,6 +1,6 @@
-//! The shell's promises, each for many seeds, each seed twice.
+//! Tests of the production world's shell. Each runs for many seeds, and each seed twice.
 #![cfg(madsim)]
 
 mod connections;
-mod lives;
+mod failures;
 mod streams;

@@ -1,4 +1,4 @@
-//! Streams of requests and answers: framing, order, back-pressure, half-close, reset, and bytes that mean nothing.
+//! Streams of requests and answers: framing, order, back-pressure, half-close, reset, and bytes that are no requests.
 
 use bytes::Bytes;
 use madsim::time::{Duration, sleep, timeout};
@@ -67,10 +67,12 @@ fn answers_come_in_the_order_of_the_requests_however_long_each_takes() {
         let (mut stream, mut wanted, mut produced) = (Vec::new(), Vec::new(), 1);
         const COUNT: usize = IN_FLIGHT_MAX + 72;
         for place in 0..COUNT {
-            // The last one is acknowledged: what was produced without an answer before it is then on the disk.
+            // The last request is a Produce with acks=all: when it is acknowledged, the earlier ones without an answer
+            // are on the disk too.
             let drawn = if place + 1 == COUNT { 3 } else { world.random.below(10) };
             let frame = match drawn {
-                // Found at once, or waited for until the producing requests before it have come to the disk.
+                // The record may be there already, or the Fetch waits until the earlier Produce requests have written
+                // it.
                 0 | 1 => {
                     let offset = produced.max(1) - 1;
                     let (correlation_id, frame) = client.fetch_frame(TOPIC, offset, 200, 1_000);
@@ -111,7 +113,7 @@ fn answers_come_in_the_order_of_the_requests_however_long_each_takes() {
                 }
                 Wanted::Produce(correlation_id) => {
                     let offset = client.receive_produce(correlation_id).await.unwrap().unwrap();
-                    assert!(offset > last, "what one connection produces keeps its order");
+                    assert!(offset > last, "the records of one connection keep the order of its requests");
                     last = offset;
                 }
             }
@@ -131,7 +133,7 @@ fn a_client_that_does_not_read_is_not_read_and_costs_little() {
         let mut slow = world.client(2).await;
         let mut frames = Vec::new();
         let mut wanted = Vec::new();
-        // More than the limit, the broker's buffer and both windows hold.
+        // More answers than fit in the broker's limit, its buffer and both TCP windows.
         for _ in 0..3_000 {
             let (correlation_id, frame) = slow.fetch_frame(TOPIC, 0, 100, 9_000);
             wanted.push(correlation_id);
@@ -139,9 +141,9 @@ fn a_client_that_does_not_read_is_not_read_and_costs_little() {
         }
         let frame_bytes = frames[0].len();
         let stream = frames.concat();
-        // Whatever has been written when time is up is on its way.
+        // The bytes that were written before the timeout are on their way to the broker.
         let finished = timeout(Duration::from_secs(30), slow.write(&stream)).await;
-        assert!(finished.is_err(), "all was read, although no answer was taken");
+        assert!(finished.is_err(), "the broker read everything, although the client read no answer");
 
         let held = world.service().shared().budget.held();
         assert!(held <= (IN_FLIGHT_MAX + 1) * frame_bytes + (16 << 10), "{held} bytes held for one slow client");
@@ -155,7 +157,7 @@ fn a_client_that_does_not_read_is_not_read_and_costs_little() {
         }
         slow.stream.reset().await;
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(world.service().shared().budget.held(), 0, "who is gone holds nothing");
+        assert_eq!(world.service().shared().budget.held(), 0, "a closed connection holds nothing of the budget");
         other.ping().await.unwrap();
     });
 }
@@ -208,37 +210,40 @@ fn a_client_that_sends_no_more_still_gets_its_answers_and_then_the_end() {
 }
 
 #[test]
-fn a_reset_in_the_middle_frees_the_place_and_harms_nobody() {
-    check("a_reset_in_the_middle_frees_the_place_and_harms_nobody", |mut world| async move {
-        let mut other = with_topic(&mut world, &[("max.connections.per.ip", "1")], 3, 9_000).await;
-        for round in 0..5 {
-            let mut client = world.client(2).await;
-            let mut stream = Vec::new();
-            for number in 0..20 {
-                stream.extend(client.fetch_frame(TOPIC, 0, 100, 9_000).1);
-                let batch = batch(Producer::NONE, &[value(100 * round + number, 500)]);
-                stream.extend(client.produce_frame(TOPIC, -1, batch).1);
+fn a_reset_in_the_middle_of_a_request_frees_the_connections_place_and_harms_no_other() {
+    check(
+        "a_reset_in_the_middle_of_a_request_frees_the_connections_place_and_harms_no_other",
+        |mut world| async move {
+            let mut other = with_topic(&mut world, &[("max.connections.per.ip", "1")], 3, 9_000).await;
+            for round in 0..5 {
+                let mut client = world.client(2).await;
+                let mut stream = Vec::new();
+                for number in 0..20 {
+                    stream.extend(client.fetch_frame(TOPIC, 0, 100, 9_000).1);
+                    let batch = batch(Producer::NONE, &[value(100 * round + number, 500)]);
+                    stream.extend(client.produce_frame(TOPIC, -1, batch).1);
+                }
+                let cut = world.random.between(1, stream.len() as u64) as usize;
+                let time = Duration::from_millis(world.random.between(1, 300));
+                let _ = timeout(time, client.write(&stream[..cut])).await;
+                sleep(Duration::from_millis(world.random.between(1, 100))).await;
+                client.stream.reset().await;
+                sleep(Duration::from_millis(500)).await;
+                other.ping().await.unwrap();
             }
-            let cut = world.random.between(1, stream.len() as u64) as usize;
-            let time = Duration::from_millis(world.random.between(1, 300));
-            let _ = timeout(time, client.write(&stream[..cut])).await;
-            sleep(Duration::from_millis(world.random.between(1, 100))).await;
-            client.stream.reset().await;
-            sleep(Duration::from_millis(500)).await;
-            other.ping().await.unwrap();
-        }
-        let mut again = world.client(2).await;
-        again.ping().await.unwrap();
-        // What was carried out for them is whole, and in order.
-        let all = other.read_all(TOPIC).await;
-        assert!(all.iter().zip(0..).all(|((offset, _), place)| *offset == place));
-        assert_eq!(world.service().shared().budget.held(), 0);
-    });
+            let mut again = world.client(2).await;
+            again.ping().await.unwrap();
+            // The records of the closed connections are whole and in order.
+            let all = other.read_all(TOPIC).await;
+            assert!(all.iter().zip(0..).all(|((offset, _), place)| *offset == place));
+            assert_eq!(world.service().shared().budget.held(), 0);
+        },
+    );
 }
 
 #[test]
-fn bytes_that_are_no_requests_close_their_connection_and_no_other() {
-    check("bytes_that_are_no_requests_close_their_connection_and_no_other", |mut world| async move {
+fn bytes_that_are_no_request_close_their_connection_and_no_other() {
+    check("bytes_that_are_no_request_close_their_connection_and_no_other", |mut world| async move {
         world.start(&[("socket.request.max.bytes", "10000")]).await;
         let mut good = world.client(1).await;
         for round in 0..8 {
@@ -250,11 +255,11 @@ fn bytes_that_are_no_requests_close_their_connection_and_no_other() {
                 0 => 10_001u32.to_be_bytes().to_vec(),
                 1 => (-1i32).to_be_bytes().to_vec(),
                 2 => b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-                // A frame as it should be, around a request that nobody knows.
+                // A well-formed frame that holds an unknown request.
                 _ => [&10u32.to_be_bytes()[..], &[0x7f; 10]].concat(),
             };
             bytes.extend((0..world.random.below(3_000)).map(|n| n as u8));
-            // The broker may be quicker than the rest of it.
+            // The broker may close the connection before all bytes are written.
             let _ = bad.write(&bytes).await;
             let _ = bad.closed(Duration::from_secs(2)).await;
             good.ping().await.unwrap();

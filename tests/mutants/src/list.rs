@@ -1,8 +1,9 @@
-//! What `cargo mutants --list --json` says.
+//! Reads the output of `cargo mutants --list --json`.
 
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
+/// What kind of code a mutant replaces, in cargo-mutants' words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Genre {
     BinaryOperator,
@@ -13,34 +14,35 @@ pub enum Genre {
     UnaryOperator,
 }
 
+/// One mutant of the list.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Mutant {
-    /// Its place in the list, from 1.
+    /// The mutant's number in the list, from 1.
     #[serde(skip)]
     pub id: usize,
     pub file: String,
     pub genre: Genre,
-    /// What people read.
+    /// The description for people: `FILE:LINE:COLUMN: what is replaced`.
     pub name: String,
     pub replacement: String,
     pub span: Span,
 }
 
 impl Mutant {
-    /// Its name without line and column, which change with every edit.
-    pub fn anywhere(&self) -> String {
-        anywhere(&self.name)
+    /// The name without line and column, which change with every edit of the file.
+    pub fn without_position(&self) -> String {
+        without_position(&self.name)
     }
 }
 
 /// `FILE:LINE:COLUMN: what` without line and column.
-pub fn anywhere(name: &str) -> String {
+pub fn without_position(name: &str) -> String {
     let (place, what) = name.split_once(": ").unwrap_or(("", name));
     let file = place.split(':').next().unwrap_or_default();
     format!("{file}: {what}")
 }
 
-/// The names in a list of explained mutants: each line, but for those that begin with `#` and say why.
+/// The names in a list of explained mutants. Lines that begin with `#` are the explanations.
 pub fn explained(text: &str) -> BTreeSet<&str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }

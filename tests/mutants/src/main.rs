@@ -1,10 +1,10 @@
-//! Mutation testing in minutes. `cargo mutants` knows how code is mutated, and builds and tests each mutant by itself,
-//! which for this project takes days. Here all of its mutants are woven into one copy of the tree, and each test
-//! process chooses one by the environment variable `MUTANT`.
+//! Mutation testing in minutes. `cargo mutants` finds the mutants of the code, but builds and tests each of them
+//! separately, which takes days for this project. Here all mutants are woven into one copy of the tree, and the
+//! environment variable `MUTANT` of a test process says which one is active.
 //!
 //! ```text
 //! git clone . /tmp/woven
-//! cargo mutants --list --json -p tidelog-core -f 'core/src/storage/**/*.rs' > /tmp/mutants.json
+//! cargo mutants --list --json -p tidelog-storage > /tmp/mutants.json
 //! cargo run --release -- weave --list /tmp/mutants.json --tree /tmp/woven        # until the tree compiles
 //! cargo run --release -- judge --list /tmp/mutants.json --tree /tmp/woven        # survivors by name, and the score
 //! ```
@@ -27,35 +27,35 @@ use std::time::{Duration, Instant};
 struct Cli {
     #[command(subcommand)]
     command: Action,
-    /// What `cargo mutants --list --json` has printed of the tree.
+    /// The output of `cargo mutants --list --json` for the tree
     #[arg(long, global = true, default_value = "mutants.json")]
     list: PathBuf,
-    /// A copy of the tree, which is changed.
+    /// A copy of the tree, which will be changed
     #[arg(long, global = true, default_value = "woven")]
     tree: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Action {
-    /// Put all mutants into the tree, but those that do not compile.
+    /// Put all mutants into the tree, except those that do not compile
     Weave,
-    /// Ask of each mutant the unit tests, the simulator's scripted tests and its seeds.
+    /// Run the unit tests, the simulator's scripted tests and its seeds against each mutant
     Judge {
-        /// How many seeds the simulator runs for a mutant that the unit tests have let pass; 0: unit tests alone.
+        /// How many seeds the simulator runs for a mutant that the unit tests have not killed; 0: only the unit tests
         #[arg(long, default_value_t = 100)]
         seeds: u64,
-        /// Only every so many-th mutant.
+        /// Test only every N-th mutant
         #[arg(long, default_value_t = 1)]
         every: usize,
-        /// Only those that survive according to this file: what `judge` has printed before.
+        /// Test only the survivors that this file names: the output of an earlier `judge`
         #[arg(long)]
         again: Option<PathBuf>,
-        /// Which survivors are no gap, and why.
+        /// The survivors that are no gap in the tests, with the reasons
         #[arg(long, default_value = "explained.txt")]
         explained: PathBuf,
-        /// Which unit tests: words of their names.
-        #[arg(long, value_delimiter = ',', default_value = "storage,batch,replication,api,quorum,broker")]
-        tests: Vec<String>,
+        /// Which packages' tests to run beside those of the packages that have mutants
+        #[arg(long, value_delimiter = ',', default_value = "tidelog-batch,tidelog-storage,tidelog-core")]
+        packages: Vec<String>,
     },
 }
 
@@ -65,29 +65,31 @@ fn main() -> Result<()> {
     let mutants = list::parse(&json)?;
     match cli.command {
         Action::Weave => weave_all(&cli.tree, &mutants),
-        Action::Judge { seeds, every, again, explained, tests } => {
+        Action::Judge { seeds, every, again, explained, packages } => {
             let again = again.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
             let survived = again.transpose()?;
-            let survived: Option<BTreeSet<String>> = survived
-                .map(|text| text.lines().filter_map(|line| line.strip_prefix(SURVIVES)).map(list::anywhere).collect());
-            let wanted = |mutant: &&Mutant| survived.as_ref().is_none_or(|names| names.contains(&mutant.anywhere()));
+            let survived: Option<BTreeSet<String>> = survived.map(|text| {
+                text.lines().filter_map(|line| line.strip_prefix(SURVIVES)).map(list::without_position).collect()
+            });
+            let wanted =
+                |mutant: &&Mutant| survived.as_ref().is_none_or(|names| names.contains(&mutant.without_position()));
             let asked: Vec<&Mutant> = mutants.iter().filter(wanted).step_by(every).collect();
             let text = std::fs::read_to_string(&explained).with_context(|| explained.display().to_string())?;
             let explained = list::explained(&text);
-            let names: BTreeSet<String> = mutants.iter().map(Mutant::anywhere).collect();
+            let names: BTreeSet<String> = mutants.iter().map(Mutant::without_position).collect();
             for stale in explained.iter().filter(|name| !names.contains(**name)) {
-                println!("explained, and no mutant: {stale}");
+                println!("explained, but not in the list of mutants: {stale}");
             }
-            judge_all(&cli.tree, &asked, seeds, &tests, &explained)
+            judge_all(&cli.tree, &asked, seeds, &packages, &explained)
         }
     }
 }
 
-/// How a line begins that names a survivor.
+/// The beginning of a line that names a survivor.
 const SURVIVES: &str = "survives: ";
 
-/// Which mutant is on, in the woven tree.
-const CHOICE: &str = r#"//! Which mutant is on: that of the environment.
+/// The module of the woven tree that says which mutant is active.
+const CHOICE: &str = r#"//! Which mutant is active: the one that the environment variable MUTANT names.
 #![allow(warnings, clippy::all)]
 static ON: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
 #[inline]
@@ -96,6 +98,19 @@ pub fn on() -> u32 {
 }
 "#;
 
+/// The folder of the package that a source file belongs to: what stands before `/src/` in its path.
+fn package_folder(file: &str) -> Result<&str> {
+    Ok(file.split_once("/src/").with_context(|| format!("{file} is not in the src folder of a package"))?.0)
+}
+
+/// The name of the package in a folder of the tree.
+fn package_name(tree: &Path, folder: &str) -> Result<String> {
+    let manifest = tree.join(folder).join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+    let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    Ok(name.with_context(|| format!("{} names no package", manifest.display()))?.to_owned())
+}
+
 fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
     let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
     for mutant in mutants {
@@ -103,14 +118,17 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
     }
     let sources: BTreeMap<&str, String> =
         by_file.keys().map(|file| Ok((*file, std::fs::read_to_string(tree.join(file))?))).collect::<Result<_>>()?;
-    let lib = tree.join("core/src/lib.rs");
-    let root = std::fs::read_to_string(&lib)?;
-    ensure!(!root.contains("pub mod mutant;"), "{} is woven already", tree.display());
-    // What a mutant computes may be wrong in a way that the compiler sees.
-    let root =
-        root.replacen("#![forbid", "#![allow(warnings, arithmetic_overflow, unconditional_panic)]\n#![forbid", 1);
-    std::fs::write(&lib, format!("{root}\n#[doc(hidden)]\npub mod mutant;\n"))?;
-    std::fs::write(tree.join("core/src/mutant.rs"), CHOICE)?;
+    let folders: BTreeSet<&str> = by_file.keys().map(|file| package_folder(file)).collect::<Result<_>>()?;
+    for folder in folders {
+        let lib = tree.join(folder).join("src/lib.rs");
+        let root = std::fs::read_to_string(&lib).with_context(|| lib.display().to_string())?;
+        ensure!(!root.contains("pub mod mutant;"), "{} is woven already", tree.display());
+        // Some mutants compute what the compiler can see to be wrong; that must not be an error.
+        let root =
+            root.replacen("#![forbid", "#![allow(warnings, arithmetic_overflow, unconditional_panic)]\n#![forbid", 1);
+        std::fs::write(&lib, format!("{root}\n#[doc(hidden)]\npub mod mutant;\n"))?;
+        std::fs::write(tree.join(folder).join("src/mutant.rs"), CHOICE)?;
+    }
     let mut dropped: BTreeSet<usize> = BTreeSet::new();
     loop {
         let mut places = BTreeMap::new();
@@ -135,8 +153,9 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
         for (file, byte, code) in &errors {
             let Some(places) = places.get(file.as_str()) else { bail!("{file} does not compile, byte {byte}") };
             let deletes_arm = |mutant: &usize| mutants[*mutant - 1].genre == Genre::MatchArm;
-            // The place itself, or else the nearest before it: an alternative spoils what follows it. A match that is
-            // not exhaustive any more is named by its head, and its arms follow.
+            // The mutant at the error, or else the nearest before it: an alternative can break the code behind it. An
+            // error about a match that is no longer exhaustive points at the head of the match, so there the next
+            // mutant that deletes an arm is meant.
             let inside = places.iter().find(|(range, mutant)| range.contains(byte) && !dropped.contains(mutant));
             let before = || places.iter().rfind(|(range, mutant)| range.start <= *byte && !dropped.contains(mutant));
             let arm = || places.iter().find(|(range, mutant)| range.start > *byte && deletes_arm(mutant));
@@ -147,7 +166,7 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
     }
 }
 
-/// Where the tree does not compile, and why: files, bytes and the compiler's codes.
+/// The compiler's errors: file, byte offset and error code.
 fn errors(tree: &Path) -> Result<Vec<(String, usize, String)>> {
     let output = Command::new("cargo")
         .args(["check", "--package", "tidelog-core", "--message-format", "json"])
@@ -171,13 +190,24 @@ fn errors(tree: &Path) -> Result<Vec<(String, usize, String)>> {
     Ok(found.into_iter().collect())
 }
 
-fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], explained: &BTreeSet<&str>) -> Result<()> {
+fn judge_all(
+    tree: &Path,
+    mutants: &[&Mutant],
+    seeds: u64,
+    packages: &[String],
+    explained: &BTreeSet<&str>,
+) -> Result<()> {
     let woven = std::fs::read_to_string(tree.join("woven.txt")).context("weave first")?;
     let woven: BTreeSet<usize> = woven.lines().map(str::parse).collect::<Result<_, _>>()?;
-    let unit = build(tree, &["test", "--no-run", "--package", "tidelog-core", "--lib"])?;
-    let tests: Vec<&str> = tests.iter().map(String::as_str).chain(["--test-threads", "1"]).collect();
-    let mut judges = vec![("unit tests", unit, tests)];
-    // The first seeds by themselves: where the core hangs, it hangs there, and is not waited for as long.
+    let own = mutants.iter().map(|mutant| package_name(tree, package_folder(&mutant.file)?));
+    let mut names: BTreeSet<String> = own.collect::<Result<_>>()?;
+    names.extend(packages.iter().cloned());
+    let mut judges = Vec::new();
+    for name in &names {
+        let unit = build(tree, &["test", "--no-run", "--package", name, "--tests"])?;
+        judges.push(("unit tests", unit, vec!["--test-threads", "1"]));
+    }
+    // The first seeds run separately: a mutant that hangs the core hangs there, where the time limit is shorter.
     let first = seeds.min(20);
     let (few, rest, from) = (first.to_string(), (seeds - first).to_string(), first.to_string());
     if seeds > 0 {
@@ -187,7 +217,7 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
         judges.push(("scripts", scripts, vec!["--test-threads", "1"]));
         judges.push(("seeds", sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));
     }
-    // What takes eight times as long as without a mutant hangs.
+    // A mutant hangs if a judge takes more than eight times as long as without a mutant.
     let mut patience = Vec::new();
     for (_, program, arguments) in &judges {
         let began = Instant::now();
@@ -220,12 +250,13 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
     });
     let (killed, survivors) = (killed.into_inner().unwrap(), survivors.into_inner().unwrap());
     let total: usize = killed.values().sum();
-    let open: Vec<&&Mutant> = survivors.iter().filter(|mutant| !explained.contains(&*mutant.anywhere())).collect();
+    let open: Vec<&&Mutant> =
+        survivors.iter().filter(|mutant| !explained.contains(&*mutant.without_position())).collect();
     open.iter().for_each(|mutant| println!("not explained: {}", mutant.name));
     println!("{} mutants: {total} killed {killed:?}, {} survive", asked.len(), survivors.len());
     println!("{} of them are explained, {} are not", survivors.len() - open.len(), open.len());
     println!(
-        "{} of the list were not asked: they do not compile, or stand where there is no choice",
+        "{} of the list were not tested: they do not compile, or are in code that is evaluated at compile time",
         mutants.len() - asked.len()
     );
     Ok(())
@@ -233,7 +264,7 @@ fn judge_all(tree: &Path, mutants: &[&Mutant], seeds: u64, tests: &[String], exp
 
 const FAILED: &str = "failed";
 
-/// How a judge ended for a mutant; `None`: it found nothing.
+/// How a judge killed a mutant; `None`: it did not.
 fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Duration) -> Option<&'static str> {
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\""])
@@ -255,14 +286,14 @@ fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Durati
             None if began.elapsed() > patience => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Some("its time");
+                return Some("time limit");
             }
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     }
 }
 
-/// Builds, and says where the program is.
+/// Builds a program and returns its path.
 fn build(tree: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let output = Command::new("cargo")
         .args(arguments)

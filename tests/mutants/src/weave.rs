@@ -1,11 +1,12 @@
-//! Puts all mutants of a file into it at once. Each place that has mutants becomes a choice:
+//! Puts all mutants of a file into the file. Each place that has mutants becomes a choice:
 //!
 //! ```text
 //! a < b                →   (match crate::mutant::on() { 7 => (a) == (b), 8 => (a) > (b), _ => a < b })
 //! fn f() -> u8 { … }   →   fn f() -> u8 { if crate::mutant::on() == 9 { return 0; } … }
 //! ```
 //!
-//! Alternatives hold the source as it was, so that what is nested grows by depth and not by the number of mutants.
+//! Each alternative contains the original source of its operands, without their mutants. So the text grows with the
+//! depth of nesting and not with the product of the mutants.
 
 use crate::list::{Genre, Mutant};
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use syn::{Arm, BinOp, Expr, ExprBinary, ExprStruct, ExprUnary, ImplItemFn, ItemF
 
 const ON: &str = "crate::mutant::on()";
 
+/// A file with its mutants in it.
 pub struct Woven {
     pub text: String,
-    /// Which bytes of the new text are whose.
+    /// Which bytes of the new text belong to which mutant.
     pub places: Vec<(Range<usize>, usize)>,
 }
 
@@ -34,11 +36,11 @@ pub fn weave(source: &str, mutants: &[&Mutant]) -> syn::Result<Woven> {
     Ok(apply(source, weaver.edits))
 }
 
-/// What is put before and after a range of the source.
+/// Text to put before and after a range of the source.
 struct Edit {
     start: usize,
     end: usize,
-    /// In pieces, each with the mutant whose it is.
+    /// The text before the range, in pieces, each with the number of its mutant.
     open: Vec<(String, usize)>,
     close: String,
 }
@@ -50,7 +52,7 @@ struct Weaver<'a> {
 }
 
 impl<'a> Weaver<'a> {
-    /// The mutants of one genre that begin where `span` does.
+    /// Takes the mutants of one genre that begin where `span` begins.
     fn take(&mut self, span: proc_macro2::Span, genre: Genre) -> Vec<&'a Mutant> {
         let start = span.start();
         let Some(here) = self.by_place.get_mut(&(start.line, start.column + 1)) else { return Vec::new() };
@@ -68,7 +70,7 @@ impl<'a> Weaver<'a> {
         self.edits.push(Edit { start: range.start, end: range.end, open, close: close.to_owned() });
     }
 
-    /// Makes a choice of an expression: one alternative for each mutant.
+    /// Turns an expression into a choice with one alternative for each mutant.
     fn choose(&mut self, span: proc_macro2::Span, mutants: &[&Mutant], alternative: impl Fn(&Mutant) -> String) {
         let (Some(first), Some(last)) = (mutants.first(), mutants.last()) else { return };
         let mut open = vec![(format!("(match {ON} {{ "), first.id)];
@@ -104,7 +106,7 @@ impl<'a> Visit<'a> for Weaver<'_> {
         }
     }
 
-    // What is evaluated by the compiler has no choice.
+    // Code that is evaluated at compile time cannot choose at run time.
     fn visit_item_const(&mut self, _: &'a syn::ItemConst) {}
     fn visit_impl_item_const(&mut self, _: &'a syn::ImplItemConst) {}
     fn visit_item_static(&mut self, _: &'a syn::ItemStatic) {}
@@ -176,9 +178,10 @@ fn has_let(expr: &Expr) -> bool {
     }
 }
 
-/// Puts the edits in, the outer around the inner.
+/// Applies the edits; of nested ones, the outer encloses the inner.
 fn apply(source: &str, edits: Vec<Edit>) -> Woven {
-    // At one place: what closes comes before what opens; the inner closes first, the outer opens first.
+    // At one position, closing texts come before opening ones. Of several closing texts the innermost comes first, of
+    // several opening ones the outermost.
     let mut order: Vec<((usize, bool, usize, usize), &Edit)> = Vec::new();
     for (number, edit) in edits.iter().enumerate() {
         let len = edit.end - edit.start;

@@ -1,7 +1,7 @@
-//! What operators ask about the cluster: its quorum, features, quotas, credentials, and what has configs.
+//! What operators ask about the cluster: its quorum, its features, quotas and credentials, and which resources have
+//! configs.
 
 use super::*;
-use crate::wire::MetadataRecord;
 use crate::wire::messages::IncrementalAlterConfigsRequest;
 use crate::wire::messages::api_versions_request::ApiVersionsRequest;
 use crate::wire::messages::describe_client_quotas_request::ComponentData;
@@ -13,6 +13,7 @@ use crate::wire::messages::{
     ElectLeadersRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, UpdateFeaturesRequest,
     UserScramCredentialRecord, client_quota_record,
 };
+use crate::wire::{ApiKey, MetadataRecord};
 
 macro_rules! answer {
     ($bench:expr, $version:literal, $api:ident, $request:expr) => {
@@ -44,12 +45,12 @@ fn the_quorum_is_its_one_voter_which_is_never_behind() {
     let listener = &response.nodes[0].listeners[0];
     assert_eq!((&*listener.name, &*listener.host, listener.port), ("CONTROLLER", "h", 2));
 
-    // An older client hears of neither directories nor nodes.
+    // An older version of the response has neither directories nor nodes.
     let response = answer!(bench, 1, DescribeQuorum, about("__cluster_metadata", 0));
     assert_eq!(response.topics[0].partitions[0].current_voters[0].replica_directory_id, Uuid::ZERO);
     assert_eq!(response.nodes, []);
 
-    // A new topic is a few records more.
+    // A new topic adds a few records to the metadata log.
     let before = response.topics[0].partitions[0].high_watermark;
     bench.create("t", 1, &[]);
     let response = answer!(bench, 2, DescribeQuorum, about("__cluster_metadata", 0));
@@ -91,6 +92,23 @@ fn the_quorums_own_feature_is_told_with_the_others_and_survives_a_start() {
 }
 
 #[test]
+fn an_unknown_version_of_api_versions_is_answered_with_its_own_versions_alone() {
+    let mut bench = Bench::new(&[]);
+    let header = RequestHeader { api_key: ApiKey::ApiVersions, api_version: 5, correlation_id: 77, client_id: None };
+    let request =
+        Request { conn: CONN, listener: 0, header, body: RequestBody::UnsupportedApiVersions, batches: Vec::new() };
+    bench.handle(Input::Request(Box::new(request)));
+    match bench.answer(77) {
+        Some(ResponseBody::ApiVersions(response)) => {
+            let told = response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version));
+            assert_eq!(response.error_code, code(ErrorCode::UnsupportedVersion));
+            assert_eq!(told.collect::<Vec<_>>(), [(18, 0, 4)]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn elections_and_reassignments_of_one_broker_have_nothing_to_do() {
     let mut bench = Bench::new(&[]);
     bench.create("t", 2, &[]);
@@ -105,7 +123,7 @@ fn elections_and_reassignments_of_one_broker_have_nothing_to_do() {
 fn a_feature_that_was_changed_stays_so_over_a_start() {
     let mut bench = Bench::new(&[]);
     let update = crate::wire::messages::update_features_request::FeatureUpdateKey {
-        feature: "group.version".into(),
+        feature: "eligible.leader.replicas.version".into(),
         max_version_level: 0,
         upgrade_type: 2,
         ..Default::default()
@@ -115,7 +133,7 @@ fn a_feature_that_was_changed_stays_so_over_a_start() {
     bench.start();
     let response = answer!(bench, 0, ApiVersions, ApiVersionsRequest::default());
     assert!(!response.api_keys.is_empty());
-    assert_eq!(bench.broker.parts().image.feature("group.version"), 0);
+    assert_eq!(bench.broker.parts().image.feature("eligible.leader.replicas.version"), 0);
 }
 
 #[test]
@@ -142,7 +160,7 @@ fn resources_with_configs_are_listed_by_kind() {
     assert_eq!(list(&mut bench, 0, &[]), (0, vec![]));
 }
 
-/// What another broker wrote into the metadata.
+/// Puts a record into the metadata as if another broker had written it.
 fn found(bench: &mut Bench, record: MetadataRecord) {
     bench.broker.parts().image.apply(&record).expect("it fits");
 }
@@ -237,7 +255,7 @@ fn credentials_are_named_and_not_shown() {
     );
 }
 
-/// Sets or clears one config of this broker (`1`) or of all (empty); the error's text.
+/// Sets or clears a config of this broker (`1`) or of all brokers (empty). Gives the text of an error.
 fn alter_broker(bench: &mut Bench, broker: &str, name: &str, value: Option<&str>) -> Result<(), String> {
     let config = AlterableConfig {
         name: name.into(),
@@ -288,10 +306,83 @@ fn what_a_running_broker_cannot_change_is_refused_and_changes_nothing() {
         ("num.partitions", "3", "Cannot update these configs dynamically: [num.partitions]"),
         ("max.connections", "-1", "Invalid value -1 for configuration max.connections: Value must be at least 0"),
         ("max.connections.per.ip.overrides", "x", "'x' is not host:count"),
-        ("num.network.threads", "100", "value should not be greater than double the current value 3"),
+        ("num.network.threads", "100", "Value must be no more than double the current value 3"),
     ] {
         let refusal = alter_broker(&mut bench, "1", name, Some(value)).unwrap_err();
         assert!(refusal.contains(text), "{name}: {refusal}");
     }
     assert!(bench.limits.is_empty());
+}
+
+#[test]
+fn a_config_that_is_taken_and_has_no_effect_is_a_warning_in_the_log() {
+    let mut bench = Bench::new(&[]);
+    alter_broker(&mut bench, "", "log.retention.msec", Some("3")).unwrap();
+    alter_broker(&mut bench, "1", "log.cleaner.threads", Some("2")).unwrap();
+    alter_broker(&mut bench, "1", "log.cleaner.threads", None).unwrap();
+    alter_broker(&mut bench, "", "log.retention.ms", Some("3")).unwrap();
+    let config =
+        CreatableTopicConfig { name: "cleanup.policy".into(), value: Some("compact".into()), ..Default::default() };
+    let topic = CreatableTopic {
+        name: "t".into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![config],
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+    for validate_only in [true, false] {
+        let request = CreateTopicsRequest { validate_only, ..request.clone() };
+        assert_eq!(answer!(bench, 7, CreateTopics, request).topics[0].error_code, 0);
+    }
+    insta::assert_snapshot!(bench.warnings.join("\n"), @"
+    all brokers: log.retention.msec is not a known config and has no effect; did you mean log.retention.ms?
+    broker 1: log.cleaner.threads has no effect: compacted topics keep all their records: there is no log cleaner yet
+    topic t: compact in cleanup.policy removes nothing: compacted topics keep all their records: there is no log cleaner yet
+    ");
+}
+
+#[test]
+fn an_empty_list_of_names_asks_for_all_configs() {
+    use crate::wire::messages::DescribeConfigsRequest;
+    use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    let mut count = |kind: i8, name: &str, keys: Option<&[&str]>| {
+        let resource = DescribeConfigsResource {
+            resource_type: kind,
+            resource_name: name.into(),
+            configuration_keys: keys.map(|keys| keys.iter().map(|key| (*key).into()).collect()),
+            ..Default::default()
+        };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        answer!(bench, 4, DescribeConfigs, request).results[0].configs.len()
+    };
+    for (kind, name) in [(2, "t"), (4, "1")] {
+        let all = count(kind, name, None);
+        assert!(all > 30, "{all}");
+        assert_eq!(count(kind, name, Some(&[])), all);
+    }
+    assert_eq!(count(2, "t", Some(&["retention.ms", "unheard.of"])), 1);
+}
+
+#[test]
+fn a_feature_is_told_of_once_its_requests_are_served_and_its_level_of_a_kafka_broker_stays() {
+    let mut bench = Bench::new(&[]);
+    let level = crate::wire::messages::FeatureLevelRecord {
+        name: "transaction.version".into(),
+        feature_level: 2,
+        ..Default::default()
+    };
+    found(&mut bench, level.into());
+    let request = ApiVersionsRequest {
+        client_software_name: "test".into(),
+        client_software_version: "1".into(),
+        ..Default::default()
+    };
+    let response = answer!(bench, 4, ApiVersions, request);
+    let served = ["metadata.version", "eligible.leader.replicas.version", "kraft.version"];
+    assert_eq!(response.supported_features.iter().map(|feature| &*feature.name).collect::<Vec<_>>(), served);
+    assert!(response.finalized_features.iter().all(|feature| served.contains(&&*feature.name)));
+    assert_eq!(bench.broker.parts().image.feature("transaction.version"), 2);
 }

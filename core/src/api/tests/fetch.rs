@@ -2,12 +2,12 @@ use super::*;
 use crate::wire::messages::fetch_request::ForgottenTopic;
 use smallvec::smallvec;
 
-/// What a partition is answered that cannot be read.
+/// Asserts that the answer of a partition is an error without records.
 #[track_caller]
 fn refused(bench: &Bench, answer: &PartitionData, error: ErrorCode) {
     let offsets = (answer.high_watermark, answer.last_stable_offset, answer.log_start_offset);
     assert_eq!((answer.error_code, offsets), (code(error), (-1, -1, -1)), "{answer:?}");
-    // Some clients cannot read null.
+    // The records are empty and not null, which some clients cannot read.
     assert_eq!(bench.batches(answer), [0; 0]);
 }
 
@@ -30,7 +30,7 @@ fn a_fetch_gives_what_is_committed_and_says_where_the_log_begins_and_ends() {
     assert_eq!(bench.batches(&answer), [3]);
     assert_eq!((answer.high_watermark, answer.last_stable_offset, answer.log_start_offset), (4, 4, 2));
 
-    // What is not stable is not committed.
+    // A batch that is not stable is not committed.
     bench.hold(is_sync);
     let waits = bench.send_batch("t", 1, batch(&["e"]));
     assert_eq!(bench.answer(waits), None);
@@ -185,7 +185,7 @@ fn a_reader_whose_log_leaves_this_one_is_told_where() {
     assert_eq!((answer.diverging_epoch.epoch, answer.diverging_epoch.end_offset), (0, 2));
     assert_eq!((answer.error_code, bench.batches(&answer)), (0, vec![]));
     assert_eq!((answer.high_watermark, answer.last_stable_offset, answer.log_start_offset), (2, 2, 0));
-    // An epoch that is later than all of them says nothing of where the logs part.
+    // An epoch that is later than all of the log's epochs does not tell where the logs diverge.
     let answer = bench.fetch(read_in(1, 1));
     refused(&bench, &answer, ErrorCode::OffsetOutOfRange);
     let answer = bench.fetch(read_in(-7, 1));
@@ -196,7 +196,7 @@ fn a_reader_whose_log_leaves_this_one_is_told_where() {
     let answer = bench.fetch(read_in(0, 1));
     assert_eq!((answer.diverging_epoch.epoch, bench.batches(&answer)), (-1, vec![0]));
 
-    // Nothing was written in epoch 1, so that it ends where the epoch before it does.
+    // Nothing was written in epoch 1, so it ends where the epoch before it ends.
     bench.start();
     bench.start();
     bench.append("t", &["c"]);
@@ -279,7 +279,7 @@ fn a_session_names_its_partitions_once_and_tells_only_news() {
     assert_eq!(&*response.responses[0].topic, "b");
     assert_eq!(bench.batches(&only(response)), [0]);
 
-    // What is forgotten is not fetched any more.
+    // A partition that the client forgets is not fetched any more.
     let forget = vec![ForgottenTopic { topic: "b".into(), partitions: smallvec![0], ..Default::default() }];
     let waits = bench.send_fetch(FetchRequest { forgotten_topics_data: forget, ..next(2, fetch(&[])) });
     bench.append("b", &["z"]);
@@ -308,7 +308,7 @@ fn a_broker_without_room_for_sessions_gives_none() {
     assert_eq!(bench.batches(&only(response)), [0]);
 }
 
-/// A fetch of offset 1 of "a", which waits for a read of the disk, and of "b", which is empty.
+/// Sends a fetch of "a" from offset 1, for which the log must read its disk, and of "b", which is empty.
 fn a_fetch_that_reads(bench: &mut Bench) -> i32 {
     bench.create("a", 1, &[]);
     bench.create("b", 1, &[]);
@@ -316,7 +316,8 @@ fn a_fetch_that_reads(bench: &mut Bench) -> i32 {
     for _ in 0..3 {
         bench.append("a", &[&large]);
     }
-    // A start after a clean stop reads what follows the last entry of the index, and knows of the rest that entry alone.
+    // A start after a clean stop reads only the part of the log after the last entry of the index. Of the rest it knows
+    // only the index.
     bench.stop();
     bench.start();
     bench.hold(|op| matches!(op, IoOp::Read { .. }));
@@ -327,7 +328,7 @@ fn a_fetch_that_reads(bench: &mut Bench) -> i32 {
     waits
 }
 
-/// By topic, the batches that came.
+/// For each topic, the base offsets of the batches in the response.
 fn found(bench: &Bench, response: &FetchResponse) -> Vec<Vec<i64>> {
     response.responses.iter().map(|topic| bench.batches(&topic.partitions[0])).collect()
 }
@@ -352,4 +353,21 @@ fn a_read_that_is_under_way_is_waited_for_whatever_the_time() {
     bench.release();
     let response = bench.fetched(waits);
     assert_eq!(found(&bench, &response), [vec![], vec![1, 2]]);
+}
+
+#[test]
+fn aborted_transactions_are_null_for_readers_of_everything() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.append("t", &["a"]);
+    let mut aborted = |topic: &str, offset, isolation_level| {
+        let request = FetchRequest { isolation_level, max_wait_ms: 0, ..from(topic, offset) };
+        let answer = bench.fetch(request);
+        answer.aborted_transactions.map(|transactions| transactions.len())
+    };
+    assert_eq!(aborted("t", 0, 0), None);
+    assert_eq!(aborted("t", 0, 1), Some(0));
+    assert_eq!(aborted("t", 1, 1), Some(0), "without records too");
+    assert_eq!(aborted("t", 9, 1), None, "an offset out of range");
+    assert_eq!(aborted("none", 0, 0), Some(0), "a topic that does not exist");
 }

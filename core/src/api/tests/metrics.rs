@@ -1,4 +1,4 @@
-//! What the broker counts of what it is asked.
+//! What the broker counts of the requests that it gets.
 
 use super::*;
 use crate::broker::{BrokerState, Metrics, PartitionMetrics, ReplicaMetrics};
@@ -80,7 +80,7 @@ fn batches_that_are_refused_are_counted_by_what_is_wrong_with_them() {
 
     let counters = bench.counters("t");
     assert_eq!((counters.invalid_checksums, counters.bytes_rejected, counters.invalid_sequences), (1, size, 1));
-    // Clients meet the first two in everyday life.
+    // The first two errors happen to healthy clients, so they are no failures.
     assert_eq!((counters.produce_requests, counters.failed_produce_requests), (4, 1));
     assert_eq!(counters.messages_in, 1);
 }
@@ -103,7 +103,7 @@ fn a_fetch_counts_once_however_often_it_looks_and_its_bytes_when_they_are_sent()
     let sent = bench.send_fetch(FetchRequest { min_bytes: two, ..from("t", 0) });
     assert_eq!(waits(&bench.broker.metrics()), (0, 1));
     bench.append("t", &["a"]);
-    // It looked, found too little, and waits on.
+    // The fetch was woken, found too little, and still waits.
     assert_eq!((bench.counters("t").bytes_out, waits(&bench.broker.metrics())), (0, (0, 1)));
     bench.append("t", &["b"]);
     let answer = only(bench.fetched(sent));
@@ -112,7 +112,7 @@ fn a_fetch_counts_once_however_often_it_looks_and_its_bytes_when_they_are_sent()
     assert_eq!((counters.fetch_requests, counters.bytes_out), (1, two as u64));
     assert_eq!(waits(&bench.broker.metrics()), (0, 0));
 
-    // Everyday life: it counts, and is no failure.
+    // This error happens to healthy clients: the fetch is counted, but not as a failure.
     assert_eq!(bench.fetch(from("t", 99)).error_code, code(ErrorCode::OffsetOutOfRange));
     let counters = bench.counters("t");
     assert_eq!((counters.fetch_requests, counters.failed_fetch_requests, counters.bytes_out), (2, 0, two as u64));
@@ -186,7 +186,7 @@ fn counters_do_not_fall_with_a_topic_and_begin_anew_with_a_life() {
     bench.create("u", 1, &[]);
     bench.append("u", &["c"]);
     bench.start();
-    // What was there before is not counted.
+    // Records that were appended before the start are not counted.
     assert_eq!(bench.broker.metrics().all_topics, TopicCounters::default());
     bench.append("u", &["d"]);
     assert_eq!(bench.counters("u").messages_in, 1);

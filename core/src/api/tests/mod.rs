@@ -1,16 +1,20 @@
-//! The whole broker behind its door, with a disk in memory: what a client asks, and what it is answered when.
+//! Tests of the whole broker with disks in memory: which requests get which answers, and when.
 
 mod cluster;
 mod fetch;
+mod life;
+mod metadata;
 mod metrics;
 mod partitions;
 mod produce;
+mod security;
 
-use crate::batch::{BatchBuilder, BatchHeader, BatchLimits, check_produced};
+use crate::api::prepare::check_batches;
+use crate::batch::{BatchBuilder, BatchHeader, BatchLimits};
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, ConnectionLimits};
 use crate::ids::{ConnId, FileId, Uuid};
-use crate::io::{Input, IoCommand, IoCompletion, IoOp, Outbox, Output, Request, Response};
+use crate::io::{Input, IoCommand, IoCompletion, IoOp, Level, Outbox, Output, Request, Response};
 use crate::storage::test_disk::TestDisk;
 use crate::time::{Mono, Now, WallMs};
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -29,29 +33,33 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// When a bench begins, in milliseconds since 1970.
 const START_MS: i64 = 1_700_000_000_000;
-/// The connection that is asked for where a test does not say.
+/// The connection of requests for which a test names no other.
 const CONN: ConnId = ConnId(1);
 
-/// Another one for fetches: a producer would wait behind a fetch that waits.
+/// The connection of fetches. On a shared one, the answer to a produce would wait behind a waiting fetch.
 const FETCHER: ConnId = ConnId(2);
 
-/// A broker that is up, and one client with a few connections.
+/// A broker that has started, and one client with a few connections.
 struct Bench {
     config: BrokerConfig,
     broker: Broker,
-    /// One for each of `log.dirs`.
+    /// One disk for each of `log.dirs`.
     disks: Vec<TestDisk>,
     files: BTreeMap<FileId, usize>,
     now: Now,
-    /// Commands of this kind wait until [`Bench::release`].
+    /// Commands for which this is true wait until [`Bench::release`].
     held: Option<fn(&IoOp) -> bool>,
     waiting: VecDeque<IoCommand>,
     correlation_id: i32,
     answers: BTreeMap<i32, ResponseBody>,
     closed: Vec<(ConnId, &'static str)>,
     stopped: bool,
-    /// What the world was told of its connections.
+    /// The limits of connections that the broker gave.
     limits: Vec<ConnectionLimits>,
+    /// What the operator's log was warned of.
+    warnings: Vec<String>,
+    /// Everything in the operator's log: the level and the text.
+    told: Vec<String>,
 }
 
 impl Bench {
@@ -72,17 +80,19 @@ impl Bench {
             closed: Vec::new(),
             stopped: false,
             limits: Vec::new(),
+            warnings: Vec::new(),
+            told: Vec::new(),
         };
         assert!(bench.handle(Input::Boot), "the broker comes up");
         bench
     }
 
-    /// The process ends, clean stop or not, and another comes up on what the machine holds.
+    /// Ends the process, after a clean stop or without one, and starts another on the same disks.
     fn start(&mut self) {
         assert!(self.boot(), "the broker comes up again");
     }
 
-    /// The same; whether it has come up at once.
+    /// Like [`start`](Self::start). Gives whether the new broker was ready at once.
     fn boot(&mut self) -> bool {
         self.disks.iter_mut().for_each(TestDisk::process_ends);
         self.files.clear();
@@ -96,12 +106,12 @@ impl Bench {
         self.handle(Input::Stop);
     }
 
-    /// Where a log directory may fail and the broker goes on: that of the metadata is another.
+    /// A broker that goes on when its second log directory fails, because the metadata log is in the first.
     fn with_two_log_dirs() -> Self {
         Self::new(&[("log.dirs", "meta,topics"), ("metadata.log.dir", "meta")])
     }
 
-    /// The disk of the one that has no metadata log, and so the first topic's partition.
+    /// The disk of the second log directory, which holds the first topic's partition.
     fn disk_of_topics(&mut self) -> &mut TestDisk {
         assert!(self.disks[1].names().iter().any(|name| name.starts_with("t-0/")), "{:?}", self.disks[1].names());
         &mut self.disks[1]
@@ -131,7 +141,7 @@ impl Bench {
         self.disks[dir].execute(command)
     }
 
-    /// Hands something in and carries out what comes of it; whether the broker has come up by it.
+    /// Handles an input and all commands that follow from it. Gives whether the broker has become ready.
     fn handle(&mut self, input: Input) -> bool {
         let (mut inputs, mut ready) = (VecDeque::from([input]), false);
         while let Some(input) = inputs.pop_front() {
@@ -152,26 +162,32 @@ impl Bench {
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,
                     Output::Limits(limits) => self.limits.push(limits),
-                    Output::Event(_) => {}
+                    Output::Event(event) => {
+                        self.told.push(format!("{:?} {}", event.level, event.text));
+                        if event.level == Level::Warn {
+                            self.warnings.push(event.text);
+                        }
+                    }
                 }
             }
         }
         ready
     }
 
-    /// Commands of one lane come in their order, but for reads.
+    /// Whether a command waits: because it is held, or because an earlier command of its lane waits. Reads may
+    /// overtake.
     fn waits(&self, command: &IoCommand) -> bool {
         let is_read = |command: &IoCommand| matches!(command.op, IoOp::Read { .. });
         let behind = |other: &IoCommand| other.id.owner == command.id.owner && !is_read(other);
         self.held.is_some_and(|held| held(&command.op)) || (!is_read(command) && self.waiting.iter().any(behind))
     }
 
-    /// From now on the disk takes its time for these.
+    /// From now on commands for which `held` is true wait.
     fn hold(&mut self, held: fn(&IoOp) -> bool) {
         self.held = Some(held);
     }
 
-    /// The disk does what it was asked to, and all that comes after at once.
+    /// Carries out all waiting commands. Later commands do not wait any more.
     fn release(&mut self) {
         self.held = None;
         while !self.waiting.is_empty() {
@@ -179,14 +195,14 @@ impl Bench {
         }
     }
 
-    /// The disk does what it was asked to first, and all that comes of it.
+    /// Carries out the first waiting command, and handles what follows from it.
     fn release_first(&mut self) {
         let command = self.waiting.pop_front().expect("something waits");
         let completion = self.execute(command);
         self.handle(Input::Io(completion));
     }
 
-    /// The disk does what it was asked to last, and all that comes of it.
+    /// Carries out the last waiting command, and handles what follows from it.
     fn release_last(&mut self) {
         self.held = None;
         let command = self.waiting.pop_back().expect("something waits");
@@ -194,7 +210,7 @@ impl Bench {
         self.handle(Input::Io(completion));
     }
 
-    /// So much time goes by, to the millisecond of every deadline.
+    /// Lets time pass, with a tick at every deadline on the way.
     fn pass(&mut self, ms: i64) {
         let until = self.now.mono.plus_ms(ms);
         while let Some((deadline, _)) = self.broker.deadline().filter(|(deadline, _)| *deadline <= until) {
@@ -208,7 +224,7 @@ impl Bench {
         self.now = Now { mono, wall: WallMs(START_MS + (mono.0 / 1_000_000) as i64) };
     }
 
-    /// Sends a request; its answer is asked for by the number that is given back.
+    /// Sends a request. Gives its number, by which its answer is found.
     fn send(&mut self, api_version: i16, body: RequestBody) -> i32 {
         self.send_on(CONN, api_version, body)
     }
@@ -221,14 +237,7 @@ impl Bench {
             correlation_id: self.correlation_id,
             client_id: None,
         };
-        let batches = match &body {
-            RequestBody::Produce(produce) => {
-                let data = produce.topic_data.iter().flat_map(|topic| &topic.partition_data);
-                let records = data.map(|data| data.records.as_ref().and_then(Records::bytes).unwrap_or_default());
-                records.map(|records| check_produced(records, &BatchLimits::default())).collect()
-            }
-            _ => Vec::new(),
-        };
+        let batches = check_batches(api_version, &body, &BatchLimits::default());
         let request = Request { conn, listener: 0, header, body, batches };
         self.handle(Input::Request(Box::new(request)));
         self.correlation_id
@@ -296,7 +305,7 @@ impl Bench {
         self.send_on(conn, 9, RequestBody::Produce(to_partitions(topic, acks, &[(partition, batch)])))
     }
 
-    /// What became of it.
+    /// The answer for the one partition of a produce.
     #[track_caller]
     fn produced(&mut self, sent: i32) -> PartitionProduceResponse {
         let mut answers = self.all_produced(sent);
@@ -312,7 +321,7 @@ impl Bench {
         }
     }
 
-    /// Appends some values to partition 0 in one batch; yields its base offset.
+    /// Appends values to partition 0 in one batch. Gives its base offset.
     #[track_caller]
     fn append(&mut self, topic: &str, values: &[&str]) -> i64 {
         let sent = self.send_batch(topic, -1, batch(values));
@@ -333,14 +342,14 @@ impl Bench {
         }
     }
 
-    /// A fetch that is answered at once: its one partition.
+    /// Sends a fetch that is answered at once. Gives the answer for its one partition.
     #[track_caller]
     fn fetch(&mut self, request: FetchRequest) -> PartitionData {
         let sent = self.send_fetch(request);
         only(self.fetched(sent))
     }
 
-    /// Base offsets of the batches that came.
+    /// The base offsets of the batches in an answer.
     fn batches(&self, answer: &PartitionData) -> Vec<i64> {
         let bytes = self.bytes(answer.records.as_ref().expect("records, be they empty"));
         each_batch(&bytes).iter().map(|(header, _)| header.base_offset.0).collect()
@@ -417,7 +426,7 @@ fn delete_topic(name: &str) -> RequestBody {
     RequestBody::DeleteTopics(DeleteTopicsRequest { topics: vec![state], timeout_ms: 1_000, ..Default::default() })
 }
 
-/// The headers of whole batches, each with what follows it.
+/// The batches in `bytes`: the header of each, and its records.
 fn each_batch(mut bytes: &[u8]) -> Vec<(BatchHeader, &[u8])> {
     let mut found = Vec::new();
     while !bytes.is_empty() {

@@ -1,11 +1,13 @@
-//! What becomes of a partition: its configuration, its directory, its topic, the broker's stop and next start.
+//! What changes for a partition when its configuration changes, its directory fails, its topic is deleted, or the
+//! broker stops and starts.
 
 use super::*;
 use crate::batch::Codec;
+use crate::wire::messages::describe_log_dirs_response::DescribeLogDirsTopic;
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::messages::list_offsets_response::ListOffsetsPartitionResponse;
-use crate::wire::messages::{IncrementalAlterConfigsRequest, ListOffsetsRequest};
+use crate::wire::messages::{DescribeLogDirsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest};
 
 impl Bench {
     #[track_caller]
@@ -24,7 +26,7 @@ impl Bench {
         }
     }
 
-    /// Asks on a connection of its own for the first record of partition 0 at a time.
+    /// Asks for the first record of partition 0 at or after a timestamp, on a connection that only this request uses.
     fn send_look_up(&mut self, topic: &str, timestamp: i64) -> i32 {
         let partitions = vec![ListOffsetsPartition { timestamp, ..Default::default() }];
         let topics = vec![ListOffsetsTopic { name: topic.into(), partitions, ..Default::default() }];
@@ -49,7 +51,7 @@ impl Bench {
         self.produced(sent).error_code
     }
 
-    /// What a partition of a topic is answered when it is read from its beginning: the error, and the bytes.
+    /// Reads a partition from its beginning. Gives the error and the bytes.
     fn read(&mut self, topic: &str, partition: i32, epoch: i32) -> (i16, Vec<u8>) {
         let mut request = fetch(&[(topic, partition, 0)]);
         request.max_wait_ms = 0;
@@ -105,6 +107,71 @@ fn records_of_a_topic_that_is_only_compacted_cannot_be_deleted() {
 }
 
 #[test]
+fn records_of_an_internal_topic_cannot_be_deleted_and_a_partition_named_twice_is_answered_once() {
+    let mut bench = Bench::new(&[]);
+    bench.create("__consumer_offsets", 1, &[]);
+    bench.create("t", 1, &[]);
+    assert_eq!(bench.append("t", &["a", "b"]), 0);
+    let topic = |name: &str, asked: &[(i32, i64)]| {
+        let partition = |&(partition_index, offset): &(i32, i64)| DeleteRecordsPartition {
+            partition_index,
+            offset,
+            ..Default::default()
+        };
+        DeleteRecordsTopic {
+            name: name.into(),
+            partitions: asked.iter().map(partition).collect(),
+            ..Default::default()
+        }
+    };
+    let topics = vec![topic("__consumer_offsets", &[(0, 0), (1, 0)]), topic("t", &[(0, 9)]), topic("t", &[(0, 1)])];
+    let request = DeleteRecordsRequest { topics, timeout_ms: 1_000, ..Default::default() };
+    let response = match bench.ask(2, RequestBody::DeleteRecords(request)) {
+        ResponseBody::DeleteRecords(response) => response,
+        other => panic!("{other:?}"),
+    };
+    let told: Vec<_> = response
+        .topics
+        .iter()
+        .flat_map(|topic| {
+            topic.partitions.iter().map(|p| (&*topic.name, p.partition_index, p.low_watermark, p.error_code))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("__consumer_offsets", 0, -1, code(ErrorCode::InvalidTopicException)),
+            ("__consumer_offsets", 1, -1, code(ErrorCode::UnknownTopicOrPartition)),
+            ("t", 0, 1, 0),
+        ]
+    );
+}
+
+#[test]
+fn the_first_retention_runs_after_the_initial_delay() {
+    let mut bench = Bench::new(&[("log.initial.task.delay.ms", "2000")]);
+    bench.create("t", 1, &[("retention.ms", "1000")]);
+    bench.append("t", &["a"]);
+    bench.pass(1_900);
+    assert_eq!(bench.look_up("t", -2).expect("an answer").offset, 0);
+    bench.pass(200);
+    assert_eq!(bench.look_up("t", -2).expect("an answer").offset, 1);
+}
+
+#[test]
+fn a_compacted_topic_rolls_a_segment_at_its_compaction_lag_at_the_latest() {
+    let mut bench = Bench::new(&[]);
+    let mut segment_ms = |name: &str, configs: &[(&str, &str)]| {
+        let id = bench.create(name, 1, configs);
+        bench.broker.parts().settings_of(id).expect("the topic exists").0.segment_ms
+    };
+    let (lag, compact) = (("max.compaction.lag.ms", "1000"), ("cleanup.policy", "compact"));
+    assert_eq!(segment_ms("a", &[lag, compact]), 1_000);
+    assert_eq!(segment_ms("b", &[lag, compact, ("segment.ms", "500")]), 500);
+    assert_eq!(segment_ms("c", &[lag, ("segment.ms", "5000")]), 5_000);
+}
+
+#[test]
 fn a_directory_that_fails_takes_its_own_partitions_alone() {
     let mut bench = Bench::with_two_log_dirs();
     bench.create("t", 4, &[]);
@@ -121,6 +188,12 @@ fn a_directory_that_fails_takes_its_own_partitions_alone() {
         let expected = if on_second.contains(&partition) { ErrorCode::KafkaStorageError } else { ErrorCode::None };
         assert_eq!(error, code(expected), "t-{partition}");
     }
+    // The controller has heard of it: what is created from now on lies in the other directory.
+    bench.create("after", 3, &[]);
+    for partition in 0..3 {
+        let sent = bench.send_batch_on(CONN, "after", -1, partition, batch(&["a"]));
+        assert_eq!(bench.produced(sent).error_code, 0, "after-{partition}");
+    }
     bench.stop();
     assert!(bench.stopped, "a directory that is offline holds up no stop");
 }
@@ -135,12 +208,13 @@ fn whoever_waits_for_a_topic_that_is_deleted_is_told_so() {
     bench.create("t", 1, &[]);
     bench.hold(is_sync);
     let waits = bench.send_batch("t", -1, batch(&["a"]));
-    // What the controller decides is held up as well.
+    // The commit of the deletion waits for a sync too.
     bench.send_on(ConnId(2), 6, delete_topic("t"));
     assert_eq!(bench.answer(waits), None);
     bench.release_last();
+    // It was appended before the topic went: the answer says where, as Kafka's does.
     let answer = bench.produced(waits);
-    assert_eq!((answer.error_code, answer.base_offset), (code(ErrorCode::UnknownTopicOrPartition), -1));
+    assert_eq!((answer.error_code, answer.base_offset), (code(ErrorCode::UnknownTopicOrPartition), 0));
     bench.release();
     assert_eq!(bench.read("t", 0, -1).0, code(ErrorCode::UnknownTopicOrPartition));
 
@@ -165,7 +239,7 @@ fn every_start_leads_in_a_new_epoch_and_keeps_all_records() {
     bench.start();
     assert_eq!(bench.read("t", 0, 1), (0, before.clone()));
     assert_eq!(bench.append("t", &["b"]), 1);
-    // Without a clean stop.
+    // A start without a clean stop before it.
     bench.start();
     for earlier in [0, 1] {
         assert_eq!(bench.read("t", 0, earlier).0, code(ErrorCode::FencedLeaderEpoch));
@@ -206,7 +280,7 @@ fn who_waits_for_a_read_of_a_directory_that_fails_is_told_so() {
         let batch = BatchBuilder::new().push(START_MS + timestamp, None, Some(large.as_bytes()), &[]).build();
         assert_eq!(bench.produce("t", batch), 0);
     }
-    // A start after a clean stop knows of the first batches what the index says, and no more.
+    // A start after a clean stop knows the first batches only by the index.
     bench.stop();
     bench.start();
     bench.hold(|op| matches!(op, IoOp::Read { .. }));
@@ -234,4 +308,47 @@ fn a_stop_waits_for_what_is_being_made_stable() {
     bench.release();
     assert_eq!(bench.produced(waits).error_code, 0);
     assert!(bench.stopped);
+}
+
+/// The names in a log directory that are partitions of the topic `t`.
+fn partitions_in(bench: &Bench, dir: usize) -> usize {
+    let names = bench.disks[dir].names();
+    names.iter().filter(|name| name.starts_with("t-") && name.ends_with("/partition.metadata")).count()
+}
+
+fn described_dirs(bench: &mut Bench) -> Vec<(String, usize)> {
+    match bench.ask(4, RequestBody::DescribeLogDirs(DescribeLogDirsRequest { topics: None, ..Default::default() })) {
+        ResponseBody::DescribeLogDirs(response) => {
+            let partitions = |topics: &[DescribeLogDirsTopic]| topics.iter().map(|topic| topic.partitions.len()).sum();
+            response.results.iter().map(|dir| (dir.log_dir.to_string(), partitions(&dir.topics))).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_directory_of_the_metadata_log_alone_takes_no_partitions_and_is_no_log_directory() {
+    let mut bench = Bench::new(&[("log.dirs", "a,b"), ("metadata.log.dir", "meta")]);
+    bench.create("t", 6, &[]);
+    bench.append("t", &["x"]);
+    assert_eq!([0, 1, 2].map(|dir| partitions_in(&bench, dir)), [3, 3, 0]);
+    let expected = [("a".to_owned(), 3), ("b".to_owned(), 3)];
+    assert_eq!(described_dirs(&mut bench), expected);
+    bench.start();
+    assert_eq!(described_dirs(&mut bench), expected, "after a start too");
+}
+
+#[test]
+fn partitions_that_lie_in_the_directory_of_the_metadata_log_stay_and_are_served() {
+    let mut bench = Bench::new(&[("log.dirs", "a,meta"), ("metadata.log.dir", "meta")]);
+    bench.create("t", 4, &[]);
+    bench.append("t", &["x"]);
+    bench.stop();
+    // From now on `meta` is none of log.dirs.
+    (bench.config, _) = BrokerConfig::from_properties([("log.dirs", "a"), ("metadata.log.dir", "meta")]).unwrap();
+    bench.start();
+    assert_eq!(described_dirs(&mut bench), [("a".to_owned(), 2), ("meta".to_owned(), 2)]);
+    assert_eq!(bench.append("t", &["y"]), 1, "the records are there");
+    bench.create("u", 4, &[]);
+    assert_eq!(described_dirs(&mut bench), [("a".to_owned(), 6), ("meta".to_owned(), 2)], "new ones go elsewhere");
 }

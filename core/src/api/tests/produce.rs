@@ -1,10 +1,15 @@
 use super::*;
 use crate::wire::messages::produce_response::PartitionProduceResponse;
 
-/// What a partition is answered that could not take a batch.
+/// Asserts that the answer of a partition is an error without offsets.
 fn refused(answer: &PartitionProduceResponse, error: ErrorCode) {
-    let nothing = (answer.base_offset, answer.log_append_time_ms, answer.log_start_offset);
-    assert_eq!((answer.error_code, nothing), (code(error), (-1, -1, -1)), "{answer:?}");
+    let nothing = (answer.base_offset, answer.log_append_time_ms);
+    assert_eq!((answer.error_code, nothing), (code(error), (-1, -1)), "{answer:?}");
+}
+
+/// Asserts that the answer of a partition is an error, and that the batch is in the log at `base_offset` all the same.
+fn appended_in_vain(answer: &PartitionProduceResponse, error: ErrorCode, base_offset: i64) {
+    assert_eq!((answer.error_code, answer.base_offset), (code(error), base_offset), "{answer:?}");
 }
 
 #[test]
@@ -41,7 +46,7 @@ fn acks_0_has_no_answer_and_an_error_closes_the_connection() {
     let sent = bench.send_batch("t", 0, batch(&["a"]));
     assert_eq!((bench.answer(sent), bench.closed.len()), (None, 0));
     assert_eq!(bench.append("t", &["b"]), 1, "the first is there");
-    // One partition of two does not exist; the other takes its batch all the same.
+    // One of the two partitions does not exist. The other one takes its batch nevertheless.
     let both = to_partitions("t", 0, &[(7, batch(&["c"])), (0, batch(&["d"]))]);
     let sent = bench.send_on(ConnId(2), 9, RequestBody::Produce(both));
     assert_eq!(bench.answer(sent), None);
@@ -59,7 +64,7 @@ fn acks_all_has_so_much_time_and_acks_1_has_all_there_is() {
     bench.pass(1_499);
     assert!(bench.answers.is_empty());
     bench.pass(1);
-    refused(&bench.produced(all), ErrorCode::RequestTimedOut);
+    appended_in_vain(&bench.produced(all), ErrorCode::RequestTimedOut, 0);
     bench.pass(60_000);
     assert_eq!(bench.answer(one), None);
     bench.release();
@@ -75,7 +80,7 @@ fn partitions_succeed_fail_and_time_out_one_by_one() {
     let three = to_partitions("t", -1, &[(2, batch(&["a"])), (5, batch(&["b"])), (0, batch(&["c"]))]);
     let sent = bench.send(9, RequestBody::Produce(three));
     assert_eq!(bench.answer(sent), None);
-    // One of the two is stable: the answer waits for the other.
+    // The records of one partition are stable. The answer waits for the other partition.
     bench.release_first();
     assert_eq!(bench.answer(sent), None);
     bench.pass(1_500);
@@ -83,7 +88,7 @@ fn partitions_succeed_fail_and_time_out_one_by_one() {
     assert_eq!(answers.iter().map(|answer| answer.index).collect::<Vec<_>>(), [2, 5, 0]);
     assert_eq!((answers[0].error_code, answers[0].base_offset), (0, 0));
     refused(&answers[1], ErrorCode::UnknownTopicOrPartition);
-    refused(&answers[2], ErrorCode::RequestTimedOut);
+    appended_in_vain(&answers[2], ErrorCode::RequestTimedOut, 0);
 }
 
 #[test]
@@ -109,8 +114,8 @@ fn a_failed_sync_is_an_error_for_everybody_who_waits() {
     let second = bench.send_batch_on(ConnId(2), "t", -1, 0, batch(&["b"]));
     bench.disk_of_topics().fail_syncs = true;
     bench.release();
-    refused(&bench.produced(first), ErrorCode::KafkaStorageError);
-    refused(&bench.produced(second), ErrorCode::KafkaStorageError);
+    appended_in_vain(&bench.produced(first), ErrorCode::KafkaStorageError, 0);
+    appended_in_vain(&bench.produced(second), ErrorCode::KafkaStorageError, 1);
     let later = bench.send_batch("t", -1, batch(&["c"]));
     refused(&bench.produced(later), ErrorCode::KafkaStorageError);
 }
@@ -153,7 +158,6 @@ fn a_refused_record_is_named_with_its_place_and_the_reason() {
 fn what_cannot_be_taken_is_refused_with_its_reason() {
     let mut bench = Bench::new(&[]);
     let id = bench.create("t", 1, &[]);
-    bench.create("two", 1, &[("min.insync.replicas", "2")]);
     let mut refusal = |version, request: ProduceRequest, error| {
         let sent = bench.send(version, RequestBody::Produce(request));
         refused(&bench.produced(sent), error);
@@ -161,11 +165,10 @@ fn what_cannot_be_taken_is_refused_with_its_reason() {
     let a = || batch(&["a"]);
     refusal(12, to_partitions("none", -1, &[(0, a())]), ErrorCode::UnknownTopicOrPartition);
     refusal(12, to_partitions("t", -1, &[(1, a())]), ErrorCode::UnknownTopicOrPartition);
-    // From v13 on the id is what counts (KIP-516).
+    // From v13 on a topic is named by its id (KIP-516).
     refusal(13, to_partitions("t", -1, &[(0, a())]), ErrorCode::UnknownTopicId);
     refusal(12, to_partitions("t", 2, &[(0, a())]), ErrorCode::InvalidRequiredAcks);
     refusal(12, to_partitions("t", -2, &[(0, a())]), ErrorCode::InvalidRequiredAcks);
-    refusal(12, to_partitions("two", -1, &[(0, a())]), ErrorCode::NotEnoughReplicas);
     let mut torn = a().to_vec();
     *torn.last_mut().unwrap() ^= 1;
     refusal(12, to_partitions("t", -1, &[(0, torn.into())]), ErrorCode::CorruptMessage);
@@ -174,7 +177,9 @@ fn what_cannot_be_taken_is_refused_with_its_reason() {
         .transactional()
         .push(START_MS, None, None, &[])
         .build();
-    refusal(12, to_partitions("t", -1, &[(0, transactional)]), ErrorCode::InvalidTxnState);
+    let mut request = to_partitions("t", -1, &[(0, transactional)]);
+    request.transactional_id = Some("id".into());
+    refusal(12, request, ErrorCode::InvalidTxnState);
 
     let by_id = |bench: &mut Bench, acks| {
         let mut request = to_partitions("", acks, &[(0, a())]);
@@ -183,8 +188,6 @@ fn what_cannot_be_taken_is_refused_with_its_reason() {
         bench.produced(sent).base_offset
     };
     assert_eq!((by_id(&mut bench, -1), by_id(&mut bench, 1)), (0, 1));
-    let sent = bench.send_batch("two", 1, a());
-    assert_eq!(bench.produced(sent).error_code, 0, "acks=1 asks the leader alone");
 }
 
 #[test]
@@ -203,8 +206,127 @@ fn a_batch_that_is_sent_again_waits_for_the_first_one_to_be_stable() {
     bench.release();
     let offsets = [first, next, again].map(|sent| bench.produced(sent).base_offset);
     assert_eq!(offsets, [0, 1, 0]);
-    // Once it is stable, a third sending is answered at once.
+    // Once the batch is stable, sending it a third time is answered at once.
     bench.hold(is_sync);
     let third = bench.send_batch("t", -1, of_producer(0));
     assert_eq!(bench.produced(third).base_offset, 0);
+}
+
+#[test]
+fn min_insync_replicas_counts_at_most_the_replicas_there_are() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[("min.insync.replicas", "2")]);
+    for acks in [-1, 1] {
+        let sent = bench.send_batch("t", acks, batch(&["a"]));
+        assert_eq!(bench.produced(sent).error_code, 0, "acks={acks}");
+    }
+}
+
+/// A batch that is wrong in one way: its header is changed before the checksum is computed.
+fn changed(batch: &Bytes, at: usize, byte: u8) -> Bytes {
+    let mut bytes = batch.to_vec();
+    bytes[at] = byte;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_found_in_kafkas_order() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[("max.message.bytes", "500")]);
+    bench.append("t", &["a", "b"]);
+    bench.delete_records("t", 2);
+    let mut refusal = |topic: &str, version, acks, records: Bytes| {
+        let sent = bench.send(version, RequestBody::Produce(to_partitions(topic, acks, &[(0, records)])));
+        let answer = bench.produced(sent);
+        let error = ErrorCode::from_code(answer.error_code).unwrap();
+        refused(&answer, error);
+        (error, answer.log_start_offset)
+    };
+    let cut = batch(&["a"]).slice(..40);
+    let mut torn = batch(&["a"]).to_vec();
+    *torn.last_mut().unwrap() ^= 1;
+    let torn = Bytes::from(torn);
+    let mut large = batch(&[&"x".repeat(1_000)]).to_vec();
+    *large.last_mut().unwrap() ^= 1;
+    let zstd = BatchBuilder::new().compressed(crate::batch::Codec::Zstd, 3).push(START_MS, None, None, &[]).build();
+    // The topic, then the shape of the bytes, then acks, then the batch: its size, its checksum, its codec.
+    assert_eq!(refusal("none", 9, 7, cut.clone()), (ErrorCode::UnknownTopicOrPartition, -1));
+    assert_eq!(refusal("t", 9, 7, cut), (ErrorCode::InvalidRecord, -1));
+    assert_eq!(refusal("t", 6, 7, zstd), (ErrorCode::UnsupportedCompressionType, -1));
+    assert_eq!(refusal("t", 9, 7, torn.clone()), (ErrorCode::InvalidRequiredAcks, -1));
+    assert_eq!(refusal("t", 9, -1, large.into()), (ErrorCode::MessageTooLarge, -1));
+    assert_eq!(refusal("t", 9, -1, torn), (ErrorCode::CorruptMessage, -1));
+    // A codec that does not exist. From here on the answer says where the log starts.
+    assert_eq!(refusal("t", 9, -1, changed(&batch(&["a"]), 22, 5)), (ErrorCode::UnknownServerError, 2));
+    assert_eq!(refusal("t", 9, -1, changed(&batch(&["a"]), 22, 0x20)), (ErrorCode::InvalidRecord, 2));
+}
+
+#[test]
+fn zstd_is_taken_from_version_7_on() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    for version in 3..=12 {
+        let zstd = BatchBuilder::new().compressed(crate::batch::Codec::Zstd, 3).push(START_MS, None, None, &[]).build();
+        let sent = bench.send(version, RequestBody::Produce(to_partitions("t", -1, &[(0, zstd)])));
+        let error = if version < 7 { ErrorCode::UnsupportedCompressionType } else { ErrorCode::None };
+        assert_eq!(bench.produced(sent).error_code, code(error), "version {version}");
+    }
+}
+
+#[test]
+fn a_transactional_batch_without_a_transactional_id_refuses_the_whole_request() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 2, &[]);
+    let transactional = || {
+        let builder = BatchBuilder::new();
+        builder.producer(crate::ids::ProducerId(1), 0, 0).transactional().push(START_MS, None, None, &[]).build()
+    };
+    let both = to_partitions("t", -1, &[(0, batch(&["a"])), (1, transactional())]);
+    let sent = bench.send(9, RequestBody::Produce(both));
+    for answer in bench.all_produced(sent) {
+        refused(&answer, ErrorCode::TransactionalIdAuthorizationFailed);
+        assert_eq!((answer.log_start_offset, answer.error_message), (-1, None));
+    }
+    assert_eq!(bench.append("t", &["b"]), 0, "nothing of it was appended");
+    let sent = bench.send_batch_on(ConnId(3), "t", 0, 0, transactional());
+    assert_eq!((bench.answer(sent), bench.closed.len()), (None, 1));
+}
+
+#[test]
+fn a_partition_that_a_request_names_twice_takes_the_last_batch_and_has_one_answer() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 2, &[]);
+    let twice = [(0, batch(&["a"])), (1, batch(&["b"])), (0, batch(&["c", "d"]))];
+    let mut request = to_partitions("t", -1, &twice);
+    let again = to_partitions("t", -1, &[(1, batch(&["e", "f", "g"]))]);
+    request.topic_data.extend(again.topic_data);
+    let sent = bench.send(9, RequestBody::Produce(request));
+    match bench.answer(sent) {
+        Some(ResponseBody::Produce(response)) => {
+            let [topic] = &response.responses[..] else { panic!("{response:?}") };
+            let answers = topic.partition_responses.iter();
+            let answers: Vec<_> = answers.map(|of| (of.index, of.error_code, of.base_offset)).collect();
+            assert_eq!(answers, [(0, 0, 0), (1, 0, 0)]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.append("t", &["h"]), 2, "the last batch of partition 0 alone");
+    let sent = bench.send_batch_on(CONN, "t", -1, 1, batch(&["i"]));
+    assert_eq!(bench.produced(sent).base_offset, 3, "and that of partition 1");
+}
+
+#[test]
+fn a_duplicate_is_answered_with_the_greatest_timestamp_of_its_batch() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    let mut times = Vec::new();
+    for _ in 0..2 {
+        let mut builder = BatchBuilder::new().producer(crate::ids::ProducerId(5), 0, 0);
+        builder.push(START_MS + 9, None, None, &[]).push(START_MS, None, None, &[]);
+        let sent = bench.send_batch("t", -1, builder.build());
+        times.push(bench.produced(sent).log_append_time_ms);
+    }
+    assert_eq!(times, [-1, START_MS + 9]);
 }

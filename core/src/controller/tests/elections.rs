@@ -10,7 +10,8 @@ use smallvec::smallvec;
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
 
-/// Node 1 is up, node 2 is not. A partition is its replicas, its ISR and its leader.
+/// A cluster in which node 1 is active and node 2 is not. Each partition is given by its replicas, its ISR and its
+/// leader.
 fn cluster(partitions: &[(&[i32], &[i32], i32)]) -> (Cluster, Uuid) {
     let mut cluster = Cluster::new();
     let topic_id = Uuid::from_bytes([5; 16]);

@@ -7,7 +7,7 @@ const UPGRADE: i8 = 1;
 const SAFE: i8 = 2;
 const UNSAFE: i8 = 3;
 
-/// The text of the refusal, without what stands before each.
+/// Updates features. Gives the text of a refusal, without the words with which each refusal begins.
 fn update(cluster: &mut Cluster, updates: &[(&str, i16, i8)], validate_only: bool) -> Result<(), String> {
     let updates = updates.iter().map(|(name, level, upgrade_type)| FeatureUpdateKey {
         feature: (*name).into(),
@@ -33,36 +33,38 @@ fn update(cluster: &mut Cluster, updates: &[(&str, i16, i8)], validate_only: boo
 fn a_feature_goes_down_only_when_that_is_asked_for_and_up_again() {
     let mut cluster = Cluster::new();
     assert_eq!(
-        update(&mut cluster, &[("group.version", 0, UPGRADE)], false).unwrap_err(),
-        "Invalid update version 0 for feature group.version. Can't downgrade the version of this feature without \
+        update(&mut cluster, &[(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, UPGRADE)], false).unwrap_err(),
+        "Invalid update version 0 for feature eligible.leader.replicas.version. Can't downgrade the version of this feature without \
          setting the upgrade type to either safe or unsafe downgrade."
     );
-    update(&mut cluster, &[("group.version", 0, SAFE)], true).unwrap();
-    assert_eq!(cluster.image.feature("group.version"), 1, "it was only asked");
-    update(&mut cluster, &[("group.version", 0, SAFE)], false).unwrap();
-    assert_eq!(cluster.image.feature("group.version"), 0);
+    update(&mut cluster, &[(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, SAFE)], true).unwrap();
+    assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 1, "it was only asked");
+    update(&mut cluster, &[(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, SAFE)], false).unwrap();
+    assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 0);
     assert_eq!(
-        update(&mut cluster, &[("group.version", 1, SAFE)], false).unwrap_err(),
-        "Invalid update version 1 for feature group.version. Can't downgrade to a newer version."
+        update(&mut cluster, &[(ELIGIBLE_LEADER_REPLICAS_VERSION, 1, SAFE)], false).unwrap_err(),
+        "Invalid update version 1 for feature eligible.leader.replicas.version. Can't downgrade to a newer version."
     );
-    update(&mut cluster, &[("group.version", 1, UPGRADE)], false).unwrap();
-    assert_eq!(cluster.image.feature("group.version"), 1);
+    update(&mut cluster, &[(ELIGIBLE_LEADER_REPLICAS_VERSION, 1, UPGRADE)], false).unwrap();
+    assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 1);
 }
 
 #[test]
 fn one_feature_that_cannot_be_updated_holds_all_back() {
     let mut cluster = Cluster::new();
     for (name, level, upgrade, why) in [
-        ("group.version", 9, UPGRADE, "Local controller 1 only supports versions 0-1"),
+        (ELIGIBLE_LEADER_REPLICAS_VERSION, 9, UPGRADE, "Local controller 1 only supports versions 0-1"),
         ("share.version", -1, SAFE, "A feature version cannot be less than 0."),
+        ("group.version", 1, UPGRADE, "Local controller 1 does not support this feature."),
+        ("transaction.version", 2, UPGRADE, "Local controller 1 does not support this feature."),
         ("no.such.version", 1, UPGRADE, "Local controller 1 does not support this feature."),
         ("streams.version", 0, 7, "The controller does not support the given upgrade type."),
         ("kraft.version", 0, SAFE, "Can't downgrade the version of this feature."),
     ] {
-        let updates = [("transaction.version", 1, SAFE), (name, level, upgrade)];
+        let updates = [(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, SAFE), (name, level, upgrade)];
         let text = update(&mut cluster, &updates, false).unwrap_err();
         assert_eq!(text, format!("Invalid update version {level} for feature {name}. {why}"));
-        assert_eq!(cluster.image.feature("transaction.version"), 2);
+        assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 1);
     }
 }
 
@@ -120,7 +122,7 @@ fn with_eligible_leaders_the_cluster_alone_says_how_many_replicas_must_be_in_syn
 fn older_clients_are_answered_for_each_feature() {
     let mut cluster = Cluster::new();
     let feature_updates = vec![FeatureUpdateKey {
-        feature: "group.version".into(),
+        feature: ELIGIBLE_LEADER_REPLICAS_VERSION.into(),
         max_version_level: 0,
         allow_downgrade: true,
         ..Default::default()
@@ -129,6 +131,6 @@ fn older_clients_are_answered_for_each_feature() {
     let response = cluster.decide(|image, context, _| update_features(image, context, &request, 0, 1));
     assert_eq!(response.error_code, 0);
     let results: Vec<_> = response.results.iter().map(|result| (&*result.feature, result.error_code)).collect();
-    assert_eq!(results, [("group.version", 0)]);
-    assert_eq!(cluster.image.feature("group.version"), 0);
+    assert_eq!(results, [(ELIGIBLE_LEADER_REPLICAS_VERSION, 0)]);
+    assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 0);
 }

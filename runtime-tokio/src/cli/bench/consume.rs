@@ -1,21 +1,21 @@
 //! `tidelog bench consume`.
 
-use super::super::output::{Format, note, print, print_json};
+use super::super::output::{Format, count, print, print_json, warn};
 use super::super::session::{Connection, Session, run};
 use super::super::topic::{describe, offsets};
 use super::super::{Failure, Outcome};
-use super::{Outcomes, Stage, on_stage, per_second, rate, share};
+use super::{Outcomes, Stage, on_stage, per_second, rates, share};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
-use tidelog_core::client::admin::Subject;
-use tidelog_core::client::consumer::{Call, Event, Polled, Start};
-use tidelog_core::client::{Consumer, TopicPartition};
+use tidelog_client::admin::Subject;
+use tidelog_client::consumer::{Call, Event, Polled, Start};
+use tidelog_client::{Consumer, TopicPartition};
 use tokio::time::timeout;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  tidelog bench consume                                    what `tidelog bench produce` has left
+  tidelog bench produce --keep-topic && tidelog bench consume
   tidelog bench consume --topic orders --clients 4
   tidelog bench consume --records 100000 --format json | jq .bytes_per_second
 
@@ -84,17 +84,17 @@ impl Consume {
             parts = self.parts().await?;
             Ok(())
         })?;
-        // What compaction has removed is counted too: there may be fewer records.
+        // Offsets are counted, and there may be fewer records: compaction removes some.
         let there: u64 = parts.iter().map(|part| part.end.abs_diff(part.begin)).sum();
         if there == 0 {
             return Err(Failure::of(format!(
-                "{} has no records\n  `tidelog bench produce --topic {}` makes some",
-                self.topic, self.topic
+                "{name} has no records\n  `tidelog bench produce --topic {name}` makes some",
+                name = self.topic
             )));
         }
         let clients = self.clients.min(parts.len() as u64);
         if clients < self.clients {
-            note(format_args!("tidelog: {clients} clients: {} has no more partitions with records", self.topic));
+            warn(format_args!("{clients} clients: {} has no more partitions with records", self.topic));
         }
         let work = self.divide(parts, clients);
         let all: u64 = work.iter().map(|work| work.warm_up + work.records).sum();
@@ -121,7 +121,13 @@ impl Consume {
     /// The partitions that have records.
     async fn parts(&self) -> Result<Vec<Part>, Failure> {
         let mut session = self.connection.admin_beside()?;
-        let topic = describe(&mut session, "consume", std::slice::from_ref(&self.topic)).await?.remove(0);
+        let described = describe(&mut session, "consume", std::slice::from_ref(&self.topic)).await;
+        let hint = |mut failure: Failure| {
+            let name = &self.topic;
+            failure.text += &format!("\n  `tidelog bench produce --keep-topic --topic {name}` makes it, with records");
+            failure
+        };
+        let topic = described.map_err(hint)?.remove(0);
         let bounds = offsets(&mut session, &topic).await?;
         let part = |(index, offsets): (i32, super::super::topic::Offsets)| Part {
             partition: TopicPartition::new(topic.name.clone(), index),
@@ -131,7 +137,8 @@ impl Consume {
         Ok(bounds.into_iter().map(part).filter(|part| part.begin < part.end).collect())
     }
 
-    /// Each client gets every `clients`th partition, and of the records as much as its partitions have of all.
+    /// Deals the partitions out to the clients in turn. Each client gets an equal share of the warm-up and of the records,
+    /// as far as its partitions hold so many.
     fn divide(&self, parts: Vec<Part>, clients: u64) -> Vec<Work> {
         let mut of_clients: Vec<Vec<Part>> = vec![Vec::new(); clients as usize];
         for (place, part) in parts.into_iter().enumerate() {
@@ -151,9 +158,9 @@ impl Consume {
 
 impl Measured {
     fn text(&self) -> String {
-        let Self { records, seconds, records_per_second, topic, .. } = self;
-        let bytes = rate(self.bytes_per_second);
-        format!("{records} records of {topic} in {seconds:.2} s: {records_per_second:.0} records/s, {bytes}\n")
+        let Self { seconds, topic, .. } = self;
+        let (records, rate) = (count(self.records), rates(self.records_per_second, self.bytes_per_second));
+        format!("{records} records of {topic} in {seconds:.2} s: {rate}\n")
     }
 }
 
@@ -175,12 +182,12 @@ impl Worker {
         let before = worker.read(warm_up).await?;
         worker.stage.warm().await;
         worker.count = Count::default();
-        // A poll gives more than was missing.
+        // The last poll of the warm-up may have given more records than were missing: so many fewer are left to read.
         worker.read(records.saturating_sub(before.records - warm_up.min(before.records))).await?;
         Ok(worker.count)
     }
 
-    /// Reads at least so many records, unless there are no more.
+    /// Reads at least this many records, unless there are no more.
     async fn read(&mut self, records: u64) -> Result<Count, Failure> {
         while self.count.records < records {
             let event = match self.session.driver.take_event() {
@@ -222,7 +229,7 @@ impl Worker {
         self.stage.progress(count.records);
     }
 
-    /// Positions also pass what is no record.
+    /// Positions also pass offsets that have no record, such as those of transaction markers.
     fn is_at_end(&self) -> bool {
         let consumer = self.session.driver.client();
         self.parts.iter().all(|part| consumer.position(&part.partition) >= Some(part.end))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A latency is known to one part in a thousand.
 const DIGITS: u8 = 3;
-/// What takes longer counts as so long.
+/// A longer latency counts as this one.
 const MAX: Duration = Duration::from_secs(3600);
 
 /// Latencies in microseconds. Memory does not grow with their number.

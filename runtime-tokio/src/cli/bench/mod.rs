@@ -5,28 +5,29 @@
 //!               ◄── Warm, Done, Failed ─────
 //! ```
 //!
-//! What is measured begins at one moment for all clients and ends when the last of them is done. With `--rate`, a
-//! record has the moment at which it should be sent from the beginning, and its latency counts from then on: a broker
-//! that stalls is not excused from the records that could not be sent meanwhile ("coordinated omission").
+//! The measured part begins at the same moment for all clients and ends when the last client is done. With `--rate`, the
+//! moment at which each record should be sent is fixed in advance, and its latency counts from that moment. So a broker
+//! that stalls is also charged for the records that could not be sent during the stall. (To leave them out is known as
+//! "coordinated omission".)
 
 mod consume;
 mod latency;
 mod produce;
 #[cfg(test)]
 mod tests;
-mod timer;
 
+use super::output::{count, is_watched};
 use super::session::{Session, run};
 use super::{Failure, Outcome};
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use tidelog_core::client::Admin;
-use tidelog_core::client::admin::{Answer, NewTopic, Operation};
+use tidelog_client::Admin;
+use tidelog_client::admin::{Answer, NewTopic, Operation};
 use tidelog_core::wire::ErrorCode;
 use tokio::sync::watch;
 
@@ -59,7 +60,7 @@ enum News<T> {
     Failed(Failure),
 }
 
-/// The main thread, as a client sees it.
+/// How a client talks to the main thread.
 struct Stage<T> {
     news: mpsc::Sender<News<T>>,
     go: watch::Receiver<Option<Instant>>,
@@ -73,7 +74,7 @@ impl<T> Stage<T> {
         let _ = self.news.send(News::Warm);
         match self.go.wait_for(Option::is_some).await {
             Ok(begin) => begin.expect("waited for"),
-            // Another client has failed, and the process ends.
+            // Another client has failed, and this one is about to be stopped.
             Err(_) => std::future::pending().await,
         }
     }
@@ -83,7 +84,7 @@ impl<T> Stage<T> {
     }
 }
 
-/// What all clients came to, and the time from the common beginning to the last end.
+/// The outcomes of all clients, and the time from their common beginning to the end of the last client.
 struct Outcomes<T> {
     all: Vec<T>,
     time: Duration,
@@ -98,26 +99,50 @@ where
 {
     let (news, receiver) = mpsc::channel();
     let (go, _) = watch::channel(None);
+    let (halt, _) = watch::channel(());
     let progress = Arc::new(AtomicU64::new(0));
     let count = workers.len();
+    let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let stage = Stage { news: news.clone(), go: go.subscribe(), progress: progress.clone() };
-        let news = news.clone();
-        thread::Builder::new()
-            .name(format!("bench-{index}"))
-            .spawn(move || {
-                let outcome = run(async {
-                    let outcome = worker(stage).await?;
-                    let _ = news.send(News::Done(outcome));
-                    Ok(())
-                });
-                if let Err(failure) = outcome {
-                    let _ = news.send(News::Failed(failure));
+        let (news, mut halted) = (news.clone(), halt.subscribe());
+        let spawned = thread::Builder::new().name(format!("bench-{index}")).spawn(move || {
+            let outcome = run(async {
+                let interrupt = tokio::signal::ctrl_c();
+                tokio::select! {
+                    outcome = worker(stage) => {
+                        let _ = news.send(News::Done(outcome?));
+                        Ok(())
+                    }
+                    _ = interrupt => Err(Failure::of("interrupted: nothing was measured")),
+                    // Its sender is dropped once nobody waits for the outcome any more.
+                    _ = halted.changed() => Ok(()),
                 }
-            })
-            .map_err(|error| Failure::of(format!("cannot start a thread: {error}")))?;
+            });
+            if let Err(failure) = outcome {
+                let _ = news.send(News::Failed(failure));
+            }
+        });
+        threads.push(spawned.map_err(|error| Failure::of(format!("cannot start a thread: {error}")))?);
     }
     drop(news);
+    let outcomes = direct(records, count, &receiver, &go, &progress);
+    // No client may go on when the caller deletes the topic: its questions could make the topic again.
+    drop(halt);
+    for thread in threads {
+        thread.join().expect("a client has panicked");
+    }
+    outcomes
+}
+
+/// The main thread's part: lets the measurement begin once all clients are warm, and collects their outcomes.
+fn direct<T>(
+    records: u64,
+    count: usize,
+    receiver: &mpsc::Receiver<News<T>>,
+    go: &watch::Sender<Option<Instant>>,
+    progress: &AtomicU64,
+) -> Result<Outcomes<T>, Failure> {
     let bar = bar(records);
     let (mut warm, mut all, mut begin) = (0, Vec::new(), Instant::now());
     while all.len() < count {
@@ -143,22 +168,25 @@ where
     Ok(Outcomes { all, time })
 }
 
-/// On standard error, if that is a terminal.
+/// The progress bar: on standard error if that is a terminal, otherwise hidden.
 fn bar(records: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !is_watched() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} records  {per_sec}  {eta} left");
-    ProgressBar::new(records).with_style(style.expect("a template that reads"))
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} records  {rate}  {eta} left");
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{}/s", count(state.per_sec() as u64));
+    };
+    ProgressBar::new(records).with_style(style.expect("a template that reads").with_key("rate", rate))
 }
 
-/// How much a client does: the `index`th of `clients` that share `all`.
+/// The share of client number `index` where `clients` clients divide `all` among themselves.
 fn share(all: u64, clients: u64, index: u64) -> u64 {
     all / clients + u64::from(index < all % clients)
 }
 
-/// Makes the topic if it is not there.
-async fn create_missing(session: &mut Session<Admin>, topic: &str, partitions: Option<i32>) -> Outcome {
+/// Makes the topic if it does not exist, and says whether it was made.
+async fn create_missing(session: &mut Session<Admin>, topic: &str, partitions: Option<i32>) -> Result<bool, Failure> {
     let topic = NewTopic {
         name: topic.to_owned().into(),
         partitions: Some(partitions.unwrap_or(1)),
@@ -172,10 +200,10 @@ async fn create_missing(session: &mut Session<Admin>, topic: &str, partitions: O
         match result {
             Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {}
             Err(error) => return Err(session.failure("create", &subject, &error)),
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
         }
     }
-    let Some(wanted) = partitions else { return Ok(()) };
+    let Some(wanted) = partitions else { return Ok(false) };
     let operation = Operation::DescribeTopics { topics: vec![name.clone()] };
     match session.ask_for_all("describe", operation).await?.into_iter().next() {
         Some(Answer::Topic(topic)) if topic.partitions.len() != wanted as usize => {
@@ -185,8 +213,14 @@ async fn create_missing(session: &mut Session<Admin>, topic: &str, partitions: O
                  without --partitions it is used as it is; --topic names another"
             )))
         }
-        _ => Ok(()),
+        _ => Ok(false),
     }
+}
+
+/// `148,361 records/s, 151.9 MB/s` and the like.
+fn rates(records_per_second: f64, bytes_per_second: f64) -> String {
+    // A count of records that fits into a file is far below 2^53.
+    format!("{} records/s, {}", count(records_per_second.round() as u64), rate(bytes_per_second))
 }
 
 /// `1.5 MB/s` and the like.
@@ -200,7 +234,7 @@ fn rate(bytes_per_second: f64) -> String {
     format!("{value:.1} {}", units[unit])
 }
 
-/// A number a second; the time is never zero.
+/// `count` a second. A time of zero counts as a nanosecond.
 fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64().max(1e-9)
 }

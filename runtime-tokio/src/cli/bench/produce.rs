@@ -1,11 +1,11 @@
 //! `tidelog bench produce`.
 
-use super::super::output::{Format, print, print_json};
+use super::super::output::{Format, count, is_watched, note, print, print_json, warn};
 use super::super::session::{Connection, Session, run};
 use super::super::{Failure, Outcome};
 use super::latency::{Latencies, Percentiles};
-use super::timer::Timer;
-use super::{Outcomes, Stage, create_missing, on_stage, per_second, rate, share};
+use super::{Outcomes, Stage, create_missing, on_stage, per_second, rates, share};
+use crate::platform::Timer;
 use bytes::Bytes;
 use bytestring::ByteString;
 use clap::Args;
@@ -13,27 +13,34 @@ use serde::Serialize;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tidelog_core::client::admin::Subject;
-use tidelog_core::client::producer::{Call, Event, ProducerRecord};
-use tidelog_core::client::{ClientError, Producer, ProducerConfig};
+use tidelog_client::admin::{Operation, Subject};
+use tidelog_client::producer::{Call, Event, ProducerRecord};
+use tidelog_client::{ClientError, Producer, ProducerConfig};
 use tokio::task::yield_now;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  tidelog bench produce --records 1000000 --record-size 100       as fast as it goes
-  tidelog bench produce --rate 10000 --linger 0                   the latency of 10,000 records a second
+  tidelog bench produce --record-size 100           as fast as it goes
+  tidelog bench produce --rate 10000 --linger 0     latency, at 10,000 a second
   tidelog bench produce --clients 4 --partitions 8 --compression zstd
-  tidelog bench produce --records 100000 --format json | jq .latency_ms.p99
+  tidelog bench produce --format json | jq .latency_ms.p99
+  tidelog bench produce --keep-topic && tidelog bench consume
 
-Latency counts from the moment at which the record should be sent (--rate), or is handed to the producer, to the moment
-at which its acknowledgement is read. Without --rate most of it is waiting in the producer's own buffer
+A topic that the command has made is deleted in the end, also after Ctrl-C; --keep-topic leaves it to `tidelog bench \
+consume` (`tidelog topic delete tidelog-bench` deletes it then). A topic that was there before stays, with the records.
+
+Latency counts from the moment at which the record should be sent (--rate), or is handed to the producer, to the moment \
+at which its acknowledgement is read. Without --rate most of it is waiting in the producer's own buffer \
 (-X buffer.memory=BYTES): measure latency at a rate that the cluster can sustain.";
 
 #[derive(Clone, Debug, Args)]
 pub struct Produce {
-    /// The topic, made if it is not there.
+    /// The topic. One that does not exist is made, and deleted in the end.
     #[arg(long, default_value = "tidelog-bench")]
     topic: String,
+    /// Do not delete the topic in the end.
+    #[arg(long)]
+    keep_topic: bool,
     /// How many partitions the topic has, if it is made: otherwise 1.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
@@ -87,7 +94,20 @@ struct Measured {
 
 impl Produce {
     pub fn run(self) -> Outcome {
-        run(self.prepare())?;
+        let mut is_ours = false;
+        run(async {
+            is_ours = self.prepare().await?;
+            Ok(())
+        })?;
+        let measured = self.measure();
+        if is_ours && !self.keep_topic {
+            self.clean_up();
+        }
+        let measured = measured?;
+        if self.format == Format::Json { print_json(&measured) } else { print(&measured.text()) }
+    }
+
+    fn measure(&self) -> Result<Measured, Failure> {
         let warm_up = self.warm_up.unwrap_or(self.records / 10);
         let worker = |index| {
             let produce = self.clone();
@@ -99,7 +119,7 @@ impl Produce {
         let Outcomes { all, time } = on_stage(self.records + warm_up, workers)?;
         let mut latencies = Latencies::default();
         all.iter().for_each(|one| latencies.add(one));
-        let measured = Measured {
+        Ok(Measured {
             clients: self.clients,
             records: self.records,
             record_bytes: self.record_size,
@@ -108,15 +128,29 @@ impl Produce {
             bytes_per_second: per_second(self.records * u64::from(self.record_size), time),
             rate: self.rate,
             latency_ms: latencies.percentiles(),
-            topic: self.topic,
-        };
-        if self.format == Format::Json { print_json(&measured) } else { print(&measured.text()) }
+            topic: self.topic.clone(),
+        })
     }
 
-    /// Whether the cluster can be reached is known before the first thread begins.
-    async fn prepare(&self) -> Outcome {
+    /// Makes the topic if it does not exist, and says whether it was made. That the cluster can be reached is known before
+    /// the first thread begins.
+    async fn prepare(&self) -> Result<bool, Failure> {
         let mut session = self.connection.admin_beside()?;
         create_missing(&mut session, &self.topic, self.partitions).await
+    }
+
+    /// Deletes the topic. What was measured is no less true if that fails.
+    fn clean_up(&self) {
+        let deleted = run(async {
+            let mut session = self.connection.admin_beside()?;
+            let topics = vec![self.topic.clone().into()];
+            session.ask_for_all("delete", Operation::DeleteTopics { topics }).await.map(drop)
+        });
+        match deleted {
+            Ok(()) if is_watched() => note(format_args!("topic {}: deleted; --keep-topic would keep it", self.topic)),
+            Ok(()) => {}
+            Err(failure) => warn(failure.text),
+        }
     }
 
     fn producer(&self) -> Result<(Session<Producer>, ProducerConfig), Failure> {
@@ -129,14 +163,13 @@ impl Produce {
 
 impl Measured {
     fn text(&self) -> String {
-        let Self { records, seconds, records_per_second, topic, .. } = self;
-        let bytes = rate(self.bytes_per_second);
-        let mut text =
-            format!("{records} records to {topic} in {seconds:.2} s: {records_per_second:.0} records/s, {bytes}\n");
+        let Self { seconds, topic, .. } = self;
+        let (records, rate) = (count(self.records), rates(self.records_per_second, self.bytes_per_second));
+        let mut text = format!("{records} records to {topic} in {seconds:.2} s: {rate}\n");
         if let Some(Percentiles { mean, p50, p90, p99, p99_9, max }) = self.latency_ms {
-            text += &format!(
-                "latency in ms: p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  p99.9 {p99_9:.3}  max {max:.3}  mean {mean:.3}\n"
-            );
+            let figures = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p99_9), ("max", max), ("mean", mean)];
+            let figure = |(name, ms): (&str, f64)| format!("{name} {}", count(format_args!("{ms:.3}")));
+            text += &format!("latency in ms: {}\n", figures.map(figure).join("  "));
         }
         text
     }
@@ -171,7 +204,7 @@ struct Worker {
     timer: Timer,
     topic: ByteString,
     values: Values,
-    /// Ids of records are moments after this, in nanoseconds.
+    /// A record's id is the moment at which it was due, in nanoseconds after this one.
     epoch: Instant,
     stage: Stage<Latencies>,
     latencies: Latencies,
@@ -204,14 +237,14 @@ impl Worker {
         worker.latencies = Latencies::default();
         let begin = worker.stage.warm().await;
         worker.send(records, begin).await?;
-        // Without acknowledgements some of it may not have left yet.
+        // With acks=0 a record is settled before it is sent: closing sends the rest.
         if worker.config.acks == 0 {
             worker.session.driver.close().await;
         }
         Ok(worker.latencies)
     }
 
-    /// Sends so many records, and waits until they are settled.
+    /// Sends this many records, and waits until they are settled.
     async fn send(&mut self, records: u64, begin: Instant) -> Outcome {
         let schedule = Schedule::new(begin, self.produce.rate, self.produce.clients, self.index);
         self.settled = 0;
@@ -232,7 +265,7 @@ impl Worker {
                 self.take_events()?;
             }
             if burst_bytes > 0 {
-                // What the brokers have answered meanwhile, before more is sent.
+                // Answers that have arrived are taken before more is sent.
                 yield_now().await;
                 let event = poll_fn(|cx| match self.session.driver.poll_next(cx) {
                     Poll::Ready(event) => Poll::Ready(Some(event)),
@@ -289,7 +322,7 @@ impl Worker {
                 self.stage.progress(records.len() as u64);
                 Ok(())
             }
-            // That is known without a broker.
+            // The client has found this error without a broker: no topic or broker is to blame.
             Event::Failed { error: error @ ClientError::Invalid { .. }, .. } => Err(Failure::of(error)),
             Event::Failed { error, .. } => {
                 let subject = Subject::Topic(self.topic.clone());
@@ -300,7 +333,7 @@ impl Worker {
     }
 }
 
-/// What the producer wants free beside a record's own bytes.
+/// What a record takes in the producer's buffer beside its own bytes, at most.
 const ROOM_BYTES: usize = 128;
 
 async fn alarm(timer: &mut Timer, due: Option<Instant>) -> std::io::Result<()> {
@@ -310,8 +343,8 @@ async fn alarm(timer: &mut Timer, due: Option<Instant>) -> std::io::Result<()> {
     }
 }
 
-/// Values of one size, cut from a text that is much longer: no two in a batch are alike. Letters, as those of Kafka's
-/// own tool, which codecs make a little smaller.
+/// Values of one size, each cut from another place of a much longer text, so that the values of a batch differ. The text
+/// has random letters, like that of Kafka's own `kafka-producer-perf-test`: codecs make it a little smaller.
 pub(super) struct Values {
     text: Bytes,
     size: usize,
@@ -319,7 +352,8 @@ pub(super) struct Values {
 }
 
 const TEXT_BYTES: usize = 1 << 20;
-/// From value to value: it shares no factor with the text's length.
+/// From one value's place in the text to the next one's. It has no common factor with the text's length, so that places
+/// repeat as late as possible.
 const STEP_BYTES: usize = 7919;
 
 impl Values {

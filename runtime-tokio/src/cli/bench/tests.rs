@@ -2,7 +2,7 @@
 
 use super::latency::Latencies;
 use super::produce::{Schedule, Values};
-use super::{rate, share};
+use super::{rate, rates, share};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -61,4 +61,5 @@ fn rates_are_told_in_the_unit_that_fits() {
         [rate(0.0), rate(999.0), rate(1_500_000.0), rate(2e12)],
         ["0.0 B/s", "999.0 B/s", "1.5 MB/s", "2000.0 GB/s"]
     );
+    assert_eq!(rates(148_360.7, 151_900_000.0), "148,361 records/s, 151.9 MB/s");
 }

@@ -1,11 +1,11 @@
-//! What an administrator may ask to be changed.
+//! Draws the changes that an administrator asks for.
 
 use super::Admin;
 use crate::history::Change;
 use crate::random::Stream;
 use std::collections::BTreeMap;
 
-/// Configs of topics, with values written in the one way in which a broker shows them.
+/// Topic configs and their values, each value spelled as a broker shows it.
 const TOPIC: &[(&str, &[&str])] = &[
     ("compression.gzip.level", &["1", "9"]),
     ("compression.type", &["gzip", "snappy", "lz4", "zstd", "uncompressed", "producer"]),
@@ -24,14 +24,14 @@ const TOPIC: &[(&str, &[&str])] = &[
     ("segment.ms", &["1", "100", "604800000"]),
 ];
 
-/// These let records leave: by age, by size, or with the page cache.
+/// Topic configs that let records be deleted by age or size, or be lost with the page cache.
 const SHEDDING: &[(&str, &[&str])] = &[
     ("acks.require.fsync", &["true", "false"]),
     ("retention.bytes", &["0", "500", "5000", "-1"]),
     ("retention.ms", &["100", "1000", "-1"]),
 ];
 
-/// Configs of all brokers that matter to no topic's promises.
+/// Configs of all brokers that do not change whether a topic may lose records.
 const BROKERS: &[(&str, &[&str])] = &[
     ("log.flush.interval.messages", &["1", "1000"]),
     ("log.index.interval.bytes", &["0", "64", "4096"]),
@@ -42,7 +42,7 @@ const BROKERS: &[(&str, &[&str])] = &[
     ("message.max.bytes", &["1000000", "1048588"]),
 ];
 
-/// Whether an administrator works with this config of all brokers. There are others: a new cluster begins with some.
+/// Whether administrators change this config of all brokers. A new cluster begins with others, which they leave alone.
 pub(super) fn is_of_brokers(name: &str) -> bool {
     BROKERS.iter().any(|(known, _)| *known == name)
 }
@@ -58,8 +58,8 @@ fn draw_configs(table: &[(&str, &[&str])], at_most: u64, stream: &mut Stream) ->
 }
 
 impl Admin {
-    /// A change of a topic, or of the configs of all brokers; mostly one that can be made. And whether it is only
-    /// asked for.
+    /// Draws a change of a topic, or of the configs of all brokers; most can be made. Also draws whether it is only
+    /// validated (`validate_only`).
     pub(super) fn draw_change(&mut self, resource: usize) -> (Change, bool) {
         let can_delete_by_id = self.deletes_by_id();
         let stream = &mut self.stream;
@@ -89,7 +89,7 @@ impl Admin {
             (seen, 3 | 4) => {
                 let partitions = seen.map_or(1, |seen| seen.partitions);
                 let more = stream.between(1, 2) as i32;
-                // Nobody needs many.
+                // More partitions than this would only make runs longer.
                 let grows = is_sensible && partitions + more <= 2 * self.plan.partitions_max;
                 Change::Grow(if grows { partitions + more } else { stream.between(1, partitions as u64) as i32 })
             }

@@ -1,7 +1,7 @@
-//! How an administrator looks at the metadata: every request that tells of it.
+//! How an administrator looks at the metadata: through every request that shows some of it.
 
 use super::draws::is_of_brokers;
-use super::{Admin, Asked, RETRY_NS, Seen, kind, text};
+use super::{Admin, RETRY_NS, Request, Seen, kind, text};
 use crate::client::ClientOutbox;
 use crate::client::session::Answer;
 use crate::client::topics::topic_name;
@@ -19,12 +19,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Something to look at, and how.
+/// A request that shows metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Metadata, of its own topics or of all.
+    /// Metadata, for its own topics or for all.
     Topics { all: bool },
-    /// DescribeTopicPartitions, a page of at most so many partitions.
+    /// DescribeTopicPartitions, with pages of at most `limit` partitions.
     Partitions { limit: i32 },
     /// DescribeConfigs, of one resource.
     Configs(usize),
@@ -38,9 +38,9 @@ pub(super) enum Look {
     Resources,
 }
 
-/// `DescribeConfigsResponse.ConfigSource`: a topic's own.
+/// `DescribeConfigsResponse.ConfigSource` of a value that is set for the topic.
 const OF_TOPIC: i8 = 1;
-/// The same: what is set for all brokers.
+/// `DescribeConfigsResponse.ConfigSource` of a value that is set for all brokers.
 const OF_BROKERS: i8 = 3;
 
 /// `ConfigResource.Type`
@@ -98,10 +98,10 @@ impl Admin {
                 self.session.send(now, &request, tag, out);
             }
         }
-        self.asked = Some(Asked::Look(look));
+        self.asked = Some(Request::Look(look));
     }
 
-    /// Tells what was seen; false where nothing was to be seen.
+    /// Tells what an answer shows as facts. False if the answer shows nothing, so that it must be asked again.
     pub(super) fn looked(&mut self, now: u64, look: Look, answer: Answer, out: &mut ClientOutbox) -> bool {
         let told = match look {
             Look::Topics { all } => self.topics_told(all, answer, out),
@@ -216,7 +216,7 @@ impl Admin {
     fn logs_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
         let response = answer.decode::<DescribeLogDirsResponse>(out)?;
         if response.error_code != 0 || response.results.iter().any(|dir| dir.error_code != 0) {
-            // A directory that has failed tells nothing of what is in it.
+            // A log directory that has failed does not tell what it holds.
             return None;
         }
         for place in 0..self.own.len() {

@@ -1,9 +1,9 @@
-//! An administrator: creates and deletes topics, adds partitions, changes configs of topics and of all brokers, and
-//! looks at what came of it, through every request that tells. Its topics are its own, so that it knows what they must
-//! be; into them it puts records, and reads them again.
+//! An administrator. It creates and deletes topics, adds partitions, and changes configs of topics and of all brokers.
+//! It looks at the result through every request that shows metadata. No other client changes its topics, so their state
+//! is known. It also writes records to them and reads them.
 //!
 //! One request is under way at a time. Topics with an even number keep all their records; the configs of the others let
-//! them leave.
+//! records be deleted or lost.
 
 mod draws;
 mod looks;
@@ -32,24 +32,26 @@ use looks::{KIND_BROKER, KIND_TOPIC, Look};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdminPlan {
     /// How many topics it has.
     pub topics: u32,
     pub partitions_max: i32,
     /// The longest pause between two requests.
     pub gap_ns_max: u64,
-    /// It changes nothing, and looks once at everything: the last one of a run.
+    /// Whether it is the last administrator of a run, which changes nothing and looks at everything once.
     pub only_looks: bool,
 }
 
-/// One of its topics, as it was last told of.
+/// One of its topics, and what it was last told about it.
 #[derive(Debug)]
 struct Own {
     name: String,
     seen: Option<Seen>,
-    /// Changes that nobody knows about whether they were made: as long as there is none, `seen` is how it is.
+    /// How many changes have no answer, so that it is unknown whether they were made. If there are none, `seen` is
+    /// right.
     unsure: u32,
-    /// Records may leave by themselves, or with the page cache.
+    /// Whether its configs let records be deleted, or be lost with the page cache.
     sheds: bool,
 }
 
@@ -60,21 +62,21 @@ struct Seen {
 }
 
 impl Own {
-    /// The id of the topic that is there now, where that is certain.
+    /// The topic's id, if it is certain.
     fn id(&self) -> Option<TopicId> {
         self.seen.filter(|_| self.unsure == 0)?.id
     }
 }
 
 #[derive(Debug)]
-enum Asked {
+enum Request {
     Change { resource: usize, change: Change, validate_only: bool },
     Look(Look),
     Store { topic: usize, by_id: Option<TopicId>, index: i32, values: Vec<ValueId> },
     Read { topic: usize, id: TopicId, index: i32 },
 }
 
-/// At the end it looks at everything once more.
+/// What it looks at next, once it was told to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finish {
     NotYet,
@@ -92,20 +94,21 @@ pub struct Admin {
     session: Session,
     stream: Stream,
     own: Vec<Own>,
-    /// The same for the configs of all brokers.
+    /// How many changes of the configs of all brokers have no answer.
     brokers_unsure: u32,
-    asked: Option<Asked>,
+    asked: Option<Request>,
     next_at: u64,
     requests: u64,
     values: u32,
-    /// All is healed: nothing is changed any more.
+    /// Everything was healed: nothing is changed any more.
     healed: bool,
     finish: Finish,
 }
 
 const RETRY_NS: u64 = 30_000_000;
 
-/// More changes of one topic than this are not left without an answer.
+/// A topic with this many changes without an answer is not changed any more: the checker keeps every state that they may
+/// have led to.
 const UNSURE_MAX: u32 = 3;
 
 /// Small enough for the smallest segments that it configures.
@@ -119,7 +122,7 @@ impl Admin {
             unsure: 0,
             sheds: place % 2 == 1,
         };
-        // Its topics may be compressed with anything.
+        // Its topics may be compressed with any codec.
         let setting = Setting { zstd: true, ..setting };
         Self {
             session: Session::new(&setting),
@@ -210,7 +213,7 @@ impl Admin {
         let (node, name) = (self.setting.node, self.name(resource).to_owned());
         out.fact(Fact::Changing { node, resource: name, change: change.clone(), validate_only });
         self.send_change(now, resource, &change, validate_only, out);
-        self.asked = Some(Asked::Change { resource, change, validate_only });
+        self.asked = Some(Request::Change { resource, change, validate_only });
     }
 
     fn send_change(&mut self, now: u64, resource: usize, change: &Change, validate_only: bool, out: &mut ClientOutbox) {
@@ -290,17 +293,17 @@ impl Admin {
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
         match self.asked.take().expect("an answer belongs to a request") {
-            Asked::Change { resource, change, validate_only } => {
+            Request::Change { resource, change, validate_only } => {
                 let told = change_told(&change, answer, out);
                 self.changed(now, resource, &change, validate_only, told, out);
             }
-            Asked::Look(look) => {
+            Request::Look(look) => {
                 if self.looked(now, look, answer, out) {
                     self.finish_next();
                 }
             }
-            Asked::Store { topic, by_id, index, values } => self.stored(topic, by_id, index, &values, answer, out),
-            Asked::Read { topic, id, index } => {
+            Request::Store { topic, by_id, index, values } => self.stored(topic, by_id, index, &values, answer, out),
+            Request::Read { topic, id, index } => {
                 if self.has_read(now, topic, id, index, answer, out) {
                     self.finish_next();
                 }
@@ -321,10 +324,12 @@ impl Admin {
             Some((error, id)) => (error, id.filter(|id| *id != [0; 16] && error == 0 && !validate_only)),
             None => (-1, None),
         };
-        // UNKNOWN_TOPIC_OR_PARTITION, TOPIC_ALREADY_EXISTS, INVALID_PARTITIONS, UNKNOWN_TOPIC_ID: it was judged.
+        // No error, UNKNOWN_TOPIC_OR_PARTITION, TOPIC_ALREADY_EXISTS, INVALID_PARTITIONS, UNKNOWN_TOPIC_ID: the
+        // controller has decided.
         let is_judged = [0, 3, 36, 37, 100].contains(&error);
         let (node, name) = (self.setting.node, self.name(resource).to_owned());
-        // REQUEST_TIMED_OUT, NOT_CONTROLLER, KAFKA_STORAGE_ERROR, and what has no better name: as good as no answer.
+        // REQUEST_TIMED_OUT, NOT_CONTROLLER, KAFKA_STORAGE_ERROR, UNKNOWN_SERVER_ERROR: the change may have been made
+        // or not, as if there were no answer.
         if !is_judged && ![-1, 7, 41, 56].contains(&error) {
             out.misbehaved(format!("{change:?} of {name:?} was answered with {error}"));
         }
@@ -356,14 +361,14 @@ impl Admin {
     }
 
     fn lose(&mut self, out: &mut ClientOutbox) {
-        if let Some(Asked::Change { resource, validate_only, .. }) = self.asked.take() {
+        if let Some(Request::Change { resource, validate_only, .. }) = self.asked.take() {
             let (node, name) = (self.setting.node, self.name(resource).to_owned());
             out.fact(Fact::Changed { node, resource: name, error: None, id: None });
             self.lose_sight(resource, validate_only);
         }
     }
 
-    /// What is to be looked at next, once the end has come.
+    /// Goes on to what is to be looked at next, once the client was told to finish.
     fn finish_next(&mut self) {
         let first_of = |topic: usize| match topic < self.own.len() {
             true => Finish::Records(topic, 0),
@@ -383,7 +388,7 @@ impl Admin {
     }
 }
 
-/// The error, and the topic's id, in the answer to a change.
+/// The error code and the topic's id in the answer to a change. None if the answer does not mention the topic.
 fn change_told(change: &Change, answer: Answer, out: &mut ClientOutbox) -> Option<(i16, Option<TopicId>)> {
     match change {
         Change::Create { .. } => {

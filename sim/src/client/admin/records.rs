@@ -1,6 +1,6 @@
-//! Records in an administrator's own topics, which must not outlive them nor go before them.
+//! Records in an administrator's own topics. A record must be there as long as its topic is, and no longer.
 
-use super::{Admin, Asked, Finish, RETRY_NS};
+use super::{Admin, Finish, RETRY_NS, Request};
 use crate::client::ClientOutbox;
 use crate::client::records::{Codec, Unreadable};
 use crate::client::session::Answer;
@@ -12,7 +12,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 
 impl Admin {
-    /// Sends a batch to a partition. False where it cannot be said to which topic it would go.
+    /// Sends a batch to a partition. False if it is not certain to which topic it would go.
     pub(super) fn store(&mut self, now: u64, topic: usize, index: i32, out: &mut ClientOutbox) -> bool {
         let Some(version) = self.session.version::<ProduceRequest>() else { return false };
         let own = &self.own[topic];
@@ -38,7 +38,7 @@ impl Admin {
         };
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![data]);
         self.session.send(now, &request, self.requests, out);
-        self.asked = Some(Asked::Store { topic, by_id, index, values });
+        self.asked = Some(Request::Store { topic, by_id, index, values });
         true
     }
 
@@ -66,7 +66,7 @@ impl Admin {
         }
     }
 
-    /// Reads a partition from its first offset. False where it cannot be said of which topic it would be.
+    /// Reads a partition from its first offset. False if it is not certain which topic would be read.
     pub(super) fn read(&mut self, now: u64, topic: usize, index: i32, out: &mut ClientOutbox) -> bool {
         let Some(version) = self.session.version::<FetchRequest>() else { return false };
         let own = &self.own[topic];
@@ -93,11 +93,11 @@ impl Admin {
             request = request.with_session_epoch(-1);
         }
         self.session.send(now, &request, self.requests, out);
-        self.asked = Some(Asked::Read { topic, id, index });
+        self.asked = Some(Request::Read { topic, id, index });
         true
     }
 
-    /// Tells what was read; false where it is to be read again.
+    /// Tells what was read as a fact. False if the partition must be read again.
     pub(super) fn has_read(
         &mut self,
         now: u64,
@@ -124,14 +124,14 @@ impl Admin {
         };
         match error {
             0 => {}
-            // OFFSET_OUT_OF_RANGE: the first ones have left.
+            // OFFSET_OUT_OF_RANGE: retention has deleted the first records.
             1 if own.sheds => return true,
             error => {
                 if !is_retriable(error) {
                     out.misbehaved(format!("Fetch of {place} was answered with {error}"));
                 }
                 if [3, 100].contains(&error) && self.finish != Finish::NotYet {
-                    // An old request has changed it since it was looked at.
+                    // A change without an answer was made after the topic was looked at.
                     self.finish = Finish::Topics;
                 }
                 self.next_at = now + RETRY_NS;
@@ -144,7 +144,7 @@ impl Admin {
                 out.misbehaved(format!("{place}: {text}"));
                 return true;
             }
-            // Bytes were damaged at rest; once they are restored, it can be read.
+            // Bytes on the disk are damaged. The partition can be read once they are restored.
             Err(Unreadable::Damaged(_)) => {
                 self.next_at = now + RETRY_NS;
                 return false;

@@ -1,13 +1,14 @@
-//! What an answer to an attack says: its error codes, and what the next attacks can use.
+//! Reads the answer to an attack: its error codes, and what later attacks can use.
 
 use super::attacks::Attack;
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeClientQuotasResponse, DescribeConfigsResponse, DescribeQuorumResponse,
-    DescribeUserScramCredentialsResponse, ElectLeadersResponse, FetchResponse, InitProducerIdResponse,
-    ListConfigResourcesResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
-    OffsetForLeaderEpochResponse, ProduceResponse, ResponseHeader, UpdateFeaturesResponse,
+    ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse,
+    DeleteRecordsResponse, DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse,
+    DescribeConfigsResponse, DescribeQuorumResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse,
+    FetchResponse, InitProducerIdResponse, ListConfigResourcesResponse, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
+    ResponseHeader, SaslAuthenticateResponse, SaslHandshakeResponse, UpdateFeaturesResponse,
 };
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
@@ -17,11 +18,11 @@ pub struct Told {
     pub topic_ids: Vec<(String, uuid::Uuid)>,
     pub producer_id: Option<i64>,
     pub fetch_session: Option<i32>,
-    /// Key, lowest and highest version of what is served.
+    /// The key, lowest and highest version of each request that is served.
     pub versions: Vec<(i16, i16, i16)>,
 }
 
-/// Decodes an answer. An error tells why it does not.
+/// Decodes an answer. The error says why it does not decode.
 pub fn read_answer(attack: &Attack, mut frame: Bytes) -> Result<Told, String> {
     let mut told = Told::default();
     match attack.key {
@@ -48,6 +49,10 @@ pub fn read_answer(attack: &Attack, mut frame: Bytes) -> Result<Told, String> {
             let known = response.topics.iter().filter(|topic| topic.error_code == 0);
             let named = known.filter_map(|topic| Some((topic.name.as_ref()?.0.to_string(), topic.topic_id)));
             told.topic_ids = named.collect();
+        }
+        17 => {
+            let response: SaslHandshakeResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
         }
         18 => {
             let response: ApiVersionsResponse = body(attack, &mut frame)?;
@@ -78,9 +83,25 @@ pub fn read_answer(attack: &Attack, mut frame: Bytes) -> Result<Told, String> {
             let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
             told.codes.extend(partitions.map(|partition| partition.error_code));
         }
+        29 => {
+            let response: DescribeAclsResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
+        }
+        30 => {
+            let response: CreateAclsResponse = body(attack, &mut frame)?;
+            told.codes.extend(response.results.iter().map(|result| result.error_code));
+        }
+        31 => {
+            let response: DeleteAclsResponse = body(attack, &mut frame)?;
+            told.codes.extend(response.filter_results.iter().map(|result| result.error_code));
+        }
         32 => {
             let response: DescribeConfigsResponse = body(attack, &mut frame)?;
             told.codes.extend(response.results.iter().map(|result| result.error_code));
+        }
+        36 => {
+            let response: SaslAuthenticateResponse = body(attack, &mut frame)?;
+            told.codes.push(response.error_code);
         }
         37 => {
             let response: CreatePartitionsResponse = body(attack, &mut frame)?;

@@ -1,4 +1,4 @@
-//! What the hostile client sends, and what must come of it.
+//! The attacks of the hostile client, and the answer that each must get.
 
 use super::answers::Told;
 use super::batches::{self, broken};
@@ -41,7 +41,7 @@ pub enum Expect {
     Codes(&'static [i16]),
     /// The end of the connection.
     Closed,
-    /// Neither.
+    /// Neither an answer nor the end of the connection.
     Silence,
     Anything,
 }
@@ -80,7 +80,7 @@ pub struct Attacks<'a> {
 }
 
 impl Attacks<'_> {
-    /// What is sent on one connection, one after the other; what ends the connection comes last.
+    /// Draws the attacks that are sent on one connection. An attack that must end the connection comes last.
     pub fn volley(&mut self, at_most: u32) -> Vec<Attack> {
         if self.known.topic_ids.is_empty() || self.stream.one_in(10) {
             let versions = self.request("api versions", 2, &ApiVersionsRequest::default(), NONE);
@@ -183,9 +183,9 @@ impl Attacks<'_> {
         self.request(name, version, &request, codes)
     }
 
-    /// A producer whose sequences and epochs jump: each is to be refused, and what is a duplicate taken for one.
+    /// Batches whose sequences and epochs jump. Each must be refused, or answered as a duplicate if it is one.
     fn sequences(&mut self) -> Vec<Attack> {
-        // A producer id serves once: then it has a history.
+        // A producer id is used once: after that the broker has state for it.
         let Some(producer_id) = self.known.producer_id.take() else { return vec![self.init_producer_id()] };
         let steps: &[(&'static str, i16, i32, &'static [i16])] = &[
             ("sequence: the first", 0, 0, NONE),
@@ -215,7 +215,7 @@ impl Attacks<'_> {
         let broken = broken(self.setting.payloads, self.setting.client, self.setting.wall_ms, self.stream);
         let mut attack = self.produce(broken.name, (&topic, index), 1, broken.bytes, broken.codes);
         if self.stream.one_in(6) {
-            // With acks=0 there is nothing to answer: the end of the connection tells.
+            // With acks=0 there is no answer: an error shows by the end of the connection.
             let (topic, index) = self.partition();
             let again = attack.name;
             let bytes = broken_bytes(self);
@@ -225,7 +225,7 @@ impl Attacks<'_> {
         attack
     }
 
-    /// A topic of small segments that takes a batch as it comes.
+    /// A topic with small segments that stores batches without recompressing them.
     fn small_segments(&self) -> Option<(String, usize)> {
         self.setting.topics.iter().find_map(|topic| {
             let bytes = topic.number("internal.segment.bytes")?;
@@ -286,7 +286,7 @@ impl Attacks<'_> {
                 self.fetch("fetch: no such session", (&topic, partition), (id, 1), &[70])
             }
             (1, Some(id)) => self.fetch("fetch: wrong session epoch", (&topic, partition), (id, 77), &[70, 71]),
-            // It opens a session, and never comes back to close it.
+            // It opens a session that it never closes.
             _ => self.fetch("fetch: a session", (&topic, partition), (0, 0), &[0, 1]),
         }
     }
@@ -317,7 +317,7 @@ impl Attacks<'_> {
                 self.fetch("fetch: a leader epoch to come", (&topic, partition), (0, -1), &[75])
             }
             1 => {
-                // KIP-595: nothing says where the logs part.
+                // KIP-595: the answer has no diverging epoch, so it must be an error.
                 let partition = fetch_partition(index, 0).with_last_fetched_epoch(epoch);
                 self.fetch("fetch: records of an epoch to come", (&topic, partition), (0, -1), &[1])
             }
@@ -380,7 +380,7 @@ impl Attacks<'_> {
             5 => {
                 let mut attack =
                     self.request("create: what is there", 5, &create(vec![creatable(OWN_TOPIC, 1, 1)]), &[36]);
-                // Until it is there, this creates it.
+                // The first of these attacks creates the topic.
                 attack.expect = Expect::Codes(&[36, 0]);
                 attack
             }
@@ -408,7 +408,7 @@ impl Attacks<'_> {
         }
     }
 
-    /// Frames that are wrong before anybody looks at what they ask for.
+    /// Frames that must be refused before their request is decoded.
     fn frame(&mut self) -> Attack {
         let mut attack = self.metadata();
         let mut frame = BytesMut::from(&attack.frame[..]);
@@ -420,7 +420,7 @@ impl Attacks<'_> {
                 (attack.name, attack.expect) = ("frame: an unknown key", Expect::Closed);
             }
             1 => {
-                // What ApiVersions tells is true: next to it nothing is served.
+                // No version outside of the ranges that ApiVersions told may be served.
                 let told = self.known.versions.iter().filter(|(key, ..)| *key != ApiVersionsRequest::KEY);
                 let ranges: Vec<(i16, i16, i16)> = told.copied().collect();
                 let (key, min, max) = if ranges.is_empty() { (3, 0, 13) } else { *self.stream.pick(&ranges) };
@@ -430,7 +430,7 @@ impl Attacks<'_> {
                 (attack.name, attack.expect) = ("frame: a version that is not served", Expect::Closed);
             }
             2 => {
-                // Votes and registrations are for the controllers' listener.
+                // Requests of the Raft quorum and of broker registration are served on a controller listener only.
                 let key = *self.stream.pick(&[52_i16, 53, 54, 62, 63]);
                 frame[..4].copy_from_slice(&[(key >> 8) as u8, key as u8, 0, 0]);
                 (attack.name, attack.expect) = ("frame: a controller's request", Expect::Closed);
@@ -452,7 +452,7 @@ impl Attacks<'_> {
                 (attack.name, attack.expect) = ("frame: four billion topics", Expect::Closed);
             }
             6 => {
-                // The same in the old encoding.
+                // Such a count in the encoding without varints.
                 frame[2..4].copy_from_slice(&1_i16.to_be_bytes());
                 frame.truncate(8 + client_id);
                 frame.put_i32(i32::MAX);

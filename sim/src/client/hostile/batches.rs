@@ -1,4 +1,4 @@
-//! Record batches that are broken in one way each, and the error that Kafka has for it.
+//! Record batches, each broken in one way, with the error that Kafka answers.
 
 use crate::client::records::{Codec, Identity, Payloads};
 use crate::history::ValueId;
@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 const CRC: std::ops::Range<usize> = 17..21;
 const AFTER_CRC: usize = 21;
+const MAX_TIMESTAMP: std::ops::Range<usize> = 35..43;
 
 /// A batch that must be refused.
 pub struct Broken {
@@ -18,13 +19,13 @@ pub struct Broken {
 const CORRUPT_MESSAGE: &[i16] = &[2];
 const INVALID_RECORD: &[i16] = &[87];
 
-/// A whole batch with values that nobody else sends.
+/// A valid batch, with values that no other client sends.
 pub fn valid(payloads: Payloads, client: u32, wall_ms: i64, identity: Option<(Identity, i32)>) -> BytesMut {
     let values = [ValueId::new(client, 0), ValueId::new(client, 1)];
     BytesMut::from(&payloads.encode(&values, &[wall_ms, wall_ms], Codec::None, identity)[..])
 }
 
-/// A whole batch of more than so many bytes.
+/// A valid batch of more than this many bytes.
 pub fn larger_than(bytes: usize, payloads: Payloads, client: u32, wall_ms: i64) -> Bytes {
     let of = |count: u32| {
         let values: Vec<ValueId> = (0..count).map(|place| ValueId::new(client, place)).collect();
@@ -49,7 +50,8 @@ pub fn broken(payloads: Payloads, client: u32, wall_ms: i64, stream: &mut Stream
         1 => {
             let place = AFTER_CRC + stream.below((batch.len() - AFTER_CRC) as u64) as usize;
             batch[place] ^= 1 << stream.below(8);
-            refused("batch: a bit has flipped", batch, &[2, 87, 76])
+            // A flipped attribute may make it transactional, or name a codec that there is not.
+            refused("batch: a bit has flipped", batch, &[2, 87, 76, 53, -1])
         }
         2 => patched("batch: magic 1", batch, 16, &[1], INVALID_RECORD),
         3 => patched("batch: magic 9", batch, 16, &[9], CORRUPT_MESSAGE),
@@ -62,7 +64,8 @@ pub fn broken(payloads: Payloads, client: u32, wall_ms: i64, stream: &mut Stream
             patched("batch: wrong last offset delta", batch, 23, &i32::to_be_bytes(delta), INVALID_RECORD)
         }
         6 => {
-            // Both wrong, and in agreement: only the records themselves tell.
+            // The last offset and the count of records are both wrong and agree with each other: only the records
+            // themselves show it.
             batch[23..27].copy_from_slice(&999_999_i32.to_be_bytes());
             patched("batch: a million records", batch, 57, &1_000_000_i32.to_be_bytes(), INVALID_RECORD)
         }
@@ -75,10 +78,13 @@ pub fn broken(payloads: Payloads, client: u32, wall_ms: i64, stream: &mut Stream
             patched("batch: shorter than a header", batch, 8, &i32::to_be_bytes(shorter), &[2, 87])
         }
         9 => patched("batch: base offset", batch, 0, &7_i64.to_be_bytes(), INVALID_RECORD),
-        10 => patched("batch: codec 7", batch, 22, &[7], &[76]),
+        10 => patched("batch: codec 7", batch, 22, &[7], &[-1]),
         11 => patched("batch: gzip that is none", batch, 22, &[1], INVALID_RECORD),
         12 => patched("batch: control records", batch, 22, &[0x20], INVALID_RECORD),
-        13 => patched("batch: LogAppendTime", batch, 22, &[0x08], &[32]),
+        13 => {
+            batch[MAX_TIMESTAMP].copy_from_slice(&i64::to_be_bytes(-1));
+            patched("batch: LogAppendTime without a timestamp", batch, 22, &[0x08], &[32])
+        }
         14 => {
             let twice = batch.clone();
             batch.unsplit(twice);
@@ -87,7 +93,7 @@ pub fn broken(payloads: Payloads, client: u32, wall_ms: i64, stream: &mut Stream
         15 => {
             let identity = Identity { producer_id: 7_777_777, epoch: 0 };
             let batch = valid(payloads, client, wall_ms, Some((identity, 0)));
-            patched("batch: a transaction that nobody began", batch, 22, &[0x10], &[48])
+            patched("batch: a transaction without a transactional id", batch, 22, &[0x10], &[53])
         }
         _ => {
             let identity = Identity { producer_id: 7_777_777, epoch: 0 };

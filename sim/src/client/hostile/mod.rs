@@ -1,7 +1,8 @@
-//! A hostile client: it speaks no protocol but what its attacks say, in volleys of requests on one connection each, some
-//! broken off at once. Where Kafka's answer is well defined, that answer is demanded; nobody else may notice.
+//! A hostile client. It sends attacks: requests that are wrong, or frames that are no requests. A volley of them goes
+//! out on one connection; some connections are closed at once. If Kafka's answer to an attack is well defined, the
+//! broker must give that answer. No other client may suffer.
 //!
-//! What it succeeds to write goes to a topic of its own; what it sends to the others' topics must be refused.
+//! What it can write goes to a topic of its own. What it sends to the topics of other clients must be refused.
 
 mod answers;
 mod attacks;
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostilePlan {
     /// The longest pause between two connections.
     pub gap_ns_max: u64,
-    /// Attacks of one volley, at most.
+    /// A volley has at most this many attacks.
     pub volley_max: u32,
 }
 
@@ -31,7 +33,7 @@ enum State {
     Connecting,
     /// Answers are awaited until this time.
     Waiting(u64),
-    /// All is healed: it has gone.
+    /// Everything was healed: it attacks no more.
     Over,
 }
 
@@ -45,15 +47,16 @@ pub struct Hostile {
     known: Known,
     correlation_id: i32,
     expected: VecDeque<Attack>,
-    /// An attack of the volley was not answered as it should have been, for a reason that is none of ours: those that
+    /// An attack of this volley got an excused error, such as that of a failed disk. The answers to later attacks that
     /// build on it prove nothing.
     excused: bool,
 }
 
-/// How long an answer, or the end of the connection, is awaited.
+/// How long the client waits for an answer or for the end of the connection.
 const PATIENCE_NS: u64 = 20_000_000_000;
 
-/// What may come instead of any answer: topics that are not there yet, disks and coordinators that are not well.
+/// Error codes that are excused as the answer to any attack: the topic does not exist yet, or a disk or a coordinator
+/// fails.
 const EXCUSES: [i16; 12] = [-1, 3, 5, 6, 7, 14, 15, 16, 41, 56, 100, 103];
 
 impl Hostile {

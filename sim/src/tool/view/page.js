@@ -5,13 +5,31 @@ const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d");
 
 const GUTTER = 128, AXIS = 34, DISK_ROWS = 5, PHASE_ROWS = 4;
-const HEIGHT = { client: 30, node: 46, disk: DISK_ROWS * 8 + 12 };
-const BAND = {
-  down: ["#3c4450", "down"], starts: ["#cfe3f7", "starts"], paused: ["#b9a7dd", "paused"], full: ["#f4b183", "volume full"],
-  partition: ["#f3c6d8", "partition"], slow: ["#f5e6a8", "slow"],
-};
-const DISK = { write: ["#3f7fd0", "write"], sync: ["#2e9e5b", "sync"], read: ["#a9b4c2", "read"], name: ["#c7a35a", "names"] };
-const BAD = "#c4162a", INK = "#1d2430", SOFT = "#9aa3af", GOOD = "#17803d";
+const HEIGHT = { client: 30, node: 46 };
+// What a band, and a bar of a disk, is called. Its kind is the name of its colour.
+const BAND = { down: "down", starts: "starts", paused: "paused", full: "volume full", partition: "partition", slow: "slow" };
+const DISK = { write: "write", sync: "sync", read: "read", name: "names" };
+
+// The colours stand in the style, each for light and for dark. A canvas wants them as they are at present.
+const TONES = [...document.styleSheets[0].cssRules[0].style].filter((name) => name.startsWith("--"));
+const tone = {};
+function readTones() {
+  const probe = document.body.appendChild(document.createElement("i"));
+  for (const name of TONES) {
+    probe.style.color = `var(${name})`;
+    tone[name.slice(2)] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+}
+const wishesDark = window.matchMedia("(prefers-color-scheme: dark)");
+// "light" or "dark"; as the reader's system has it, while nobody has chosen.
+let chosenTheme = null;
+const theme = () => chosenTheme ?? (wishesDark.matches ? "dark" : "light");
+function applyTheme() {
+  document.documentElement.style.colorScheme = theme();
+  $("theme").textContent = theme() === "dark" ? "light" : "dark";
+  readTones();
+}
 
 // Lanes from top to bottom: each node with its clients above it and its disk below.
 const order = { client: 0, node: 1, disk: 2 };
@@ -23,18 +41,23 @@ page.lanes.forEach((lane, id) => {
 });
 const lanes = [...page.lanes].sort((a, b) =>
   (a.node ?? 1e9) - (b.node ?? 1e9) || order[a.kind] - order[b.kind] || number(a) - number(b));
-let bottom = AXIS, disk_row = 8;
-// The lanes share the height that there is, within reason.
+let bottom = AXIS, diskRow = 8;
+// The lanes share the height that there is: clients and nodes up to eight times theirs, disks up to three times.
 function lay(height) {
-  const least = lanes.reduce((sum, lane) => sum + HEIGHT[lane.kind] + (lane.kind === "disk" ? 14 : 0), 0);
-  const stretch = Math.max(1, Math.min(2, (height - AXIS - PHASE_ROWS * 12 - 10) / least));
-  disk_row = 8 * stretch;
+  const isDisk = (lane) => lane.kind === "disk", sum = (list, of) => list.reduce((all, lane) => all + of(lane), 0);
+  for (const lane of lanes) lane.rows = rows.get(lane.id)?.length ?? 1;
+  const disks = sum(lanes.filter(isDisk), (lane) => lane.rows * 8), gaps = 26 * lanes.filter(isDisk).length;
+  const others = sum(lanes.filter((lane) => !isDisk(lane)), (lane) => HEIGHT[lane.kind]);
+  const room = height - AXIS - PHASE_ROWS * 12 - 20 - gaps;
+  const within = (stretch, most) => Math.max(1, Math.min(most, stretch));
+  const diskStretch = within(room / (disks + others), 3), stretch = within((room - disks * diskStretch) / others, 8);
+  diskRow = 8 * diskStretch;
   bottom = AXIS + 4;
   for (const lane of lanes) {
     lane.top = bottom;
-    lane.height = HEIGHT[lane.kind] * stretch;
+    lane.height = isDisk(lane) ? lane.rows * diskRow + 12 : HEIGHT[lane.kind] * stretch;
     lane.middle = lane.top + lane.height / 2;
-    bottom += lane.height + (lane.kind === "disk" ? 14 : 0);
+    bottom += lane.height + (isDisk(lane) ? 14 : 0);
   }
 }
 
@@ -62,16 +85,16 @@ page.events.forEach((event, id) => {
 
 // One dot for each lane that an event has a line in; the weightiest line gives its colour.
 const weight = (line) => {
-  if (line.kind === "violation") return [9, BAD];
-  if (line.kind === "fault" || line.kind === "process" || line.kind === "volume") return [8, INK];
+  if (line.kind === "violation") return [9, "bad"];
+  if (line.kind === "fault" || line.kind === "process" || line.kind === "volume") return [8, "ink"];
   if (line.kind === "fact") {
-    if (/^(Refused|SequenceRefused|Unknown|OutOfRange|Misbehaved)/.test(line.text)) return [7, "#d97706"];
-    if (/^Acknowledged/.test(line.text)) return [6, GOOD];
-    if (/^Fetched/.test(line.text) && !/records: \[\]/.test(line.text)) return [6, "#1f5fbf"];
-    return [4, "#7b8794"];
+    if (/^(Refused|SequenceRefused|Unknown|OutOfRange|Misbehaved)/.test(line.text)) return [7, "warn"];
+    if (/^Acknowledged/.test(line.text)) return [6, "good"];
+    if (/^Fetched/.test(line.text) && !/records: \[\]/.test(line.text)) return [6, "mark"];
+    return [4, "fact"];
   }
-  if (line.kind === "input") return [3, /FAILED/.test(line.text) ? BAD : "#5b6675"];
-  return line.kind === "client" ? [2, SOFT] : [0, SOFT];
+  if (line.kind === "input") return [3, /FAILED/.test(line.text) ? "bad" : "input"];
+  return line.kind === "client" ? [2, "faint"] : [0, "faint"];
 };
 const dots = [];
 page.events.forEach((event, id) => {
@@ -145,9 +168,9 @@ function draw() {
 function drawLanes(wide) {
   for (const lane of lanes) {
     if (lane.kind === "disk") {
-      pen.fillStyle = "#f6f7f9";
+      pen.fillStyle = tone.disk;
       pen.fillRect(GUTTER, lane.top, wide, lane.height);
-    } else line(GUTTER, lane.middle, wide, lane.middle, lane.kind === "node" ? "#8a94a3" : "#d9dde3", lane.kind === "node" ? 1.5 : 1);
+    } else line(GUTTER, lane.middle, wide, lane.middle, lane.kind === "node" ? tone.node : tone.line, lane.kind === "node" ? 1.5 : 1);
   }
 }
 
@@ -156,10 +179,10 @@ function drawBand(band, isSeen) {
   if (!isSeen(from, to)) return;
   const box = [from, lane.top + 3, Math.max(to - from, 2), lane.height - 6];
   pen.globalAlpha = band.kind === "down" ? 0.85 : 0.75;
-  pen.fillStyle = BAND[band.kind][0];
+  pen.fillStyle = tone[band.kind];
   pen.fillRect(...box);
   pen.globalAlpha = 1;
-  if (to - from > 44) label(BAND[band.kind][1], Math.max(from, GUTTER) + 4, lane.top + lane.height - 7, band.kind === "down" ? "#fff" : "#555");
+  if (to - from > 44) label(BAND[band.kind], Math.max(from, GUTTER) + 4, lane.top + lane.height - 7, band.kind === "down" ? "#fff" : tone.ink);
   drawn.push({ kind: "band", of: band, box, event: band.from[0] ?? Math.ceil(place(band.from[1])) });
 }
 
@@ -170,9 +193,9 @@ function drawAxis(wide, high) {
     if (unit > last) break;
     const event = Math.max(0, Math.min(last, Math.round(unit)));
     const shown = look.mode === "time" ? unit / last * span : times[event];
-    line(left, AXIS - 6, left, high, "#eef0f3");
-    label(ms(shown ?? 0), left + 3, 12, "#6a7280");
-    if (look.mode === "event") label("#" + event, left + 3, 25, "#a2a9b3");
+    line(left, AXIS - 6, left, high, tone.grid);
+    label(ms(Math.max(0, shown ?? 0)), left + 3, 12, tone.soft);
+    if (look.mode === "event") label("#" + event, left + 3, 25, tone.faint);
   }
 }
 
@@ -183,8 +206,8 @@ function drawPhases(high) {
     const left = x(moment), bad = name === "violation";
     const row = Math.max(0, free.findIndex((edge) => edge < left));
     free[row] = left + 60;
-    line(left, AXIS - 8, left, bottom + 10 + row * 12, bad ? BAD : "#5aa469", bad ? 2 : 1, [5, 4]);
-    label(name, left + 4, bottom + 14 + row * 12, bad ? BAD : "#3c7d4b");
+    line(left, AXIS - 8, left, bottom + 10 + row * 12, bad ? tone.bad : tone.phase, bad ? 2 : 1, [5, 4]);
+    label(name, left + 4, bottom + 14 + row * 12, bad ? tone.bad : tone.phase);
   }
 }
 
@@ -192,11 +215,11 @@ function drawCommand(command, isSeen) {
   const until = command.done ?? command.lost;
   const from = Math.min(x(command.begun), x(end)), to = x(until ?? end), lane = page.lanes[command.lane];
   if (!isSeen(from, to)) return;
-  const box = [from, lane.top + 6 + command.row * disk_row, Math.max(to - from, 2), disk_row - 2];
+  const box = [from, lane.top + 6 + command.row * diskRow, Math.max(to - from, 2), diskRow - 2];
   pen.globalAlpha = faded(command) * (until ? 1 : 0.5);
-  pen.fillStyle = command.failed ? BAD : DISK[command.kind][0];
+  pen.fillStyle = command.failed ? tone.bad : tone[command.kind];
   pen.fillRect(...box);
-  if (command.lost || command.failed) cross(Math.max(to, from + 2), box[1] + box[3] / 2, 4, BAD, 2);
+  if (command.lost || command.failed) cross(Math.max(to, from + 2), box[1] + box[3] / 2, 4, tone.bad, 2);
   pen.globalAlpha = 1;
   drawn.push({ kind: "command", of: command, box, event: command.sent[0] });
 }
@@ -212,11 +235,11 @@ function drawMessage(message, isSeen) {
   }
   if (!isSeen(x0, x1)) return;
   pen.globalAlpha = faded(message);
-  const isChosen = look.chosen === message, colour = message.lost && isLost ? BAD : isChosen ? "#111" : "#6f86a8";
+  const isChosen = look.chosen === message, colour = message.lost && isLost ? tone.bad : isChosen ? tone.chosen : tone.arrow;
   line(x0, y0, x1, y1, colour, isChosen ? 2.4 : 1.1, isLost && !message.lost ? [3, 3] : []);
   if (!isLost) arrowhead(x0, y0, x1, y1, colour);
-  else if (message.lost) cross(x1, y1, 5, BAD, 2.2);
-  if (x1 - x0 > 70 || (look.scale > 26 && isAbout(message))) label(message.label, (x0 + x1) / 2 + 3, (y0 + y1) / 2 - 2, "#4a5a75", 10);
+  else if (message.lost) cross(x1, y1, 5, tone.bad, 2.2);
+  if (x1 - x0 > 70 || (look.scale > 26 && isAbout(message))) label(message.label, (x0 + x1) / 2 + 3, (y0 + y1) / 2 - 2, tone.arrow, 10);
   pen.globalAlpha = 1;
   drawn.push({ kind: "message", of: message, line: [x0, y0, x1, y1], event: message.sent[0] });
 }
@@ -225,12 +248,12 @@ function drawDot(dot, isSeen) {
   const lane = page.lanes[dot.lane], left = x(ofEvent(dot.event));
   if (lane.kind === "disk" || !isSeen(left, left)) return;
   pen.globalAlpha = dot.heavy >= 8 ? 1 : faded(dot);
-  pen.fillStyle = dot.colour;
+  pen.fillStyle = tone[dot.colour];
   pen.beginPath();
   pen.arc(left, lane.middle, Math.min(2 + dot.heavy / 3, Math.max(1.5, look.scale / 2)), 0, 7);
   pen.fill();
   if (dot.event === look.cursor) {
-    pen.strokeStyle = INK;
+    pen.strokeStyle = tone.ink;
     pen.lineWidth = 1.5;
     pen.beginPath();
     pen.arc(left, lane.middle, 7, 0, 7);
@@ -243,15 +266,15 @@ function drawDot(dot, isSeen) {
 function drawMark(mark, isSeen) {
   const lane = page.lanes[mark.lane], left = x(mark.at);
   if (!isSeen(left, left)) return;
-  if (mark.kind === "end") cross(left, lane.middle, 8, BAD, 3);
+  if (mark.kind === "end") cross(left, lane.middle, 8, tone.bad, 3);
   else {
-    pen.fillStyle = "#d97706";
+    pen.fillStyle = tone.warn;
     pen.beginPath();
     pen.moveTo(left, lane.top + 14);
     pen.lineTo(left - 6, lane.top + 2);
     pen.lineTo(left + 6, lane.top + 2);
     pen.fill();
-    label(mark.text.split(/[ {(]/)[0], left + 8, lane.top + 11, "#a3560a", 10);
+    label(mark.text.split(/[ {(]/)[0], left + 8, lane.top + 11, tone.warn, 10);
   }
   drawn.push({ kind: "mark", of: mark, box: [left - 7, lane.top + 2, 14, 14], event: mark.at[0] });
 }
@@ -259,23 +282,23 @@ function drawMark(mark, isSeen) {
 function drawCursor(high) {
   const left = x(ofEvent(look.cursor));
   pen.globalAlpha = 0.35;
-  line(left, AXIS - 10, left, high, "#1f5fbf", Math.max(2, Math.min(look.mode === "time" ? 2 : look.scale, 8)));
+  line(left, AXIS - 10, left, high, tone.mark, Math.max(2, Math.min(look.mode === "time" ? 2 : look.scale, 8)));
   pen.globalAlpha = 1;
 }
 
 function drawGutter(high) {
-  pen.fillStyle = "#fff";
+  pen.fillStyle = tone.paper;
   pen.fillRect(0, 0, GUTTER, high);
   for (const lane of lanes) {
     const isNode = lane.kind === "node";
-    label(lane.name.replace(/node\d+ disk/, "disk"), 10, lane.middle + (lane.role ? -1 : 4), INK, 12, isNode ? "700" : "400");
-    if (lane.role) label(lane.role, 10, lane.middle + 11, SOFT, 10);
+    label(lane.name.replace(/node\d+ disk/, "disk"), 10, lane.middle + (lane.role ? -1 : 4), tone.ink, 12, isNode ? "700" : "400");
+    if (lane.role) label(lane.role, 10, lane.middle + 11, tone.soft, 10);
     if (isNode) {
       const state = stateOf(lane.node, look.cursor);
-      if (state) label(state.life, 10, lane.middle + 17, SOFT, 10);
+      if (state) label(state.life, 10, lane.middle + 17, tone.soft, 10);
     }
   }
-  line(GUTTER - 0.5, AXIS - 8, GUTTER - 0.5, high, "#d9dde3");
+  line(GUTTER - 0.5, AXIS - 8, GUTTER - 0.5, high, tone.line);
 }
 
 function line(x0, y0, x1, y1, colour, wide = 1, dash = []) {
@@ -332,7 +355,7 @@ function tell() {
       : chosen.lost ? `<span class="bad">is under way when its process ends at ${link(chosen.lost[0])}</span>` : "is under way when the run ends";
     parts.push(`<h2>Disk: ${escaped(chosen.kind)}</h2><p class="text">${escaped(chosen.text)}\nasked for at ${link(chosen.sent[0])}, ${ms(chosen.sent[1])}; ${fate}</p>`);
   } else if (chosen?.from) {
-    parts.push(`<h2>${BAND[chosen.kind][1]}</h2><p class="text">${escaped(chosen.text)}\nfrom ${ms(chosen.from[1])} to ${chosen.to ? ms(chosen.to[1]) : "the end"}</p>`);
+    parts.push(`<h2>${BAND[chosen.kind]}</h2><p class="text">${escaped(chosen.text)}\nfrom ${ms(chosen.from[1])} to ${chosen.to ? ms(chosen.to[1]) : "the end"}</p>`);
   } else if (chosen?.at) parts.push(`<h2>${page.lanes[chosen.lane].name}</h2><p class="text">${escaped(chosen.text)}</p>`);
   const next = ledTo.get(look.cursor) ?? [];
   parts.push(`<h2>Event ${look.cursor} at ${ms(event.time)}</h2><p>because of ${link(event.cause)}${next.length ? `; leads to ${next.slice(0, 12).map(link).join(" ")}${next.length > 12 ? " …" : ""}` : ""}</p>`);
@@ -394,7 +417,7 @@ function show() {
     draw();
     tell();
     const name = look.partition === null ? "" : `&p=${page.partitions[look.partition]}`;
-    history.replaceState(null, "", `#e=${look.cursor}${name}${look.mode === "time" ? "&m=time" : ""}`);
+    history.replaceState(null, "", `#e=${look.cursor}${name}${look.mode === "time" ? "&m=time" : ""}${chosenTheme ? "&t=" + chosenTheme : ""}`);
   });
 }
 
@@ -464,17 +487,22 @@ window.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 window.addEventListener("resize", show);
+wishesDark.addEventListener("change", () => { applyTheme(); show(); });
+$("theme").onclick = () => { chosenTheme = theme() === "dark" ? "light" : "dark"; applyTheme(); show(); };
 
 $("title").textContent = page.title;
 $("line").textContent = page.line;
 $("violation").textContent = page.violation ?? "";
-const swatches = [...Object.values(BAND), ...Object.values(DISK).map(([colour, name]) => [colour, "disk: " + name])];
-$("legend").innerHTML = swatches.map(([colour, name]) => `<span><i style="background:${colour}"></i>${name}</span>`).join("") +
-  `<span><span class="sign bad">✕</span>lost, crashed, failed</span><span><span class="sign" style="color:#d97706">▼</span>fault</span>` +
-  `<span><span class="sign" style="color:${GOOD}">●</span>acknowledged</span><span><span class="sign" style="color:#1f5fbf">●</span>records read</span>` +
+$("note").textContent = page.note;
+const swatches = [...Object.entries(BAND), ...Object.entries(DISK).map(([kind, name]) => [kind, "disk: " + name])];
+$("legend").innerHTML = swatches.map(([kind, name]) => `<span><i style="background:var(--${kind})"></i>${name}</span>`).join("") +
+  `<span><span class="sign bad">✕</span>lost, crashed, failed</span><span><span class="sign" style="color:var(--warn)">▼</span>fault</span>` +
+  `<span><span class="sign" style="color:var(--good)">●</span>acknowledged</span><span><span class="sign" style="color:var(--mark)">●</span>records read</span>` +
   `<span>← → event by event, + − zoom, drag or shift-wheel to move</span>`;
 
 const asks = new URLSearchParams(location.hash.slice(1));
+if (["light", "dark"].includes(asks.get("t"))) chosenTheme = asks.get("t");
+applyTheme();
 look.mode = $("mode").value = asks.get("m") === "time" ? "time" : "event";
 const named = page.partitions.indexOf(asks.get("p"));
 if (named >= 0) look.partition = $("partition").value = named;

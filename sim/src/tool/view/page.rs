@@ -1,4 +1,4 @@
-//! What the page shows, collected from the notes of a run.
+//! The data of the page, collected from the notes of a run.
 
 use crate::tool::describe::{Describer, Line, partition_of};
 use serde::Serialize;
@@ -17,13 +17,16 @@ use tidelog_sim::trace::{At, Note, Sink};
 /// An event and its time.
 type Moment = (u64, u64);
 
-/// A time, with its event where there is one.
+/// A time, with the event at it, if there is one.
 type Bound = (Option<u64>, u64);
 
-/// Everything the page's script knows. Short names: there are many of each.
+/// All data that the page's script gets. Names of fields are short because each is written thousands of times.
 #[derive(Debug, Default, Serialize)]
 pub struct Page {
+    /// What is wrong, and with which seed.
     pub title: String,
+    /// What a scenario's file says that it is about.
+    pub note: String,
     /// What to type to run it again.
     pub line: String,
     pub violation: Option<String>,
@@ -74,7 +77,7 @@ pub struct Message {
     pub about: Vec<usize>,
 }
 
-/// Something that a disk is asked to do.
+/// A command of a disk.
 #[derive(Debug, Serialize)]
 pub struct Command {
     pub lane: usize,
@@ -88,14 +91,14 @@ pub struct Command {
     pub about: Vec<usize>,
 }
 
-/// A stretch of time in which something is not as it should be.
+/// A time in which a lane is not as usual: a node is down, a disk is full.
 #[derive(Debug, Serialize)]
 pub struct Band {
     pub lane: usize,
     pub kind: &'static str,
     pub text: String,
     pub from: Bound,
-    /// None where it lasts to the end.
+    /// None if it lasts to the end of the run.
     pub to: Option<Bound>,
 }
 
@@ -107,18 +110,18 @@ pub struct Mark {
     pub at: Moment,
 }
 
-/// A node from this event on.
+/// The state of a node from this event on.
 #[derive(Debug, Serialize)]
 pub struct State {
     pub event: u64,
     pub node: usize,
     pub life: String,
     pub waiting: usize,
-    /// Name and state; epoch, log start, high watermark, synced, end.
+    /// Each partition's name and state, and its leader epoch, log start, high watermark, synced offset and log end.
     pub partitions: Vec<(String, &'static str, [i64; 5])>,
 }
 
-/// Listens to a run, and writes the page.
+/// Listens to a run, and collects the page.
 pub struct Recorder {
     page: Rc<RefCell<Page>>,
     describer: Describer,
@@ -126,14 +129,14 @@ pub struct Recorder {
     /// The names of topics by their ids.
     ids: BTreeMap<String, String>,
     fault_ns: u64,
-    /// Messages under way, in order.
+    /// Messages under way, in order, by connection and whether they go to the node.
     under_way: BTreeMap<(ConnId, bool), VecDeque<usize>>,
-    /// Answers that have not left yet.
+    /// Answers that have not left their node yet: their labels and partitions.
     answers: BTreeMap<ConnId, VecDeque<(String, Vec<usize>)>>,
-    /// Commands under way, by node.
+    /// Disk commands under way, by node.
     commands: BTreeMap<usize, BTreeMap<IoId, usize>>,
     bands: BTreeMap<(usize, &'static str), usize>,
-    /// The partitions of batches.
+    /// The partition of each batch that was sent.
     batches: BTreeMap<OpId, usize>,
 }
 
@@ -275,7 +278,7 @@ impl Recorder {
             Note::Input { node, input: Input::Io(completion) } => {
                 if let Some(command) = self.commands.entry(*node).or_default().remove(&completion.id) {
                     page.commands[command].done = Some(now);
-                    // That something is not there is an answer like any other.
+                    // That a file does not exist is an ordinary answer.
                     let failed = |error: &IoError| error.kind != IoErrorKind::NotFound;
                     page.commands[command].failed = completion.result.as_ref().is_err_and(failed);
                 }
@@ -307,8 +310,8 @@ impl Recorder {
             Note::Full { node, full } => self.band(page, *node, "disk", "full", *full, now),
             Note::Fault { node, fault } => self.fault(page, *node, fault, now, text),
             Note::State { node, broker } => {
-                let life = broker.life();
-                if life == "running" {
+                let phase = broker.phase();
+                if phase == "running" {
                     let lane = page.lane("node", *node);
                     self.end_band(page, lane, "starts", now);
                 }
@@ -318,7 +321,7 @@ impl Recorder {
                     let [start, high, synced, end] = numbers;
                     (view.name, view.state, [view.leader_epoch.0.into(), start, high, synced, end])
                 });
-                let (life, waiting, partitions) = (life.to_string(), broker.requests_waiting(), partitions.collect());
+                let (life, waiting, partitions) = (phase.to_string(), broker.requests_waiting(), partitions.collect());
                 page.change(State { event: now.0, node: *node, life, waiting, partitions });
             }
             Note::Said { text, .. } => {
@@ -360,7 +363,8 @@ impl Recorder {
 
     fn fault(&mut self, page: &mut Page, node: usize, fault: &Fault, now: Moment, text: String) {
         let lane = page.lane("node", node);
-        // A time, and for how long; a flapping partition has several.
+        // The bands of the fault: on which lane, of what kind, how many, and how long each is. A flapping partition has
+        // several.
         let (of, kind, times, for_ns) = match fault {
             Fault::Partition { client: None, for_ns, times, .. } => (lane, "partition", *times, *for_ns),
             Fault::Partition { client: Some(client), for_ns, times, .. } => {
@@ -440,7 +444,7 @@ impl Page {
         about
     }
 
-    /// Keeps a node's state, if it is not what it was.
+    /// Adds a node's state, if it differs from its last one.
     fn change(&mut self, state: State) {
         let before = self.states.iter().rev().find(|before| before.node == state.node);
         let is_same = before.is_some_and(|before| {
@@ -452,7 +456,7 @@ impl Page {
     }
 }
 
-/// What a request calls itself, by its header.
+/// A request's label: its kind and its correlation id, read from its header.
 fn request_label(frame: &[u8]) -> String {
     let Some((key, rest)) = frame.split_first_chunk::<2>() else { return "no request".into() };
     let id = rest.get(2..6).and_then(|id| id.try_into().ok()).map_or(-1, i32::from_be_bytes);

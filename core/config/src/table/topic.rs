@@ -1,0 +1,42 @@
+//! Configs of a topic.
+
+use super::*;
+
+#[rustfmt::skip]
+pub(super) const KEYS: &[ConfigKey] = &[
+    boolean("acks.require.fsync", "true", "A write is acknowledged once its records are on stable storage. false: once they are in the page cache, as in Apache Kafka."),
+    list("cleanup.policy", "delete", "What happens to old segments: delete, compact, both, or (empty) nothing.").one_of(&["compact", "delete"]),
+    int("compression.gzip.level", "-1", "Compression level of gzip.").gzip_level(),
+    int("compression.lz4.level", "9", "Compression level of lz4.").within(1, 17),
+    string("compression.type", "producer", "Compression of stored batches; producer: as the producer sent them.").one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+    int("compression.zstd.level", "3", "Compression level of zstd.").within(-131072, 22),
+    long("delete.retention.ms", "86400000", "A delete marker of a compacted topic stays for this time.").from(0),
+    long("file.delete.delay.ms", "60000", "A removed segment stays on disk for this time.").from(0),
+    long("flush.messages", MAX_LONG, "Records after which the log is flushed.").from(1),
+    long("flush.ms", MAX_LONG, "Time after which the log is flushed.").from(0),
+    list("follower.replication.throttled.replicas", "", "Replicas whose replication is throttled while they are followers.").throttled_replicas(),
+    int("index.interval.bytes", "4096", "Bytes of the log between two index entries.").from(0),
+    int("internal.segment.bytes", NULL, "A segment is closed at this size, for tests: takes precedence over segment.bytes.").internal(),
+    list("leader.replication.throttled.replicas", "", "Replicas whose replication is throttled while they are leaders.").throttled_replicas(),
+    long("local.retention.bytes", "-2", "Size above which copied segments leave the disk; -2: as retention.bytes.").from(-2),
+    long("local.retention.ms", "-2", "Age at which copied segments leave the disk; -2: as retention.ms.").from(-2),
+    long("max.compaction.lag.ms", MAX_LONG, "A record stays uncompacted for at most this time.").from(1),
+    int("max.message.bytes", "1048588", "Largest record batch that is taken.").from(0),
+    long("message.timestamp.after.max.ms", "3600000", "Most that a record's timestamp may lie after the time of the broker.").from(0),
+    long("message.timestamp.before.max.ms", MAX_LONG, "Most that a record's timestamp may lie before the time of the broker.").from(0),
+    string("message.timestamp.type", "CreateTime", "Whether records carry the time of the producer (CreateTime) or that of the append (LogAppendTime).").one_of(&["CreateTime", "LogAppendTime"]),
+    double("min.cleanable.dirty.ratio", "0.5", "A log is cleaned once at least this part of it is uncleaned.").ratio("1"),
+    long("min.compaction.lag.ms", "0", "A record stays uncompacted for at least this time.").from(0),
+    int("min.insync.replicas", "1", "In-sync replicas without which a write with acks=all is refused.").from(1),
+    boolean("preallocate", "false", "A new segment file is created at its full size."),
+    boolean("remote.log.copy.disable", "false", "Nothing more is copied to remote storage."),
+    boolean("remote.log.delete.on.disable", "false", "Remote data is removed when remote storage is switched off."),
+    boolean("remote.storage.enable", "false", "The topic uses remote storage."),
+    long("retention.bytes", "-1", "The oldest records are removed above this size of a partition; -1: no limit."),
+    long("retention.ms", "604800000", "Records are removed at this age; -1: never.").from(-1),
+    int("segment.bytes", "1073741824", "A segment is closed at this size.").from(1048576),
+    int("segment.index.bytes", "10485760", "Largest offset or time index of a segment.").from(4),
+    long("segment.jitter.ms", "0", "A segment is closed earlier than at its full age, by a random time of at most this.").from(0),
+    long("segment.ms", "604800000", "A segment is closed at this age.").from(1),
+    boolean("unclean.leader.election.enable", "false", "A replica that is not in sync may become leader, losing records."),
+];

@@ -1,0 +1,71 @@
+//! The topics that a Metadata request creates by naming them (`auto.create.topics.enable`).
+
+use crate::api::{Parts, draw_bytes};
+use crate::config::Layers;
+use crate::controller;
+use crate::wire::MetadataRecord;
+use crate::wire::messages::CreateTopicsRequest;
+use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use bytestring::ByteString;
+
+impl Parts {
+    /// The records that create the topics `names`. There are none for a topic that cannot be created.
+    pub fn auto_create(&mut self, names: impl IntoIterator<Item = ByteString>) -> Vec<MetadataRecord> {
+        let context = controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) };
+        let topics = names.into_iter().map(|name| topic_to_create(name, &context.layers)).collect();
+        let request = CreateTopicsRequest { topics, ..Default::default() };
+        let rng = &mut self.rng;
+        controller::create_topics(&self.proposed, &context, &request, || draw_bytes(rng)).records
+    }
+}
+
+/// An internal topic has the partitions, replicas and configs that its coordinator needs. Any other topic has the
+/// broker's defaults.
+fn topic_to_create(name: ByteString, broker: &Layers) -> CreatableTopic {
+    let number = |name: &str| broker.number(name).to_string();
+    let (prefix, configs) = match &*name {
+        "__consumer_offsets" => (
+            "offsets.topic",
+            vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("compression.type", "producer".to_owned()),
+                ("segment.bytes", number("offsets.topic.segment.bytes")),
+            ],
+        ),
+        "__transaction_state" => (
+            "transaction.state.log",
+            vec![
+                ("unclean.leader.election.enable", "false".to_owned()),
+                ("compression.type", "uncompressed".to_owned()),
+                ("cleanup.policy", "compact".to_owned()),
+                ("min.insync.replicas", number("transaction.state.log.min.isr")),
+                ("segment.bytes", number("transaction.state.log.segment.bytes")),
+            ],
+        ),
+        // KIP-932: the share coordinator deletes what it no longer needs, so its records have no time limit.
+        "__share_group_state" => (
+            "share.coordinator.state.topic",
+            vec![
+                ("cleanup.policy", "delete".to_owned()),
+                ("compression.type", "producer".to_owned()),
+                ("segment.bytes", number("share.coordinator.state.topic.segment.bytes")),
+                ("min.insync.replicas", number("share.coordinator.state.topic.min.isr")),
+                ("retention.ms", "-1".to_owned()),
+            ],
+        ),
+        _ => return CreatableTopic { name, num_partitions: -1, replication_factor: -1, ..Default::default() },
+    };
+    let configs = configs.into_iter().map(|(name, value)| CreatableTopicConfig {
+        name: name.into(),
+        value: Some(value.into()),
+        ..Default::default()
+    });
+    let count = |what: &str| broker.number(&format!("{prefix}.{what}"));
+    CreatableTopic {
+        num_partitions: count("num.partitions").try_into().expect("the table says it has 32 bits"),
+        replication_factor: count("replication.factor").try_into().expect("the table says it has 16 bits"),
+        configs: configs.collect(),
+        name,
+        ..Default::default()
+    }
+}

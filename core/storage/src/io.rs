@@ -1,0 +1,230 @@
+//! What a world hands to the broker, and what it gets back: the inputs and outputs of
+//! `tidelog_core::Broker::handle`.
+//!
+//! **I/O.** Every disk access is an [`IoCommand`] that the world answers with exactly one [`IoCompletion`] of the same
+//! [`IoId`]. The commands of one [`IoOwner`] are a *lane*: a world carries them out, and completes them, in the order
+//! they were given, except [`IoOp::Read`], which may overtake (the core reads only what it has seen written). Between
+//! commands of different lanes there is no order: a part of the core that needs one waits for a completion before it
+//! gives the next command.
+//!
+//! **Durability.** A completed [`IoOp::Write`] is visible to reads, but a crash may lose it, keep it or tear it.
+//! A completed [`IoOp::Sync`] makes all earlier completed and queued writes and truncations of that file stable.
+//! A created, renamed or removed directory entry is stable once [`IoOp::SyncDir`] of its parent completed.
+//! [`IoOp::Replace`] is atomic and, once completed, stable. After a failed sync nothing of that file may be
+//! trusted again.
+
+use crate::buggify::Dice;
+use crate::probe::Probes;
+use bytes::Bytes;
+use tidelog_batch::Checked;
+pub use tidelog_batch::Chunks;
+use tidelog_config::ConnectionLimits;
+use tidelog_wire::ids::{ConnId, FileId, LogDirId, LogId};
+use tidelog_wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
+
+/// What happens to a broker.
+#[derive(Debug)]
+pub enum Input {
+    /// The first input of a broker: read the directories and start.
+    Boot,
+    /// A client sent a request. Requests of one connection come in the order they were sent.
+    Request(Box<Request>),
+    /// A client's connection is closed. Its unanswered requests need no answers.
+    Disconnected(ConnId),
+    /// A disk command was carried out, or it failed.
+    Io(IoCompletion),
+    /// Time has passed. A tick may come late, and it may come when nothing is due.
+    Tick,
+    /// Stop cleanly: flush, write the checkpoints and the clean-shutdown marker, then say [`Output::Stopped`].
+    Stop,
+}
+
+/// A decoded request whose records have been checked (see `api::prepare`).
+#[derive(Debug)]
+pub struct Request {
+    pub conn: ConnId,
+    /// The place in `listeners` of the listener that the connection came in on.
+    pub listener: u16,
+    pub header: RequestHeader,
+    pub body: RequestBody,
+    /// For a Produce request: the verdict on the records of each partition, in the order of the request.
+    pub batches: Vec<Checked>,
+}
+
+/// A response that is not encoded yet. A world encodes it with `wire::encode_response`, outside of the core.
+#[derive(Debug)]
+pub struct Response {
+    pub api_key: ApiKey,
+    pub api_version: i16,
+    pub correlation_id: i32,
+    pub body: ResponseBody,
+}
+
+/// What a broker wants done. A world carries outputs out in the order in which they are given.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this response. The broker gives the responses of a connection in the order of its requests.
+    Respond(ConnId, Box<Response>),
+    /// Close the connection once all responses that were given for it before have been sent. The text says why.
+    Close(ConnId, &'static str),
+    Io(IoCommand),
+    /// The broker has started: the world may accept connections.
+    Ready,
+    /// The broker has stopped cleanly. It gives no more outputs, and the process may end.
+    Stopped,
+    /// The broker cannot go on, because its metadata is unreadable or its configuration contradicts the disk. The world
+    /// prints the text and ends the process with a failure.
+    Fatal(String),
+    /// These limits of connections hold from now on: the configuration of the running broker has changed (KIP-226).
+    Limits(ConnectionLimits),
+    /// Write a line to the operator's log.
+    Event(Event),
+}
+
+/// Something an operator may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub level: Level,
+    /// The module it comes from, such as `storage`.
+    pub part: &'static str,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Collects what the parts of a broker want done. The caller of `Broker::handle` owns it and drains it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub outputs: Vec<Output>,
+    /// How often each probe was reached. Counted in simulations only.
+    pub probes: Probes,
+    /// Decides when the core does something rare on purpose, which only happens in simulations.
+    pub dice: Dice,
+    /// How many bytes of writes the core holds back until earlier commands of their lane have succeeded. The core keeps
+    /// this number up to date, and a world must not reset it. A world that limits its queued writes adds these bytes to
+    /// its own.
+    pub held_bytes: u64,
+}
+
+impl Outbox {
+    pub fn io(&mut self, id: IoId, op: IoOp) {
+        self.outputs.push(Output::Io(IoCommand { id, op }));
+    }
+
+    pub fn event(&mut self, level: Level, part: &'static str, text: impl Into<String>) {
+        self.outputs.push(Output::Event(Event { level, part, text: text.into() }));
+    }
+}
+
+/// The owner of a command, which decides the lane in which the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IoOwner {
+    /// A log directory: its `meta.properties`, its checkpoints, its clean-shutdown marker.
+    Dir(LogDirId),
+    /// One partition's log with all its files.
+    Log(LogId),
+    /// The quorum's own files beside the metadata log: `quorum-state`, snapshots.
+    Quorum,
+}
+
+/// Identifies one command. `seq` grows by one with each command of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoId {
+    pub owner: IoOwner,
+    pub seq: u64,
+}
+
+#[derive(Debug)]
+pub struct IoCommand {
+    pub id: IoId,
+    pub op: IoOp,
+}
+
+#[derive(Debug)]
+pub struct IoCompletion {
+    pub id: IoId,
+    pub result: Result<IoDone, IoError>,
+}
+
+/// A path below the root of a log directory, with `/` between its parts; empty for the root itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskPath {
+    pub dir: LogDirId,
+    pub path: String,
+}
+
+#[derive(Debug)]
+pub enum IoOp {
+    /// Names and lengths of what lies directly in a directory. → [`IoDone::Entries`], sorted by name.
+    List { path: DiskPath },
+    /// Create one directory; one that is already there is no error. → [`IoDone::Unit`]
+    CreateDir { path: DiskPath },
+    /// Make the entries of a directory stable. → [`IoDone::Unit`]
+    SyncDir { path: DiskPath },
+    /// Rename a file or directory within a log directory; an existing target file is replaced. Open files below
+    /// it stay open under their new path. → [`IoDone::Unit`]
+    Rename { from: DiskPath, to: DiskPath },
+    /// Remove a file; one that is not there is no error. → [`IoDone::Unit`]
+    Remove { path: DiskPath },
+    /// Remove a directory with all it holds; one that is not there is no error. → [`IoDone::Unit`]
+    RemoveDir { path: DiskPath },
+    /// The whole content of a file of at most `limit_bytes`. → [`IoDone::Bytes`]
+    Load { path: DiskPath, limit_bytes: u64 },
+    /// Replace a small file by `content`, so that a crash leaves the old content or the new: write `<path>.tmp`, sync
+    /// it, rename it, sync the directory. → [`IoDone::Unit`]
+    Replace { path: DiskPath, content: Bytes },
+    /// Open a file for reading and writing; with `create`, make it where it is not there. → [`IoDone::Len`]
+    Open { file: FileId, path: DiskPath, create: bool },
+    /// Write all chunks from `position` on. `position` is never past the end. → [`IoDone::Unit`]
+    Write { file: FileId, position: u64, chunks: Chunks },
+    /// Up to `len` bytes from `position` on; fewer only at the end of the file. → [`IoDone::Bytes`]
+    Read { file: FileId, position: u64, len: u32 },
+    /// Cut the file, or grow it with zeros. → [`IoDone::Unit`]
+    SetLen { file: FileId, len: u64 },
+    /// Make the file's content and length stable. → [`IoDone::Unit`]
+    Sync { file: FileId },
+    /// Forget the file. Responses that still name a slice of it are served. → [`IoDone::Unit`]
+    Close { file: FileId },
+    /// How large the volume of a log directory is. → [`IoDone::Volume`]
+    Volume { dir: LogDirId },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IoDone {
+    Unit,
+    Len(u64),
+    Bytes(Bytes),
+    Entries(Vec<DirEntry>),
+    Volume { total_bytes: u64, usable_bytes: u64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    pub name: String,
+    pub is_dir: bool,
+    pub len: u64,
+}
+
+/// Why a command failed. The text is for the operator and names the path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct IoError {
+    pub kind: IoErrorKind,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IoErrorKind {
+    NotFound,
+    NoSpace,
+    Denied,
+    /// The file of an [`IoOp::Load`] is larger than its limit.
+    TooLarge,
+    Other,
+}
