@@ -76,7 +76,7 @@ impl Log {
         let by_size = self.settings.delete_retention && retention_bytes >= 0;
         let by_time = self.settings.delete_retention && self.settings.retention_ms >= 0;
         let mut excess_bytes = if by_size { self.size_bytes() as i64 - retention_bytes } else { 0 };
-        while let Some(breach) = self.first_breach(now, high_watermark, by_time, &mut excess_bytes, out) {
+        while let Some(breach) = self.first_breach(now, high_watermark, by_time, excess_bytes, out) {
             if self.segments.len() == 1 {
                 out.probe(Probe::RetentionRolls);
                 self.roll(now, out);
@@ -87,6 +87,8 @@ impl Log {
                 self.waiting_retention = Some(high_watermark);
                 return;
             }
+            // Whichever limit removes a segment, the log then exceeds `retention.bytes` by that much less.
+            excess_bytes -= i64::from(self.segments[0].len);
             self.drop_first_segment(now, breach, out);
         }
     }
@@ -97,7 +99,7 @@ impl Log {
         now: Now,
         high_watermark: Offset,
         by_time: bool,
-        excess_bytes: &mut i64,
+        excess_bytes: i64,
         out: &mut Outbox,
     ) -> Option<Breach> {
         let next_base = self.segments.get(1).map(|next| next.base);
@@ -107,13 +109,11 @@ impl Log {
             return None;
         }
         if next_base.is_some_and(|next_base| next_base <= self.log_start) {
-            *excess_bytes -= i64::from(first.len);
             return Some(Breach::LogStart);
         }
         let holds_all = self.segments.get(1).is_none_or(|next| next.len == 0);
         let greedy = holds_all && self.plants.has(Plant::RetentionDeletesActiveSegment);
-        if *excess_bytes > 0 && (*excess_bytes >= i64::from(first.len) || greedy) {
-            *excess_bytes -= i64::from(first.len);
+        if excess_bytes > 0 && (excess_bytes >= i64::from(first.len) || greedy) {
             return Some(Breach::Size);
         }
         if !by_time {

@@ -378,6 +378,26 @@ fn segments_below_the_log_start_count_as_removed_by_size() {
 }
 
 #[test]
+fn what_retention_by_time_removes_counts_as_removed_by_size() {
+    // Three segments of one batch each. The first is large and old, the others are fresh.
+    let mut world = World::new(LogSettings { segment_bytes: 1_000, retention_ms: -1, ..LogSettings::default() });
+    let fresh = world.now.wall.0;
+    let batches = [batch(&[1], 700), batch(&[fresh], 300), batch(&[fresh], 700)];
+    for batch in &batches {
+        world.append(batch).unwrap();
+    }
+    world.run();
+    assert_eq!(world.log.segment_count(), 3);
+    // The log exceeds `retention.bytes` by the size of the second segment. The first is larger than that, so it leaves
+    // for its age alone. Then the log is small enough.
+    let retention_bytes = (world.log.size_bytes() - batches[1].size_bytes() as u64) as i64;
+    let settings = LogSettings { retention_bytes, retention_ms: 1_000, ..LogSettings::default() };
+    world.log.configure(settings, &mut world.out);
+    retain(&mut world, 3);
+    assert_eq!(world.log.log_start_offset(), Offset(1));
+}
+
+#[test]
 fn retention_by_time_keeps_a_segment_of_exactly_the_allowed_age() {
     for (late, count) in [(0, 3), (1, 1)] {
         let (mut world, _) = three_segments(|_, _| LogSettings { retention_ms: 10_000, ..LogSettings::default() });
