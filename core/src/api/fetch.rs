@@ -7,7 +7,7 @@
 //! another pass.
 
 use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
-use crate::api::{Parts, PendingRequest, Ticket};
+use crate::api::{Endpoint, Parts, PendingRequest, Ticket};
 use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
 use crate::probe::Probe;
@@ -15,7 +15,9 @@ use crate::replication::is_failure;
 use crate::storage::ReadOutcome;
 use crate::time::{Mono, Now};
 use crate::wire::messages::fetch_request::FetchRequest;
-use crate::wire::messages::fetch_response::{EpochEndOffset, FetchResponse, FetchableTopicResponse, PartitionData};
+use crate::wire::messages::fetch_response::{
+    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
 use crate::wire::{ErrorCode, Records, ResponseBody};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -222,6 +224,7 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
         refuse_lost_slices(parts, &mut fetch, out);
     }
     count(parts, &fetch);
+    let node_endpoints = name_leaders(parts, &mut fetch);
     let answers = std::mem::take(&mut fetch.targets).into_iter().zip(std::mem::take(&mut fetch.pass.answers)).collect();
     let rng = &mut parts.rng;
     let (session_id, told) = parts.sessions.finish(now.mono, fetch.context, answers, || rng.next_u32() as i32);
@@ -243,7 +246,7 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
         }
         responses.last_mut().expect("just pushed").partitions.push(answer);
     }
-    let response = FetchResponse { session_id, responses, ..Default::default() };
+    let response = FetchResponse { session_id, responses, node_endpoints, ..Default::default() };
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
 }
 
@@ -264,6 +267,30 @@ fn count(parts: &mut Parts, fetch: &PendingFetch) {
             parts.partitions.get_mut(log).expect("just found").count_failed_fetch();
         }
     }
+}
+
+/// Names the leader to readers of partitions that this broker does not lead, or leads in a later epoch. Gives the
+/// addresses of these leaders (KIP-951).
+fn name_leaders(parts: &Parts, fetch: &mut PendingFetch) -> Vec<NodeEndpoint> {
+    let mut endpoints: Vec<NodeEndpoint> = Vec::new();
+    if fetch.ticket.api_version < 16 {
+        return endpoints;
+    }
+    let told = [ErrorCode::NotLeaderOrFollower.code(), ErrorCode::FencedLeaderEpoch.code()];
+    for (target, answer) in fetch.targets.iter().zip(&mut fetch.pass.answers) {
+        if answer.error_code == 0 || !told.contains(&answer.error_code) {
+            continue;
+        }
+        let TopicKey::Id(topic) = target.topic else { continue };
+        let (leader_id, leader_epoch) = parts.current_leader(topic, target.partition);
+        answer.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch, ..Default::default() };
+        if endpoints.iter().all(|known| known.node_id != leader_id)
+            && let Some(Endpoint { node, host, port, rack }) = parts.endpoint_of(leader_id, fetch.ticket.listener)
+        {
+            endpoints.push(NodeEndpoint { node_id: node.0, host, port: port.into(), rack, ..Default::default() });
+        }
+    }
+    endpoints
 }
 
 /// Replaces the answers whose records can no longer be sent. While the fetch waited, a log may have been closed or
@@ -329,11 +356,11 @@ fn find_led_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode>
 
 /// The log of the partition that `target` names, if it is on this broker.
 fn find_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
-    let topic_id = match &target.topic {
-        TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?.id,
-        TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?.id,
+    let topic = match &target.topic {
+        TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?,
+        TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
     };
-    parts.partitions.find(topic_id, target.partition).ok_or(ErrorCode::UnknownTopicOrPartition)
+    parts.log_of(topic, target.partition)
 }
 
 /// An answer without records. Only `read_committed` asks for aborted transactions, of which there are none yet; they are

@@ -47,7 +47,7 @@ pub use replies::{Replies, Ticket};
 
 use crate::config::BrokerConfig;
 use crate::controller::{self, Image};
-use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
+use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
 use crate::replication::{Partition, Partitions, ReplicaCounts};
@@ -154,7 +154,7 @@ impl Parts {
             true => self.image.topic(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?,
             false => self.image.topic_named(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
         };
-        let log = self.partitions.find(found.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let log = self.log_of(found, index)?;
         let replicas = found.partitions.get(&index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let counts = ReplicaCounts { replicas: replicas.replicas.len(), in_sync: replicas.isr.len() };
         Ok((self.partitions.get_mut(log).expect("just found"), counts))
@@ -163,10 +163,50 @@ impl Parts {
     /// The partition, if this broker leads it in the leader epoch `current` that the client knows (-1: in any epoch).
     fn leader_of(&mut self, topic: &str, index: i32, current: i32) -> Result<&mut Partition, ErrorCode> {
         let topic = self.image.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let log = self.partitions.find(topic.id, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let log = self.log_of(topic, index)?;
         let partition = self.partitions.get_mut(log).expect("just found");
         partition.check_leader(LeaderEpoch(current))?;
         Ok(partition)
+    }
+
+    /// The log of a partition on this broker.
+    fn log_of(&self, topic: &controller::Topic, index: i32) -> Result<LogId, ErrorCode> {
+        self.partitions.find(topic.id, index).ok_or_else(|| self.why_without_log(topic, index))
+    }
+
+    /// Why this broker has no log of a partition, in Kafka's order: its log directory is offline, or another broker has
+    /// it or its name is not free yet, or it does not exist.
+    #[cold]
+    fn why_without_log(&self, topic: &controller::Topic, index: i32) -> ErrorCode {
+        let Some(partition) = topic.partitions.get(&index) else { return ErrorCode::UnknownTopicOrPartition };
+        match partition.directory(self.config.node_id) {
+            Some(directory) if self.may_be_offline(directory) => ErrorCode::KafkaStorageError,
+            _ => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+
+    /// Whether a log directory of this broker is offline, or may be: the id of a directory that was offline at the
+    /// start is not known.
+    fn may_be_offline(&self, directory: Uuid) -> bool {
+        match self.dirs.by_directory_id(directory) {
+            Some(dir) => !self.dirs.is_online(dir),
+            None => self.dirs.paths().any(|(dir, _)| !self.dirs.is_online(dir)),
+        }
+    }
+
+    /// The leader of a partition and its leader epoch, for a client that knows another one (KIP-951). -1 stands for no
+    /// leader, and both are -1 for a partition that does not exist.
+    fn current_leader(&self, topic: Uuid, index: i32) -> (i32, i32) {
+        let Some(partition) = self.image.partition(topic, index) else { return (-1, -1) };
+        let here = self.partitions.find(topic, index).and_then(|log| self.partitions.get(log));
+        let epoch = here.map_or(partition.leader_epoch, Partition::leader_epoch);
+        (partition.leader.map_or(-1, |leader| leader.0), epoch.0)
+    }
+
+    /// The address of a leader for clients of `listener`, if its broker is registered and not fenced.
+    fn endpoint_of(&self, leader: i32, listener: u16) -> Option<Endpoint> {
+        self.image.broker(NodeId(leader)).filter(|broker| !broker.fenced)?;
+        self.endpoints(listener).into_iter().find(|endpoint| endpoint.node.0 == leader)
     }
 
     /// The leader of a partition, for clients. There is none while this broker should lead the partition and has not

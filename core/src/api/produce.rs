@@ -5,7 +5,7 @@
 //! error closes the connection so that the producer notices it (as in Kafka).
 
 use crate::api::prepare::records_of;
-use crate::api::{Parts, PendingRequest, Ticket};
+use crate::api::{Endpoint, Parts, PendingRequest, Ticket};
 use crate::batch::{BatchHeader, Checked};
 use crate::ids::{PendingId, Uuid};
 use crate::io::Outbox;
@@ -15,7 +15,8 @@ use crate::replication::{Accepted, ProducedBatch, Refused, ResponsePlace};
 use crate::time::Now;
 use crate::wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use crate::wire::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
+    TopicProduceResponse,
 };
 use crate::wire::{ErrorCode, ResponseBody};
 use std::collections::BTreeMap;
@@ -28,6 +29,18 @@ pub struct PendingProduce {
     response: ProduceResponse,
     /// In how many partitions the records are not stable yet.
     waiting: usize,
+    /// Whether some partition was refused.
+    failed: bool,
+}
+
+impl PendingProduce {
+    /// Puts an error into the answer of a partition. As in Kafka, the answer still says where the records were
+    /// appended.
+    fn fail(&mut self, place: ResponsePlace, error: ErrorCode) {
+        self.failed = true;
+        let topic = &mut self.response.responses[place.0 as usize];
+        topic.partition_responses[place.1 as usize].error_code = error.code();
+    }
 }
 
 /// One partition of a request.
@@ -90,13 +103,14 @@ pub fn handle(
         };
     }
     let response = ProduceResponse { responses, ..Default::default() };
+    let pending = PendingProduce { ticket, response, waiting, failed };
     if waiting == 0 {
-        return parts.replies.answer(ticket, ResponseBody::Produce(response), out);
+        return send(parts, pending, out);
     }
     out.probe(Probe::ProduceWaits);
     // As in Kafka, only acks=all has a timeout.
     let deadline = (request.acks == -1).then(|| now.mono.plus_ms(request.timeout_ms.into()));
-    parts.pending.put(id, PendingRequest::Produce(PendingProduce { ticket, response, waiting }), deadline);
+    parts.pending.put(id, PendingRequest::Produce(pending), deadline);
 }
 
 /// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the last
@@ -167,13 +181,13 @@ pub fn partition_done(
     let Some(PendingRequest::Produce(pending)) = parts.pending.get_mut(id) else { return };
     if let Err(error) = outcome {
         out.probe(Probe::ProduceTurnedAway);
-        fail(&mut pending.response, place, error);
+        pending.fail(place, error);
     }
     pending.waiting -= 1;
     if pending.waiting == 0
         && let Some((PendingRequest::Produce(pending), _)) = parts.pending.take(id)
     {
-        parts.replies.answer(pending.ticket, ResponseBody::Produce(pending.response), out);
+        send(parts, pending, out);
     }
 }
 
@@ -182,14 +196,41 @@ pub fn partition_done(
 pub fn expire(parts: &mut Parts, id: PendingId, mut pending: PendingProduce, out: &mut Outbox) {
     out.probe(Probe::ProduceTimedOut);
     for place in parts.partitions.forget_produce(id) {
-        fail(&mut pending.response, place, ErrorCode::RequestTimedOut);
+        pending.fail(place, ErrorCode::RequestTimedOut);
+    }
+    send(parts, pending, out);
+}
+
+fn send(parts: &mut Parts, mut pending: PendingProduce, out: &mut Outbox) {
+    if pending.failed {
+        name_leaders(parts, &pending.ticket, &mut pending.response);
     }
     parts.replies.answer(pending.ticket, ResponseBody::Produce(pending.response), out);
 }
 
-/// Puts an error into the answer of a partition. As in Kafka, the answer still says where the records were appended.
-fn fail(response: &mut ProduceResponse, place: ResponsePlace, error: ErrorCode) {
-    response.responses[place.0 as usize].partition_responses[place.1 as usize].error_code = error.code();
+/// Names the leader to producers of partitions that this broker does not lead, with its address (KIP-951).
+fn name_leaders(parts: &Parts, ticket: &Ticket, response: &mut ProduceResponse) {
+    if ticket.api_version < 10 {
+        return;
+    }
+    for topic in &mut response.responses {
+        let id = match ticket.api_version >= 13 {
+            true => topic.topic_id,
+            false => parts.image.topic_named(&topic.name).map_or(Uuid::ZERO, |topic| topic.id),
+        };
+        let is_elsewhere =
+            |answer: &&mut PartitionProduceResponse| answer.error_code == ErrorCode::NotLeaderOrFollower.code();
+        for answer in topic.partition_responses.iter_mut().filter(is_elsewhere) {
+            let (leader_id, leader_epoch) = parts.current_leader(id, answer.index);
+            answer.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch, ..Default::default() };
+            if response.node_endpoints.iter().all(|known| known.node_id != leader_id)
+                && let Some(Endpoint { node, host, port, rack }) = parts.endpoint_of(leader_id, ticket.listener)
+            {
+                let endpoint = NodeEndpoint { node_id: node.0, host, port: port.into(), rack, ..Default::default() };
+                response.node_endpoints.push(endpoint);
+            }
+        }
+    }
 }
 
 fn answer(index: i32, accepted: &Accepted, plants: Plants) -> PartitionProduceResponse {

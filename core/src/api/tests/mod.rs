@@ -2,6 +2,7 @@
 
 mod cluster;
 mod fetch;
+mod leaders;
 mod life;
 mod metadata;
 mod metrics;
