@@ -13,6 +13,13 @@ use crate::wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, Increme
 use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
 
 pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsRequest, out: &mut Outbox) {
+    let is_unknown = |resource: &DescribeConfigsResource| {
+        matches!(ResourceKind::from_code(resource.resource_type), ResourceKind::Other(_))
+    };
+    if request.resources.iter().any(is_unknown) {
+        let response = refused_whole(request);
+        return parts.replies.answer(ticket, ResponseBody::DescribeConfigs(response), out);
+    }
     let results = request
         .resources
         .iter()
@@ -41,6 +48,20 @@ pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsReque
         .collect();
     let response = DescribeConfigsResponse { results, ..Default::default() };
     parts.replies.answer(ticket, ResponseBody::DescribeConfigs(response), out);
+}
+
+/// As in Kafka, a resource of an unknown type refuses the whole request.
+fn refused_whole(request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let results = request.resources.into_iter().map(|resource| DescribeConfigsResult {
+        error_code: ErrorCode::InvalidRequest.code(),
+        error_message: Some(
+            "This request names a resource of a type that does not exist; TOPIC (2) and BROKER (4) are served.".into(),
+        ),
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+        ..Default::default()
+    });
+    DescribeConfigsResponse { results: results.collect(), ..Default::default() }
 }
 
 fn configs_of(parts: &Parts, resource: &DescribeConfigsResource) -> Result<Vec<Described>, Refusal> {

@@ -178,15 +178,8 @@ impl<'a> Changes<'a> {
         }
         let target = ConfigResource::new(ResourceKind::from_code(code), name.to_string());
         match target.kind {
-            ResourceKind::Topic if name.is_empty() => invalid("Default topic resources are not allowed.".to_owned()),
-            ResourceKind::Topic => {
-                validate_topic_name(name).map_err(|text| Refusal::new(ErrorCode::InvalidTopicException, text))?;
-                if self.image.topic_named(name).is_none() {
-                    let text = format!("The topic '{name}' does not exist.");
-                    return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text));
-                }
-                Ok(target)
-            }
+            // Kafka looks at the values first, and then whether there is such a topic: see `check_topic`.
+            ResourceKind::Topic => Ok(target),
             ResourceKind::Broker if name.is_empty() => Ok(target),
             ResourceKind::Broker => match name.parse::<i32>() {
                 Ok(id) if id == self.context.node_id.0 => Ok(target),
@@ -286,8 +279,7 @@ impl<'a> Changes<'a> {
             };
         }
         match target.kind {
-            ResourceKind::Topic => TopicConfig::validate(&result, &self.context.layers)
-                .map_err(|text| Refusal::new(ErrorCode::InvalidConfig, text)),
+            ResourceKind::Topic => self.check_topic(&target.name, &result),
             ResourceKind::Broker => {
                 let layers = &self.context.layers;
                 let after = match target.name.is_empty() {
@@ -299,6 +291,23 @@ impl<'a> Changes<'a> {
                     .map_err(|text| Refusal::new(ErrorCode::InvalidRequest, text))
             }
             other => unreachable!("{other:?} was refused before"),
+        }
+    }
+
+    /// Checks the name of a topic, then the configs that it would have, and then that it exists, in Kafka's order.
+    fn check_topic(&self, name: &str, configs: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        if name.is_empty() {
+            return Err(Refusal::new(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
+        }
+        validate_topic_name(name).map_err(|text| Refusal::new(ErrorCode::InvalidTopicException, text))?;
+        TopicConfig::validate(configs, &self.context.layers)
+            .map_err(|text| Refusal::new(ErrorCode::InvalidConfig, text))?;
+        match self.image.topic_named(name) {
+            Some(_) => Ok(()),
+            None => {
+                let text = format!("The topic '{name}' does not exist.");
+                Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text))
+            }
         }
     }
 }

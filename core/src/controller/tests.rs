@@ -467,6 +467,26 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
 }
 
 #[test]
+fn the_values_of_a_topic_are_checked_before_its_name_and_the_name_before_the_topic() {
+    let mut cluster = Cluster::new();
+    let long = "x".repeat(32_768);
+    let mut refused = |name: &str, configs: &[(&str, i8, Option<&str>)]| cluster.alter(2, name, configs).0;
+    for name in ["nothing", "", "a b"] {
+        let null = [("retention.ms", 0, None)];
+        assert_eq!(refused(name, &null), ErrorCode::InvalidRequest, "{name:?}: a value that is null");
+        let no_list = [("retention.ms", 2, Some("1"))];
+        assert_eq!(refused(name, &no_list), ErrorCode::InvalidConfig, "{name:?}: not a list");
+        assert_eq!(refused(name, &[("retention.ms", 0, Some(&long))]), ErrorCode::InvalidConfig, "{name:?}: too long");
+    }
+    let invalid = [("retention.ms", 0, Some("x"))];
+    assert_eq!(refused("", &invalid), ErrorCode::InvalidRequest);
+    assert_eq!(refused("a b", &invalid), ErrorCode::InvalidTopicException);
+    assert_eq!(refused("nothing", &invalid), ErrorCode::InvalidConfig);
+    assert_eq!(refused("nothing", &[("retention.ms", 0, Some("1"))]), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(refused("nothing", &[]), ErrorCode::UnknownTopicOrPartition);
+}
+
+#[test]
 fn what_a_broker_ignores_of_its_metadata_holds_back_no_change() {
     let mut cluster = Cluster::new();
     let found = ConfigResource::broker(NodeId(1)).record("listeners", Some("PLAINTEXT://:9"));

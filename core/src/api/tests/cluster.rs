@@ -367,6 +367,27 @@ fn an_empty_list_of_names_asks_for_all_configs() {
 }
 
 #[test]
+fn a_resource_of_an_unknown_type_refuses_the_whole_request() {
+    use crate::wire::messages::DescribeConfigsRequest;
+    use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    let resource = |(resource_type, name): (i8, &str)| DescribeConfigsResource {
+        resource_type,
+        resource_name: name.into(),
+        configuration_keys: None,
+        ..Default::default()
+    };
+    let resources = [(2, "t"), (3, "x"), (4, "1")].map(resource).to_vec();
+    let request = DescribeConfigsRequest { resources, ..Default::default() };
+    let results = answer!(bench, 4, DescribeConfigs, request).results;
+    let told: Vec<_> =
+        results.iter().map(|of| (of.resource_type, &*of.resource_name, of.error_code, of.configs.len())).collect();
+    let invalid = code(ErrorCode::InvalidRequest);
+    assert_eq!(told, [(2, "t", invalid, 0), (3, "x", invalid, 0), (4, "1", invalid, 0)]);
+}
+
+#[test]
 fn a_feature_is_told_of_once_its_requests_are_served_and_its_level_of_a_kafka_broker_stays() {
     let mut bench = Bench::new(&[]);
     let level = crate::wire::messages::FeatureLevelRecord {
