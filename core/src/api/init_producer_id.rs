@@ -20,6 +20,9 @@ pub struct ProducerIds {
 }
 
 pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: InitProducerIdRequest, out: &mut Outbox) {
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        return answer(parts, ticket, Err(ErrorCode::InvalidRequest), out);
+    }
     match request.transactional_id.as_deref() {
         None => hand_out(parts, now, ticket, out),
         Some("") => answer(parts, ticket, Err(ErrorCode::InvalidRequest), out),
@@ -46,7 +49,8 @@ fn hand_out(parts: &mut Parts, now: Now, ticket: Ticket, out: &mut Outbox) {
             let end = block.first.0 + i64::from(block.len);
             parts.commit(now, decision.records, AfterCommit::ProducerIds { first: block.first.0, end }, out);
         }
-        Err(refusal) => answer(parts, ticket, Err(refusal.error), out),
+        // Whatever keeps the controller from giving a block, the producer asks again.
+        Err(_) => answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out),
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::messages::InitProducerIdRequest;
 use crate::wire::messages::produce_response::PartitionProduceResponse;
 
 /// Asserts that the answer of a partition is an error without offsets.
@@ -329,4 +330,35 @@ fn a_duplicate_is_answered_with_the_greatest_timestamp_of_its_batch() {
         times.push(bench.produced(sent).log_append_time_ms);
     }
     assert_eq!(times, [-1, START_MS + 9]);
+}
+
+/// Asks for a producer id. Gives the error, the id and the epoch.
+#[track_caller]
+fn init_producer_id(bench: &mut Bench, producer_id: i64, producer_epoch: i16) -> (i16, i64, i16) {
+    let request = InitProducerIdRequest { producer_id, producer_epoch, ..Default::default() };
+    match bench.ask(4, RequestBody::InitProducerId(request)) {
+        ResponseBody::InitProducerId(response) => {
+            (response.error_code, response.producer_id, response.producer_epoch)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_producer_names_both_its_id_and_its_epoch_or_neither() {
+    let mut bench = Bench::new(&[]);
+    let invalid = (code(ErrorCode::InvalidRequest), -1, -1);
+    assert_eq!(init_producer_id(&mut bench, 5, -1), invalid);
+    assert_eq!(init_producer_id(&mut bench, -1, 5), invalid);
+    assert_eq!(init_producer_id(&mut bench, -1, -1), (0, 0, 0));
+    assert_eq!(init_producer_id(&mut bench, 5, 5), (0, 1, 0), "without transactions it is as good as a new one");
+}
+
+#[test]
+fn a_producer_asks_again_while_the_controller_gives_no_ids() {
+    let mut bench = Bench::new(&[]);
+    let own = std::mem::replace(&mut bench.broker.parts().broker_epoch, 99);
+    assert_eq!(init_producer_id(&mut bench, -1, -1), (code(ErrorCode::CoordinatorLoadInProgress), -1, -1));
+    bench.broker.parts().broker_epoch = own;
+    assert_eq!(init_producer_id(&mut bench, -1, -1).0, 0);
 }
