@@ -7,6 +7,7 @@
 //! another pass.
 
 use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
+use crate::api::list_offsets::ISOLATION_LEVELS;
 use crate::api::{Endpoint, Parts, PendingRequest, Ticket};
 use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
@@ -72,6 +73,10 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
             return parts.replies.answer(ticket, ResponseBody::Fetch(response), out);
         }
     };
+    if !ISOLATION_LEVELS.contains(&request.isolation_level) && targets.iter().any(|target| exists(parts, target)) {
+        let response = refused_whole(ticket.api_version, request);
+        return parts.replies.answer(ticket, ResponseBody::Fetch(response), out);
+    }
     let max_bytes = request.max_bytes.clamp(0, parts.config.fetch_max_bytes) as u32;
     let fetch = PendingFetch {
         ticket,
@@ -88,6 +93,35 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
     };
     let id = parts.pending.next_id();
     advance(parts, now, id, Box::new(fetch), out);
+}
+
+/// Refuses a request with an isolation level that does not exist. As in Kafka, only versions below 13 name the
+/// partitions too.
+fn refused_whole(version: i16, request: FetchRequest) -> FetchResponse {
+    let error = ErrorCode::UnknownServerError;
+    let topics = request.topics.into_iter().filter(|_| version < 13).map(|topic| FetchableTopicResponse {
+        topic: topic.topic,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|of| PartitionData { aborted_transactions: Some(Vec::new()), ..refusal(of.partition, error) })
+            .collect(),
+        ..Default::default()
+    });
+    FetchResponse {
+        error_code: error.code(),
+        session_id: request.session_id,
+        responses: topics.collect(),
+        ..Default::default()
+    }
+}
+
+fn exists(parts: &Parts, target: &FetchTarget) -> bool {
+    let topic = match &target.topic {
+        TopicKey::Id(id) => parts.image.topic(*id),
+        TopicKey::Name(name) => parts.image.topic_named(name),
+    };
+    topic.is_some_and(|topic| topic.partitions.contains_key(&target.partition))
 }
 
 /// A read that the pass of this fetch waited for has completed.
@@ -350,7 +384,9 @@ impl Pass {
 /// The log of the partition that `target` names, if this broker leads it.
 fn find_led_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
     let log = find_log(parts, target)?;
-    parts.partitions.get(log).expect("just found").check_leader(LeaderEpoch(target.current_leader_epoch))?;
+    // As in Kafka, every negative epoch of a Fetch stands for none.
+    let current = LeaderEpoch(target.current_leader_epoch).max(LeaderEpoch::UNKNOWN);
+    parts.partitions.get(log).expect("just found").check_leader(current)?;
     Ok(log)
 }
 

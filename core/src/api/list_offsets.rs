@@ -14,8 +14,9 @@ use crate::wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use crate::wire::{ErrorCode, ResponseBody};
-use bytestring::ByteString;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
 
 /// The special values of `timestamp`.
 mod special {
@@ -34,28 +35,68 @@ mod special {
 /// The replica id of a consumer, which must not learn of offsets past the high watermark.
 const CONSUMER: i32 = -1;
 
+/// The isolation levels that there are, from `read_uncommitted` to `read_committed` (KIP-98).
+pub(super) const ISOLATION_LEVELS: RangeInclusive<i8> = 0..=1;
+
 /// A request that waits for a lookup to read the disk.
 #[derive(Debug)]
 pub struct PendingListOffsets {
     pub ticket: Ticket,
-    request: ListOffsetsRequest,
-    duplicates: BTreeSet<(ByteString, i32)>,
+    replica_id: i32,
+    asked: Vec<AskedPartition>,
+    /// How many of `asked` are answered.
+    answered: usize,
     /// The answers so far.
     topics: Vec<ListOffsetsTopicResponse>,
 }
 
+/// One partition of a request.
+#[derive(Debug)]
+struct AskedPartition {
+    /// The place of its topic in the response.
+    topic: usize,
+    partition: ListOffsetsPartition,
+    /// Whether the request names it more than once. Then it is refused, once.
+    is_repeated: bool,
+}
+
 pub fn handle(parts: &mut Parts, ticket: Ticket, request: ListOffsetsRequest, out: &mut Outbox) {
-    let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            let key = (topic.name.clone(), partition.partition_index);
-            if !seen.insert(key.clone()) {
-                duplicates.insert(key);
+    if !ISOLATION_LEVELS.contains(&request.isolation_level) {
+        let response = refused_whole(request);
+        return parts.replies.answer(ticket, ResponseBody::ListOffsets(response), out);
+    }
+    let (mut topics, mut asked) = (Vec::new(), Vec::<AskedPartition>::new());
+    let (mut places, mut known) = (BTreeMap::new(), BTreeMap::new());
+    // A topic without partitions has no answer.
+    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
+        let place = *places.entry(topic.name.clone()).or_insert(topics.len());
+        if place == topics.len() {
+            topics.push(ListOffsetsTopicResponse { name: topic.name, ..Default::default() });
+        }
+        for partition in topic.partitions {
+            match known.entry((place, partition.partition_index)) {
+                Entry::Vacant(slot) => {
+                    slot.insert(asked.len());
+                    asked.push(AskedPartition { topic: place, partition, is_repeated: false });
+                }
+                Entry::Occupied(slot) => asked[*slot.get()].is_repeated = true,
             }
         }
     }
     let id = parts.pending.next_id();
-    advance(parts, id, PendingListOffsets { ticket, request, duplicates, topics: Vec::new() }, out);
+    let pending = PendingListOffsets { ticket, replica_id: request.replica_id, asked, answered: 0, topics };
+    advance(parts, id, pending, out);
+}
+
+/// Refuses a request with an isolation level that does not exist. As in Kafka, the answer has the request's shape.
+fn refused_whole(request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let refused = |partition: ListOffsetsPartition| refusal(partition.partition_index, ErrorCode::UnknownServerError);
+    let topics = request.topics.into_iter().map(|topic| ListOffsetsTopicResponse {
+        name: topic.name,
+        partitions: topic.partitions.into_iter().map(refused).collect(),
+        ..Default::default()
+    });
+    ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
 }
 
 /// The lookup that the request waited for has completed.
@@ -66,32 +107,32 @@ pub fn looked_up(
     out: &mut Outbox,
 ) {
     let Some((PendingRequest::ListOffsets(mut pending), _)) = parts.pending.take(id) else { return };
-    let (topic, asked) = pending.next().expect("a waiting request has a partition to look up");
+    let asked = &pending.asked[pending.answered];
+    let index = asked.partition.partition_index;
     let visible = parts
-        .leader_of(&topic, asked.partition_index, -1)
-        .map(|partition| visible_end(partition, pending.request.replica_id));
+        .leader_of(&pending.topics[asked.topic].name, index, -1)
+        .map(|partition| visible_end(partition, pending.replica_id));
     let answer = match (outcome, visible) {
-        (Ok(found), Ok(end)) => answer(asked.partition_index, found.filter(|found| found.offset < end)),
+        (Ok(found), Ok(end)) => answer(index, found.filter(|found| found.offset < end)),
         // The partition is no longer led here. To answer "no such offset" would be wrong.
-        (Ok(_), Err(error)) => refusal(asked.partition_index, error),
-        (Err(_), _) => refusal(asked.partition_index, ErrorCode::KafkaStorageError),
+        (Ok(_), Err(error)) => refusal(index, error),
+        (Err(_), _) => refusal(index, ErrorCode::KafkaStorageError),
     };
     pending.push(answer);
     advance(parts, id, pending, out);
 }
 
 fn advance(parts: &mut Parts, id: PendingId, mut pending: PendingListOffsets, out: &mut Outbox) {
-    while let Some((topic, asked)) = pending.next() {
+    while let Some(AskedPartition { topic, partition: asked, is_repeated }) = pending.asked.get(pending.answered) {
         let index = asked.partition_index;
-        let outcome = if pending.duplicates.contains(&(topic.clone(), index)) {
+        let outcome = if *is_repeated {
             Err(ErrorCode::InvalidRequest)
         } else if !known(asked.timestamp, pending.ticket.api_version) {
             Err(ErrorCode::UnsupportedVersion)
         } else {
-            let replica = pending.request.replica_id;
             parts
-                .leader_of(&topic, index, asked.current_leader_epoch)
-                .and_then(|partition| look_up(partition, asked.timestamp, replica, id, out))
+                .leader_of(&pending.topics[*topic].name, index, asked.current_leader_epoch)
+                .and_then(|partition| look_up(partition, asked.timestamp, pending.replica_id, id, out))
         };
         match outcome {
             Ok(Lookup::Found(found)) => pending.push(answer(index, found)),
@@ -105,27 +146,14 @@ fn advance(parts: &mut Parts, id: PendingId, mut pending: PendingListOffsets, ou
 }
 
 impl PendingListOffsets {
-    /// The partition to look up next.
-    fn next(&mut self) -> Option<(ByteString, ListOffsetsPartition)> {
-        loop {
-            let place = self.topics.len().saturating_sub(1);
-            let topic = self.request.topics.get(place)?;
-            if let Some(current) = self.topics.get(place)
-                && let Some(asked) = topic.partitions.get(current.partitions.len())
-            {
-                return Some((topic.name.clone(), asked.clone()));
-            }
-            let topic = self.request.topics.get(self.topics.len())?;
-            self.topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), ..Default::default() });
-        }
-    }
-
     fn push(&mut self, mut answer: ListOffsetsPartitionResponse) {
         if self.ticket.api_version < 4 {
             // Versions below 4 have no field for it.
             answer.leader_epoch = LeaderEpoch::UNKNOWN.0;
         }
-        self.topics.last_mut().expect("a partition was looked up").partitions.push(answer);
+        let topic = self.asked[self.answered].topic;
+        self.topics[topic].partitions.push(answer);
+        self.answered += 1;
     }
 }
 

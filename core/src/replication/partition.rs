@@ -200,15 +200,15 @@ impl Partition {
         self.rules.allows_delete
     }
 
-    /// Checks that this replica can answer a client that knows `current` as the leader epoch (KIP-320). A negative epoch
-    /// stands for a client that does not know the epoch, and is not compared.
+    /// Checks that this replica can answer a client that knows `current` as the leader epoch (KIP-320).
+    /// [`LeaderEpoch::UNKNOWN`] stands for a client that does not know the epoch, and is not compared.
     pub fn check_leader(&self, current: LeaderEpoch) -> Result<(), ErrorCode> {
         match self.log.state() {
             LogState::Open => {}
             LogState::Offline(_) => return Err(ErrorCode::KafkaStorageError),
             _ => return Err(ErrorCode::NotLeaderOrFollower),
         }
-        if current.0 < 0 || current == self.leader_epoch {
+        if current == LeaderEpoch::UNKNOWN || current == self.leader_epoch {
             Ok(())
         } else if current < self.leader_epoch {
             Err(ErrorCode::FencedLeaderEpoch)

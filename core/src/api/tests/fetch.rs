@@ -371,3 +371,32 @@ fn aborted_transactions_are_null_for_readers_of_everything() {
     assert_eq!(aborted("t", 9, 1), None, "an offset out of range");
     assert_eq!(aborted("none", 0, 0), Some(0), "a topic that does not exist");
 }
+
+#[test]
+fn an_isolation_level_that_does_not_exist_refuses_the_whole_fetch() {
+    let mut bench = Bench::new(&[]);
+    let id = bench.create("t", 1, &[]);
+    bench.append("t", &["a"]);
+    let failed = code(ErrorCode::UnknownServerError);
+    let request =
+        FetchRequest { isolation_level: 2, session_id: 7, session_epoch: -1, ..fetch(&[("t", 0, 0), ("u", 3, 0)]) };
+    let sent = bench.send_on(FETCHER, 12, RequestBody::Fetch(request));
+    let response = bench.fetched(sent);
+    assert_eq!((response.error_code, response.session_id, response.responses.len()), (failed, 7, 2));
+    for (topic, name, index) in [(0, "t", 0), (1, "u", 3)] {
+        let topic = &response.responses[topic];
+        assert_eq!((&*topic.topic, topic.partitions[0].partition_index), (name, index));
+        refused(&bench, &topic.partitions[0], ErrorCode::UnknownServerError);
+    }
+
+    let mut request = FetchRequest { isolation_level: 2, session_epoch: -1, ..from("", 0) };
+    request.topics[0].topic_id = id;
+    let sent = bench.send_on(FETCHER, 13, RequestBody::Fetch(request));
+    let response = bench.fetched(sent);
+    assert_eq!((response.error_code, response.responses.len()), (failed, 0));
+
+    // Kafka looks at the level only when there is something to read.
+    let nothing = FetchRequest { isolation_level: 2, ..from("none", 0) };
+    let answer = bench.fetch(nothing);
+    refused(&bench, &answer, ErrorCode::UnknownTopicOrPartition);
+}

@@ -6,7 +6,9 @@ use crate::storage::TopicPartition;
 use crate::wire::messages::describe_producers_request::TopicRequest;
 use crate::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
-use crate::wire::messages::{DescribeProducersRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceResponse};
+use crate::wire::messages::{
+    DescribeProducersRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceResponse,
+};
 use smallvec::smallvec;
 
 /// A fetch of one partition by its topic's id, as of version 13.

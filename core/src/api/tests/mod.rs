@@ -6,6 +6,7 @@ mod leaders;
 mod life;
 mod metadata;
 mod metrics;
+mod offsets;
 mod partitions;
 mod produce;
 mod security;

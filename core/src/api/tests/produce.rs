@@ -335,11 +335,9 @@ fn a_duplicate_is_answered_with_the_greatest_timestamp_of_its_batch() {
 /// Asks for a producer id. Gives the error, the id and the epoch.
 #[track_caller]
 fn init_producer_id(bench: &mut Bench, producer_id: i64, producer_epoch: i16) -> (i16, i64, i16) {
-    let request = InitProducerIdRequest { producer_id, producer_epoch, ..Default::default() };
+    let request = InitProducerIdRequest { transactional_id: None, producer_id, producer_epoch, ..Default::default() };
     match bench.ask(4, RequestBody::InitProducerId(request)) {
-        ResponseBody::InitProducerId(response) => {
-            (response.error_code, response.producer_id, response.producer_epoch)
-        }
+        ResponseBody::InitProducerId(response) => (response.error_code, response.producer_id, response.producer_epoch),
         other => panic!("{other:?}"),
     }
 }
