@@ -92,7 +92,6 @@ fn describe(
         .map(|(index, partition)| {
             let leader = parts.available_leader(topic.id, *index, partition);
             DescribeTopicPartitionsResponsePartition {
-                error_code: if leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
                 partition_index: *index,
                 leader_id: leader.map_or(-1, |leader| leader.0),
                 leader_epoch: partition.leader_epoch.0,

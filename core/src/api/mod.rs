@@ -228,9 +228,10 @@ impl Parts {
     }
 }
 
-/// The replicas of a partition on brokers that are not active.
+/// The replicas of a partition on brokers that are fenced or gone, and those in log directories that are offline.
 fn offline_replicas(image: &Image, partition: &controller::Partition) -> Int32s {
-    partition.replicas.iter().filter(|node| !image.is_active(**node)).map(|node| node.0).collect()
+    let replicas = partition.replicas.iter().zip(&partition.directories);
+    replicas.filter(|(node, dir)| !image.is_online(**node, **dir)).map(|(node, _)| node.0).collect()
 }
 
 /// Whether only coordinators may write to the topic: `__consumer_offsets`, `__transaction_state`,

@@ -187,11 +187,35 @@ fn a_partition_has_no_leader_before_its_name_is_free() {
         let partition = &response.topics[0].partitions[0];
         let described = describe(bench, &["t"], None);
         let same = &described.topics[0].partitions[0];
-        assert_eq!((same.error_code, same.leader_id), (partition.error_code, partition.leader_id));
+        // Here the leader alone says it, as in Kafka.
+        assert_eq!((same.error_code, same.leader_id), (0, partition.leader_id));
         (partition.error_code, partition.leader_id)
     };
     assert_eq!(told(&mut bench), (unavailable, -1));
     bench.release();
     assert_eq!(told(&mut bench), (0, 1));
     assert_eq!(bench.append("t", &["a"]), 0);
+}
+
+#[test]
+fn a_replica_in_a_directory_that_is_offline_is_offline() {
+    let mut bench = Bench::with_two_log_dirs();
+    bench.create("t", 2, &[]);
+    let lies_in = |bench: &Bench, dir: usize, index: i32| {
+        bench.disks[dir].content(&format!("t-{index}/00000000000000000000.log")).is_some()
+    };
+    let offline = |bench: &mut Bench| {
+        let response = metadata(bench, 12, of_names(&["t"]));
+        let told: Vec<usize> = response.topics[0].partitions.iter().map(|of| of.offline_replicas.len()).collect();
+        let described = describe(bench, &["t"], None);
+        let same = described.topics[0].partitions.iter().map(|of| of.offline_replicas.len());
+        assert_eq!(same.collect::<Vec<_>>(), told);
+        told
+    };
+    assert_eq!(offline(&mut bench), [0, 0]);
+    let expected: Vec<usize> = (0..2).map(|index| usize::from(lies_in(&bench, 1, index))).collect();
+    assert!(expected.contains(&1), "{expected:?}");
+    bench.disk_of_topics().fail_writes = true;
+    bench.send_batch("t", -1, batch(&["a"]));
+    assert_eq!(offline(&mut bench), expected);
 }
