@@ -64,6 +64,9 @@ pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1
 /// What a client may do with the cluster: one bit for each `AclOperation`.
 pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// The client id with which a producer may write to internal topics, as in Kafka.
+const ADMIN_CLIENT: &str = "__admin_client";
+
 /// The parts of the broker, which handlers of requests read and change.
 #[derive(Debug)]
 pub struct Parts {
@@ -95,7 +98,10 @@ pub struct Parts {
 pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
     let ticket = parts.replies.open(request.conn, request.listener, &request.header);
     match request.body {
-        RequestBody::Produce(body) => produce::handle(parts, now, ticket, body, request.batches, out),
+        RequestBody::Produce(body) => {
+            let is_admin = request.header.client_id.as_deref() == Some(ADMIN_CLIENT);
+            produce::handle(parts, now, ticket, (body, request.batches), is_admin, out);
+        }
         RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
         RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
         RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),

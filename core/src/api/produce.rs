@@ -51,12 +51,13 @@ struct Part<'a> {
     place: ResponsePlace,
 }
 
+/// `is_admin`: whether the client may write to internal topics.
 pub fn handle(
     parts: &mut Parts,
     now: Now,
     ticket: Ticket,
-    request: ProduceRequest,
-    batches: Vec<Checked>,
+    (request, batches): (ProduceRequest, Vec<Checked>),
+    is_admin: bool,
     out: &mut Outbox,
 ) {
     let id = parts.pending.next_id();
@@ -73,7 +74,7 @@ pub fn handle(
                 .map_err(Refused::from)
                 .and_then(|(partition, counts)| {
                     let size_bytes = checked.as_ref().map_or_else(|_| stated_size(data), |batch| batch.size_bytes());
-                    let batch = ProducedBatch { acks: request.acks, checked, size_bytes };
+                    let batch = ProducedBatch { acks: request.acks, is_admin, checked, size_bytes };
                     let accepted = partition.append_as_leader(now, batch, counts, out)?;
                     if !accepted.stable && request.acks != 0 {
                         partition.acknowledge_when_stable(accepted.last_offset, id, place);

@@ -33,6 +33,8 @@ pub struct PartitionRules {
 #[derive(Debug)]
 pub struct ProducedBatch {
     pub acks: i16,
+    /// Whether the client may write to internal topics.
+    pub is_admin: bool,
     pub checked: Checked,
     /// The size of the batch as it arrived, also of a batch that the check has refused.
     pub size_bytes: usize,
@@ -243,7 +245,7 @@ impl Partition {
         if !(-1..=1).contains(&batch.acks) {
             return Err(ErrorCode::InvalidRequiredAcks.into());
         }
-        if self.rules.is_internal {
+        if self.rules.is_internal && !batch.is_admin {
             let text = format!("Cannot append to internal topic {}", self.topic);
             return Err(Refused { text: Some(text), ..ErrorCode::InvalidTopicException.into() });
         }

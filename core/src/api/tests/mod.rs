@@ -55,6 +55,8 @@ struct Bench {
     correlation_id: i32,
     answers: BTreeMap<i32, ResponseBody>,
     closed: Vec<(ConnId, &'static str)>,
+    /// The client id of the requests.
+    client_id: Option<&'static str>,
     stopped: bool,
     /// The limits of connections that the broker gave.
     limits: Vec<ConnectionLimits>,
@@ -80,6 +82,7 @@ impl Bench {
             correlation_id: 0,
             answers: BTreeMap::new(),
             closed: Vec::new(),
+            client_id: None,
             stopped: false,
             limits: Vec::new(),
             warnings: Vec::new(),
@@ -237,7 +240,7 @@ impl Bench {
             api_key: body.api_key(),
             api_version,
             correlation_id: self.correlation_id,
-            client_id: None,
+            client_id: self.client_id.map(Into::into),
         };
         let batches = check_batches(api_version, &body, &BatchLimits::default());
         let request = Request { conn, listener: 0, header, body, batches };

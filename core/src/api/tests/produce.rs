@@ -360,3 +360,19 @@ fn a_producer_asks_again_while_the_controller_gives_no_ids() {
     bench.broker.parts().broker_epoch = own;
     assert_eq!(init_producer_id(&mut bench, -1, -1).0, 0);
 }
+
+#[test]
+fn only_an_admin_client_writes_to_internal_topics() {
+    let mut bench = Bench::new(&[]);
+    bench.create("__consumer_offsets", 1, &[]);
+    let keyed = || BatchBuilder::new().push(START_MS, Some(b"k"), Some(b"v"), &[]).build();
+    for (client_id, error) in [
+        (None, code(ErrorCode::InvalidTopicException)),
+        (Some("admin"), code(ErrorCode::InvalidTopicException)),
+        (Some("__admin_client"), 0),
+    ] {
+        bench.client_id = client_id;
+        let sent = bench.send_batch("__consumer_offsets", -1, keyed());
+        assert_eq!(bench.produced(sent).error_code, error, "{client_id:?}");
+    }
+}
