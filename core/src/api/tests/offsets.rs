@@ -5,10 +5,12 @@ use crate::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffs
 use crate::wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use crate::wire::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 
-/// Asks for the end of partitions. Gives for each topic of the answer its name, and for each partition the index, the
-/// error and the offset.
+/// One topic of an answer: its name, and for each partition the index, the error and the offset.
+type Told = (String, Vec<(i32, i16, i64)>);
+
+/// Asks for the end of partitions.
 #[track_caller]
-fn ends(bench: &mut Bench, isolation_level: i8, asked: &[(&str, &[i32])]) -> Vec<(String, Vec<(i32, i16, i64)>)> {
+fn ends(bench: &mut Bench, isolation_level: i8, asked: &[(&str, &[i32])]) -> Vec<Told> {
     let topics = asked.iter().map(|(name, partitions)| {
         let partition = |partition_index: &i32| ListOffsetsPartition {
             partition_index: *partition_index,
