@@ -26,8 +26,11 @@ const THREADS: &[&str] = &[
     "num.replica.fetchers",
     "remote.log.manager.copier.thread.pool.size",
     "remote.log.manager.expiration.thread.pool.size",
+    FOLLOWER_THREADS,
     "remote.log.reader.threads",
 ];
+
+const FOLLOWER_THREADS: &str = "remote.log.manager.follower.thread.pool.size";
 
 impl Layers<'_> {
     /// The number that is in force: the one that is set, or else the default.
@@ -55,10 +58,17 @@ impl Layers<'_> {
         }
     }
 
+    /// The number of threads that is in force. Where none is set for a follower's tasks, an older name counts, as in
+    /// Kafka.
+    fn threads(&self, name: &str) -> i64 {
+        let is_older = name == FOLLOWER_THREADS && self.set_value(name).is_none();
+        self.number(if is_older { "remote.log.manager.thread.pool.size" } else { name })
+    }
+
     /// Whether a running broker may change from these values to those of `after`.
     pub fn check_change(&self, after: &Layers) -> Result<(), String> {
         for name in THREADS {
-            let (old, new) = (self.number(name), after.number(name));
+            let (old, new) = (self.threads(name), after.threads(name));
             let why = match new {
                 _ if new == old => continue,
                 _ if new < old / 2 => format!("Value must be at least half the current value {old}"),
@@ -150,6 +160,11 @@ mod tests {
             "Invalid value 17 for configuration num.io.threads: Value must be no more than double the current value 8"
         );
         assert!(change("num.io.threads", "3").unwrap_err().contains("at least half the current value 8"));
+        assert_eq!(change(FOLLOWER_THREADS, "4"), Ok(()));
+        assert!(change(FOLLOWER_THREADS, "5").unwrap_err().ends_with("no more than double the current value 2"));
+        let (older, _) = BrokerConfig::from_properties([("remote.log.manager.thread.pool.size", "8")]).unwrap();
+        let more = map(&[(FOLLOWER_THREADS, "16")]);
+        assert_eq!(older.layers().check_change(&Layers { dynamic_default: &more, ..older.layers() }), Ok(()));
         assert_eq!(change("max.connections.per.ip.overrides", "host:5"), Ok(()));
         assert!(change("max.connections.per.ip.overrides", "host").unwrap_err().ends_with("'host' is not host:count"));
     }
