@@ -2,8 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::{Buf, Bytes};
-use kafka_protocol::messages::{ApiVersionsRequest, ProduceRequest};
-use kafka_protocol::protocol::Request;
+use kafka_protocol::messages::{ApiVersionsRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest};
+use kafka_protocol::protocol::{Request, StrBytes};
 use std::io::{Read, Write};
 use tidelog_tests::broker::{Broker, Setup};
 use tidelog_tests::client::{Client, Produced, Producer, batch};
@@ -108,19 +108,47 @@ fn an_unsupported_api_versions_is_answered_in_version_0_with_its_own_versions() 
     let home = tempfile::tempdir().expect("a directory");
     let broker = Setup::new(home.path()).start();
     let mut client = Client::connect(broker.address()).expect("a connection");
-    let mut frame = Vec::from(ApiVersionsRequest::KEY.to_be_bytes());
-    frame.extend(127i16.to_be_bytes());
-    frame.extend(77i32.to_be_bytes());
-    // No client id, no tagged fields. The broker does not read the body of an unsupported version.
-    frame.extend([0xff, 0xff, 0, 1, 1, 0]);
-    send_frame(&mut client, &frame);
-    let mut response = client.receive_frame().expect("an answer");
-    assert_eq!(response.get_i32(), 77);
-    assert_eq!(response.get_i16(), 35, "UNSUPPORTED_VERSION");
-    assert_eq!(response.get_i32(), 1, "one API");
-    let (key, min, max) = (response.get_i16(), response.get_i16(), response.get_i16());
-    assert_eq!((key, min, max), (ApiVersionsRequest::KEY, 0, 4));
-    assert_eq!(response.remaining(), 0);
+    for (correlation_id, version) in [(77, 5), (78, 6), (79, 127), (80, i16::MAX)] {
+        let mut frame = Vec::from(ApiVersionsRequest::KEY.to_be_bytes());
+        frame.extend(i16::to_be_bytes(version));
+        frame.extend(i32::to_be_bytes(correlation_id));
+        // No client id, no tagged fields. The broker does not read the body of an unsupported version.
+        frame.extend([0xff, 0xff, 0, 1, 1, 0]);
+        send_frame(&mut client, &frame);
+        let mut response = client.receive_frame().expect("an answer");
+        assert_eq!(response.get_i32(), correlation_id);
+        assert_eq!(response.get_i16(), 35, "UNSUPPORTED_VERSION");
+        assert_eq!(response.get_i32(), 1, "one API");
+        let (key, min, max) = (response.get_i16(), response.get_i16(), response.get_i16());
+        assert_eq!((key, min, max), (ApiVersionsRequest::KEY, 0, 4));
+        assert_eq!(response.remaining(), 0);
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_client_that_wants_sasl_is_told_that_the_listener_has_none() {
+    let home = tempfile::tempdir().expect("a directory");
+    let broker = Setup::new(home.path()).start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    let told = client.call(0, &ApiVersionsRequest::default()).expect("ApiVersions");
+    let versions =
+        |key: i16| told.api_keys.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version));
+    assert_eq!(versions(SaslHandshakeRequest::KEY), Some((0, 1)));
+    assert_eq!(versions(SaslAuthenticateRequest::KEY), Some((0, 2)));
+    let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
+    for version in [0, 1] {
+        let refused = client.call(version, &handshake).expect("SaslHandshake");
+        assert_eq!(refused.error_code, 34, "ILLEGAL_SASL_STATE");
+        assert!(refused.mechanisms.is_empty(), "{:?}", refused.mechanisms);
+    }
+    let credentials = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_static(b"\0user\0password"));
+    for version in [0, 1, 2] {
+        let refused = client.call(version, &credentials).expect("SaslAuthenticate");
+        assert_eq!(refused.error_code, 34, "ILLEGAL_SASL_STATE");
+    }
+    // The connection stays open.
+    assert_eq!(client.topics().expect("Metadata"), Vec::<String>::new());
     broker.stop();
 }
 

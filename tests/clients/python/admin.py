@@ -7,8 +7,33 @@ import os
 import time
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec, OffsetTimestamp
-from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ConfigResource,
+    ConfigResourceType,
+    NewTopic,
+    OffsetSpec,
+    OffsetTimestamp,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
+from kafka.errors import (
+    CoordinatorNotAvailableError,
+    IncompatibleBrokerVersion,
+    InvalidConfigurationError,
+    InvalidPartitionsError,
+    InvalidReplicationFactorError,
+    InvalidTopicError,
+    OffsetOutOfRangeError,
+    SecurityDisabledError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 
 BROKER = os.environ["BROKER"]
 TOPIC = "python-admin"
@@ -28,7 +53,17 @@ def refused(error, call):
 def topics(admin):
     admin.create_topics([NewTopic(TOPIC, num_partitions=2, replication_factor=1, topic_configs={"retention.ms": "3600000"})])
     refused(TopicAlreadyExistsError, lambda: admin.create_topics([NewTopic(TOPIC, num_partitions=2, replication_factor=1)]))
+    for error, wrong in [
+        (InvalidReplicationFactorError, NewTopic("python-wrong", num_partitions=1, replication_factor=2)),
+        (InvalidPartitionsError, NewTopic("python-wrong", num_partitions=0, replication_factor=1)),
+        (InvalidTopicError, NewTopic("no such/name", num_partitions=1, replication_factor=1)),
+        (InvalidConfigurationError, NewTopic("python-wrong", 1, 1, topic_configs={"retention.ms": "long"})),
+    ]:
+        refused(error, lambda: admin.create_topics([wrong]))
+    admin.create_topics([NewTopic("python-validated", num_partitions=1, replication_factor=1)], validate_only=True)
+    assert not {"python-wrong", "python-validated"} & set(admin.list_topics())
     admin.create_partitions({TOPIC: 3})
+    refused(InvalidPartitionsError, lambda: admin.create_partitions({TOPIC: 2}))
     refused(UnknownTopicOrPartitionError, lambda: admin.create_partitions({"python-unknown": 3}))
     [by_metadata] = admin.describe_topics([TOPIC])
     [by_description] = admin.describe_topic_partitions([TOPIC])["topics"]
@@ -48,6 +83,10 @@ def configs(admin):
 
     assert values() == {"retention.ms": "3600000"}
     assert values(["cleanup.policy"], "all") == {"cleanup.policy": "delete"}
+    # Without names all are told, and an empty list of names is as good as none.
+    every = values(None, "all")
+    assert len(every) > 20 and every["retention.ms"] == "3600000" and every["cleanup.policy"] == "delete", every
+    assert values([], "all") == every
     admin.alter_configs([resource({"max.message.bytes": "65536"})])
     assert values() == {"retention.ms": "3600000", "max.message.bytes": "65536"}
     wrong = admin.alter_configs([resource({"retention.ms": "long"})])["topic"][TOPIC]
@@ -58,6 +97,9 @@ def configs(admin):
     admin.reset_configs([resource({"max.message.bytes": None})])
     assert values() == {"retention.ms": "7200000"}
     assert TOPIC in admin.list_config_resources(["TOPIC"])["topic"]
+    broker = admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, "1")], config_filter="all")["broker"]["1"]
+    assert broker["node.id"]["value"] == "1" and broker["node.id"]["read_only"], broker["node.id"]
+    assert broker["message.max.bytes"]["value"] == "1048588", broker["message.max.bytes"]
 
 
 def offsets(admin):
@@ -75,6 +117,7 @@ def offsets(admin):
     assert offset(OffsetTimestamp(BEGIN_MS + 50)) == 50
     assert offset(OffsetTimestamp(BEGIN_MS + 100)) == -1
     assert admin.delete_records({FIRST: 40})[FIRST]["low_watermark"] == 40
+    refused(OffsetOutOfRangeError, lambda: admin.delete_records({FIRST: 101}))
     assert (offset(OffsetSpec.EARLIEST), offset(OffsetSpec.LATEST)) == (40, 100)
 
 
@@ -96,17 +139,52 @@ def cluster(admin):
     assert (metadata["leader_id"], [v["replica_id"] for v in metadata["current_voters"]]) == (1, [1]), quorum
 
 
+def security(admin):
+    """There is no authorizer, and no user with SCRAM credentials."""
+    every = ACLFilter(
+        principal=None,
+        host=None,
+        operation=ACLOperation.ANY,
+        permission_type=ACLPermissionType.ANY,
+        resource_pattern=ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+    )
+    acl = ACL(
+        principal="User:a",
+        host="*",
+        operation=ACLOperation.READ,
+        permission_type=ACLPermissionType.ALLOW,
+        resource_pattern=ResourcePattern(ResourceType.TOPIC, TOPIC),
+    )
+    refused(SecurityDisabledError, lambda: admin.describe_acls(every))
+    assert admin.create_acls([acl]) == {"succeeded": [], "failed": [SecurityDisabledError]}
+    assert admin.delete_acls([every]) == [(every, [], SecurityDisabledError)]
+    assert admin.describe_user_scram_credentials() == {}
+
+
+def groups(admin):
+    """There are no groups yet. Who asks for them gets an error, and soon."""
+    begin = time.monotonic()
+    refused(IncompatibleBrokerVersion, lambda: admin.list_groups())
+    refused(CoordinatorNotAvailableError, lambda: admin.describe_groups(["group"]))
+    refused(CoordinatorNotAvailableError, lambda: admin.list_group_offsets("group"))
+    refused(CoordinatorNotAvailableError, lambda: admin.delete_groups(["group"]))
+    took = time.monotonic() - begin
+    assert took < 5, f"{took} s"
+
+
 def main():
     admin = KafkaAdminClient(bootstrap_servers=BROKER)
     topics(admin)
     configs(admin)
     offsets(admin)
     cluster(admin)
+    security(admin)
+    groups(admin)
     admin.delete_topics([TOPIC])
     refused(UnknownTopicOrPartitionError, lambda: admin.delete_topics([TOPIC]))
     assert TOPIC not in admin.list_topics()
     admin.close()
-    print("kafka-python: admin requests for topics, configs, offsets, the cluster")
+    print("kafka-python: admin requests for topics, configs, offsets, the cluster, ACLs, groups")
 
 
 main()

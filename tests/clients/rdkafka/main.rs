@@ -1,4 +1,8 @@
-//! librdkafka: 100,000 records with each codec, read back and compared. `BROKER=host:port`
+//! librdkafka: 100,000 records with each codec, read back and compared; then the requests of its admin client.
+//! `BROKER=host:port`
+
+mod admin;
+mod raw;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -20,6 +24,7 @@ fn main() {
         check(&broker, codec, count);
         println!("rdkafka: {count} records with {codec}: equal");
     }
+    admin::check(&broker);
 }
 
 /// Checks that every record is acknowledged at the offset of its number.
