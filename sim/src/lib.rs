@@ -31,3 +31,6 @@ pub mod trace;
 pub mod world;
 
 pub use world::script;
+
+/// The `opt-level` of this build. An unoptimised simulator takes many times as long.
+pub const OPT_LEVEL: &str = env!("TIDELOG_OPT_LEVEL");

@@ -9,7 +9,6 @@
 )]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidelog_core::plant::Plants;
@@ -24,12 +23,14 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The path, from the workspace's root, of the simulator that was built together with this test, so that nothing has to
-/// be compiled.
+/// How to run the simulator's tool: the one that was built together with this test, if there is one, so that nothing has
+/// to be compiled.
 fn program() -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sim/ is in the workspace");
-    let program = Path::new(env!("CARGO_BIN_EXE_tidelog-sim"));
-    program.strip_prefix(root).unwrap_or(program).display().to_string()
+    let built = std::env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.join("tidelog-sim")));
+    match built.filter(|program| program.exists()) {
+        Some(program) => program.display().to_string(),
+        None => "cargo sim".to_owned(),
+    }
 }
 
 /// With fewer seeds than these, probes and attacks are not checked.

@@ -212,7 +212,7 @@ fn judge_all(
     let (few, rest, from) = (first.to_string(), (seeds - first).to_string(), first.to_string());
     if seeds > 0 {
         let scripts = build(tree, &["test", "--no-run", "--package", "tidelog-sim", "--test", "faults"])?;
-        let sim = build(tree, &["build", "--package", "tidelog-sim"])?;
+        let sim = build(tree, &["build", "--package", "tidelog-sim-tool"])?;
         judges.push(("seeds", sim.clone(), vec!["loop", "--jobs", "1", "--seeds", &few]));
         judges.push(("scripts", scripts, vec!["--test-threads", "1"]));
         judges.push(("seeds", sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));

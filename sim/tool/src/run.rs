@@ -1,8 +1,8 @@
 //! The commands for one run: `run`, `replay` and `hash`.
 
-use super::select::{Options, Runnable, Selected, seed};
-use super::sinks::{Full, Remains, Short, Window};
-use super::{Done, install_panics};
+use crate::commands::{Done, install_panics};
+use crate::select::{Options, Runnable, Selected, seed};
+use crate::sinks::{Full, Remains, Short, Window};
 use clap::{Args, ValueEnum};
 use tidelog_sim::trace::{KEPT_EVERY, Trace};
 use tidelog_sim::world::{self, Outcome};

@@ -2,9 +2,9 @@
 
 mod page;
 
-use super::run::run_one;
-use super::select::{Runnable, Selected};
-use super::{Done, can_write, write};
+use crate::commands::{Done, can_write, write};
+use crate::run::run_one;
+use crate::select::{Runnable, Selected};
 use clap::Args;
 use page::{Page, Recorder};
 use tidelog_core::plant::Plant;
@@ -71,7 +71,7 @@ fn render(page: &Page) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tool::select::Options;
+    use crate::select::Options;
     use tidelog_core::plant::Plants;
     use tidelog_sim::scenario::Scenario;
     use tidelog_sim::world;

@@ -1,8 +1,8 @@
 //! `loop`: many seeds on many threads.
 
-use super::select::{Options, seed};
-use super::threads::{Progress, Span, each_seed, jobs_default};
-use super::{Done, needs_an_optimised_build_that_unwinds};
+use crate::commands::{Done, needs_an_optimised_build_that_unwinds};
+use crate::select::{Options, seed};
+use crate::threads::{Progress, Span, each_seed, jobs_default};
 use clap::Args;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -4,8 +4,8 @@
 //! runs that differ in one kept hash differ in all later ones. The first such hash is found by bisection, and only the
 //! 1,024 events before it are run again with their lines.
 
-use super::Done;
-use super::select::{Options, Selected};
+use crate::commands::Done;
+use crate::select::{Options, Selected};
 use clap::Args;
 use serde::Deserialize;
 use std::path::PathBuf;

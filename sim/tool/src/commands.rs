@@ -1,20 +1,8 @@
 //! The commands of `tidelog-sim`.
 
-mod bench;
-mod describe;
-mod diff;
-mod loops;
-mod minimise;
-mod planted;
-mod probes;
-mod run;
-mod select;
-mod sinks;
-mod threads;
-mod view;
-
+use crate::select::Selected;
+use crate::{bench, diff, loops, minimise, planted, probes, run, view};
 use clap::{Parser, Subcommand};
-use select::Selected;
 use std::path::Path;
 use std::process::ExitCode;
 use tidelog_sim::panics;
@@ -56,7 +44,7 @@ enum Command {
 }
 
 /// The result of a command: whether it found nothing wrong, or why it could not be carried out.
-type Done = Result<bool, String>;
+pub type Done = Result<bool, String>;
 
 pub fn main() -> ExitCode {
     install_panics(|| {});
@@ -84,7 +72,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Calls [`panics::install`], and keeps the hook of [`end_with_the_reader`] in front of it.
-fn install_panics(said: impl Fn() + Send + Sync + 'static) {
+pub fn install_panics(said: impl Fn() + Send + Sync + 'static) {
     panics::install(said);
     // The hook that is set last is called first. It must see the panic of a failed print before a quiet thread drops
     // it.
@@ -105,7 +93,7 @@ fn end_with_the_reader() {
 }
 
 /// Whether a file can be written here. Commands ask this before they begin: what they would write may take minutes.
-fn can_write(file: impl AsRef<Path>) -> Result<(), String> {
+pub fn can_write(file: impl AsRef<Path>) -> Result<(), String> {
     let file = file.as_ref();
     if file.is_dir() {
         return Err(format!("cannot write {}: it is a directory", file.display()));
@@ -118,7 +106,7 @@ fn can_write(file: impl AsRef<Path>) -> Result<(), String> {
     }
 }
 
-fn write(file: impl AsRef<Path>, text: &str) -> Result<(), String> {
+pub fn write(file: impl AsRef<Path>, text: &str) -> Result<(), String> {
     let file = file.as_ref();
     std::fs::write(file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
@@ -131,8 +119,8 @@ fn scenario(selected: &Selected) -> Done {
 
 /// Commands that run many seeds refuse to work in a build in which they would take too long, or in which a panic of the
 /// core would end the process.
-fn needs_an_optimised_build_that_unwinds() -> Result<(), String> {
-    if env!("TIDELOG_OPT_LEVEL") == "0" {
+pub fn needs_an_optimised_build_that_unwinds() -> Result<(), String> {
+    if tidelog_sim::OPT_LEVEL == "0" {
         return Err("this build is not optimised, and would take many times as long; use `cargo sim`".into());
     }
     if cfg!(panic = "abort") {

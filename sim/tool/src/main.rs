@@ -6,8 +6,20 @@
     reason = "the tool is a part of the real world: it has files, threads and a clock; what it runs has none"
 )]
 
-mod tool;
+mod bench;
+mod commands;
+mod describe;
+mod diff;
+mod loops;
+mod minimise;
+mod planted;
+mod probes;
+mod run;
+mod select;
+mod sinks;
+mod threads;
+mod view;
 
 fn main() -> std::process::ExitCode {
-    tool::main()
+    commands::main()
 }

@@ -1,7 +1,7 @@
 //! `minimise`: shrinks a failing scenario.
 
-use super::select::{Selected, program};
-use super::{Done, can_write, needs_an_optimised_build_that_unwinds, write};
+use crate::commands::{Done, can_write, needs_an_optimised_build_that_unwinds, write};
+use crate::select::{Selected, program};
 use clap::Args;
 use std::io::{IsTerminal, stderr};
 use tidelog_sim::{minimise, panics};

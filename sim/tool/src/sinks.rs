@@ -1,6 +1,6 @@
 //! The listeners to a trace: short lines for people, JSON lines for programs, the lines of a range of events.
 
-use super::describe::{Describer, Line, milliseconds};
+use crate::describe::{Describer, Line, milliseconds};
 use serde_json::json;
 use std::cell::RefCell;
 use std::io::{self, BufWriter, StdoutLock, Write};

@@ -1,9 +1,9 @@
 //! `planted`: how soon each known bug is found, and how far its failure shrinks. The table in docs/SIMULATION.md is
 //! what this prints.
 
-use super::select::seed;
-use super::threads::{Progress, Span, each_seed, jobs_default};
-use super::{Done, needs_an_optimised_build_that_unwinds, write};
+use crate::commands::{Done, needs_an_optimised_build_that_unwinds, write};
+use crate::select::seed;
+use crate::threads::{Progress, Span, each_seed, jobs_default};
 use clap::Args;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

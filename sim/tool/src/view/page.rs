@@ -1,6 +1,6 @@
 //! The data of the page, collected from the notes of a run.
 
-use crate::tool::describe::{Describer, Line, partition_of};
+use crate::describe::{Describer, Line, partition_of};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

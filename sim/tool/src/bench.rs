@@ -1,8 +1,8 @@
 //! `bench`: how fast the simulator is, and where its time goes.
 
-use super::select::{Options, seed};
-use super::threads::{Span, each_seed, jobs_default};
-use super::{Done, needs_an_optimised_build_that_unwinds};
+use crate::commands::{Done, needs_an_optimised_build_that_unwinds};
+use crate::select::{Options, seed};
+use crate::threads::{Span, each_seed, jobs_default};
 use clap::Args;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ impl Bench {
         let checks = if cfg!(debug_assertions) { "with every check" } else { "without debug assertions" };
         println!(
             "opt-level {}, {checks}; seeds {} to {}",
-            env!("TIDELOG_OPT_LEVEL"),
+            tidelog_sim::OPT_LEVEL,
             self.from,
             self.from + self.seeds - 1
         );
