@@ -85,23 +85,20 @@ fn describe(
     first: i32,
     room: usize,
 ) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
-    let mut rest = topic.partitions.range(first..);
+    let mut rest = parts.with_leaders(topic, first);
     let partitions = rest
         .by_ref()
         .take(room)
-        .map(|(index, partition)| {
-            let leader = parts.available_leader(topic.id, *index, partition);
-            DescribeTopicPartitionsResponsePartition {
-                partition_index: *index,
-                leader_id: leader.map_or(-1, |leader| leader.0),
-                leader_epoch: partition.leader_epoch.0,
-                replica_nodes: node_ids(&partition.replicas),
-                isr_nodes: node_ids(&partition.isr),
-                eligible_leader_replicas: Some(node_ids(&partition.eligible_leaders)),
-                last_known_elr: Some(node_ids(&partition.last_known_eligible_leaders)),
-                offline_replicas: offline_replicas(&parts.image, partition),
-                ..Default::default()
-            }
+        .map(|(index, partition, leader)| DescribeTopicPartitionsResponsePartition {
+            partition_index: index,
+            leader_id: leader.map_or(-1, |leader| leader.0),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: node_ids(&partition.replicas),
+            isr_nodes: node_ids(&partition.isr),
+            eligible_leader_replicas: Some(node_ids(&partition.eligible_leaders)),
+            last_known_elr: Some(node_ids(&partition.last_known_eligible_leaders)),
+            offline_replicas: offline_replicas(&parts.image, partition),
+            ..Default::default()
         })
         .collect();
     let described = DescribeTopicPartitionsResponseTopic {
@@ -113,5 +110,5 @@ fn describe(
         topic_authorized_operations: TOPIC_OPERATIONS,
         ..Default::default()
     };
-    (described, rest.next().map(|(index, _)| *index))
+    (described, rest.next().map(|(index, _, _)| index))
 }

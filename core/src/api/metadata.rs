@@ -144,21 +144,17 @@ fn unknown(name: Option<ByteString>, topic_id: Uuid, error: ErrorCode) -> Metada
 }
 
 fn describe(topic: &Topic, parts: &Parts) -> MetadataResponseTopic {
-    let partitions = topic
-        .partitions
-        .iter()
-        .map(|(index, partition)| {
-            let leader = parts.available_leader(topic.id, *index, partition);
-            MetadataResponsePartition {
-                error_code: if leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
-                partition_index: *index,
-                leader_id: leader.map_or(-1, |leader| leader.0),
-                leader_epoch: partition.leader_epoch.0,
-                replica_nodes: node_ids(&partition.replicas),
-                isr_nodes: node_ids(&partition.isr),
-                offline_replicas: offline_replicas(&parts.image, partition),
-                ..Default::default()
-            }
+    let partitions = parts
+        .with_leaders(topic, 0)
+        .map(|(index, partition, leader)| MetadataResponsePartition {
+            error_code: if leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 },
+            partition_index: index,
+            leader_id: leader.map_or(-1, |leader| leader.0),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: node_ids(&partition.replicas),
+            isr_nodes: node_ids(&partition.isr),
+            offline_replicas: offline_replicas(&parts.image, partition),
+            ..Default::default()
         })
         .collect();
     MetadataResponseTopic {

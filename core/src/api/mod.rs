@@ -215,11 +215,21 @@ impl Parts {
         self.endpoints(listener).into_iter().find(|endpoint| endpoint.node.0 == leader)
     }
 
-    /// The leader of a partition, for clients. There is none while this broker should lead the partition and has not
-    /// opened its log yet: the directory of an earlier topic with the same name may still have to be renamed.
-    fn available_leader(&self, topic: Uuid, index: i32, partition: &controller::Partition) -> Option<NodeId> {
-        let is_open = |leader: NodeId| leader != self.config.node_id || self.partitions.find(topic, index).is_some();
-        partition.leader.filter(|leader| is_open(*leader))
+    /// The partitions of a topic from `first` on, each with its leader for clients. There is none while this broker should
+    /// lead the partition and has not opened its log yet: the directory of an earlier topic with the same name may still
+    /// have to be renamed.
+    fn with_leaders<'a>(
+        &'a self,
+        topic: &'a controller::Topic,
+        first: i32,
+    ) -> impl Iterator<Item = (i32, &'a controller::Partition, Option<NodeId>)> {
+        let mut open = self.partitions.indexes_of(topic.id, first).peekable();
+        topic.partitions.range(first..).map(move |(index, partition)| {
+            while open.next_if(|open| open < index).is_some() {}
+            let is_open = open.peek() == Some(index);
+            let leader = partition.leader.filter(|leader| is_open || *leader != self.config.node_id);
+            (*index, partition, leader)
+        })
     }
 
     /// The brokers with their addresses for clients of `listener`.

@@ -20,7 +20,6 @@ use crate::wire::messages::produce_response::{
 };
 use crate::wire::{ErrorCode, ResponseBody};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// A produce whose records are appended, but are not stable yet in some of its partitions.
 #[derive(Debug)]
@@ -117,35 +116,46 @@ pub fn handle(
 /// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the last
 /// batch counts, and there is one answer.
 fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Part<'_>> {
+    let mut parts: Vec<Part<'_>> = Vec::with_capacity(batches.len());
     let mut batches = batches.into_iter();
     let mut topic_places: BTreeMap<(&str, Uuid), u32> = BTreeMap::new();
-    let mut partitions_of: Vec<u32> = Vec::new();
-    let mut known: BTreeMap<(u32, i32), usize> = BTreeMap::new();
-    let mut parts: Vec<Part<'_>> = Vec::with_capacity(batches.len());
     // A topic without partitions has no answer.
     for topic in topics.iter().filter(|topic| !topic.partition_data.is_empty()) {
-        let next = partitions_of.len() as u32;
+        let next = topic_places.len() as u32;
         let topic_place = *topic_places.entry((&topic.name, topic.topic_id)).or_insert(next);
-        if topic_place == next {
-            partitions_of.push(0);
-        }
-        for data in &topic.partition_data {
+        parts.extend(topic.partition_data.iter().map(|data| {
             let checked = batches.next().expect("one verdict for each partition of the request");
-            match known.entry((topic_place, data.index)) {
-                Entry::Vacant(slot) => {
-                    slot.insert(parts.len());
-                    let partitions = &mut partitions_of[topic_place as usize];
-                    parts.push(Part { topic, data, checked, place: (topic_place, *partitions) });
-                    *partitions += 1;
-                }
-                Entry::Occupied(slot) => {
-                    let part = &mut parts[*slot.get()];
-                    (part.data, part.checked) = (data, checked);
-                }
-            }
-        }
+            Part { topic, data, checked, place: (topic_place, 0) }
+        }));
+    }
+    keep_last_batches(&mut parts);
+    let mut answers = vec![0; topic_places.len()];
+    for Part { place, .. } in &mut parts {
+        let answers = &mut answers[place.0 as usize];
+        place.1 = *answers;
+        *answers += 1;
     }
     parts
+}
+
+/// Of a partition that is named more than once, keeps the last batch, at the place of the first.
+fn keep_last_batches(parts: &mut Vec<Part<'_>>) {
+    if parts.len() < 2 {
+        return;
+    }
+    let keys = parts.iter().enumerate().map(|(index, part)| ((part.place.0, part.data.index), index));
+    let mut sorted: Vec<((u32, i32), usize)> = keys.collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).all(|pair| pair[0].0 != pair[1].0) {
+        return;
+    }
+    let mut is_kept = vec![true; parts.len()];
+    for named in sorted.chunk_by(|one, next| one.0 == next.0) {
+        parts.swap(named[0].1, named[named.len() - 1].1);
+        named[1..].iter().for_each(|(_, index)| is_kept[*index] = false);
+    }
+    let mut is_kept = is_kept.into_iter();
+    parts.retain(|_| is_kept.next().expect("one for each part"));
 }
 
 /// Whether the first batch of some partition is transactional, whatever else is wrong with it.

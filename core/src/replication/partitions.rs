@@ -79,6 +79,11 @@ impl Partitions {
         self.by_topic.range((topic, i32::MIN)..=(topic, i32::MAX)).map(|(_, log)| *log).collect()
     }
 
+    /// The indexes of the partitions of one topic from `first` on, in their order.
+    pub fn indexes_of(&self, topic: Uuid, first: i32) -> impl Iterator<Item = i32> {
+        self.by_topic.range((topic, first)..=(topic, i32::MAX)).map(|((_, index), _)| *index)
+    }
+
     /// Makes the Produce request `id` wait no longer in any partition. Returns the places of its response for which it
     /// still waited.
     pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
