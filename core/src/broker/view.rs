@@ -50,15 +50,15 @@ impl Broker {
     }
 
     pub fn partitions(&self) -> impl Iterator<Item = PartitionView> + '_ {
-        self.parts.partitions.iter().map(Partition::view)
+        self.parts.partitions.iter().map(PartitionView::from)
     }
 }
 
-impl Partition {
-    fn view(&self) -> PartitionView {
-        let log = self.log();
-        PartitionView {
-            name: format!("{}-{}", self.topic(), self.index()),
+impl From<&Partition> for PartitionView {
+    fn from(partition: &Partition) -> Self {
+        let log = partition.log();
+        Self {
+            name: format!("{}-{}", partition.topic(), partition.index()),
             state: match log.state() {
                 LogState::Loading => "loading",
                 LogState::Open => "open",
@@ -68,9 +68,9 @@ impl Partition {
                 LogState::Deleting => "deleting",
                 LogState::Deleted => "deleted",
             },
-            leader_epoch: self.leader_epoch(),
+            leader_epoch: partition.leader_epoch(),
             log_start: log.log_start_offset(),
-            high_watermark: self.high_watermark(),
+            high_watermark: partition.high_watermark(),
             synced: log.synced_offset(),
             log_end: log.log_end_offset(),
         }

@@ -2,9 +2,9 @@
 
 use super::image::Image;
 use super::{Decision, Refusal};
-use crate::ids::{NodeId, ProducerId};
-use crate::wire::ErrorCode;
-use crate::wire::messages::ProducerIdsRecord;
+use tidelog_wire::ErrorCode;
+use tidelog_wire::ids::{NodeId, ProducerId};
+use tidelog_wire::messages::ProducerIdsRecord;
 
 /// How many producer ids a broker gets at once.
 pub const PRODUCER_ID_BLOCK: i32 = 1000;

@@ -3,19 +3,19 @@
 //! Invariants: `log_start_offset ≤ high_watermark ≤ stable_offset ≤ log_end_offset`; the high watermark never falls;
 //! no consumer is given a record at or above the high watermark.
 
-use crate::batch::{BatchError, BatchHeader, Checked, Codec, TopicBatchRules};
-use crate::buggify::Site;
-use crate::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
-use crate::io::{IoCompletion, Outbox};
-use crate::plant::{Plant, Plants};
-use crate::replication::counters::{TopicCounters, is_failure};
-use crate::storage::{
-    Append, AppendError, Log, LogEvent, LogSettings, LogState, Lookup, LookupTarget, ReadOutcome, TimestampedOffset,
-};
-use crate::time::{Now, WallMs};
-use crate::wire::ErrorCode;
+use crate::counters::{TopicCounters, is_failure};
 use bytestring::ByteString;
 use std::collections::VecDeque;
+use tidelog_batch::{BatchError, BatchHeader, Checked, Codec, TopicBatchRules};
+use tidelog_config::plant::{Plant, Plants};
+use tidelog_storage::buggify::Site;
+use tidelog_storage::io::{IoCompletion, Outbox};
+use tidelog_storage::{
+    Append, AppendError, Log, LogEvent, LogSettings, LogState, Lookup, LookupTarget, ReadOutcome, TimestampedOffset,
+};
+use tidelog_wire::ErrorCode;
+use tidelog_wire::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
+use tidelog_wire::time::{Now, WallMs};
 
 /// The topic's configuration as far as the partition applies it itself. The rest is in [`LogSettings`].
 #[derive(Clone, Debug)]

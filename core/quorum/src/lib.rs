@@ -17,6 +17,8 @@
 //! Invariants: `committed ≤ log end`; a record of an epoch is only written when `quorum-state` with that epoch is on
 //! stable storage.
 
+#![forbid(unsafe_code)]
+
 mod snapshot;
 mod state_file;
 
@@ -24,19 +26,19 @@ pub use snapshot::SoleVoter;
 use snapshot::{BATCH_BYTES_MAX, Voters};
 pub use state_file::QuorumState;
 
-use crate::batch::{BatchHeader, ControlRecord, ControlType};
-use crate::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
-use crate::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
-use crate::plant::{Plant, Plants};
-use crate::probe::Probe;
-use crate::storage::names::{self, ParsedFile, SnapshotStage};
-use crate::storage::{Append, AppendError, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
-use crate::time::{Mono, Now, WallMs};
-use crate::wire::MetadataRecord;
-use crate::wire::messages::LeaderChangeMessage;
-use crate::wire::messages::leader_change_message::Voter;
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
+use tidelog_batch::{BatchHeader, ControlRecord, ControlType};
+use tidelog_config::plant::{Plant, Plants};
+use tidelog_storage::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
+use tidelog_storage::names::{self, ParsedFile, SnapshotStage};
+use tidelog_storage::probe::Probe;
+use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
+use tidelog_wire::MetadataRecord;
+use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
+use tidelog_wire::messages::LeaderChangeMessage;
+use tidelog_wire::messages::leader_change_message::Voter;
+use tidelog_wire::time::{Mono, Now, WallMs};
 
 const PART: &str = "quorum";
 /// The topic of the metadata log. It has one partition.
@@ -584,7 +586,7 @@ impl Quorum {
         Ok(())
     }
 
-    fn read_slice(&mut self, slice: crate::wire::FileSlice, out: &mut Outbox) {
+    fn read_slice(&mut self, slice: tidelog_wire::FileSlice, out: &mut Outbox) {
         self.submit(IoOp::Read { file: slice.file, position: slice.position, len: slice.len }, out);
     }
 
@@ -592,7 +594,7 @@ impl Quorum {
         let Phase::Replaying { next } = &mut self.phase else { panic!("replaying") };
         let mut told = Vec::new();
         let mut whole_batches = 0;
-        for batch in crate::batch::Scan::new(bytes, 0, true) {
+        for batch in tidelog_batch::Scan::new(bytes, 0, true) {
             whole_batches += 1;
             // A read may begin with batches that are before `next`. No batch is partly before it.
             if batch.header.last_offset() < *next {

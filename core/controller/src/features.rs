@@ -3,11 +3,11 @@
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::records::{self, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES, KRAFT_VERSION_MAX, METADATA_VERSION};
 use super::{Context, Decision};
-use crate::wire::messages::update_features_request::FeatureUpdateKey;
-use crate::wire::messages::update_features_response::UpdatableFeatureResult;
-use crate::wire::messages::{FeatureLevelRecord, UpdateFeaturesRequest, UpdateFeaturesResponse};
-use crate::wire::{ErrorCode, MetadataRecord};
 use std::collections::BTreeMap;
+use tidelog_wire::messages::update_features_request::FeatureUpdateKey;
+use tidelog_wire::messages::update_features_response::UpdatableFeatureResult;
+use tidelog_wire::messages::{FeatureLevelRecord, UpdateFeaturesRequest, UpdateFeaturesResponse};
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 pub const KRAFT_VERSION: &str = "kraft.version";
 

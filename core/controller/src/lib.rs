@@ -7,6 +7,8 @@
 //! Invariant, kept by every decision and checked by [`Image::verify`]: every topic, partition and replica that a record
 //! refers to exists in the image.
 
+#![forbid(unsafe_code)]
+
 mod brokers;
 mod configs;
 mod elections;
@@ -35,10 +37,10 @@ pub use partitions::create_partitions;
 pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};
 pub use topics::{create_topics, delete_topics, validate_topic_name};
 
-use crate::config::Layers;
-use crate::ids::NodeId;
-use crate::wire::{ErrorCode, MetadataRecord};
 use bytestring::ByteString;
+use tidelog_config::Layers;
+use tidelog_wire::ids::NodeId;
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 /// The records that a request causes, and the response to send once they are committed.
 #[derive(Clone, Debug, PartialEq)]

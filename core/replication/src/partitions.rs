@@ -1,8 +1,8 @@
 //! All partitions of this broker, found by the id of their log or by topic and index.
 
-use crate::ids::{LogId, PendingId, Uuid};
-use crate::replication::{Partition, ResponsePlace, TopicCounters};
+use crate::{Partition, ResponsePlace, TopicCounters};
 use std::collections::BTreeMap;
+use tidelog_wire::ids::{LogId, PendingId, Uuid};
 
 /// Owns the partitions. Log ids count up, and no log id is used twice.
 #[derive(Debug, Default)]

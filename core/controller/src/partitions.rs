@@ -3,12 +3,12 @@
 use super::image::{DIRECTORY_UNASSIGNED, Image};
 use super::topics::new_partition;
 use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use crate::ids::{NodeId, Uuid};
-use crate::wire::messages::create_partitions_request::CreatePartitionsTopic;
-use crate::wire::messages::create_partitions_response::CreatePartitionsTopicResult;
-use crate::wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse, RegisterBrokerRecord};
-use crate::wire::{ErrorCode, MetadataRecord};
 use std::collections::{BTreeMap, BTreeSet};
+use tidelog_wire::ids::{NodeId, Uuid};
+use tidelog_wire::messages::create_partitions_request::CreatePartitionsTopic;
+use tidelog_wire::messages::create_partitions_response::CreatePartitionsTopicResult;
+use tidelog_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse, RegisterBrokerRecord};
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 /// The replicas of a partition, with the directory of each.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The versions in which metadata records are written, and the features that decide the versions.
 
-use crate::ids::Uuid;
-use crate::wire::MetadataRecord;
+use tidelog_wire::MetadataRecord;
+use tidelog_wire::ids::Uuid;
 
 pub const METADATA_VERSION: &str = "metadata.version";
 pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";

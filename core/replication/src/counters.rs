@@ -4,9 +4,9 @@
 //! The counters are plain numbers in the partition's own struct, so counting costs one addition. The sums are computed
 //! when somebody asks for the metrics.
 
-use crate::batch::BatchError;
-use crate::storage::AppendError;
-use crate::wire::ErrorCode;
+use tidelog_batch::BatchError;
+use tidelog_storage::AppendError;
+use tidelog_wire::ErrorCode;
 
 /// Counts since the broker started. None of them ever falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,18 +3,18 @@
 use super::image::{ConfigResource, Image, Partition};
 use super::partitions::{self, Assignment, check_manual_assignment};
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use crate::config::{self, TopicConfig};
-use crate::ids::{NodeId, Uuid};
-use crate::wire::messages::create_topics_request::CreatableTopic;
-use crate::wire::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
-use crate::wire::messages::delete_topics_response::DeletableTopicResult;
-use crate::wire::messages::{
+use bytestring::ByteString;
+use std::collections::{BTreeMap, BTreeSet};
+use tidelog_config::{TopicConfig, describe_topic, topic_source};
+use tidelog_wire::ids::{NodeId, Uuid};
+use tidelog_wire::messages::create_topics_request::CreatableTopic;
+use tidelog_wire::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use tidelog_wire::messages::delete_topics_response::DeletableTopicResult;
+use tidelog_wire::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, RemoveTopicRecord,
     TopicRecord,
 };
-use crate::wire::{ErrorCode, MetadataRecord};
-use bytestring::ByteString;
-use std::collections::{BTreeMap, BTreeSet};
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 const NAME_LENGTH_MAX: usize = 249;
@@ -254,7 +254,7 @@ pub(super) fn new_partition(image: &Image, assignment: &Assignment) -> Partition
         removing: Vec::new(),
         adding: Vec::new(),
         recovering: false,
-        leader_epoch: crate::ids::LeaderEpoch(0),
+        leader_epoch: tidelog_wire::ids::LeaderEpoch(0),
         partition_epoch: 0,
         eligible_leaders: Vec::new(),
         last_known_eligible_leaders: Vec::new(),
@@ -348,10 +348,10 @@ fn manual_assignments(
 
 /// The configs of the new topic, for the response (KIP-525).
 fn described(configs: &BTreeMap<String, String>, context: &Context) -> Vec<CreatableTopicConfigs> {
-    config::describe_topic(configs, &context.layers)
+    describe_topic(configs, &context.layers)
         .into_iter()
         .map(|one| CreatableTopicConfigs {
-            config_source: config::topic_source(&one.name, configs, &context.layers) as i8,
+            config_source: topic_source(&one.name, configs, &context.layers) as i8,
             is_sensitive: one.sensitive(),
             name: one.name.into(),
             value: one.value.map(ByteString::from),

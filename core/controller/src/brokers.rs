@@ -3,15 +3,15 @@
 use super::Context;
 use super::image::{ConfigResource, Image, Partition};
 use super::records::{self, FEATURES, KRAFT_VERSION_MAX};
-use crate::config::Listener;
-use crate::ids::{NodeId, Offset, Uuid};
-use crate::wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
-use crate::wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
-use crate::wire::messages::{
+use tidelog_config::Listener;
+use tidelog_wire::ids::{NodeId, Offset, Uuid};
+use tidelog_wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
+use tidelog_wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
+use tidelog_wire::messages::{
     BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord,
     RegisterControllerRecord,
 };
-use crate::wire::{Int32s, MetadataRecord, node_ids};
+use tidelog_wire::{Int32s, MetadataRecord, node_ids};
 
 /// What a broker tells the controller at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 //! The file is one line of JSON. It must be on stable storage before the node votes or leads in the epoch: a node that
 //! forgot its vote could vote for a second leader in the same epoch.
 
-use crate::ids::{LeaderEpoch, NodeId, Uuid};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
 
 /// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,16 +2,16 @@
 
 use super::image::{Image, Partition};
 use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use crate::ids::{NodeId, Uuid};
-use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
-use crate::wire::messages::list_partition_reassignments_response::{
+use tidelog_wire::ids::{NodeId, Uuid};
+use tidelog_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use tidelog_wire::messages::list_partition_reassignments_response::{
     OngoingPartitionReassignment, OngoingTopicReassignment,
 };
-use crate::wire::messages::{
+use tidelog_wire::messages::{
     ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     PartitionChangeRecord,
 };
-use crate::wire::{ErrorCode, Int32s, MetadataRecord, node_ids};
+use tidelog_wire::{ErrorCode, Int32s, MetadataRecord, node_ids};
 
 /// Which replicas an election may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 use super::*;
-use crate::wire::Int32s;
-use crate::wire::messages::elect_leaders_request::TopicPartitions;
-use crate::wire::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
-use crate::wire::messages::{
+use smallvec::smallvec;
+use tidelog_wire::Int32s;
+use tidelog_wire::messages::elect_leaders_request::TopicPartitions;
+use tidelog_wire::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+use tidelog_wire::messages::{
     ElectLeadersRequest, ListPartitionReassignmentsRequest, PartitionChangeRecord, PartitionRecord,
 };
-use smallvec::smallvec;
 
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;

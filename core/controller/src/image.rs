@@ -4,14 +4,14 @@
 //! came. So a snapshot of ours loses nothing that Apache Kafka has written.
 
 use super::records;
-use crate::ids::{LeaderEpoch, NodeId, Uuid};
-use crate::wire::messages::{
+use bytestring::ByteString;
+use std::collections::BTreeMap;
+use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
+use tidelog_wire::messages::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
     RegisterControllerRecord, TopicRecord,
 };
-use crate::wire::{MetadataRecord, node_ids};
-use bytestring::ByteString;
-use std::collections::BTreeMap;
+use tidelog_wire::{MetadataRecord, node_ids};
 
 /// The metadata of the cluster, up to some record of the metadata log.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -198,8 +198,8 @@ impl Image {
     }
 
     /// The configuration of a node: its own properties, with the dynamic values of this image.
-    pub fn layers<'a>(&'a self, broker: &'a crate::config::BrokerConfig) -> crate::config::Layers<'a> {
-        crate::config::Layers {
+    pub fn layers<'a>(&'a self, broker: &'a tidelog_config::BrokerConfig) -> tidelog_config::Layers<'a> {
+        tidelog_config::Layers {
             broker,
             dynamic_broker: self.config(&ConfigResource::broker(broker.node_id)),
             dynamic_default: self.config(&ConfigResource::all_brokers()),

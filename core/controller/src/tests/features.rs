@@ -1,7 +1,7 @@
 use super::*;
-use crate::controller::records::{ELIGIBLE_LEADER_REPLICAS_VERSION, METADATA_VERSION};
-use crate::wire::messages::UpdateFeaturesRequest;
-use crate::wire::messages::update_features_request::FeatureUpdateKey;
+use crate::records::{ELIGIBLE_LEADER_REPLICAS_VERSION, METADATA_VERSION};
+use tidelog_wire::messages::UpdateFeaturesRequest;
+use tidelog_wire::messages::update_features_request::FeatureUpdateKey;
 
 const UPGRADE: i8 = 1;
 const SAFE: i8 = 2;
@@ -78,7 +78,7 @@ fn the_metadata_version_goes_back_only_where_nothing_can_be_lost() {
         let text = update(&mut cluster, &[(METADATA_VERSION, 21, upgrade)], false).unwrap_err();
         assert_eq!(text, format!("Unsupported metadata.version downgrade from 30 to 21. {why}"));
     }
-    cluster.commit(&[crate::wire::messages::FeatureLevelRecord {
+    cluster.commit(&[tidelog_wire::messages::FeatureLevelRecord {
         name: METADATA_VERSION.into(),
         feature_level: 29,
         ..Default::default()
@@ -104,7 +104,7 @@ fn with_eligible_leaders_the_cluster_alone_says_how_many_replicas_must_be_in_syn
 
     update(&mut cluster, &[(name, 0, SAFE)], false).unwrap();
     for level in [30, 29, 22] {
-        cluster.commit(&[crate::wire::messages::FeatureLevelRecord {
+        cluster.commit(&[tidelog_wire::messages::FeatureLevelRecord {
             name: METADATA_VERSION.into(),
             feature_level: level,
             ..Default::default()

@@ -2,20 +2,20 @@ mod elections;
 mod features;
 
 use super::*;
-use crate::config::{BrokerConfig, Listener, SecurityProtocol};
-use crate::ids::{LeaderEpoch, Offset, Uuid};
-use crate::wire::messages::alter_configs_request;
-use crate::wire::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
-use crate::wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
-use crate::wire::messages::delete_topics_request::DeleteTopicState;
-use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use crate::wire::messages::{
+use proptest::prelude::*;
+use smallvec::smallvec;
+use tidelog_config::{BrokerConfig, Listener, SecurityProtocol};
+use tidelog_wire::ids::{LeaderEpoch, Offset, Uuid};
+use tidelog_wire::messages::alter_configs_request;
+use tidelog_wire::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use tidelog_wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+use tidelog_wire::messages::delete_topics_request::DeleteTopicState;
+use tidelog_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use tidelog_wire::messages::{
     AccessControlEntryRecord, AlterConfigsRequest, BeginTransactionRecord, ClientQuotaRecord, CreatePartitionsRequest,
     CreateTopicsRequest, DeleteTopicsRequest, EndTransactionRecord, IncrementalAlterConfigsRequest,
     RegisterBrokerRecord, RemoveAccessControlEntryRecord, TopicRecord, UserScramCredentialRecord, client_quota_record,
 };
-use proptest::prelude::*;
-use smallvec::smallvec;
 
 /// A controller that commits at once.
 struct Cluster {
@@ -504,7 +504,7 @@ fn a_brokers_dynamic_config_is_in_force_for_its_topics() {
     assert_eq!(cluster.alter(4, "", &[("log.retention.ms", 0, Some("77"))]).0, ErrorCode::None);
     assert_eq!(cluster.alter(4, "1", &[("log.segment.bytes", 0, Some("2000000"))]).0, ErrorCode::None);
     let layers = cluster.image.layers(&cluster.broker);
-    let config = crate::config::TopicConfig::resolve(&Default::default(), &layers);
+    let config = tidelog_config::TopicConfig::resolve(&Default::default(), &layers);
     assert_eq!((config.retention_ms, config.segment_bytes), (77, 2_000_000));
 }
 
@@ -567,7 +567,7 @@ fn a_partition_that_a_real_kafka_left_without_a_leader_is_led_again() {
     let mut cluster = Cluster::new();
     cluster.create(&creating(vec![topic("eligible", 1, 1), topic("known", 1, 1), topic("gone", 1, 1)]));
     let change = |cluster: &Cluster, name: &str, elr: &[i32], known: &[i32]| {
-        MetadataRecord::from(crate::wire::messages::PartitionChangeRecord {
+        MetadataRecord::from(tidelog_wire::messages::PartitionChangeRecord {
             partition_id: 0,
             topic_id: cluster.image.topic_named(name).unwrap().id,
             isr: Some(smallvec![]),
@@ -607,14 +607,14 @@ fn a_transaction_of_records_counts_once_it_has_ended() {
     assert_eq!(changes, [ImageChange::TopicCreated(Uuid::from_bytes([1; 16]))]);
     image.apply(&BeginTransactionRecord::default().into()).unwrap();
     image.apply(&topic("b", 2).into()).unwrap();
-    image.apply(&crate::wire::messages::AbortTransactionRecord::default().into()).unwrap();
+    image.apply(&tidelog_wire::messages::AbortTransactionRecord::default().into()).unwrap();
     assert!(image.topic_named("b").is_none() && image.topic_named("a").is_some());
 }
 
 #[test]
 fn a_record_that_does_not_fit_is_an_error_that_names_it() {
     let mut image = Image::default();
-    let record = crate::wire::messages::RemoveTopicRecord { topic_id: DIR_A, ..Default::default() };
+    let record = tidelog_wire::messages::RemoveTopicRecord { topic_id: DIR_A, ..Default::default() };
     let error = image.apply(&record.into()).unwrap_err();
     assert!(error.to_string().contains("RemoveTopicRecord"), "{error}");
     assert_eq!(error.why, format!("there is no topic with the id {DIR_A}"));

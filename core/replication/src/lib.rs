@@ -4,6 +4,8 @@
 //! For now every partition has exactly one replica, and this broker is its leader. Hence the high watermark is the
 //! log's stable offset. Followers and the set of in-sync replicas will be added here.
 
+#![forbid(unsafe_code)]
+
 mod counters;
 mod partition;
 mod partitions;

@@ -3,12 +3,12 @@
 use super::image::{
     ConfigResource, DIRECTORY_MIGRATING, Image, ImageChange, ImageError, KeptKey, Partition, ResourceKind, Topic,
 };
-use crate::ids::{LeaderEpoch, NodeId, Uuid};
-use crate::wire::messages::{
+use std::collections::BTreeMap;
+use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
+use tidelog_wire::messages::{
     BrokerRegistrationChangeRecord, ClearElrRecord, ConfigRecord, PartitionChangeRecord, PartitionRecord, TopicRecord,
 };
-use crate::wire::{Int32s, MetadataRecord};
-use std::collections::BTreeMap;
+use tidelog_wire::{Int32s, MetadataRecord};
 
 impl Image {
     /// Applies one record and says what it changed. Records must come in the order of the log.
@@ -190,7 +190,7 @@ impl Image {
         &mut self,
         id: NodeId,
         epoch: i64,
-    ) -> Result<&mut crate::wire::messages::RegisterBrokerRecord, String> {
+    ) -> Result<&mut tidelog_wire::messages::RegisterBrokerRecord, String> {
         let broker = self.brokers.get_mut(&id).ok_or_else(|| format!("the broker {id} is not registered"))?;
         if broker.broker_epoch != epoch {
             return Err(format!("the broker {id} is registered with the epoch {}", broker.broker_epoch));

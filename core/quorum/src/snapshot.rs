@@ -2,16 +2,16 @@
 //!
 //! A file without a footer, or with a damaged batch, is refused. The quorum then uses the next older snapshot.
 
-use crate::batch::{BatchBuilder, BatchLimits, ControlRecord, ControlType, Scan, ScanStop, records};
-use crate::ids::{LeaderEpoch, NodeId, Offset, Uuid};
-use crate::time::WallMs;
-use crate::wire::MetadataRecord;
-use crate::wire::messages::voters_record::{Endpoint, KRaftVersionFeature, Voter};
-use crate::wire::messages::{
-    KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
-};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tidelog_batch::{BatchBuilder, BatchLimits, ControlRecord, ControlType, Scan, ScanStop, records};
+use tidelog_wire::MetadataRecord;
+use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset, Uuid};
+use tidelog_wire::messages::voters_record::{Endpoint, KRaftVersionFeature, Voter};
+use tidelog_wire::messages::{
+    KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
+};
+use tidelog_wire::time::WallMs;
 
 /// The greatest size of a batch of metadata, as in Kafka.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -190,8 +190,8 @@ fn controls(batch: &Bytes) -> Result<Vec<ControlRecord>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::messages::leader_change_message;
-    use crate::wire::messages::{NoOpRecord, TopicRecord};
+    use tidelog_wire::messages::leader_change_message;
+    use tidelog_wire::messages::{NoOpRecord, TopicRecord};
 
     fn sample() -> (Vec<MetadataRecord>, Bytes) {
         let topic = TopicRecord { name: "t".into(), topic_id: Uuid::METADATA_TOPIC, ..Default::default() };

@@ -3,14 +3,14 @@
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::topics::validate_topic_name;
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use crate::config::{Kind, Layers, TopicConfig, Update, table};
-use crate::wire::messages::{
+use bytestring::ByteString;
+use std::collections::{BTreeMap, BTreeSet};
+use tidelog_config::{Kind, Layers, TopicConfig, Update, table};
+use tidelog_wire::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ClearElrRecord, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
 };
-use crate::wire::{ErrorCode, MetadataRecord};
-use bytestring::ByteString;
-use std::collections::{BTreeMap, BTreeSet};
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
