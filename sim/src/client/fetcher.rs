@@ -1,5 +1,6 @@
 //! A consumer of all partitions of its node, with or without a fetch session (KIP-227). It reads from offset 0 on by
-//! long polls. If its position is out of range, it goes on at the log's start.
+//! long polls, and names the leader epoch that it knows (KIP-320). If its position is out of range, it goes on at the
+//! log's start.
 
 use super::records::{Seen, Unreadable};
 use super::session::{Answer, Session, SessionEvent};
@@ -35,8 +36,9 @@ struct Position {
     key: PartitionKey,
     offset: i64,
     high_watermark: Option<i64>,
-    /// The offset that the broker's fetch session has for this partition; none if the partition is not in the session.
-    in_session: Option<i64>,
+    /// The offset and the leader epoch that the broker's fetch session has for this partition; none if the partition is
+    /// not in the session.
+    in_session: Option<(i64, i32)>,
     /// Whether it is left out of fetches for now.
     paused: bool,
     /// Whether it has caught up with the high watermark since the client was told to finish.
@@ -63,6 +65,8 @@ pub struct Fetcher {
 }
 
 const RETRY_NS: u64 = 30_000_000;
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
 
 impl Fetcher {
     pub fn new(plan: FetcherPlan, setting: Setting) -> Self {
@@ -177,13 +181,15 @@ impl Fetcher {
                 }
                 continue;
             }
-            if sessions && position.in_session == Some(position.offset) {
+            let epoch = self.topics.leader_epoch(position.key.topic.into(), position.key.index);
+            let asks = Some((position.offset, epoch));
+            if sessions && position.in_session == asks {
                 continue;
             }
-            position.in_session = Some(position.offset);
+            position.in_session = asks;
             let partition = FetchPartition::default()
                 .with_partition(position.key.index)
-                .with_current_leader_epoch(-1)
+                .with_current_leader_epoch(epoch)
                 .with_fetch_offset(position.offset)
                 .with_last_fetched_epoch(-1)
                 .with_log_start_offset(-1)
@@ -256,6 +262,7 @@ impl Fetcher {
             self.fetch_session = (response.session_id, next_epoch);
         }
         let mut told = Vec::new();
+        let endpoints: Vec<BrokerId> = response.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
         for topic in response.responses {
             let place = if version >= 13 {
                 self.topics.place_of_id(topic.topic_id)
@@ -269,6 +276,7 @@ impl Fetcher {
                 match found {
                     Some(found) if self.positions[found].in_session.is_some() => {
                         told.push(found);
+                        self.learn_leader(now, found, (version, asked_at), &partition, &endpoints, out);
                         self.handle_partition(now, found, asked_at, partition, out);
                     }
                     _ => out.misbehaved(format!("a Fetch response tells of partition {}", partition.partition_index)),
@@ -287,6 +295,35 @@ impl Fetcher {
                 position.finished = true;
             }
         }
+    }
+
+    /// A refusal says who leads the partition, from version 16 on (KIP-951). Before, Metadata is asked about it.
+    fn learn_leader(
+        &mut self,
+        now: u64,
+        place: usize,
+        (version, asked_at): (i16, u64),
+        answer: &PartitionData,
+        endpoints: &[BrokerId],
+        out: &mut ClientOutbox,
+    ) {
+        let is_fenced = answer.error_code == FENCED_LEADER_EPOCH;
+        if !is_fenced && answer.error_code != NOT_LEADER_OR_FOLLOWER {
+            return;
+        }
+        let position = &self.positions[place];
+        if version < 16 {
+            if is_fenced {
+                self.topics.forget(position.key.topic.into(), now);
+            }
+            return;
+        }
+        let leader = (answer.current_leader.leader_id, answer.current_leader.leader_epoch);
+        let asked = position.in_session.map_or(-1, |(_, epoch)| epoch);
+        if is_fenced && leader.1 <= asked {
+            out.misbehaved(format!("{} fences epoch {asked} and is led in {}", position.key, leader.1));
+        }
+        self.topics.told_leader(position.key, asked_at, leader, endpoints, out);
     }
 
     fn handle_partition(

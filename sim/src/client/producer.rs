@@ -12,7 +12,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
+    BrokerId, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
 };
 use kafka_protocol::protocol::Request;
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,7 @@ const RETRY_NS: u64 = 30_000_000;
 /// The timeout after everything was healed. A drawn timeout may be too short for a slow disk, so that no batch would
 /// ever be acknowledged.
 const HEALED_TIMEOUT_MS: i32 = 5_000;
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const IDENTITY_TAG: u64 = u64::MAX - 1;
 
 impl Producer {
@@ -276,10 +277,12 @@ impl Producer {
     }
 
     fn handle_produced(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
-        let by_id = answer.version >= 13;
+        let (version, asked_at) = (answer.version, answer.sent_at);
+        let by_id = version >= 13;
         let mut batches = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
         // An answer that does not decode is told as a fact, and every batch counts as failed.
         let response = answer.decode::<ProduceResponse>(out).unwrap_or_default();
+        let endpoints: Vec<BrokerId> = response.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
         for topic in response.responses {
             let place = if by_id {
                 self.topics.place_of_id(topic.topic_id)
@@ -294,6 +297,11 @@ impl Producer {
                 match found {
                     Some(found) => {
                         let (queue, batch) = batches.swap_remove(found);
+                        if version >= 10 && partition.error_code == NOT_LEADER_OR_FOLLOWER {
+                            let (leader, key) = (&partition.current_leader, self.queues[queue].key);
+                            let leader = (leader.leader_id, leader.leader_epoch);
+                            self.topics.told_leader(key, asked_at, leader, &endpoints, out);
+                        }
                         self.handle_partition(now, queue, batch, &partition, out);
                     }
                     None => out.misbehaved(format!("a Produce response tells of partition {}", partition.index)),

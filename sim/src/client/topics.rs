@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse, TopicName,
+    BrokerId, CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use std::collections::BTreeMap;
@@ -61,6 +61,25 @@ impl Topics {
     /// The leader epoch of a partition when it was last told; -1 where it never was.
     pub fn leader_epoch(&self, topic: usize, index: i32) -> i32 {
         self.epochs[topic].get(&index).copied().unwrap_or(-1)
+    }
+
+    /// An answer says who leads a partition and in which epoch, because the client knows it wrongly (KIP-951).
+    /// `endpoints`: the brokers whose addresses the answer gives.
+    pub fn told_leader(
+        &mut self,
+        partition: PartitionKey,
+        asked_at: u64,
+        (leader, epoch): (BrokerId, i32),
+        endpoints: &[BrokerId],
+        out: &mut ClientOutbox,
+    ) {
+        if epoch < 0 || (leader.0 >= 0 && !endpoints.contains(&leader)) {
+            let text = format!("a refusal for {partition} names the leader {} of epoch {epoch}", leader.0);
+            return out.misbehaved(text);
+        }
+        out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
+        let known = self.epochs[usize::from(partition.topic)].entry(partition.index).or_insert(epoch);
+        *known = epoch.max(*known);
     }
 
     /// The topic may have changed: it is to be asked about again.
