@@ -103,7 +103,7 @@ impl Attacks<'_> {
     }
 
     fn any(&mut self) -> Attack {
-        match self.stream.below(13) {
+        match self.stream.below(14) {
             0 | 1 => self.frame(),
             2..=4 => self.broken_batch(),
             5 => self.misled_produce(),
@@ -113,6 +113,7 @@ impl Attacks<'_> {
             9 => self.delete_records(),
             10 => self.admin(),
             11 => self.operate(),
+            12 => self.nonsense(),
             _ => self.metadata(),
         }
     }
@@ -340,6 +341,43 @@ impl Attacks<'_> {
                 let request =
                     OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
                 self.request("offset for leader epoch: one to come", 4, &request, &[75])
+            }
+        }
+    }
+
+    /// Numbers that stand for nothing: an epoch below "not known", an isolation level, an id without its epoch.
+    fn nonsense(&mut self) -> Attack {
+        let (topic, index) = self.partition();
+        let list = |epoch, isolation_level| {
+            let partition = ListOffsetsPartition::default()
+                .with_partition_index(index)
+                .with_current_leader_epoch(epoch)
+                .with_timestamp(-1);
+            let topic = ListOffsetsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![partition]);
+            let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+            request.with_isolation_level(isolation_level)
+        };
+        match self.stream.below(4) {
+            0 => self.request("list offsets: a leader epoch below none", 7, &list(-2, 0), &[74]),
+            1 => {
+                let partition = OffsetForLeaderPartition::default()
+                    .with_partition(index)
+                    .with_current_leader_epoch(-2)
+                    .with_leader_epoch(0);
+                let topic =
+                    OffsetForLeaderTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![partition]);
+                let request =
+                    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+                self.request("offset for leader epoch: an epoch below none", 4, &request, &[74])
+            }
+            2 => self.request("list offsets: no such isolation level", 7, &list(-1, 2), &[-1]),
+            _ => {
+                let request = InitProducerIdRequest::default()
+                    .with_transactional_id(None)
+                    .with_transaction_timeout_ms(60_000)
+                    .with_producer_id(ProducerId(7))
+                    .with_producer_epoch(-1);
+                self.request("init producer id: an id without an epoch", 4, &request, &[42])
             }
         }
     }
