@@ -344,6 +344,10 @@ impl Door {
                 Output::Stopped => self.set_run_state(RunState::Stopped),
                 Output::Fatal(text) => self.set_run_state(RunState::Fatal(text)),
                 Output::Limits(limits) => drop(self.connection_limits.send_replace(Some(limits))),
+                #[cfg(not(madsim))]
+                Output::LogLevels(loggers) => crate::logging::apply(&loggers),
+                #[cfg(madsim)]
+                Output::LogLevels(_) => {}
                 Output::Event(event) => log(&event),
             }
         }
@@ -459,13 +463,24 @@ fn contents_of(body: &ResponseBody, disk: &dyn Storage) -> Vec<Arc<dyn Content>>
     slices.map(|slice| disk.content_of(slice)).collect()
 }
 
+/// Logs an event with the logger of its part. The name of a logger must be a constant, so each part has its own place.
 fn log(event: &Event) {
-    let Event { level, part, text } = event;
-    match level {
-        Level::Debug => tracing::debug!(part, "{text}"),
-        Level::Info => tracing::info!(part, "{text}"),
-        Level::Warn => tracing::warn!(part, "{text}"),
-        Level::Error => tracing::error!(part, "{text}"),
+    macro_rules! with_logger {
+        ($logger:literal) => {
+            match (event.level, &event.text) {
+                (Level::Debug, text) => tracing::debug!(target: $logger, "{text}"),
+                (Level::Info, text) => tracing::info!(target: $logger, "{text}"),
+                (Level::Warn, text) => tracing::warn!(target: $logger, "{text}"),
+                (Level::Error, text) => tracing::error!(target: $logger, "{text}"),
+            }
+        };
+    }
+    match event.part {
+        "broker" => with_logger!("tidelog::broker"),
+        "configs" => with_logger!("tidelog::configs"),
+        "quorum" => with_logger!("tidelog::quorum"),
+        "storage" => with_logger!("tidelog::storage"),
+        other => unreachable!("{other} is none of the parts with a logger"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::door::Machine;
 use crate::entropy;
 use crate::limits;
 use crate::listeners::{Bound, ListenError, SocketOptions};
+use crate::logging;
 use crate::metrics::http::{self, Observer};
 use crate::service::{Fatal, Service};
 use crate::tcp::TcpAcceptor;
@@ -118,6 +119,7 @@ impl Server {
         memory: Option<Arc<Memory>>,
         machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
     ) -> Result<Self, ServerError> {
+        config.loggers = logging::loggers();
         match limits::raise_open_files() {
             Some(files) if files < FEW_OPEN_FILES => tracing::warn!(
                 "this process may open {files} files: every partition takes one and every connection another; raise \

@@ -79,7 +79,7 @@ pub enum Change {
     Replace(BTreeMap<String, String>),
 }
 
-/// What a broker tells of a topic, or of the configs of all brokers.
+/// What a broker tells of a topic, or of what has only configs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
     Absent,
@@ -95,6 +95,9 @@ pub enum Sight {
     /// The log directories hold this many partitions of it.
     Logs(i32),
 }
+
+/// How the names of subscriptions to clients' metrics begin. Topics have other names.
+pub const SUBSCRIPTION: &str = "subscription-";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -214,6 +217,22 @@ pub enum Fact {
         node: u32,
         resource: String,
         sight: Sight,
+    },
+    /// The node's operator begins to change the level of its logger.
+    LevelChanging {
+        node: u32,
+        level: String,
+    },
+    /// The change has ended. `once`: it was made, and will not be made again.
+    LevelChanged {
+        node: u32,
+        once: bool,
+    },
+    /// The level of the operator's logger, in an answer to a question of `asked_at`.
+    LevelTold {
+        node: u32,
+        asked_at: u64,
+        level: String,
     },
     /// A producer id was given out.
     ProducerId {

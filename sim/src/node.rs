@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 use std::collections::{BTreeMap, VecDeque};
 use tidelog_core::broker::Broker;
 use tidelog_core::buggify::Dice;
-use tidelog_core::config::BrokerConfig;
+use tidelog_core::config::{BrokerConfig, LogLevel, Loggers};
 use tidelog_core::plant::Plants;
 
 /// A broker's process, from its start to its end.
@@ -65,6 +65,7 @@ impl Node {
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
         config.set_addresses(&ports, "node");
         config.plants = plants;
+        config.loggers = Loggers::of_broker(LogLevel::Info);
         Self {
             index,
             disk: Disk::new(seed, index.into(), scenario.disk.clone()),

@@ -324,6 +324,8 @@ impl World {
             Fact::Changed { error: Some(0), .. } => self.count("metadata changes acknowledged"),
             Fact::Changed { error: None, .. } => self.count("metadata changes without an answer"),
             Fact::Described { .. } => self.count("looks at metadata"),
+            Fact::LevelChanged { once: true, .. } => self.count("log levels changed"),
+            Fact::LevelTold { .. } => self.count("log levels told"),
             Fact::Kept { .. } => self.count("records kept for an administrator"),
             _ => {}
         }

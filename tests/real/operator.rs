@@ -1,9 +1,10 @@
 //! What an operator reads in the log of the real binary: how a start found the directories, how a stop ended, who connects
-//! with another protocol, who asks for what is not there yet.
+//! with another protocol, who asks for what is not there yet, and how the levels of the log are changed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;
-use kafka_protocol::messages::{FindCoordinatorRequest, HeartbeatRequest};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest};
 use kafka_protocol::protocol::StrBytes;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -81,6 +82,52 @@ fn a_client_of_another_protocol_is_told_from_one_that_is_broken() {
         broker.log_lines(1, &[&text, "peer=127.0.0.1"]);
     }
     broker.stop();
+}
+
+/// Changes a level of the log of the broker 1. Gives the error code.
+fn set_level(client: &mut Client, logger: &'static str, level: Option<&'static str>) -> i16 {
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(logger))
+        .with_config_operation(i8::from(level.is_none()))
+        .with_value(level.map(StrBytes::from_static_str));
+    let loggers = AlterConfigsResource::default()
+        .with_resource_type(8)
+        .with_resource_name(StrBytes::from_static_str("1"))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![loggers]);
+    client.call(1, &request).expect("an answer").responses[0].error_code
+}
+
+#[test]
+fn a_level_of_the_log_changes_what_is_logged_until_the_next_start() {
+    let home = tempfile::tempdir().expect("a directory");
+    let setup = tidelog(home.path());
+    let broker = setup.start();
+    let mut client = Client::connect(broker.address()).expect("a connection");
+    let accepted = || broker.log_text().matches("connection accepted").count();
+    let connect = || drop(Client::connect(broker.address()).and_then(|mut client| client.topics()).expect("an answer"));
+    connect();
+    assert_eq!(accepted(), 0, "the level is INFO");
+    assert_eq!(set_level(&mut client, "tidelog.service", Some("DEBUG")), 0);
+    connect();
+    broker.log_lines(1, &["WARN", "tidelog::configs", "the logger tidelog.service now has the level DEBUG"]);
+    broker.log_lines(1, &["DEBUG", "tidelog::service", "connection accepted"]);
+    let before = accepted();
+    assert_eq!(set_level(&mut client, "root", Some("FATAL")), 0);
+    connect();
+    assert_eq!(accepted(), before + 1, "a logger's own level goes before the root's");
+    assert_eq!(set_level(&mut client, "tidelog.service", None), 0);
+    connect();
+    assert_eq!(accepted(), before + 1, "now it has the root's");
+    assert_eq!(set_level(&mut client, "nosuch", Some("INFO")), 40);
+    drop(client);
+    let log = broker.stop();
+    assert!(!log.contains("stopped cleanly"), "FATAL silences all: {log}");
+
+    let broker = setup.start();
+    Client::connect(broker.address()).and_then(|mut client| client.topics()).expect("an answer");
+    let log = broker.stop();
+    assert!(log.contains("stopped cleanly") && !log.contains("connection accepted"), "{log}");
 }
 
 #[test]

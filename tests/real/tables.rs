@@ -19,7 +19,9 @@ fn the_api_table_of_the_compatibility_page_is_the_version_table() {
 #[test]
 fn the_tables_of_the_configuration_page_are_the_brokers_own() {
     let broker = table::broker_keys().chain(table::DYNAMIC_ONLY);
-    is_written("docs/CONFIGURATION.md", &[config_table(broker, true), config_table(table::topic_keys(), false)]);
+    let others = [table::topic_keys(), table::client_metrics_keys()].map(|keys| config_table(keys, false));
+    let [topic, client_metrics] = others;
+    is_written("docs/CONFIGURATION.md", &[config_table(broker, true), topic, client_metrics]);
 }
 
 #[test]

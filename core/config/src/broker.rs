@@ -3,7 +3,7 @@
 use super::dynamic::connection_overrides;
 use super::key::{Kind, Update, Value};
 use super::listeners::{self, Listener, METRICS_LISTENER, SecurityProtocol};
-use super::{ConfigError, Warning, rules, table};
+use super::{ConfigError, Loggers, Warning, rules, table};
 use std::collections::BTreeMap;
 use tidelog_wire::ids::{NodeId, Uuid};
 
@@ -80,6 +80,10 @@ pub struct BrokerConfig {
     pub metadata_max_batch_size_bytes: i32,
     pub metadata_max_retention_bytes: i64,
     pub metadata_max_retention_ms: i64,
+
+    /// The loggers of the operator's log, with their levels at the start. Only the world knows them: no property sets
+    /// this.
+    pub loggers: Loggers,
 
     /// The planted bugs that are switched on, by tests and simulations. No property sets this.
     pub plants: crate::plant::Plants,
@@ -318,6 +322,7 @@ impl Reader {
             metadata_max_batch_size_bytes: self.int("internal.metadata.max.batch.size.in.bytes"),
             metadata_max_retention_bytes: self.long("metadata.max.retention.bytes"),
             metadata_max_retention_ms: self.long("metadata.max.retention.ms"),
+            loggers: Loggers::default(),
             plants: crate::plant::Plants::default(),
         }
     }

@@ -1,4 +1,5 @@
-//! What DescribeConfigs says of a broker and of a topic (KIP-133, KIP-226, KIP-569).
+//! What DescribeConfigs says of a broker, of a topic and of a subscription to clients' metrics (KIP-133, KIP-226, KIP-569,
+//! KIP-714).
 
 use super::broker::{BrokerConfig, Layers};
 use super::key::{ConfigKey, Update};
@@ -15,6 +16,8 @@ pub enum Source {
     DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
+    BrokerLogger = 6,
+    ClientMetrics = 7,
 }
 
 /// A config with its value.
@@ -75,6 +78,25 @@ pub fn describe_topic(overrides: &BTreeMap<String, String>, layers: &Layers) -> 
             Described { name: key.name.to_owned(), key: Some(key), value, source, read_only: false, synonyms }
         })
         .collect()
+}
+
+/// The configs of a subscription to clients' metrics, sorted by name. One that does not exist has the defaults.
+pub fn describe_client_metrics(set: &BTreeMap<String, String>) -> Vec<Described> {
+    let described = |key: &'static ConfigKey| {
+        let canonical = |text: &String| key.read(text).map_or_else(|_| text.clone(), |value| value.canonical());
+        let set = set.get(key.name).map(canonical);
+        let name = || key.name.to_owned();
+        let synonym = |value| DescribedSynonym { name: name(), value: Some(value), source: Source::ClientMetrics };
+        Described {
+            name: name(),
+            key: Some(key),
+            value: set.clone().or_else(|| key.default_text().map(str::to_owned)),
+            source: if set.is_some() { Source::ClientMetrics } else { Source::Default },
+            read_only: false,
+            synonyms: set.map(synonym).into_iter().collect(),
+        }
+    };
+    table::client_metrics_keys().iter().map(described).collect()
 }
 
 /// Where a topic's config gets its value from, as the answer to CreateTopics says it. DescribeConfigs says

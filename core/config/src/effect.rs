@@ -27,6 +27,7 @@ const ONE_BROKER: Effect = NotYet("a cluster has one broker, for now");
 const ONE_VOTER: Effect = NotNeeded("a quorum of one node sends no requests");
 const NO_THREADS_OF_ITS_OWN: Effect = NotNeeded("no threads are kept for this alone");
 const NO_PURGATORY: Effect = NotNeeded("an answered request is removed at once, so there is nothing to purge");
+const TELEMETRY: Effect = NotYet("clients cannot push telemetry yet");
 const METRICS: Effect = NotNeeded("metrics are plain counters without sample windows, read over HTTP");
 const JVM: Effect = NotYet("Java classes cannot be loaded");
 
@@ -92,7 +93,10 @@ const RULES: &[(&str, Effect)] = &[
     ("metrics.listener", Works),
     ("metrics.*", METRICS),
     ("kafka.metrics.*", METRICS),
-    ("telemetry.max.bytes", NotYet("clients cannot push telemetry yet")),
+    ("telemetry.max.bytes", TELEMETRY),
+    ("interval.ms", TELEMETRY),
+    ("match", TELEMETRY),
+    ("metrics", TELEMETRY),
     ("config.providers", JVM),
     // Logs.
     ("acks.require.fsync", Works),
@@ -173,7 +177,8 @@ mod tests {
 
     #[test]
     fn every_rule_decides_about_a_name() {
-        let keys: Vec<_> = table::broker_keys().chain(table::topic_keys()).chain(table::DYNAMIC_ONLY).collect();
+        let of_others = table::client_metrics_keys().iter().chain(table::DYNAMIC_ONLY);
+        let keys: Vec<_> = table::broker_keys().chain(table::topic_keys()).chain(of_others).collect();
         for (place, (pattern, _)) in RULES.iter().enumerate() {
             let decides = |key: &&&ConfigKey| RULES.iter().position(|(other, _)| fits(other, key.name)) == Some(place);
             assert!(keys.iter().any(|key| decides(&key)), "nothing is left for the rule {pattern}");

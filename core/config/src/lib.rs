@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod client_metrics;
 mod describe;
 mod dynamic;
 mod effect;
 mod key;
 mod listeners;
+mod loggers;
 pub mod plant;
 mod rules;
 pub mod table;
@@ -22,13 +24,16 @@ mod topic;
 mod warning;
 
 pub use broker::{BrokerConfig, Layers, random_cluster_id};
+pub use client_metrics::{SubscriptionError, check_subscription};
 pub use describe::{
-    Described, DescribedSynonym, Source, describe_broker, describe_broker_default, describe_topic, topic_source,
+    Described, DescribedSynonym, Source, describe_broker, describe_broker_default, describe_client_metrics,
+    describe_topic, topic_source,
 };
 pub use dynamic::ConnectionLimits;
 pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, METRICS_LISTENER, SecurityProtocol};
+pub use loggers::{LogLevel, Loggers, PARTS, ROOT_LOGGER};
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
 pub use warning::{Warning, did_you_mean, suggest_broker, suggest_topic};
 

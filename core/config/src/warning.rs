@@ -46,6 +46,12 @@ impl Warning {
         Some(Self { name: name.to_owned(), text })
     }
 
+    /// For a property of a subscription to clients' metrics. A name that is not known is an error there.
+    pub fn of_client_metrics(name: &str, value: &str) -> Option<Self> {
+        let text = Self::without_effect(table::client_metrics_key(name)?, value)?;
+        Some(Self { name: name.to_owned(), text })
+    }
+
     fn without_effect(key: &ConfigKey, text: &str) -> Option<String> {
         // A file cannot say "not set" but by an empty value.
         if text.trim().is_empty() && key.default_text().is_none() {

@@ -1,11 +1,12 @@
-//! Changes the configs of topics and brokers, one by one (KIP-339) or all of a resource at once (KIP-133).
+//! Changes the configs of topics, of brokers and of subscriptions to clients' metrics, one by one (KIP-339) or all of a
+//! resource at once (KIP-133).
 
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::topics::validate_topic_name;
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
-use tidelog_config::{Kind, Layers, TopicConfig, Update, table};
+use tidelog_config::{Kind, Layers, SubscriptionError, TopicConfig, Update, check_subscription, table};
 use tidelog_wire::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ClearElrRecord, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
@@ -13,6 +14,9 @@ use tidelog_wire::messages::{
 use tidelog_wire::{ErrorCode, MetadataRecord};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// The number of [`Operation::Delete`], which alone needs no value.
+const DELETE: i8 = 1;
 
 /// What a request does to one config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,10 @@ pub fn incremental_alter_configs(
             .iter()
             .map(|config| (&config.name, config.config_operation, config.value.as_ref()))
             .collect();
-        changes.resource(resource.resource_type, &resource.resource_name, |changes, target| {
+        let values = named.iter().filter(|(_, code, _)| *code != DELETE);
+        let keys = check_config_names(named.iter().map(|(name, _, _)| *name))
+            .and_then(|()| check_config_nulls(values.map(|(name, _, value)| (*name, *value))));
+        changes.resource(resource.resource_type, &resource.resource_name, keys, |changes, target| {
             changes.incremental(target, &named)
         });
     }
@@ -74,8 +81,10 @@ pub fn alter_configs(
     let mut changes = Changes::new(image, context, named);
     for resource in &request.resources {
         let named: Vec<_> = resource.configs.iter().map(|config| (&config.name, config.value.as_ref())).collect();
-        changes.resource(resource.resource_type, &resource.resource_name, |changes, target| {
-            changes.replacing(target, &named)
+        let keys = check_config_names(named.iter().map(|(name, _)| *name))
+            .and_then(|()| check_config_nulls(named.iter().copied()));
+        changes.resource(resource.resource_type, &resource.resource_name, keys, |changes, target| {
+            Ok(changes.replacing(target, &named))
         });
     }
     let Decision { records, response } = changes.finish(request.validate_only);
@@ -90,6 +99,10 @@ pub fn alter_configs(
         })
         .collect();
     Decision { records, response: AlterConfigsResponse { responses, ..AlterConfigsResponse::default() } }
+}
+
+pub fn repeated_resource() -> Refusal {
+    Refusal::new(ErrorCode::InvalidRequest, "Each resource must appear at most once.")
 }
 
 pub(super) fn value_too_long() -> Refusal {
@@ -133,14 +146,17 @@ impl<'a> Changes<'a> {
         Decision { records: self.records, response: self.answers }
     }
 
-    /// Checks the changes of one resource. Takes all of them if all are valid, and none otherwise.
+    /// Checks the changes of one resource. Takes all of them if all are valid, and none otherwise. `keys` says whether
+    /// keys are named twice or values are missing.
     fn resource(
         &mut self,
         code: i8,
         name: &ByteString,
+        keys: Result<(), Refusal>,
         changes: impl FnOnce(&Self, &ConfigResource) -> Result<Vec<Change>, Refusal>,
     ) {
-        let outcome = self.check_resource(code, name).and_then(|target| {
+        let target = self.check_repeated(code, name).and(keys).and_then(|()| self.check_resource(code, name));
+        let outcome = target.and_then(|target| {
             let changes = changes(self, &target)?;
             self.check_result(&target, &changes)?;
             if self.records.len() + changes.len() > MAX_RECORDS_PER_REQUEST {
@@ -171,11 +187,15 @@ impl<'a> Changes<'a> {
         }
     }
 
+    fn check_repeated(&self, code: i8, name: &ByteString) -> Result<(), Refusal> {
+        match self.repeated.contains(&(code, name.clone())) {
+            true => Err(repeated_resource()),
+            false => Ok(()),
+        }
+    }
+
     fn check_resource(&self, code: i8, name: &ByteString) -> Result<ConfigResource, Refusal> {
         let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
-        if self.repeated.contains(&(code, name.clone())) {
-            return invalid("Each resource must appear at most once.".to_owned());
-        }
         let target = ConfigResource::new(ResourceKind::from_code(code), name.to_string());
         match target.kind {
             // Kafka looks at the values first, and then whether there is such a topic: see `check_topic`.
@@ -188,11 +208,10 @@ impl<'a> Changes<'a> {
                 }
                 Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
             },
-            ResourceKind::BrokerLogger => invalid("Log levels cannot be changed while the broker runs.".to_owned()),
-            ResourceKind::Group | ResourceKind::ClientMetrics => {
-                invalid(format!("Configs of the resource type {code} are not supported yet."))
-            }
-            ResourceKind::Other(_) => invalid(format!("Unknown resource type {code}")),
+            ResourceKind::ClientMetrics => Ok(target),
+            ResourceKind::Group => invalid("Configs of groups are not supported: there are no groups yet.".to_owned()),
+            // Levels of loggers are no metadata. The broker itself changes them, if it is asked to do so one by one.
+            ResourceKind::BrokerLogger | ResourceKind::Other(_) => invalid(format!("Unknown resource type {code}")),
         }
     }
 
@@ -201,10 +220,6 @@ impl<'a> Changes<'a> {
         target: &ConfigResource,
         configs: &[(&ByteString, i8, Option<&ByteString>)],
     ) -> Result<Vec<Change>, Refusal> {
-        check_names(configs.iter().map(|(name, _, _)| *name))?;
-        let delete = 1;
-        let values = configs.iter().filter(|(_, code, _)| *code != delete);
-        check_nulls(values.map(|(name, _, value)| (*name, *value)))?;
         let current = self.image.config(target);
         let mut changes = Vec::new();
         for &(name, code, value) in configs {
@@ -227,13 +242,7 @@ impl<'a> Changes<'a> {
         Ok(changes)
     }
 
-    fn replacing(
-        &self,
-        target: &ConfigResource,
-        configs: &[(&ByteString, Option<&ByteString>)],
-    ) -> Result<Vec<Change>, Refusal> {
-        check_names(configs.iter().map(|(name, _)| *name))?;
-        check_nulls(configs.iter().copied())?;
+    fn replacing(&self, target: &ConfigResource, configs: &[(&ByteString, Option<&ByteString>)]) -> Vec<Change> {
         let current = self.image.config(target);
         let given: BTreeMap<&str, &str> =
             configs.iter().map(|(name, value)| (&***name, value.map(|value| &**value).unwrap_or_default())).collect();
@@ -245,7 +254,7 @@ impl<'a> Changes<'a> {
         }
         let gone = current.keys().filter(|name| !given.contains_key(name.as_str()));
         changes.extend(gone.map(|name| (name.clone(), None)));
-        Ok(changes)
+        changes
     }
 
     /// Checks the configs that the resource would have after the changes.
@@ -290,6 +299,13 @@ impl<'a> Changes<'a> {
                     .and_then(|()| layers.check_change(&after))
                     .map_err(|text| Refusal::new(ErrorCode::InvalidRequest, text))
             }
+            ResourceKind::ClientMetrics => check_subscription(&target.name, &result).map_err(|error| {
+                let code = match error {
+                    SubscriptionError::Request(_) => ErrorCode::InvalidRequest,
+                    SubscriptionError::Value(_) => ErrorCode::InvalidConfig,
+                };
+                Refusal::new(code, error.to_string())
+            }),
             other => unreachable!("{other:?} was refused before"),
         }
     }
@@ -312,7 +328,8 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn check_names<'a>(mut names: impl Iterator<Item = &'a ByteString>) -> Result<(), Refusal> {
+/// Checks that no key of a resource is named twice.
+pub fn check_config_names<'a>(mut names: impl Iterator<Item = &'a ByteString>) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     if names.all(|name| seen.insert(name)) {
         return Ok(());
@@ -320,7 +337,10 @@ fn check_names<'a>(mut names: impl Iterator<Item = &'a ByteString>) -> Result<()
     Err(Refusal::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"))
 }
 
-fn check_nulls<'a>(values: impl Iterator<Item = (&'a ByteString, Option<&'a ByteString>)>) -> Result<(), Refusal> {
+/// Checks that none of these keys, which are to have a value, is without one.
+pub fn check_config_nulls<'a>(
+    values: impl Iterator<Item = (&'a ByteString, Option<&'a ByteString>)>,
+) -> Result<(), Refusal> {
     let nulls: Vec<&str> = values.filter(|(_, value)| value.is_none()).map(|(name, _)| &**name).collect();
     if nulls.is_empty() {
         return Ok(());
@@ -339,7 +359,9 @@ fn edit_list(
 ) -> Result<String, Refusal> {
     let key = match kind {
         ResourceKind::Topic => table::topic_key(name),
-        _ => table::broker_key(name),
+        ResourceKind::Broker => table::broker_key(name),
+        // Kafka's controller does not know which configs of a subscription to metrics are lists.
+        _ => None,
     };
     let word = if operation == Operation::Append { "APPEND" } else { "SUBTRACT" };
     let Some(key) = key.filter(|key| key.kind == Kind::List) else {

@@ -26,7 +26,9 @@ pub use brokers::{
     BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, register_broker,
     register_controller, shut_down_broker, unfence_broker,
 };
-pub use configs::{alter_configs, incremental_alter_configs};
+pub use configs::{
+    alter_configs, check_config_names, check_config_nulls, incremental_alter_configs, repeated_resource,
+};
 pub use elections::{elect_leaders, list_reassignments};
 pub use features::{KRAFT_VERSION, update_features};
 pub use image::{

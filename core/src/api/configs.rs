@@ -1,16 +1,19 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
-use crate::api::{AfterCommit, Parts, Ticket};
+use crate::api::{AfterCommit, Parts, Ticket, loggers};
 use crate::config::{self, Described, Warning};
-use crate::controller::{self, Refusal, ResourceKind, validate_topic_name};
+use crate::controller::{self, ConfigResource, Refusal, ResourceKind, validate_topic_name};
 use crate::io::{Level, Outbox};
 use crate::time::Now;
 use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
 };
+use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
+use bytestring::ByteString;
+use std::collections::BTreeMap;
 
 pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsRequest, out: &mut Outbox) {
     let is_unknown = |resource: &DescribeConfigsResource| {
@@ -29,14 +32,14 @@ pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsReque
                 resource_name: resource.resource_name.clone(),
                 ..Default::default()
             };
-            match configs_of(parts, resource) {
-                Ok(described) => {
-                    let asked = |described: &Described| match &resource.configuration_keys {
+            match configs_of(parts, resource, &request) {
+                Ok(configs) => {
+                    let asked = |config: &DescribeConfigsResourceResult| match &resource.configuration_keys {
                         None => true,
                         // Kafka takes an empty list as "all", and clients send it.
-                        Some(names) => names.is_empty() || names.iter().any(|name| **name == *described.name),
+                        Some(names) => names.is_empty() || names.contains(&config.name),
                     };
-                    result.configs = described.into_iter().filter(asked).map(|config| told(config, &request)).collect();
+                    result.configs = configs.into_iter().filter(asked).collect();
                 }
                 Err(refusal) => {
                     result.error_code = refusal.error.code();
@@ -52,44 +55,63 @@ pub fn describe(parts: &mut Parts, ticket: Ticket, request: DescribeConfigsReque
 
 /// As in Kafka, a resource of an unknown type refuses the whole request.
 fn refused_whole(request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let results = request.resources.into_iter().map(|resource| DescribeConfigsResult {
+    let results = request.resources.into_iter().map(|resource| {
+        DescribeConfigsResult {
         error_code: ErrorCode::InvalidRequest.code(),
         error_message: Some(
-            "This request names a resource of a type that does not exist; TOPIC (2) and BROKER (4) are served.".into(),
+            "This request names a resource of a type that does not exist; TOPIC (2), BROKER (4), BROKER_LOGGER (8) and \
+             CLIENT_METRICS (16) are served."
+                .into(),
         ),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name,
         ..Default::default()
+    }
     });
     DescribeConfigsResponse { results: results.collect(), ..Default::default() }
 }
 
-fn configs_of(parts: &Parts, resource: &DescribeConfigsResource) -> Result<Vec<Described>, Refusal> {
+fn configs_of(
+    parts: &Parts,
+    resource: &DescribeConfigsResource,
+    request: &DescribeConfigsRequest,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
     let layers = parts.image.layers(&parts.config);
     let name = &resource.resource_name;
-    match ResourceKind::from_code(resource.resource_type) {
+    let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+    let described = match ResourceKind::from_code(resource.resource_type) {
         ResourceKind::Topic => {
             validate_topic_name(name).map_err(|why| Refusal::new(ErrorCode::InvalidTopicException, why))?;
             match parts.image.topic_named(name) {
-                Some(_) => Ok(config::describe_topic(parts.image.topic_config(name), &layers)),
-                None => Err(Refusal::silent(ErrorCode::UnknownTopicOrPartition)),
+                Some(_) => config::describe_topic(parts.image.topic_config(name), &layers),
+                None => return Err(Refusal::silent(ErrorCode::UnknownTopicOrPartition)),
             }
         }
-        ResourceKind::Broker if name.is_empty() => Ok(config::describe_broker_default(&layers)),
+        ResourceKind::Broker if name.is_empty() => config::describe_broker_default(&layers),
         ResourceKind::Broker => {
             let id = parts.config.node_id;
-            let text = match name.parse::<i32>() {
-                Ok(asked) if asked == id.0 => return Ok(config::describe_broker(&layers)),
-                Ok(_) => format!("Unexpected broker id, expected {id} or empty string, but received {name}"),
-                Err(_) => format!("Broker id must be an integer, but it is: {name}"),
-            };
-            Err(Refusal::new(ErrorCode::InvalidRequest, text))
+            match name.parse::<i32>() {
+                Ok(asked) if asked == id.0 => config::describe_broker(&layers),
+                Ok(_) => {
+                    return invalid(format!(
+                        "Unexpected broker id, expected {id} or empty string, but received {name}"
+                    ));
+                }
+                Err(_) => return invalid(format!("Broker id must be an integer, but it is: {name}")),
+            }
         }
-        other => {
-            let text = format!("configs of a {other:?} are not served; TOPIC (2) and BROKER (4) are");
-            Err(Refusal::new(ErrorCode::InvalidRequest, text))
+        ResourceKind::BrokerLogger => return loggers::describe(parts, name),
+        ResourceKind::ClientMetrics if name.is_empty() => {
+            return invalid("Client metrics subscription name must not be empty".to_owned());
         }
-    }
+        ResourceKind::ClientMetrics => {
+            let resource = ConfigResource::new(ResourceKind::ClientMetrics, name.to_string());
+            config::describe_client_metrics(parts.image.config(&resource))
+        }
+        ResourceKind::Group => return invalid("Configs of groups are not served: there are no groups yet.".to_owned()),
+        ResourceKind::Other(code) => return invalid(format!("Unsupported resource type: {code}")),
+    };
+    Ok(described.into_iter().map(|config| told(config, request)).collect())
 }
 
 fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
@@ -129,11 +151,55 @@ pub fn alter_incrementally(
     request: IncrementalAlterConfigsRequest,
     out: &mut Outbox,
 ) {
+    let (request, of_loggers) = alter_loggers(parts, request, out);
     let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
-    let decision = controller::incremental_alter_configs(&parts.proposed, &context, &request);
-    warn_of_changes(&decision.records, out);
-    let body = ResponseBody::IncrementalAlterConfigs(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    let controller::Decision { records, mut response } =
+        controller::incremental_alter_configs(&parts.proposed, &context, &request);
+    warn_of_changes(&records, out);
+    // By ascending place, so each comes to stand where its resource stood in the request.
+    for (place, answer) in of_loggers {
+        response.responses.insert(place, answer);
+    }
+    let body = ResponseBody::IncrementalAlterConfigs(response);
+    parts.commit(now, records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+}
+
+/// Takes the loggers' resources out of a request and makes their changes, which are not for the controller. Gives the rest
+/// of the request, and the answers, each with the place of its resource.
+fn alter_loggers(
+    parts: &mut Parts,
+    request: IncrementalAlterConfigsRequest,
+    out: &mut Outbox,
+) -> (IncrementalAlterConfigsRequest, Vec<(usize, AlterConfigsResourceResponse)>) {
+    let is_logger = |code: i8| ResourceKind::from_code(code) == ResourceKind::BrokerLogger;
+    let IncrementalAlterConfigsRequest { resources, validate_only, .. } = request;
+    let mut named: BTreeMap<ByteString, u32> = BTreeMap::new();
+    for resource in resources.iter().filter(|resource| is_logger(resource.resource_type)) {
+        *named.entry(resource.resource_name.clone()).or_default() += 1;
+    }
+    let (mut others, mut answers) = (Vec::new(), Vec::new());
+    for (place, resource) in resources.into_iter().enumerate() {
+        if !is_logger(resource.resource_type) {
+            others.push(resource);
+            continue;
+        }
+        let outcome = match named[&resource.resource_name] > 1 {
+            true => Err(controller::repeated_resource()),
+            false => loggers::alter(parts, &resource, validate_only, out),
+        };
+        let (error, error_message) =
+            outcome.map_or_else(|refusal| (refusal.error, refusal.message), |()| (ErrorCode::None, None));
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        let answer = AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message,
+            resource_type,
+            resource_name,
+            ..Default::default()
+        };
+        answers.push((place, answer));
+    }
+    (IncrementalAlterConfigsRequest { resources: others, validate_only, ..Default::default() }, answers)
 }
 
 /// Warnings that one request may put into the operator's log; the others are counted.
@@ -150,6 +216,9 @@ pub fn warn_of_changes(records: &[MetadataRecord], out: &mut Outbox) {
                 Some(("all brokers".to_owned(), Warning::of_running_broker(name, value)?))
             }
             ResourceKind::Broker => Some((format!("broker {resource}"), Warning::of_running_broker(name, value)?)),
+            ResourceKind::ClientMetrics => {
+                Some((format!("client metrics {resource:?}"), Warning::of_client_metrics(name, value)?))
+            }
             _ => None,
         }
     });

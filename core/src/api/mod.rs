@@ -25,6 +25,7 @@ mod init_producer_id;
 mod list_config_resources;
 pub mod list_offsets;
 pub mod log_dirs;
+mod loggers;
 mod metadata;
 mod offset_for_leader_epoch;
 mod parts;
@@ -45,7 +46,7 @@ pub use pending::{PendingCounts, PendingRequest, PendingRequests};
 pub use prepare::prepare;
 pub use replies::{Replies, Ticket};
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Loggers};
 use crate::controller::{self, Image};
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
@@ -71,6 +72,8 @@ const ADMIN_CLIENT: &str = "__admin_client";
 #[derive(Debug)]
 pub struct Parts {
     pub config: BrokerConfig,
+    /// The loggers of the operator's log, with the levels that clients have set since the start.
+    pub loggers: Loggers,
     pub cluster_id: ByteString,
     pub rng: ChaCha8Rng,
     pub replies: Replies,

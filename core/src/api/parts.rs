@@ -33,6 +33,7 @@ impl Parts {
         let slots = config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         Self {
             sessions: FetchSessions::new(slots, plants),
+            loggers: config.loggers.clone(),
             config,
             cluster_id: ByteString::new(),
             rng,

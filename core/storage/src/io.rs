@@ -18,7 +18,7 @@ use crate::probe::Probes;
 use bytes::Bytes;
 use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;
-use tidelog_config::ConnectionLimits;
+use tidelog_config::{ConnectionLimits, Loggers, PARTS};
 use tidelog_wire::ids::{ConnId, FileId, LogDirId, LogId};
 use tidelog_wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
 
@@ -77,6 +77,8 @@ pub enum Output {
     Fatal(String),
     /// These limits of connections hold from now on: the configuration of the running broker has changed (KIP-226).
     Limits(ConnectionLimits),
+    /// The loggers of the operator's log have these levels from now on (KIP-412).
+    LogLevels(Loggers),
     /// Write a line to the operator's log.
     Event(Event),
 }
@@ -85,7 +87,7 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub level: Level,
-    /// The module it comes from, such as `storage`.
+    /// What it comes from, such as `storage`: one of [`PARTS`].
     pub part: &'static str,
     pub text: String,
 }
@@ -118,6 +120,7 @@ impl Outbox {
     }
 
     pub fn event(&mut self, level: Level, part: &'static str, text: impl Into<String>) {
+        assert!(PARTS.contains(&part), "{part} has no logger");
         self.outputs.push(Output::Event(Event { level, part, text: text.into() }));
     }
 }

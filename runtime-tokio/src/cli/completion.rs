@@ -86,7 +86,9 @@ fn with_completer(arg: Arg, path: &[&str]) -> Arg {
         (["topic", "create"], "topics") => arg,
         (["topic" | "log-dirs" | "consume", ..], "topics")
         | (["produce" | "consume" | "config" | "bench", ..], "topic") => arg.add(ArgValueCompleter::new(topics)),
-        (["log-dirs"], "brokers") | (["config", ..], "broker") => arg.add(ArgValueCompleter::new(brokers)),
+        (["log-dirs"], "brokers") | (["config", ..], "broker" | "broker_loggers") => {
+            arg.add(ArgValueCompleter::new(brokers))
+        }
         (["topic", ..], "configs") => arg.add(ArgValueCompleter::new(|word: &OsStr| pairs(topic_keys(), word))),
         (["topic", ..], "deleted_configs") => arg.add(ArgValueCompleter::new(|word: &OsStr| names(topic_keys(), word))),
         (["config", "alter"], "set") => arg.add(ArgValueCompleter::new(|word: &OsStr| pairs(changeable_keys(), word))),
@@ -126,16 +128,26 @@ fn topic_keys() -> Vec<&'static ConfigKey> {
 
 /// Those of what `config describe` is asked about.
 fn shown_keys() -> Vec<&'static ConfigKey> {
-    if is_about_a_broker() { table::broker_keys().filter(|key| !key.internal).collect() } else { topic_keys() }
+    match () {
+        () if is_about(&["--broker", "--broker-defaults"]) => {
+            table::broker_keys().filter(|key| !key.internal).collect()
+        }
+        () if is_about(&["--client-metrics"]) => table::client_metrics_keys().iter().collect(),
+        // A log's levels are no configs that this program knows.
+        () if is_about(&["--broker-loggers"]) => Vec::new(),
+        () => topic_keys(),
+    }
 }
 
 /// Those that `config alter` can change.
 fn changeable_keys() -> Vec<&'static ConfigKey> {
-    shown_keys().into_iter().filter(|key| !is_about_a_broker() || key.update != Update::ReadOnly).collect()
+    let is_about_a_broker = is_about(&["--broker", "--broker-defaults"]);
+    shown_keys().into_iter().filter(|key| !is_about_a_broker || key.update != Update::ReadOnly).collect()
 }
 
-fn is_about_a_broker() -> bool {
-    typed().iter().any(|word| word == "--broker-defaults" || word == "--broker" || word.starts_with("--broker="))
+/// Whether one of these options has been typed.
+fn is_about(options: &[&str]) -> bool {
+    typed().iter().any(|word| options.contains(&word.split_once('=').map_or(&**word, |(option, _)| option)))
 }
 
 fn names(keys: Vec<&'static ConfigKey>, word: &OsStr) -> Vec<CompletionCandidate> {

@@ -1,4 +1,5 @@
-//! `tidelog config`: what is configured for a topic, a broker, or all brokers, and whether a file could be.
+//! `tidelog config`: what is configured for a topic, a broker, all brokers, a broker's log or a subscription to clients'
+//! metrics, and whether a file could be.
 
 use super::number::at_least;
 use super::output::{Format, Table, print, print_json};
@@ -27,11 +28,15 @@ pub fn named(text: &str) -> Result<Named, String> {
 const DESCRIBE_USAGE: &str = "\
 tidelog config describe --topic <NAME> [KEY]...
        tidelog config describe --broker <ID> [KEY]...
-       tidelog config describe --broker-defaults [KEY]...";
+       tidelog config describe --broker-defaults [KEY]...
+       tidelog config describe --broker-loggers <ID> [KEY]...
+       tidelog config describe --client-metrics <NAME> [KEY]...";
 const ALTER_USAGE: &str = "\
 tidelog config alter --topic <NAME> [OPTIONS]
        tidelog config alter --broker <ID> [OPTIONS]
-       tidelog config alter --broker-defaults [OPTIONS]";
+       tidelog config alter --broker-defaults [OPTIONS]
+       tidelog config alter --broker-loggers <ID> [OPTIONS]
+       tidelog config alter --client-metrics <NAME> [OPTIONS]";
 
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -42,8 +47,9 @@ Examples:
   tidelog config describe --topic orders --all          everything
   tidelog config describe --broker 1 log.retention.ms   by name
   tidelog config describe --broker-defaults
+  tidelog config describe --broker-loggers 1            what the log tells
 
-FROM says what decides: topic, broker or all brokers (set by `tidelog config alter`), start (what the broker was started \
+FROM says what decides: topic, broker, all brokers or subscription (set by `tidelog config alter`), log (a level), start (what the broker was started \
 with: its properties file, --override, or what stands in for a file), or default. What has \"no effect\" Tidelog takes and \
 does nothing with: --format json says why.")]
     Describe(Describe),
@@ -56,7 +62,8 @@ Examples:
   tidelog config alter --topic orders --delete retention.ms
   tidelog config alter --topic orders --append cleanup.policy=delete
   tidelog config alter --broker 1 --set log.retention.ms=3600000
-  tidelog config alter --broker-defaults --set log.retention.ms=3600000")]
+  tidelog config alter --broker-defaults --set log.retention.ms=3600000
+  tidelog config alter --broker-loggers 1 --set tidelog.connection=DEBUG")]
     Alter(Alter),
     /// Say whether a broker could be started with a file, without starting it.
     ///
@@ -81,6 +88,12 @@ struct Place {
     /// What all brokers have, but for those that have their own.
     #[arg(long)]
     broker_defaults: bool,
+    /// The levels of this broker's log, until it is started again.
+    #[arg(long, value_name = "ID", value_parser = at_least(0))]
+    broker_loggers: Option<i32>,
+    /// Of this subscription to clients' metrics.
+    #[arg(long, value_name = "NAME")]
+    client_metrics: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -146,10 +159,12 @@ impl Config {
 
 impl Place {
     fn resource(self) -> Resource {
-        match (self.topic, self.broker) {
-            (Some(topic), _) => Resource::Topic(topic.into()),
-            (None, Some(broker)) => Resource::Broker(NodeId(broker)),
-            (None, None) => Resource::AllBrokers,
+        match self {
+            Self { topic: Some(topic), .. } => Resource::Topic(topic.into()),
+            Self { broker: Some(broker), .. } => Resource::Broker(NodeId(broker)),
+            Self { broker_loggers: Some(broker), .. } => Resource::BrokerLoggers(NodeId(broker)),
+            Self { client_metrics: Some(name), .. } => Resource::ClientMetrics(name.into()),
+            _ => Resource::AllBrokers,
         }
     }
 }
@@ -172,14 +187,16 @@ impl Describe {
         let resource = self.place.resource();
         resource_must_be_there(&mut session, "describe", &resource).await?;
         let is_broker_defaults = resource == Resource::AllBrokers;
-        let is_topic = matches!(resource, Resource::Topic(_));
         let place = resource.to_string();
-        let operation = Operation::DescribeConfigs { resources: vec![resource] };
+        let operation = Operation::DescribeConfigs { resources: vec![resource.clone()] };
         let answers = session.ask_for_all("describe", operation).await?;
         let Some(Answer::Configs(mut configs)) = answers.into_iter().next() else { unreachable!("that is its answer") };
         configs.sort_by(|a, b| a.name.cmp(&b.name));
         // Another broker may do more with a name than Tidelog does. This one only Tidelog has.
-        let is_tidelog = configs.iter().any(|config| config.name == "acks.require.fsync");
+        let is_tidelog = match &resource {
+            Resource::ClientMetrics(_) => session.is_of_tidelog().await?,
+            _ => configs.iter().any(|config| config.name == "acks.require.fsync"),
+        };
         let named = |config: &ConfigEntry| self.names.iter().any(|name| config.name == *name);
         if let Some(name) = self.names.iter().find(|name| configs.iter().all(|config| config.name != **name)) {
             // Asked about all brokers, a broker names only the configurations that were set for all.
@@ -197,7 +214,7 @@ impl Describe {
         });
         let described: Vec<DescribedConfig<'_>> = configs
             .iter()
-            .map(|config| described(config, if is_tidelog { effect(is_topic, config) } else { None }))
+            .map(|config| described(config, if is_tidelog { effect(&resource, config) } else { None }))
             .collect();
         if self.format == Format::Json {
             return print_json(&described);
@@ -221,8 +238,13 @@ impl Describe {
 }
 
 /// Why setting a name of Tidelog's changes nothing, where it does not.
-fn effect(is_topic: bool, config: &ConfigEntry) -> Option<&'static str> {
-    let key = if is_topic { table::topic_key(&config.name) } else { table::broker_key(&config.name) };
+fn effect(resource: &Resource, config: &ConfigEntry) -> Option<&'static str> {
+    let key = match resource {
+        Resource::Topic(_) => table::topic_key(&config.name),
+        Resource::Broker(_) | Resource::AllBrokers => table::broker_key(&config.name),
+        Resource::ClientMetrics(_) => table::client_metrics_key(&config.name),
+        Resource::BrokerLoggers(_) => None,
+    };
     match key?.effect() {
         Effect::Works => None,
         Effect::NotNeeded(why) | Effect::NotYet(why) | Effect::Refused(why) => Some(why),
@@ -240,6 +262,8 @@ fn described<'a>(config: &'a ConfigEntry, no_effect: Option<&'static str>) -> De
             // Kafka's protocol does not tell the properties file from the rest of the command line.
             4 => "start",
             5 => "default",
+            6 => "log",
+            7 => "subscription",
             _ => "unknown",
         },
         is_default: config.is_default,
@@ -252,11 +276,14 @@ fn described<'a>(config: &'a ConfigEntry, no_effect: Option<&'static str>) -> De
 impl Alter {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
-        let given = self.set.iter().chain(&self.append);
-        let warnings: Vec<Warning> = match self.place.topic {
-            Some(_) => given.filter_map(|(name, value)| Warning::of_topic(name, value)).collect(),
-            None => given.filter_map(|(name, value)| Warning::of_running_broker(name, value)).collect(),
+        let resource = self.place.resource();
+        let warning = |(name, value): &Named| match &resource {
+            Resource::Topic(_) => Warning::of_topic(name, value),
+            Resource::Broker(_) | Resource::AllBrokers => Warning::of_running_broker(name, value),
+            Resource::ClientMetrics(_) => Warning::of_client_metrics(name, value),
+            Resource::BrokerLoggers(_) => None,
         };
+        let warnings: Vec<Warning> = self.set.iter().chain(&self.append).filter_map(warning).collect();
         let pairs = |pairs: Vec<Named>, change: fn(_, _) -> ConfigChange| {
             pairs.into_iter().map(move |(name, value)| change(name.into(), value.into()))
         };
@@ -265,7 +292,6 @@ impl Alter {
             .chain(pairs(self.append, ConfigChange::Append))
             .chain(pairs(self.subtract, ConfigChange::Subtract))
             .collect();
-        let resource = self.place.resource();
         resource_must_be_there(&mut session, "alter", &resource).await?;
         let place = resource.to_string();
         let operation =
@@ -280,7 +306,7 @@ impl Alter {
 /// A broker that is not there is not waited for.
 async fn resource_must_be_there(session: &mut Session<Admin>, verb: &str, resource: &Resource) -> Outcome {
     match resource {
-        Resource::Broker(node) => must_have(&session.cluster(verb).await?, *node),
+        Resource::Broker(node) | Resource::BrokerLoggers(node) => must_have(&session.cluster(verb).await?, *node),
         _ => Ok(()),
     }
 }

@@ -225,7 +225,8 @@ impl<C: Client> Session<C> {
             }
         }
         if matches!(error, ClientError::TimedOut { .. } | ClientError::Lost { .. }) {
-            if matches!(subject, Subject::Resource(Resource::Broker(_)) | Subject::Broker(_)) {
+            let of_broker = |resource: &Resource| matches!(resource, Resource::Broker(_) | Resource::BrokerLoggers(_));
+            if matches!(subject, Subject::Broker(_)) || matches!(subject, Subject::Resource(it) if of_broker(it)) {
                 text += "\n  `tidelog cluster describe` shows which brokers there are";
             }
             self.add_trouble(&mut text);
@@ -293,7 +294,7 @@ impl Session<Admin> {
     }
 
     /// Whether a broker has a config that only Tidelog's brokers have.
-    async fn is_of_tidelog(&mut self) -> Result<bool, Failure> {
+    pub async fn is_of_tidelog(&mut self) -> Result<bool, Failure> {
         let cluster = self.cluster("describe").await?;
         let resources = cluster.brokers.iter().take(1).map(|broker| Resource::Broker(broker.node)).collect();
         let answers = self.ask_for_all("describe", Operation::DescribeConfigs { resources }).await?;
@@ -350,6 +351,8 @@ pub fn hint(error: ErrorCode, subject: &Subject) -> Option<String> {
     let option = match subject {
         Subject::Topic(name) | Subject::Resource(Resource::Topic(name)) => format!("--topic {name}"),
         Subject::Resource(Resource::Broker(node)) => format!("--broker {node}"),
+        Subject::Resource(Resource::BrokerLoggers(node)) => format!("--broker-loggers {node}"),
+        Subject::Resource(Resource::ClientMetrics(name)) => format!("--client-metrics {name}"),
         _ => "--broker-defaults".to_owned(),
     };
     Some(match error {

@@ -7,7 +7,7 @@
 //! a resource, and each answer rules some of them out.
 
 use super::{Checker, Violation};
-use crate::history::{Change, Entry, Fact, FinalLogs, Sight, TopicId};
+use crate::history::{Change, Entry, Fact, FinalLogs, SUBSCRIPTION, Sight, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ enum State {
         partitions: i32,
         configs: BTreeMap<String, String>,
     },
-    /// The configs of all brokers, which are always there.
-    Brokers(BTreeMap<String, String>),
+    /// What has only configs and can always be asked about: all brokers, or a subscription to clients' metrics.
+    Always(BTreeMap<String, String>),
 }
 
 const NAME: &str = "metadata";
@@ -72,7 +72,7 @@ impl State {
             (_, Change::DeleteById(_)) => return Err(UNKNOWN_TOPIC_ID),
             (State::Topic { partitions, .. }, Change::Grow(count)) if *partitions < *count => *partitions = *count,
             (State::Topic { .. }, Change::Grow(_)) => return Err(INVALID_PARTITIONS),
-            (State::Topic { configs, .. } | State::Brokers(configs), Change::Set(values)) => {
+            (State::Topic { configs, .. } | State::Always(configs), Change::Set(values)) => {
                 for (name, value) in values {
                     match value {
                         Some(value) => drop(configs.insert(name.clone(), value.clone())),
@@ -80,7 +80,7 @@ impl State {
                     }
                 }
             }
-            (State::Topic { configs, .. } | State::Brokers(configs), Change::Replace(values)) => {
+            (State::Topic { configs, .. } | State::Always(configs), Change::Replace(values)) => {
                 configs.clone_from(values);
             }
             (_, Change::Delete | Change::Grow(_) | Change::Set(_) | Change::Replace(_)) => return Err(UNKNOWN_TOPIC),
@@ -103,7 +103,10 @@ impl State {
             (State::Topic { id, partitions, configs }, Sight::Configs(told)) => {
                 (configs == *told).then_some(State::Topic { id, partitions, configs })
             }
-            (State::Brokers(configs), Sight::Configs(told)) => (configs == *told).then_some(State::Brokers(configs)),
+            (State::Always(configs), Sight::Configs(told)) => (configs == *told).then_some(State::Always(configs)),
+            // A subscription is listed while something is set for it.
+            (State::Always(configs), Sight::Named) => (!configs.is_empty()).then_some(State::Always(configs)),
+            (State::Always(configs), Sight::Absent) => configs.is_empty().then_some(State::Always(configs)),
             (State::Topic { id, partitions, configs }, Sight::Logs(count)) => {
                 (*count <= partitions).then_some(State::Topic { id, partitions, configs })
             }
@@ -116,7 +119,8 @@ impl State {
 
 impl Resource {
     fn new(name: &str) -> Self {
-        let state = if name.is_empty() { State::Brokers(BTreeMap::new()) } else { State::Absent };
+        let is_always = name.is_empty() || name.starts_with(SUBSCRIPTION);
+        let state = if is_always { State::Always(BTreeMap::new()) } else { State::Absent };
         let possible = BTreeSet::from([Possible { state, pending: BTreeSet::new() }]);
         Self { possible, changes: Vec::new(), under_way: None }
     }
@@ -360,6 +364,23 @@ mod tests {
         assert_eq!(with(configs("5")), Ok(()));
         assert!(with(configs("4")).is_err());
         assert!(with(described(Sight::Configs(BTreeMap::new()))).is_err());
+    }
+
+    #[test]
+    fn a_subscription_that_was_acknowledged_and_is_lost_is_found() {
+        let resource = || format!("{SUBSCRIPTION}0");
+        let made = |value| {
+            let changing = Fact::Changing { node: 0, resource: resource(), change: set(value), validate_only: false };
+            [changing, Fact::Changed { node: 0, resource: resource(), error: Some(0), id: None }]
+        };
+        let told = |sight| Fact::Described { node: 0, resource: resource(), sight };
+        let nothing = || told(Sight::Configs(BTreeMap::new()));
+        let with = |made: [Fact; 2], last: &[Fact]| run([&made[..], &[RESTARTED], last].concat());
+        assert_eq!(run(vec![nothing(), told(Sight::Absent)]), Ok(()), "one that does not exist has its defaults");
+        assert_eq!(with(made(Some("5")), &[told(Sight::Named)]), Ok(()));
+        assert!(with(made(Some("5")), &[nothing()]).is_err());
+        assert!(with(made(Some("5")), &[told(Sight::Absent)]).is_err());
+        assert_eq!(with(made(None), &[nothing(), told(Sight::Absent)]), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod durability;
 mod epochs;
+mod levels;
 mod metadata;
 mod offsets;
 mod order;
@@ -94,6 +95,8 @@ impl Rules {
     }
 }
 
+pub use levels::AT_A_START as LEVEL_AT_A_START;
+
 pub trait Checker {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation>;
 
@@ -112,6 +115,7 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(protocol::Protocol::new(rules)),
         Box::new(epochs::Epochs::new(rules)),
         Box::new(metadata::Metadata::default()),
+        Box::new(levels::Levels::default()),
         Box::new(topics::Topics::default()),
         Box::new(wakeups::Wakeups::new(rules)),
     ]
@@ -198,7 +202,8 @@ mod bench {
             | Fact::Trimmed { asked_at, .. }
             | Fact::LeaderEpoch { asked_at, .. }
             | Fact::EpochEnd { asked_at, .. }
-            | Fact::Found { asked_at, .. } = &mut fact
+            | Fact::Found { asked_at, .. }
+            | Fact::LevelTold { asked_at, .. } = &mut fact
             {
                 *asked_at = now - 1;
             }

@@ -1,12 +1,13 @@
 //! An operator with the product's own admin (`tidelog_client`). It creates, alters and deletes topics of its own,
 //! and asks about all the others. What it was told of a topic must still be true when it asks again, whatever crashes
-//! in between.
+//! in between. It also changes the level of one of the broker's loggers, which a start must take back.
 //!
 //! If a connection is lost during an operation, the operation may be carried out twice or later. From then on its topic
 //! is not judged any more.
 
 use super::door::{ADDRESS, Door};
 use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
+use crate::checkers::LEVEL_AT_A_START;
 use crate::history::{Asked, Fact, PartitionKey};
 use crate::random::{Stream, stream};
 use serde::{Deserialize, Serialize};
@@ -43,8 +44,10 @@ enum Step {
     Delete { topic: usize },
     Grow { topic: usize, partitions: i32 },
     Alter { topic: usize, retention_ms: i64 },
+    SetLevel { level: &'static str },
     DescribeTopics,
     DescribeConfigs,
+    DescribeLevels,
     DescribeCluster,
     DescribeLogDirs,
     DescribeQuorum,
@@ -75,6 +78,10 @@ enum Finish {
 }
 
 const TOPICS: usize = 3;
+
+/// The logger whose level it changes.
+const LOGGER: &str = "tidelog.storage";
+const LEVELS: &[&str] = &["ERROR", "WARN", LEVEL_AT_A_START, "DEBUG"];
 
 impl Operator {
     pub fn new(plan: OperatorPlan, setting: Setting) -> Self {
@@ -122,6 +129,9 @@ impl Operator {
         };
         self.begun += 1;
         let operation = self.operation(&step);
+        if let Step::SetLevel { level } = step {
+            out.fact(Fact::LevelChanging { node: self.setting.node, level: level.to_owned() });
+        }
         self.step = Some((step, now, self.losses));
         let call = Call { id: self.begun.into(), operation };
         let events = self.door.call(now, call, &self.setting, out);
@@ -132,7 +142,7 @@ impl Operator {
         let topic = self.stream.below(TOPICS as u64) as usize;
         let retention_ms = self.stream.between(1, 1 << 40) as i64;
         let partitions = self.stream.between(1, 3) as i32;
-        match (self.stream.below(12), self.topics[topic]) {
+        match (self.stream.below(15), self.topics[topic]) {
             (0..5, OwnTopic::Absent) => Step::Create { topic, partitions, retention_ms },
             (0, _) => Step::Delete { topic },
             (1, OwnTopic::There { partitions, .. }) if partitions < 6 => {
@@ -145,6 +155,8 @@ impl Operator {
             (7, _) => Step::ListOffsets { asked: Asked::Latest },
             (8, _) => Step::DescribeLogDirs,
             (9, _) => Step::DescribeQuorum,
+            (10, _) => Step::SetLevel { level: self.stream.pick::<&str>(LEVELS) },
+            (11 | 12, _) => Step::DescribeLevels,
             _ => Step::DescribeTopics,
         }
     }
@@ -171,6 +183,18 @@ impl Operator {
                 let change = ConfigChange::Set("retention.ms".into(), retention_ms.to_string().into());
                 let changes = vec![(Resource::Topic(self.name(topic).into()), vec![change])];
                 Operation::AlterConfigs { changes, validate_only: false }
+            }
+            Step::SetLevel { level } => {
+                // A level that is taken away leaves the one of the root, which is that of the start.
+                let change = match level {
+                    LEVEL_AT_A_START => ConfigChange::Delete(LOGGER.into()),
+                    level => ConfigChange::Set(LOGGER.into(), level.into()),
+                };
+                let changes = vec![(Resource::BrokerLoggers(self.broker()), vec![change])];
+                Operation::AlterConfigs { changes, validate_only: false }
+            }
+            Step::DescribeLevels => {
+                Operation::DescribeConfigs { resources: vec![Resource::BrokerLoggers(self.broker())] }
             }
             Step::DescribeTopics => Operation::DescribeTopics { topics: own().map(Into::into).collect() },
             Step::DescribeConfigs => {
@@ -238,6 +262,14 @@ impl Operator {
                             out.fact(Fact::Listed { partition, asked_at, asked: *asked, offset, timestamp: -1 });
                         }
                     }
+                }
+                (Step::SetLevel { .. }, [result]) => {
+                    out.fact(Fact::LevelChanged { node: self.setting.node, once: is_sure && result.is_ok() });
+                }
+                (Step::DescribeLevels, [Ok(Answer::Configs(levels))]) => {
+                    let level = levels.iter().find(|it| it.name == LOGGER).and_then(|it| it.value.clone());
+                    let level = level.map(|level| level.to_string()).unwrap_or_default();
+                    out.fact(Fact::LevelTold { node: self.setting.node, asked_at, level });
                 }
                 (Step::DescribeCluster, [Ok(Answer::Cluster(cluster))]) => {
                     let brokers: Vec<NodeId> = cluster.brokers.iter().map(|broker| broker.node).collect();

@@ -176,6 +176,12 @@ impl World {
             Output::Fatal(text) => *end = Some(End::Fatal(text)),
             // The simulator has no limits on connections: it turns no client away.
             Output::Limits(limits) => digest.number(limits.max as u64),
+            Output::LogLevels(loggers) => {
+                for (name, level) in loggers.own_levels() {
+                    digest.text(name);
+                    digest.text(level.name());
+                }
+            }
             Output::Event(event) => {
                 digest.text(&event.text);
                 self.note(place, event.text);

@@ -193,6 +193,10 @@ impl Describer {
             Output::Ready => (String::new(), "ready".into()),
             Output::Stopped => (String::new(), "stopped".into()),
             Output::Limits(limits) => (String::new(), format!("{limits:?}")),
+            Output::LogLevels(loggers) => {
+                let levels = loggers.own_levels().map(|(name, level)| format!("{name}={}", level.name()));
+                (String::new(), format!("log levels {}", levels.collect::<Vec<_>>().join(" ")))
+            }
             Output::Fatal(text) => (String::new(), format!("fatal: {text}")),
             Output::Event(event) => (String::new(), format!("{:?} {}: {}", event.level, event.part, event.text)),
         };

@@ -97,6 +97,10 @@ pub enum Resource {
     Broker(NodeId),
     /// The configs that apply to all brokers.
     AllBrokers,
+    /// The levels of this broker's log, by logger.
+    BrokerLoggers(NodeId),
+    /// A subscription to clients' metrics.
+    ClientMetrics(ByteString),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +189,7 @@ impl Operation {
 
     pub fn target(&self, place: usize) -> Target {
         let of_resource = |resource: &Resource, else_by: Target| match resource {
-            Resource::Broker(node) => Target::Node(*node),
+            Resource::Broker(node) | Resource::BrokerLoggers(node) => Target::Node(*node),
             _ => else_by,
         };
         match self {
@@ -447,10 +451,14 @@ impl Resource {
     fn wire(&self) -> (i8, ByteString) {
         const TOPIC: i8 = 2;
         const BROKER: i8 = 4;
+        const BROKER_LOGGER: i8 = 8;
+        const CLIENT_METRICS: i8 = 16;
         match self {
             Self::Topic(name) => (TOPIC, name.clone()),
             Self::Broker(node) => (BROKER, node.0.to_string().into()),
             Self::AllBrokers => (BROKER, ByteString::new()),
+            Self::BrokerLoggers(node) => (BROKER_LOGGER, node.0.to_string().into()),
+            Self::ClientMetrics(name) => (CLIENT_METRICS, name.clone()),
         }
     }
 }
@@ -473,6 +481,8 @@ impl fmt::Display for Resource {
             Self::Topic(name) => write!(f, "topic {name}"),
             Self::Broker(node) => write!(f, "broker {node}"),
             Self::AllBrokers => f.write_str("all brokers"),
+            Self::BrokerLoggers(node) => write!(f, "loggers of broker {node}"),
+            Self::ClientMetrics(name) => write!(f, "client metrics {name}"),
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Every configuration name of Apache Kafka 4.3's broker and topics, and Tidelog's own.
+//! Every configuration name of Apache Kafka 4.3's broker, topics and subscriptions to clients' metrics, and Tidelog's
+//! own.
 //!
 //! Each line gives a config's name, its default and its meaning, then which values it allows and how it may be changed
 //! while the broker runs. The files group the configs by subject.
 
 use super::key::{ConfigKey, Default, Kind, Update, Valid};
 
+mod client_metrics;
 mod cluster;
 mod groups;
 mod log;
@@ -29,12 +31,21 @@ pub fn topic_keys() -> &'static [ConfigKey] {
     topic::KEYS
 }
 
+/// The configs of a subscription to clients' metrics, sorted by name.
+pub fn client_metrics_keys() -> &'static [ConfigKey] {
+    client_metrics::KEYS
+}
+
 pub fn broker_key(name: &str) -> Option<&'static ConfigKey> {
     broker_keys().find(|key| key.name == name)
 }
 
 pub fn topic_key(name: &str) -> Option<&'static ConfigKey> {
     topic::KEYS.iter().find(|key| key.name == name)
+}
+
+pub fn client_metrics_key(name: &str) -> Option<&'static ConfigKey> {
+    client_metrics::KEYS.iter().find(|key| key.name == name)
 }
 
 /// `listener.name.NAME.CONFIG` is a listener's own value of CONFIG: gives CONFIG.

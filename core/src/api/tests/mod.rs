@@ -1,6 +1,7 @@
 //! Tests of the whole broker with disks in memory: which requests get which answers, and when.
 
 mod cluster;
+mod configs;
 mod fetch;
 mod leaders;
 mod life;
@@ -14,7 +15,7 @@ mod security;
 use crate::api::prepare::check_batches;
 use crate::batch::{BatchBuilder, BatchHeader, BatchLimits};
 use crate::broker::Broker;
-use crate::config::{BrokerConfig, ConnectionLimits};
+use crate::config::{BrokerConfig, ConnectionLimits, LogLevel, Loggers};
 use crate::ids::{ConnId, FileId, Uuid};
 use crate::io::{Input, IoCommand, IoCompletion, IoOp, Level, Outbox, Output, Request, Response};
 use crate::storage::test_disk::TestDisk;
@@ -60,6 +61,8 @@ struct Bench {
     stopped: bool,
     /// The limits of connections that the broker gave.
     limits: Vec<ConnectionLimits>,
+    /// The levels of the log that the broker gave.
+    log_levels: Vec<Loggers>,
     /// What the operator's log was warned of.
     warnings: Vec<String>,
     /// Everything in the operator's log: the level and the text.
@@ -68,7 +71,8 @@ struct Bench {
 
 impl Bench {
     fn new(properties: &[(&str, &str)]) -> Self {
-        let (config, warnings) = BrokerConfig::from_properties(properties.iter().copied()).expect("a valid config");
+        let (mut config, warnings) = BrokerConfig::from_properties(properties.iter().copied()).expect("a valid config");
+        config.loggers = Loggers::of_broker(LogLevel::Info);
         assert!(warnings.is_empty(), "{warnings:?}");
         let dirs = config.log_dirs.len();
         let mut bench = Self {
@@ -85,6 +89,7 @@ impl Bench {
             client_id: None,
             stopped: false,
             limits: Vec::new(),
+            log_levels: Vec::new(),
             warnings: Vec::new(),
             told: Vec::new(),
         };
@@ -167,6 +172,7 @@ impl Bench {
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,
                     Output::Limits(limits) => self.limits.push(limits),
+                    Output::LogLevels(loggers) => self.log_levels.push(loggers),
                     Output::Event(event) => {
                         self.told.push(format!("{:?} {}", event.level, event.text));
                         if event.level == Level::Warn {

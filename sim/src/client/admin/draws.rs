@@ -42,6 +42,13 @@ const BROKERS: &[(&str, &[&str])] = &[
     ("message.max.bytes", &["1000000", "1048588"]),
 ];
 
+/// Configs of a subscription to clients' metrics.
+const SUBSCRIPTION: &[(&str, &[&str])] = &[
+    ("interval.ms", &["100", "300000", "3600000"]),
+    ("match", &["", "client_id=a.*", "client_software_name=x,client_source_port=[0-9]+"]),
+    ("metrics", &["", "*", "org.apache.kafka.producer.,org.apache.kafka.consumer."]),
+];
+
 /// Whether administrators change this config of all brokers. A new cluster begins with others, which they leave alone.
 pub(super) fn is_of_brokers(name: &str) -> bool {
     BROKERS.iter().any(|(known, _)| *known == name)
@@ -58,7 +65,7 @@ fn draw_configs(table: &[(&str, &[&str])], at_most: u64, stream: &mut Stream) ->
 }
 
 impl Admin {
-    /// Draws a change of a topic, or of the configs of all brokers; most can be made. Also draws whether it is only
+    /// Draws a change of a topic, or of the configs of what has nothing else; most can be made. Also draws whether it is only
     /// validated (`validate_only`).
     pub(super) fn draw_change(&mut self, resource: usize) -> (Change, bool) {
         let can_delete_by_id = self.deletes_by_id();
@@ -71,7 +78,12 @@ impl Admin {
             Change::Set(values.collect())
         };
         let Some(own) = self.own.get(resource) else {
-            return (set(BROKERS, stream), stream.one_in(8));
+            let change = match resource == self.own.len() {
+                true => set(BROKERS, stream),
+                false if stream.one_in(3) => Change::Replace(draw_configs(SUBSCRIPTION, 3, stream)),
+                false => set(SUBSCRIPTION, stream),
+            };
+            return (change, stream.one_in(8));
         };
         let table: Vec<(&str, &[&str])> = if own.sheds { [TOPIC, SHEDDING].concat() } else { TOPIC.to_vec() };
         let is_sensible = !stream.one_in(10);

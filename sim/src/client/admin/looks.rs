@@ -34,7 +34,7 @@ pub(super) enum Look {
     Cluster,
     /// DescribeQuorum
     Quorum,
-    /// ListConfigResources: all topics and brokers.
+    /// ListConfigResources: all topics, brokers and subscriptions.
     Resources,
 }
 
@@ -42,10 +42,13 @@ pub(super) enum Look {
 const OF_TOPIC: i8 = 1;
 /// `DescribeConfigsResponse.ConfigSource` of a value that is set for all brokers.
 const OF_BROKERS: i8 = 3;
+/// `DescribeConfigsResponse.ConfigSource` of a value that is set for a subscription to clients' metrics.
+const OF_SUBSCRIPTION: i8 = 7;
 
 /// `ConfigResource.Type`
 pub(super) const KIND_TOPIC: i8 = 2;
 pub(super) const KIND_BROKER: i8 = 4;
+pub(super) const KIND_CLIENT_METRICS: i8 = 16;
 
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
@@ -94,7 +97,8 @@ impl Admin {
                 self.session.send(now, &request, tag, out);
             }
             Look::Resources => {
-                let request = ListConfigResourcesRequest::default().with_resource_types(vec![KIND_TOPIC, KIND_BROKER]);
+                let kinds = vec![KIND_TOPIC, KIND_BROKER, KIND_CLIENT_METRICS];
+                let request = ListConfigResourcesRequest::default().with_resource_types(kinds);
                 self.session.send(now, &request, tag, out);
             }
         }
@@ -192,9 +196,10 @@ impl Admin {
         let result = response.results.into_iter().next()?;
         let sight = match result.error_code {
             0 => {
-                let is_set_here = |source: i8, name: &str| match resource < self.own.len() {
-                    true => source == OF_TOPIC,
-                    false => source == OF_BROKERS && is_of_brokers(name),
+                let is_set_here = |source: i8, name: &str| match kind(self.name(resource)) {
+                    KIND_BROKER => source == OF_BROKERS && is_of_brokers(name),
+                    KIND_CLIENT_METRICS => source == OF_SUBSCRIPTION,
+                    _ => source == OF_TOPIC,
                 };
                 let set_here =
                     result.configs.into_iter().filter(|config| is_set_here(config.config_source, &config.name));
@@ -277,6 +282,8 @@ impl Admin {
             let is_there = topics.contains(&*self.own[place].name);
             self.describe(place, if is_there { Sight::Named } else { Sight::Absent }, out);
         }
+        let is_there = of_kind(KIND_CLIENT_METRICS).any(|name| name == self.subscription);
+        self.describe(self.own.len() + 1, if is_there { Sight::Named } else { Sight::Absent }, out);
         Some(())
     }
 }

@@ -1,4 +1,5 @@
-//! An administrator. It creates and deletes topics, adds partitions, and changes configs of topics and of all brokers.
+//! An administrator. It creates and deletes topics, adds partitions, and changes configs of topics, of all brokers and of a
+//! subscription to clients' metrics.
 //! It looks at the result through every request that shows metadata. No other client changes its topics, so their state
 //! is known. It also writes records to them and reads them.
 //!
@@ -13,7 +14,7 @@ use super::records::Payloads;
 use super::session::{Answer, Session, SessionEvent};
 use super::topics::topic_name;
 use super::{Client, ClientInput, ClientOutbox, Setting};
-use crate::history::{Change, Fact, TopicId, ValueId};
+use crate::history::{Change, Fact, SUBSCRIPTION, TopicId, ValueId};
 use crate::random::{Stream, stream};
 use kafka_protocol::messages::alter_configs_request::{
     AlterConfigsResource as ReplacedResource, AlterableConfig as ReplacedConfig,
@@ -28,7 +29,7 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
 };
 use kafka_protocol::protocol::StrBytes;
-use looks::{KIND_BROKER, KIND_TOPIC, Look};
+use looks::{KIND_BROKER, KIND_CLIENT_METRICS, KIND_TOPIC, Look};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +95,9 @@ pub struct Admin {
     session: Session,
     stream: Stream,
     own: Vec<Own>,
-    /// How many changes of the configs of all brokers have no answer.
-    brokers_unsure: u32,
+    /// How many changes of the configs of all brokers, and of the subscription, have no answer.
+    others_unsure: [u32; 2],
+    subscription: String,
     asked: Option<Request>,
     next_at: u64,
     requests: u64,
@@ -129,7 +131,8 @@ impl Admin {
             stream: stream(setting.seed, "admin", &[setting.client.into()]),
             own: (0..plan.topics).map(own).collect(),
             payloads: Payloads { value_bytes_max: VALUE_BYTES_MAX, ..setting.payloads },
-            brokers_unsure: 0,
+            others_unsure: [0; 2],
+            subscription: format!("{SUBSCRIPTION}{}", setting.node),
             asked: None,
             next_at: 0,
             requests: 0,
@@ -141,9 +144,18 @@ impl Admin {
         }
     }
 
-    /// The name of a resource: of a topic, or empty for all brokers.
+    /// How many resources it changes: its topics, and behind them all brokers and the subscription.
+    fn resources(&self) -> usize {
+        self.own.len() + self.others_unsure.len()
+    }
+
+    /// The name of a resource: of a topic, empty for all brokers, or of the subscription.
     fn name(&self, resource: usize) -> &str {
-        self.own.get(resource).map_or("", |own| &own.name)
+        match self.own.get(resource) {
+            Some(own) => &own.name,
+            None if resource == self.own.len() => "",
+            None => &self.subscription,
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -178,7 +190,7 @@ impl Admin {
                 self.look(now, Look::Topics { all }, out);
             }
             7 => {
-                let resource = self.stream.below(self.own.len() as u64 + 1) as usize;
+                let resource = self.stream.below(self.resources() as u64) as usize;
                 self.look(now, Look::Configs(resource), out);
             }
             8 => {
@@ -205,7 +217,7 @@ impl Admin {
     }
 
     fn change_anything(&mut self, now: u64, out: &mut ClientOutbox) {
-        let resource = self.stream.below(self.own.len() as u64 + 1) as usize;
+        let resource = self.stream.below(self.resources() as u64) as usize;
         if *self.unsure(resource) == UNSURE_MAX {
             return self.look(now, Look::Topics { all: true }, out);
         }
@@ -348,9 +360,10 @@ impl Admin {
     }
 
     fn unsure(&mut self, resource: usize) -> &mut u32 {
+        let topics = self.own.len();
         match self.own.get_mut(resource) {
             Some(own) => &mut own.unsure,
-            None => &mut self.brokers_unsure,
+            None => &mut self.others_unsure[resource - topics],
         }
     }
 
@@ -377,7 +390,7 @@ impl Admin {
         self.finish = match self.finish {
             Finish::NotYet => Finish::NotYet,
             Finish::Topics => Finish::Configs(0),
-            Finish::Configs(resource) if resource < self.own.len() => Finish::Configs(resource + 1),
+            Finish::Configs(resource) if resource + 1 < self.resources() => Finish::Configs(resource + 1),
             Finish::Configs(_) => first_of(0),
             Finish::Records(topic, index) if self.own[topic].seen.is_some_and(|seen| index + 1 < seen.partitions) => {
                 Finish::Records(topic, index + 1)
@@ -420,9 +433,13 @@ fn text(plain: &str) -> StrBytes {
     StrBytes::from_string(plain.to_owned())
 }
 
-/// `ConfigResource.Type` of a topic, or of brokers.
+/// `ConfigResource.Type` of the resource with this name.
 fn kind(name: &str) -> i8 {
-    if name.is_empty() { KIND_BROKER } else { KIND_TOPIC }
+    match name {
+        "" => KIND_BROKER,
+        name if name.starts_with(SUBSCRIPTION) => KIND_CLIENT_METRICS,
+        _ => KIND_TOPIC,
+    }
 }
 
 impl Client for Admin {
