@@ -6,6 +6,7 @@ use tidelog_core::ids::FileId;
 use tidelog_core::io::{
     DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Outbox, Output,
 };
+use tidelog_core::time::WallMs;
 
 /// A disk that carries out every command at once. Directories are implied by the names of the files.
 #[derive(Debug, Default)]
@@ -86,9 +87,13 @@ impl Disk {
     fn entries(&self, dir: &str) -> Vec<DirEntry> {
         let below = format!("{dir}/");
         let inside = self.files.iter().filter_map(|(name, content)| Some((name.strip_prefix(&below)?, content)));
-        inside
-            .map(|(name, content)| DirEntry { name: name.to_owned(), is_dir: false, len: content.len() as u64 })
-            .collect()
+        let entry = |(name, content): (&str, &Vec<u8>)| DirEntry {
+            name: name.to_owned(),
+            is_dir: false,
+            len: content.len() as u64,
+            modified: WallMs(0),
+        };
+        inside.map(entry).collect()
     }
 
     fn rename(&mut self, from: &DiskPath, to: &DiskPath) {

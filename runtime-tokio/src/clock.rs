@@ -20,9 +20,7 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         let mono = self.now_mono();
-        // A wall clock that shows a time before 1970 is wrong; it counts as 1970.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Now { mono, wall: WallMs(i64::try_from(wall).unwrap_or(i64::MAX)) }
+        Now { mono, wall: wall_ms(SystemTime::now()) }
     }
 
     /// The system's time at `mono`. A time that is more than a year ahead counts as one year ahead, since the system's
@@ -31,4 +29,10 @@ impl Clock {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         self.start + Duration::from_nanos(mono.0).min(self.start.elapsed() + YEAR)
     }
+}
+
+/// A time of the system's wall clock. A wall clock that shows a time before 1970 is wrong; it counts as 1970.
+pub fn wall_ms(time: SystemTime) -> WallMs {
+    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    WallMs(i64::try_from(since_1970).unwrap_or(i64::MAX))
 }

@@ -102,13 +102,13 @@ impl Node {
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);
     }
 
-    /// The process is gone, for whatever reason. Gives true if some of the page cache is lost with it.
-    pub fn end(&mut self, loss: Loss) -> bool {
+    /// The process is gone at the time `now`, for whatever reason. Gives true if some of the page cache is lost with it.
+    pub fn end(&mut self, now: u64, loss: Loss) -> bool {
         self.process = None;
         self.life += 1;
         self.paused = false;
         self.crash_after_steps = None;
-        self.disk.crash(loss)
+        self.disk.crash(self.clock.now(now).wall, loss)
     }
 
     pub fn accepts(&self) -> bool {

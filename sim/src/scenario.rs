@@ -336,7 +336,10 @@ fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
             Profile::Swarm if stream.one_in(16) => [8, 16, 32][stream.below(3) as usize],
             Profile::Swarm => stream.between(1, 4) as i32,
         };
-        TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs }
+        // More often where it matters to retention.
+        let among = if configs.contains_key("retention.ms") { 2 } else { 8 };
+        let without_timestamps = times.one_in(among);
+        TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs, without_timestamps }
     };
     let count = match profile {
         Profile::Swarm if swarm.one_in(3) => swarm.between(2, 3),
@@ -716,6 +719,8 @@ mod tests {
         assert!(share(&|scenario| !scenario.disk.sync_error.is_never()) > 10);
         assert!(share(&|scenario| !scenario.network.cut.is_never()) > 50);
         assert!(share(&|scenario| scenario.topics.iter().any(TopicPlan::is_relaxed)) > 10);
+        let ages = |topic: &TopicPlan| topic.without_timestamps && topic.number("retention.ms").is_some();
+        assert!(share(&|scenario| scenario.topics.iter().any(ages)) > 10);
         let crashes = |fault: &TimedFault| matches!(fault.fault, Fault::Crash { .. });
         assert!(share(&|scenario| scenario.faults.iter().any(crashes)) > 80);
         assert!(share(&|scenario| scenario.faults.is_empty()) > 5);

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
+use tidelog::clock::wall_ms;
 use tidelog::disk::{Completions, Content, Storage, Task};
 use tidelog_core::io::{IoCommand, IoCompletion, IoOp};
 use tidelog_core::wire::FileSlice;
@@ -65,11 +67,12 @@ impl SimulatedStorage {
         let (mut completions, sink) = {
             let (mut pending, mut disk) =
                 (self.commands.lock().expect("a run has one thread"), self.disk.lock().expect("a run has one thread"));
+            let wall = wall_ms(SystemTime::now());
             let mut completions = Vec::new();
             while let Some(first) = pending.under_way.first_entry()
                 && first.key().0 <= crate::now_ns()
             {
-                completions.push(disk.complete(first.remove_entry().0.1));
+                completions.push(disk.complete(wall, first.remove_entry().0.1));
             }
             (completions, pending.sink.as_ref().and_then(Weak::upgrade))
         };

@@ -7,7 +7,9 @@ use crate::storage::{SharedDisk, SimulatedStorage};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::{Duration, sleep, timeout};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 use tidelog::admission::ResolvedLimits;
+use tidelog::clock::wall_ms;
 use tidelog::service::Service;
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
@@ -108,7 +110,7 @@ impl World {
         let process = self.process.take().expect("it runs");
         Handle::current().kill(process.node.id());
         drop(process);
-        self.disk.lock().expect("a run has one thread").crash(loss);
+        self.disk.lock().expect("a run has one thread").crash(wall_ms(SystemTime::now()), loss);
         if loss == Loss::Power {
             self.network.power_off();
         }

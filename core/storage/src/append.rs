@@ -165,6 +165,7 @@ impl Log {
         let (file, segment, position) = (active.file, active.base, active.len);
         active.index_batch(header, position, size, interval);
         active.len += size;
+        active.modified = now.wall;
         let len = active.len;
         let (base, last) = (header.base_offset, header.last_offset());
         let end_offset = header.next_offset();

@@ -20,6 +20,7 @@ use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;
 use tidelog_config::{ConnectionLimits, Loggers, PARTS};
 use tidelog_wire::ids::{ConnId, FileId, LogDirId, LogId};
+use tidelog_wire::time::WallMs;
 use tidelog_wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
 
 /// What happens to a broker.
@@ -164,7 +165,7 @@ pub struct DiskPath {
 
 #[derive(Debug)]
 pub enum IoOp {
-    /// Names and lengths of what lies directly in a directory. → [`IoDone::Entries`], sorted by name.
+    /// What lies directly in a directory. → [`IoDone::Entries`], sorted by name.
     List { path: DiskPath },
     /// Create one directory; one that is already there is no error. → [`IoDone::Unit`]
     CreateDir { path: DiskPath },
@@ -212,6 +213,8 @@ pub struct DirEntry {
     pub name: String,
     pub is_dir: bool,
     pub len: u64,
+    /// When the content or the length of the file was last changed, by the wall clock. Of no meaning for a directory.
+    pub modified: WallMs,
 }
 
 /// Why a command failed. The text is for the operator and names the path.

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use tidelog_batch::{BatchHeader, Scan, ScanStop, ScannedBatch};
 use tidelog_config::plant::Plant;
 use tidelog_wire::ids::{FileId, Offset};
-use tidelog_wire::time::Now;
+use tidelog_wire::time::{Now, WallMs};
 
 /// How much of a log one read of the scan asks for.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -89,6 +89,8 @@ impl Recovery {
 #[derive(Clone, Debug)]
 struct FoundSegment {
     base: Offset,
+    /// When the log file was last changed.
+    modified: WallMs,
     /// Whether a compaction wrote the segment and a crash interrupted its replacing of others. The segments that it
     /// replaces may still be there.
     from_swap: bool,
@@ -233,16 +235,19 @@ impl Log {
     /// The directory was listed: sorts its files, finishes compactions and deletions that a crash interrupted, opens the log
     /// files and loads the leader epochs.
     fn plan(&mut self, now: Now, entries: Vec<DirEntry>, out: &mut Outbox) {
-        let files: Vec<(String, ParsedFile)> = entries
+        let files: Vec<(DirEntry, ParsedFile)> = entries
             .into_iter()
             .filter(|entry| !entry.is_dir)
-            .map(|entry| (entry.name.clone(), ParsedFile::parse(&entry.name)))
+            .map(|entry| {
+                let file = ParsedFile::parse(&entry.name);
+                (entry, file)
+            })
             .collect();
         let cleaned_from = files.iter().filter_map(|(_, file)| staged(file, FileStage::Cleaned)).map(|(o, _)| o).min();
         let mut logs: Vec<FoundSegment> = Vec::new();
         let mut indexes: Vec<(Offset, FileKind)> = Vec::new();
-        for (name, file) in &files {
-            let path = self.path(name);
+        for (DirEntry { name, modified, .. }, file) in &files {
+            let (path, modified) = (self.path(name), *modified);
             match *file {
                 ParsedFile::Segment { offset, kind, stage } => match stage {
                     FileStage::Deleted | FileStage::Cleaned => {
@@ -257,12 +262,12 @@ impl Log {
                         self.issue(Purpose::Step, IoOp::Rename { from: path, to }, out);
                         if kind == FileKind::Log {
                             logs.retain(|log| log.base != offset);
-                            logs.push(FoundSegment { base: offset, from_swap: true });
+                            logs.push(FoundSegment { base: offset, modified, from_swap: true });
                         }
                     }
                     FileStage::Live => match kind {
                         FileKind::Log if logs.iter().any(|log| log.base == offset) => {}
-                        FileKind::Log => logs.push(FoundSegment { base: offset, from_swap: false }),
+                        FileKind::Log => logs.push(FoundSegment { base: offset, modified, from_swap: false }),
                         FileKind::ProducerSnapshot => self.snapshots.push(offset),
                         _ => indexes.push((offset, kind)),
                     },
@@ -283,7 +288,7 @@ impl Log {
         self.load_step(LoaderStep::Epochs, IoOp::Load { path, limit_bytes: TEXT_BYTES_MAX }, out);
         for (slot, log) in logs.iter().enumerate() {
             let (file, path) = (self.new_file(), self.segment_path(log.base, FileKind::Log));
-            self.segments.push(Segment::found(log.base, file, 0, now.wall));
+            self.segments.push(Segment::found(log.base, file, 0, now.wall, log.modified));
             self.load_step(LoaderStep::Opened { slot }, IoOp::Open { file, path, create: false }, out);
         }
         self.loader().found = logs;
@@ -694,6 +699,7 @@ impl Log {
             let file = self.segments[slot].file;
             self.cut_segment(slot, len);
             (self.segments[slot].len, self.segments[slot].written_len) = (len, len);
+            self.segments[slot].modified = now.wall;
             self.issue(Purpose::Step, IoOp::SetLen { file, len: u64::from(len) }, out);
             self.sync_recovered(file, out);
         }

@@ -43,7 +43,8 @@ enum Breach {
     LogStart,
     /// Without it the log still has `retention.bytes`.
     Size,
-    /// Its newest record is older than `retention.ms`.
+    /// Its newest record is older than `retention.ms`. Records without timestamps are as old as the last change of the
+    /// log file.
     Time,
 }
 
@@ -129,8 +130,9 @@ impl Log {
             self.load_indexes(0, out);
             return None;
         };
-        // Records without timestamps count as being as old as the segment.
-        let newest = if largest.timestamp >= 0 { largest.timestamp } else { first.created.0 };
+        // As in Kafka (`LogSegment.largestTimestamp`), a segment without any timestamp is as old as the last change of its
+        // log file.
+        let newest = if largest.timestamp >= 0 { largest.timestamp } else { first.modified.0 };
         (now.wall.0.saturating_sub(newest) > self.settings.retention_ms).then_some(Breach::Time)
     }
 

@@ -20,7 +20,10 @@ pub(super) struct Segment {
     pub written_len: u32,
     /// The greatest timestamp of the first batch. The age of the segment counts from it.
     pub first_timestamp: Option<i64>,
+    /// When this process created the segment or loaded its log.
     pub created: WallMs,
+    /// When the log file was last changed. From then on counts the age of a segment whose records have no timestamps.
+    pub modified: WallMs,
     /// The greatest timestamp of the segment, and the last offset of the first batch that has it. The timestamp is -1 if
     /// no record has one. `None` if it is unknown until the time index is read.
     pub largest: Option<TimestampOffset>,
@@ -66,6 +69,7 @@ impl Segment {
             written_len: 0,
             first_timestamp: None,
             created,
+            modified: created,
             largest: Some(Self::no_timestamp(base)),
             indexes: Some(Indexes::new(base, index_bytes_max)),
             damaged_at: None,
@@ -73,8 +77,8 @@ impl Segment {
         }
     }
 
-    /// A segment that was found on the disk.
-    pub fn found(base: Offset, file: FileId, len: u32, now: WallMs) -> Self {
+    /// A segment that was found on the disk, where its log file was last changed at `modified`.
+    pub fn found(base: Offset, file: FileId, len: u32, now: WallMs, modified: WallMs) -> Self {
         Self {
             base,
             file,
@@ -82,6 +86,7 @@ impl Segment {
             written_len: len,
             first_timestamp: None,
             created: now,
+            modified,
             largest: None,
             indexes: None,
             damaged_at: None,
@@ -193,14 +198,14 @@ mod tests {
     fn an_index_that_is_read_does_not_lower_the_greatest_timestamp_known() {
         let largest = |timestamp| TimestampOffset { timestamp, offset: Offset(1_000 + timestamp) };
         for (known, read, expected) in [(None, 5, 5), (Some(4), 5, 5), (Some(6), 5, 6)] {
-            let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5));
+            let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5), WallMs(5));
             segment.largest = known.map(largest);
             let mut indexes = Indexes::new(BASE, 1 << 10);
             assert!(indexes.times.append_last(read, largest(read).offset));
             segment.adopt(indexes);
             assert_eq!(segment.largest, Some(largest(expected)));
         }
-        let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5));
+        let mut segment = Segment::found(BASE, FileId(1), 10, WallMs(5), WallMs(5));
         segment.adopt(Indexes::new(BASE, 1 << 10));
         assert_eq!(segment.largest, Some(TimestampOffset { timestamp: -1, offset: BASE }));
     }

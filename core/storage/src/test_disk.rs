@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_wire::ids::FileId;
+use tidelog_wire::time::WallMs;
 
 /// The content of a file.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ struct Inode {
     stable: Vec<u8>,
     /// The changes since the last sync.
     unstable: Vec<Change>,
+    /// When the content was last changed. A crash does not change it.
+    modified: WallMs,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct TestDisk {
     /// Opening this file fails.
     pub fail_open: Option<String>,
     pub syncs: usize,
+    /// What the wall clock shows.
+    pub wall: WallMs,
 }
 
 fn parent(path: &str) -> &str {
@@ -122,6 +127,7 @@ impl TestDisk {
 
     fn change(&mut self, file: FileId, change: Change) {
         let inode = &mut self.inodes[self.open[&file]];
+        inode.modified = self.wall;
         apply_change(&mut inode.seen, &change, usize::MAX);
         inode.unstable.push(change);
     }
@@ -140,9 +146,10 @@ impl TestDisk {
                     name: name(file),
                     is_dir: false,
                     len: self.inodes[*inode].seen.len() as u64,
+                    modified: self.inodes[*inode].modified,
                 });
                 let dirs = self.seen.1.iter().filter(|dir| parent(dir) == path);
-                let dirs = dirs.map(|dir| DirEntry { name: name(dir), is_dir: true, len: 0 });
+                let dirs = dirs.map(|dir| DirEntry { name: name(dir), is_dir: true, len: 0, modified: WallMs(0) });
                 let mut entries: Vec<DirEntry> = files.chain(dirs).collect();
                 entries.sort_by(|a, b| a.name.cmp(&b.name));
                 Ok(IoDone::Entries(entries))
@@ -186,7 +193,12 @@ impl TestDisk {
             }
             IoOp::Replace { path, content } => {
                 let content = content.to_vec();
-                self.inodes.push(Inode { seen: content.clone(), stable: content, unstable: vec![] });
+                self.inodes.push(Inode {
+                    seen: content.clone(),
+                    stable: content,
+                    unstable: vec![],
+                    modified: self.wall,
+                });
                 self.change_names(parent(&path.path), Entry::Link(path.path.clone(), self.inodes.len() - 1));
                 self.sync_dir(parent(&path.path));
                 Ok(IoDone::Unit)
@@ -204,7 +216,7 @@ impl TestDisk {
                     if !create {
                         return Err(missing(&path.path));
                     }
-                    self.inodes.push(Inode::default());
+                    self.inodes.push(Inode { modified: self.wall, ..Inode::default() });
                     self.change_names(parent(&path.path), Entry::Link(path.path.clone(), self.inodes.len() - 1));
                 }
                 let inode = self.seen.0[&path.path];

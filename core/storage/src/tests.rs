@@ -106,6 +106,7 @@ impl World {
             false => reads[self.random.random_range(0..reads.len())],
         };
         let Some(command) = self.queue.remove(at) else { return false };
+        self.disk.wall = self.now.wall;
         let completion = self.disk.execute(command);
         self.log.handle_io(self.now, completion, &mut self.out, &mut self.events);
         self.take_out();

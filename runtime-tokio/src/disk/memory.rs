@@ -4,6 +4,7 @@
 //! when they are first written, so preallocated space takes no memory.
 
 use super::{Completions, Content, Storage, Task, Volume, lock};
+use crate::clock::wall_ms;
 use bytes::Bytes;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 use tidelog_core::ids::{FileId, LogDirId};
 use tidelog_core::io::{DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp};
 use tidelog_core::wire::FileSlice;
@@ -201,8 +203,11 @@ impl State {
         let entries = self.entries.iter().filter_map(|(path, entry)| {
             let name = in_dir(path)?;
             Some(match entry {
-                Entry::Dir => DirEntry { name, is_dir: true, len: 0 },
-                Entry::File(file) => DirEntry { name, is_dir: false, len: file.len() },
+                Entry::Dir => DirEntry { name, is_dir: true, len: 0, modified: wall_ms(SystemTime::UNIX_EPOCH) },
+                Entry::File(file) => {
+                    let pages = lock(&file.pages);
+                    DirEntry { name, is_dir: false, len: pages.len, modified: wall_ms(pages.modified) }
+                }
             })
         });
         Ok(IoDone::Entries(entries.collect()))
@@ -254,16 +259,18 @@ struct MemoryFile {
 }
 
 /// The content of a file in pages.
-#[derive(Default)]
 struct Pages {
     len: u64,
+    /// When the content or the length was last changed.
+    modified: SystemTime,
     /// The pages by number. A page that is missing is all zeros.
     written: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl MemoryFile {
     fn new(used: Arc<Used>) -> Self {
-        Self { pages: Mutex::default(), used }
+        let pages = Pages { len: 0, modified: SystemTime::now(), written: BTreeMap::new() };
+        Self { pages: Mutex::new(pages), used }
     }
 
     fn len(&self) -> u64 {
@@ -283,6 +290,7 @@ impl MemoryFile {
             page[at.clone()].copy_from_slice(&bytes[part.start..][..at.len()]);
         }
         pages.len = pages.len.max(position + bytes.len() as u64);
+        pages.modified = SystemTime::now();
         Ok(())
     }
 
@@ -305,6 +313,7 @@ impl MemoryFile {
             page[kept..].fill(0);
         }
         pages.len = len;
+        pages.modified = SystemTime::now();
     }
 }
 
@@ -421,6 +430,26 @@ mod tests {
         );
         perform(&disk, IoOp::Close { file }).unwrap();
         assert_eq!(write(&disk, other, 0, &[1]), Ok(IoDone::Unit));
+    }
+
+    #[test]
+    fn a_file_tells_when_it_was_last_changed() {
+        let disk = Memory::new(u64::MAX);
+        let file = open(&disk, 1, "x.log");
+        let modified = || match perform(&disk, IoOp::List { path: path("") }) {
+            Ok(IoDone::Entries(entries)) => entries[0].modified,
+            other => panic!("{other:?}"),
+        };
+        let before = wall_ms(SystemTime::now());
+        let changes = |change: &dyn Fn()| {
+            lock(&lock(&disk.state).open[&file].pages).modified = SystemTime::UNIX_EPOCH;
+            change();
+            modified() >= before
+        };
+        assert!(changes(&|| drop(write(&disk, file, 0, b"bytes"))));
+        assert!(changes(&|| drop(perform(&disk, IoOp::SetLen { file, len: 3 }))));
+        assert!(!changes(&|| drop(read(&disk, file, 0, 3))));
+        assert!(!changes(&|| drop(perform(&disk, IoOp::Sync { file }))));
     }
 
     #[test]

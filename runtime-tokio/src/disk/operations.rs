@@ -4,6 +4,7 @@
 
 use super::Volume;
 use super::files::{FileTable, OpenFile, Roots};
+use crate::clock::wall_ms;
 use crate::metrics::times::Times;
 use crate::platform;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tidelog_core::ids::{FileId, LogDirId};
 use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoDone, IoError, IoErrorKind, IoOp};
 
@@ -195,7 +196,11 @@ fn list(real: &Path) -> io::Result<IoDone> {
         // harm.
         let name = entry.file_name().to_string_lossy().into_owned();
         match fs::metadata(entry.path()) {
-            Ok(found) => entries.push(DirEntry { name, is_dir: found.is_dir(), len: found.len() }),
+            Ok(found) => {
+                // Where the file system tells no time, retention by age begins to count now.
+                let modified = wall_ms(found.modified().unwrap_or_else(|_| SystemTime::now()));
+                entries.push(DirEntry { name, is_dir: found.is_dir(), len: found.len(), modified });
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it was removed meanwhile, or is a dangling link
             Err(error) => return Err(error),
         }

@@ -1,9 +1,12 @@
 use super::*;
 use bytes::Bytes;
+use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::{Duration, UNIX_EPOCH};
 use tidelog_core::ids::{FileId, LogDirId, LogId};
 use tidelog_core::io::{Chunks, DirEntry, DiskPath, IoError, IoErrorKind, IoId};
+use tidelog_core::time::WallMs;
 
 /// Gives the completions to the test in the order of delivery.
 struct Sink(Mutex<mpsc::Sender<IoCompletion>>);
@@ -162,7 +165,12 @@ fn directories_files_and_names_do_what_the_vocabulary_says() {
     );
     fixture.run(write(1, 0, "data")).unwrap();
     fixture.run(IoOp::SyncDir { path: path("t-0") }).unwrap();
-    let entry = |name: &str, is_dir, len| DirEntry { name: name.into(), is_dir, len };
+    let modified = WallMs(1_234_567_890_123);
+    for name in ["0.log", "leader-epoch"] {
+        let file = File::options().write(true).open(fixture.path().join("t-0").join(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_millis(modified.0 as u64)).unwrap();
+    }
+    let entry = |name: &str, is_dir, len| DirEntry { name: name.into(), is_dir, len, modified };
     assert_eq!(
         fixture.run(IoOp::List { path: path("t-0") }).unwrap(),
         IoDone::Entries(vec![entry("0.log", false, 4), entry("leader-epoch", false, 4)])

@@ -147,6 +147,7 @@ mod bench {
             partitions: 1,
             auto_created: false,
             configs: configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            without_timestamps: false,
         };
         let aged = topic(&[("retention.ms", "1000"), ("internal.segment.bytes", "1000")]);
         let sized = topic(&[("retention.bytes", "500"), ("internal.segment.bytes", "1000")]);

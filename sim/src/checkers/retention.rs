@@ -2,16 +2,24 @@
 //! and no record before the start is served. Records that retention must delete are deleted.
 //!
 //! A crash may move the start back: as in Kafka, it is made stable only now and then.
+//!
+//! Retention by time judges a segment by its greatest timestamp, and if no record in it has a timestamp, by the last
+//! change of its file. That change is no earlier than the sending of any record in the segment. So in a partition to
+//! which no record with a timestamp was sent, a record may leave when it was sent longer than `retention.ms` ago.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::clock::WALL_START_MS;
-use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey};
-use std::collections::BTreeMap;
+use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey, ReadRecord, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Retention {
     rules: Rules,
     partitions: BTreeMap<PartitionKey, Known>,
+    /// When each value without a timestamp was first sent, by the clients' wall clock.
+    sent_without_timestamp: BTreeMap<ValueId, i64>,
+    /// Partitions to which a record with a timestamp was sent.
+    has_timestamps: BTreeSet<PartitionKey>,
     /// Clients that were told that their position is out of range, and have not been told since where the log starts.
     out_of_range: BTreeMap<(Option<u32>, PartitionKey), i64>,
 }
@@ -24,7 +32,8 @@ struct Known {
     told: Vec<(u64, i64)>,
     /// The starts that any process has told, rising, with the time at which each was first told.
     first_told: Vec<(u64, i64)>,
-    timestamps: BTreeMap<i64, i64>,
+    /// The records that were read, by offset.
+    read: BTreeMap<i64, ReadRecord>,
     /// The page cache was lost, and with it perhaps records that counted when retention by size deleted others.
     cache_was_lost: bool,
 }
@@ -63,6 +72,15 @@ impl Retention {
         Ok(())
     }
 
+    /// Since when a record has aged, by the clients' wall clock. `None` if that depends on other records in its segment.
+    fn aging_since(&self, partition: PartitionKey, record: &ReadRecord) -> Option<i64> {
+        if record.timestamp >= 0 {
+            return Some(record.timestamp);
+        }
+        let is_alone = !self.has_timestamps.contains(&partition);
+        self.sent_without_timestamp.get(&record.value).copied().filter(|_| is_alone)
+    }
+
     /// Judges whether every record that retention deleted for its age was old enough then.
     fn check_ages(&self, partition: PartitionKey, known: &Known) -> Result<(), Violation> {
         let Some(topic) = self.rules.topic(partition) else { return Ok(()) };
@@ -70,12 +88,13 @@ impl Retention {
             return Ok(());
         };
         let mut told = known.first_told.iter().peekable();
-        for (offset, timestamp) in known.timestamps.iter().skip_while(|(offset, _)| **offset < known.asked) {
+        for (offset, record) in known.read.iter().skip_while(|(offset, _)| **offset < known.asked) {
             while told.next_if(|(_, start)| start <= offset).is_some() {}
             let Some((at, start)) = told.peek() else { break };
-            let wall = WALL_START_MS + (at / 1_000_000) as i64 + self.rules.wall_slack_ms;
-            if timestamp + age_ms > wall {
-                let text = format!("{offset} of the time {timestamp} left before it was {age_ms} ms old, for {start}");
+            let Some(since) = self.aging_since(partition, record) else { continue };
+            let wall = wall_ms(*at) + self.rules.wall_slack_ms;
+            if since + age_ms > wall {
+                let text = format!("{offset} of the time {since} left before it was {age_ms} ms old, for {start}");
                 return violation(NAME, partition, text);
             }
         }
@@ -111,9 +130,24 @@ impl Retention {
     }
 }
 
+/// What the clients' wall clock shows at a time of the world.
+fn wall_ms(at: u64) -> i64 {
+    WALL_START_MS + (at / 1_000_000) as i64
+}
+
 impl Checker for Retention {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
+            Fact::Sent { partition, values, timestamps, .. } => {
+                for (value, timestamp) in values.iter().zip(timestamps) {
+                    if *timestamp >= 0 {
+                        self.has_timestamps.insert(*partition);
+                    } else {
+                        self.sent_without_timestamp.entry(*value).or_insert(wall_ms(entry.at));
+                    }
+                }
+                Ok(())
+            }
             Fact::Trimming { partition, target } => {
                 let known = self.partitions.entry(*partition).or_default();
                 known.asked = known.asked.max(if *target == -1 { i64::MAX } else { *target });
@@ -133,7 +167,7 @@ impl Checker for Retention {
                 }
                 self.learn(*partition, *asked_at, entry.at, *log_start)?;
                 let known = self.partitions.entry(*partition).or_default();
-                known.timestamps.extend(records.iter().map(|record| (record.offset, record.timestamp)));
+                known.read.extend(records.iter().map(|record| (record.offset, *record)));
                 Ok(())
             }
             Fact::OutOfRange { partition, position } => {
@@ -236,6 +270,33 @@ mod tests {
         let run = |timestamp| run(vec![fetched(AGED, 1, &[at(timestamp)]), earliest(AGED, 1)], &[]);
         assert_eq!(run(WALL_START_MS - 1_000), Ok(()));
         assert!(run(WALL_START_MS - 999).unwrap_err().contains("left before it was 1000 ms old"));
+    }
+
+    #[test]
+    fn a_record_without_a_timestamp_ages_from_its_sending_on_unless_one_with_a_timestamp_is_beside_it() {
+        let at = |ms: u64, fact| Entry { at: ms * 1_000_000, client: Some(1), fact };
+        let sent = |timestamp, count| match sent(1, AGED, count..count + 1) {
+            Fact::Sent { op, partition, values, acks, idempotent, .. } => {
+                Fact::Sent { op, partition, values, timestamps: vec![timestamp], acks, idempotent }
+            }
+            _ => unreachable!(),
+        };
+        let run = |left_at, beside: Option<i64>| {
+            let mut checker = Retention::new(&rules());
+            let record = ReadRecord { timestamp: -1, ..record(0, 0) };
+            let mut history = vec![at(500, sent(-1, 0)), at(510, fetched(AGED, 1, &[record]))];
+            history.extend(beside.map(|timestamp| at(520, sent(timestamp, 1))));
+            history.push(at(
+                left_at,
+                Fact::Listed { partition: AGED, asked_at: 530, asked: Asked::Earliest, offset: 1, timestamp: -1 },
+            ));
+            history.iter().try_for_each(|entry| checker.observe(entry)).unwrap();
+            checker.finish(&FinalLogs::new()).map_err(|violation| violation.to_string())
+        };
+        assert_eq!(run(1_500, None), Ok(()));
+        assert!(run(1_499, None).unwrap_err().contains("left before it was 1000 ms old"));
+        assert!(run(1_499, Some(-1)).is_err());
+        assert_eq!(run(1_499, Some(1_000)), Ok(()));
     }
 
     #[test]

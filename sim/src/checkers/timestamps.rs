@@ -125,7 +125,8 @@ impl Checker for Timestamps {
                 // segment that is still there.
                 (Asked::MaxTimestamp, None) => {
                     let is_same_process = self.restarted.get(&partition.node).is_none_or(|at| *at < asked_at);
-                    (is_same_process && there().count() > 0 && log.start == 0 && start == 0 && known_end >= log.end())
+                    let has_newest = there().any(|record| record.timestamp >= 0);
+                    (is_same_process && has_newest && log.start == 0 && start == 0 && known_end >= log.end())
                         .then(|| "no newest record, and there are some".into())
                 }
                 (Asked::MaxTimestamp, Some(record)) => {

@@ -40,6 +40,10 @@ pub struct TopicPlan {
     /// Created by a Metadata request, with the broker's defaults, instead of by CreateTopics.
     pub auto_created: bool,
     pub configs: BTreeMap<String, String>,
+    /// The records that producers send to it have no timestamps (-1). Applications cannot do that: Tidelog's producer,
+    /// like Kafka's, stamps every record.
+    #[serde(default)]
+    pub without_timestamps: bool,
 }
 
 impl TopicPlan {

@@ -141,8 +141,13 @@ impl Producer {
                 (0..records).map(|n| ValueId::new(self.setting.client, self.values_made + n)).collect();
             self.values_made += records;
             let wall = self.setting.wall(now);
-            // Timestamps are up to five seconds old and in no order, like those of real clients.
-            let timestamps: Vec<i64> = values.iter().map(|_| wall - self.stream.skewed(5_000) as i64).collect();
+            let topic = usize::from(self.queues[place].key.topic);
+            let timestamps: Vec<i64> = if self.setting.topics[topic].without_timestamps {
+                vec![-1; values.len()]
+            } else {
+                // Timestamps are up to five seconds old and in no order, like those of real clients.
+                values.iter().map(|_| wall - self.stream.skewed(5_000) as i64).collect()
+            };
             let op = OpId(u64::from(self.setting.client) << 32 | u64::from(self.batches_made));
             self.batches_made += 1;
             self.next_batch_at = now + self.stream.skewed(self.plan.gap_ns_max);

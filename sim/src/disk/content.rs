@@ -3,6 +3,7 @@
 use crate::random::Stream;
 use bytes::Bytes;
 use std::ops::AddAssign;
+use tidelog_core::time::WallMs;
 
 /// The size of a sector in bytes. A disk writes a sector as a whole or not at all.
 pub(super) const SECTOR: u64 = 512;
@@ -120,6 +121,8 @@ pub(super) struct FileContent {
     unsynced: Vec<Change>,
     /// A sync has failed: some of `visible` is in memory alone, and is lost when the process ends.
     distrusted: bool,
+    /// When the content or the length was last changed, by the node's wall clock. No crash changes it.
+    pub(super) modified: WallMs,
 }
 
 impl FileContent {

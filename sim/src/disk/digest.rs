@@ -77,6 +77,7 @@ pub fn digest_completion(completion: &IoCompletion, digest: &mut Digest) {
             for entry in entries {
                 digest.text(&entry.name);
                 digest.number(entry.len);
+                digest.number(entry.modified.0 as u64);
             }
         }
         Ok(IoDone::Volume { usable_bytes, .. }) => digest.number(*usable_bytes),

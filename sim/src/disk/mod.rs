@@ -18,12 +18,14 @@ pub use digest::{digest_command, digest_completion};
 
 use crate::random::{Ratio, Stream, stream};
 use bytes::Bytes;
+use content::FileContent;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_core::ids::FileId;
 use tidelog_core::io::{
     DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner,
 };
+use tidelog_core::time::WallMs;
 use tidelog_core::wire::FileSlice;
 use tree::{Inode, PathError, Tree};
 
@@ -124,6 +126,9 @@ pub struct Disk {
     commands: u64,
     slices_read: u64,
     crashes: u64,
+    /// What the node's wall clock showed at the last [`Disk::complete`] or [`Disk::crash`]. Files that are changed get
+    /// this time.
+    wall: WallMs,
     /// Whether faults other than crashes are dealt.
     faulty: bool,
     /// The volume is full.
@@ -161,6 +166,7 @@ impl Disk {
             commands: 0,
             slices_read: 0,
             crashes: 0,
+            wall: WallMs::default(),
             faulty: true,
             full: false,
             errors_dealt: 0,
@@ -226,8 +232,9 @@ impl Disk {
         (at, ticket)
     }
 
-    /// Carries out a command whose time has come; it takes effect or fails.
-    pub fn complete(&mut self, ticket: Ticket) -> IoCompletion {
+    /// Carries out a command whose time has come; it takes effect or fails. `wall` is what the node's wall clock shows.
+    pub fn complete(&mut self, wall: WallMs, ticket: Ticket) -> IoCompletion {
+        self.wall = wall;
         let command = self.under_way.remove(&ticket).expect("a ticket is used once, in the life it was given in");
         if command.source.is_none() {
             let lane = self.lanes.get_mut(&command.id.owner).expect("a command has a lane");
@@ -252,8 +259,9 @@ impl Disk {
     }
 
     /// The process ends. Some of the queued commands take effect, the last of them in part. Gives true if some of the
-    /// page cache is lost.
-    pub fn crash(&mut self, loss: Loss) -> bool {
+    /// page cache is lost. `wall` is what the node's wall clock shows.
+    pub fn crash(&mut self, wall: WallMs, loss: Loss) -> bool {
+        self.wall = wall;
         self.crashes += 1;
         let mut stream = stream(self.seed, "disk.crash", &[self.node, self.crashes]);
         for lane in std::mem::take(&mut self.lanes).into_values() {
@@ -389,7 +397,7 @@ impl Disk {
             if let IoOp::Write { file, position, chunks } = op {
                 let some = stream.between(0, chunks.len() as u64) as usize;
                 let inode = self.handle(*file).inode;
-                self.tree.file_mut(inode).write(*position, &chunks[..some]);
+                self.change(inode).write(*position, &chunks[..some]);
             }
             return Some(error(IoErrorKind::NoSpace, format!("{}: no space left on device", self.describe(op))));
         }
@@ -458,8 +466,9 @@ impl Disk {
                 };
                 let entry = |(name, inode): (&String, Inode)| {
                     let is_dir = self.tree.is_directory(inode);
-                    let len = if is_dir { 0 } else { self.tree.file(inode).len() };
-                    DirEntry { name: name.clone(), is_dir, len }
+                    let file = (!is_dir).then(|| self.tree.file(inode));
+                    let (len, modified) = file.map_or((0, WallMs(0)), |file| (file.len(), file.modified));
+                    DirEntry { name: name.clone(), is_dir, len, modified }
                 };
                 Ok(IoDone::Entries(entries.map(entry).collect()))
             }
@@ -524,7 +533,8 @@ impl Disk {
             }
             IoOp::Replace { path, content } => {
                 let (parent, name) = self.parent(path)?;
-                self.tree.replace(parent, name, content);
+                let inode = self.tree.replace(parent, name, content);
+                self.change(inode);
                 Ok(IoDone::Unit)
             }
             IoOp::Open { file, path, create } => {
@@ -535,7 +545,11 @@ impl Disk {
                         return Err(error(IoErrorKind::Other, format!("{}: is a directory", show(path))));
                     }
                     Some(inode) => inode,
-                    None if *create => self.tree.create_file(parent, name),
+                    None if *create => {
+                        let inode = self.tree.create_file(parent, name);
+                        self.change(inode);
+                        inode
+                    }
                     None => return Err(error(IoErrorKind::NotFound, format!("{}: not found", show(path)))),
                 };
                 self.open.insert(*file, Open { inode, owner: command.id.owner, path: path.clone() });
@@ -549,7 +563,7 @@ impl Disk {
                     "a write to {:?} at {position}, which ends at {end}",
                     self.handle(*file).path
                 );
-                self.tree.file_mut(inode).write(*position, chunks);
+                self.change(inode).write(*position, chunks);
                 let end = position + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
                 self.wounds.overwritten(inode, *position, end);
                 Ok(IoDone::Unit)
@@ -560,7 +574,7 @@ impl Disk {
             }
             IoOp::SetLen { file, len } => {
                 let inode = self.own_handle(*file, command.id).inode;
-                self.tree.file_mut(inode).set_len(*len);
+                self.change(inode).set_len(*len);
                 Ok(IoDone::Unit)
             }
             IoOp::Sync { file } => {
@@ -596,18 +610,26 @@ impl Disk {
                         break;
                     }
                 }
-                self.tree.file_mut(inode).write(*position, &some);
+                self.change(inode).write(*position, &some);
             }
             IoOp::Replace { path, content } => {
                 if let Ok((parent, name)) = self.tree.parent(path.dir.0, &path.path)
                     && stream.one_in(2)
                 {
                     let some = stream.between(0, content.len() as u64) as usize;
-                    self.tree.replace(parent, &format!("{name}.tmp"), &content[..some]);
+                    let inode = self.tree.replace(parent, &format!("{name}.tmp"), &content[..some]);
+                    self.change(inode);
                 }
             }
             _ => {}
         }
+    }
+
+    /// A file that is about to be changed: it was last changed now.
+    fn change(&mut self, inode: Inode) -> &mut FileContent {
+        let file = self.tree.file_mut(inode);
+        file.modified = self.wall;
+        file
     }
 
     fn handle(&self, file: FileId) -> &Open {

@@ -35,7 +35,11 @@ impl Bench {
     fn run(&mut self, op: IoOp) -> Result<IoDone, IoError> {
         let (at, ticket) = self.submit(op);
         self.now = self.now.max(at);
-        self.disk.complete(ticket).result
+        self.disk.complete(self.wall(), ticket).result
+    }
+
+    fn wall(&self) -> WallMs {
+        WallMs((self.now / 1_000_000) as i64)
     }
 
     fn open(&mut self) -> u64 {
@@ -81,7 +85,7 @@ fn a_lane_completes_in_order_and_reads_overtake() {
     }
     let (read_at, read) = bench.submit(IoOp::Read { file: FILE, position: 0, len: 5 });
     assert!(read_at < last);
-    assert_eq!(bench.disk.complete(read).result, Ok(IoDone::Bytes("hello".into())));
+    assert_eq!(bench.disk.complete(bench.wall(), read).result, Ok(IoDone::Bytes("hello".into())));
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn a_synced_file_in_a_synced_directory_survives_a_power_cut() {
         bench.run(IoOp::Sync { file: FILE }).unwrap();
         bench.run(IoOp::SyncDir { path: path("") }).unwrap();
         bench.submit(write(6, "queued"));
-        bench.disk.crash(Loss::Power);
+        bench.disk.crash(bench.wall(), Loss::Power);
         assert!(bench.open() >= 6);
         assert_eq!(bench.read(0, 6), "stable");
     }
@@ -107,10 +111,37 @@ fn what_was_queued_at_a_crash_may_have_happened_in_part() {
         bench.open();
         bench.submit(write(0, "abc"));
         bench.submit(write(3, "def"));
-        bench.disk.crash(Loss::Process);
+        bench.disk.crash(bench.wall(), Loss::Process);
         lengths.insert(bench.open());
     }
     assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_file_tells_when_it_was_last_changed_also_after_a_crash() {
+    for loss in [Loss::Process, Loss::Power] {
+        let mut bench = bench();
+        bench.run(IoOp::SyncDir { path: path("") }).unwrap();
+        let modified = |bench: &mut Bench| match bench.run(IoOp::List { path: path("") }) {
+            Ok(IoDone::Entries(entries)) => entries[0].modified,
+            other => panic!("{other:?}"),
+        };
+        let changes = [write(0, "content"), IoOp::SetLen { file: FILE, len: 3 }];
+        for (change, second) in changes.into_iter().zip(1..) {
+            bench.now = second * 1_000_000_000;
+            bench.run(change).unwrap();
+            let wall = bench.wall();
+            for op in [IoOp::Sync { file: FILE }, IoOp::Read { file: FILE, position: 0, len: 3 }] {
+                bench.now += 500_000_000;
+                bench.run(op).unwrap();
+            }
+            assert_eq!(modified(&mut bench), wall);
+        }
+        bench.now += 1_000_000_000;
+        let before = modified(&mut bench);
+        bench.disk.crash(bench.wall(), loss);
+        assert_eq!(modified(&mut bench), before);
+    }
 }
 
 #[test]
@@ -120,7 +151,7 @@ fn an_interrupted_replace_leaves_the_old_or_the_new_and_maybe_a_tmp() {
         let mut bench = Bench::new(seed, DiskOptions::default());
         bench.run(IoOp::Replace { path: path("checkpoint"), content: "old".into() }).unwrap();
         bench.submit(IoOp::Replace { path: path("checkpoint"), content: "new".into() });
-        bench.disk.crash(Loss::Power);
+        bench.disk.crash(bench.wall(), Loss::Power);
         match bench.run(IoOp::Load { path: path("checkpoint"), limit_bytes: 10 }) {
             Ok(IoDone::Bytes(bytes)) if bytes == "old" => old += 1,
             Ok(IoDone::Bytes(bytes)) if bytes == "new" => new += 1,

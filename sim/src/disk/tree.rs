@@ -149,7 +149,7 @@ impl Tree {
     }
 
     /// Puts a file with this content under `name`, at once and for good.
-    pub(super) fn replace(&mut self, directory: Inode, name: &str, content: &[u8]) {
+    pub(super) fn replace(&mut self, directory: Inode, name: &str, content: &[u8]) -> Inode {
         let inode = self.add(Node::File(FileContent::stable(content)));
         // Unsynced edits of this name must not undo it later.
         for edits in &mut self.unsynced {
@@ -157,6 +157,7 @@ impl Tree {
         }
         self.apply(&Edit { directory, name: name.into(), now: Some(inode) }, true);
         self.apply(&Edit { directory, name: name.into(), now: Some(inode) }, false);
+        inode
     }
 
     /// Makes the names of `directory` stable, and with them the other half of every rename that touches it.

@@ -44,7 +44,8 @@ impl World {
         }
         self.trace.enter(Part::Disk);
         let dealt = self.nodes[node].disk.errors_dealt;
-        let completion = self.nodes[node].disk.complete(ticket);
+        let wall = self.nodes[node].clock.now(self.now).wall;
+        let completion = self.nodes[node].disk.complete(wall, ticket);
         self.trace.enter(Part::World);
         if self.nodes[node].disk.errors_dealt > dealt {
             self.count("disk errors");
@@ -318,7 +319,7 @@ impl World {
             return;
         }
         self.trace.note(self.now, Note::Ended { node, loss });
-        let cache_is_lost = self.nodes[node].end(loss);
+        let cache_is_lost = self.nodes[node].end(self.now, loss);
         self.deferred[node].clear();
         for conn in self.network.of_node(node) {
             self.break_off(conn, loss == Loss::Power);

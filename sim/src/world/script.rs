@@ -324,6 +324,7 @@ fn calm(seed: u64) -> Scenario {
             partitions: 1,
             auto_created: false,
             configs: BTreeMap::new(),
+            without_timestamps: false,
         }],
         properties: [("num.partitions".to_owned(), "1".to_owned())].into(),
         value_bytes_max: 100,

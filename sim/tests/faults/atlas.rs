@@ -70,8 +70,11 @@ fn drawn() -> BTreeSet<String> {
                 other => panic!("{other} is no fault"),
             }
         }
-        let topics = scenario["topics"].as_array().unwrap().iter().map(|topic| &topic["configs"]);
-        for configs in topics.chain([&scenario["properties"]]) {
+        let topics = scenario["topics"].as_array().unwrap();
+        if topics.iter().any(|topic| topic["without_timestamps"] == true) {
+            drawn.insert("without_timestamps".into());
+        }
+        for configs in topics.iter().map(|topic| &topic["configs"]).chain([&scenario["properties"]]) {
             drawn.extend(configs.as_object().unwrap().keys().cloned());
         }
     }

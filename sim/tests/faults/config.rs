@@ -54,6 +54,30 @@ fn records_leave_after_a_second_or_a_few_bytes_and_readers_go_on_where_the_log_s
 }
 
 #[test]
+fn records_without_timestamps_leave_a_second_after_the_last_of_them_whatever_restarts_meanwhile() {
+    let mut t = Script::with(2, |scenario| {
+        scenario.topics[0].without_timestamps = true;
+        scenario.topics[0].configs.insert("retention.ms".into(), "1000".into());
+        for (name, value) in [("log.retention.check.interval.ms", "100"), ("log.segment.delete.delay.ms", "0")] {
+            scenario.properties.insert(name.into(), value.into());
+        }
+    });
+    let is_there = |t: &mut Script| t.disk(0).files(0).iter().any(|path| path == "topic-0-0/00000000000000000000.log");
+    t.producer_with(0, 200, |plan| plan.gap_ns_max = 500 * MS);
+    t.fetcher(0);
+    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    assert!(t.now_ms() > 3_000 && is_there(&mut t), "records came all the time, for {} ms", t.now_ms());
+    for _ in 0..3 {
+        t.run_for(400);
+        t.cut_power(0);
+        t.run_until("it is up again", |t| t.is_up(0));
+    }
+    t.run_for(500);
+    assert!(!is_there(&mut t), "the last record came more than a second ago");
+    assert_eq!(t.ends_well().values().next().map_or(0, Vec::len), 0);
+}
+
+#[test]
 fn a_broker_without_room_for_fetch_sessions_serves_full_fetches() {
     for slots in ["0", "1"] {
         let mut t = configured(3, &[], &[("max.incremental.fetch.session.cache.slots", slots)]);

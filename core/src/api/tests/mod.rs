@@ -148,6 +148,7 @@ impl Bench {
             | IoOp::Close { file } => self.files[file],
             IoOp::Volume { dir } => dir.0 as usize,
         };
+        self.disks[dir].wall = self.now.wall;
         self.disks[dir].execute(command)
     }
 

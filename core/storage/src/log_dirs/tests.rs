@@ -5,6 +5,7 @@ use crate::io::IoCommand;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use tidelog_wire::ids::Offset;
+use tidelog_wire::time::WallMs;
 
 type Tree = BTreeMap<String, Option<Bytes>>;
 
@@ -85,6 +86,7 @@ impl World {
                     name: name.clone(),
                     is_dir: content.is_none(),
                     len: content.as_ref().map_or(0, |bytes| bytes.len() as u64),
+                    modified: WallMs(0),
                 };
                 let entries = tree.iter().filter(|(name, _)| !name.contains('/'));
                 return Ok(IoDone::Entries(entries.map(entry).collect()));

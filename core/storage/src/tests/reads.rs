@@ -408,10 +408,47 @@ fn retention_by_time_keeps_a_segment_of_exactly_the_allowed_age() {
 }
 
 #[test]
-fn records_without_a_timestamp_are_as_old_as_their_segment() {
+fn records_without_timestamps_are_as_old_as_the_last_append_to_their_segment() {
+    let mut world = World::new(LogSettings { retention_ms: 100, ..LogSettings::default() });
+    for _ in 0..2 {
+        world.pass(100);
+        world.append(&batch(&[-1], 10)).unwrap();
+        world.run();
+    }
+    assert_eq!(world.log.segment_count(), 1);
+    world.pass(100);
+    retain(&mut world, 2);
+    assert_eq!(world.log.log_start_offset(), Offset(0));
+    world.pass(1);
+    retain(&mut world, 2);
+    assert_eq!(world.log.log_start_offset(), Offset(2));
+}
+
+#[test]
+fn a_restart_does_not_make_records_without_timestamps_younger() {
     let mut world = World::new(LogSettings { retention_ms: 100, ..LogSettings::default() });
     world.append(&batch(&[-1], 10)).unwrap();
     world.run();
+    world.pass(100);
+    world.close_and_reload();
+    retain(&mut world, 1);
+    assert_eq!(world.log.log_start_offset(), Offset(0));
+    world.pass(1);
+    retain(&mut world, 1);
+    assert_eq!(world.log.log_start_offset(), Offset(1));
+}
+
+#[test]
+fn records_without_timestamps_are_as_old_as_the_last_cut_of_their_segment() {
+    let mut world = World::new(LogSettings { retention_ms: 100, ..LogSettings::default() });
+    world.append(&batch(&[-1], 10)).unwrap();
+    world.run();
+    world.disk.damage(&path(0, FileKind::Log), |bytes| bytes.extend([7; 20]));
+    world.pass(1_000);
+    world.reload(LoadHints { has_topic_id: true, ..LoadHints::default() });
+    world.run();
+    world.loaded();
+    assert_eq!(world.log.recovery().cut_bytes, 20);
     world.pass(100);
     retain(&mut world, 1);
     assert_eq!(world.log.log_start_offset(), Offset(0));
