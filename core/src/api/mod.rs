@@ -249,8 +249,13 @@ impl Parts {
 
 /// The replicas of a partition on brokers that are fenced or gone, and those in log directories that are offline.
 fn offline_replicas(image: &Image, partition: &controller::Partition) -> Int32s {
-    let replicas = partition.replicas.iter().zip(&partition.directories);
-    replicas.filter(|(node, dir)| !image.is_online(**node, **dir)).map(|(node, _)| node.0).collect()
+    let mut offline = Int32s::new();
+    for (node, dir) in partition.replicas.iter().zip(&partition.directories) {
+        if !image.is_online(*node, *dir) {
+            offline.push(node.0);
+        }
+    }
+    offline
 }
 
 /// Whether only coordinators may write to the topic: `__consumer_offsets`, `__transaction_state`,
