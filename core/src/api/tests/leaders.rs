@@ -173,3 +173,34 @@ fn a_reader_is_told_who_leads_a_partition_that_is_not_led_here() {
     let leader = &response.responses[0].partitions[0].current_leader;
     assert_eq!((leader.leader_id, leader.leader_epoch, response.node_endpoints.len()), (1, 0, 1));
 }
+
+#[test]
+fn producers_of_an_invalid_or_unknown_topic_are_refused_with_a_text() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    let topics = ["a b", "nope", "t"].map(|name| TopicRequest {
+        name: name.into(),
+        partition_indexes: smallvec![0, 7],
+        ..Default::default()
+    });
+    let request = DescribeProducersRequest { topics: topics.into(), ..Default::default() };
+    let response = match bench.ask(0, request.into()) {
+        ResponseBody::DescribeProducers(response) => response,
+        other => panic!("{other:?}"),
+    };
+    let told = response.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| {
+        (partition.partition_index, partition.error_code, partition.error_message.as_deref().is_some())
+    });
+    let (invalid, unknown) = (ErrorCode::InvalidTopicException.code(), ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            (0, invalid, true),
+            (7, invalid, true),
+            (0, unknown, true),
+            (7, unknown, true),
+            (0, 0, false),
+            (7, unknown, false)
+        ]
+    );
+}
