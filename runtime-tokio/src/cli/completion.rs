@@ -36,7 +36,7 @@ Examples:
   eval (tidelog completion elvish | slurp)                     in ~/.elvish/rc.elv
   tidelog completion powershell | Out-String | Invoke-Expression
 
-The shell then asks this program for commands, options, names of topics, and names and values of configurations. For
+The shell then asks this program for commands, options, names of topics, and names and values of configurations. For \
 topics it asks the cluster that --bootstrap-server or TIDELOG_BOOTSTRAP_SERVER names.")]
 pub struct Completion {
     /// The shell that the script is for.

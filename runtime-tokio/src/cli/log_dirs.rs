@@ -17,7 +17,7 @@ Examples:
   tidelog log-dirs --topic orders                     the partitions of a topic
   tidelog log-dirs --format json | jq '.[] | select(.error)'
 
-FREE and TOTAL are the room of the directory's file system, for the broker and for all. A directory that is offline
+FREE and TOTAL are the room of the directory's file system, for the broker and for all. A directory that is offline \
 serves none of its partitions until the broker is started again.")]
 pub struct LogDirs {
     /// Only of this broker. May be given many times.

@@ -15,8 +15,8 @@ Examples:
   tidelog quorum describe
   tidelog quorum describe --format json | jq '.replicas[] | select(.lag > 100)'
 
-LAG is how many records of the metadata log a replica has not fetched. CAUGHT UP is how long ago, by the leader's clock,
-it had all of them.")]
+LAG is how many records of the metadata log a replica has not fetched. CAUGHT UP is how long ago, by the leader's \
+clock, it had all of them.")]
     Describe(Describe),
 }
 

@@ -25,7 +25,7 @@ Examples:
   tidelog topic trim orders --before-offset latest                deletes all that is there
   tidelog topic trim orders --before-time 2026-11-01 --validate-only
 
---before-time deletes up to the first record that is not older: where times do not rise from record to record, older
+--before-time deletes up to the first record that is not older: where times do not rise from record to record, older \
 ones behind it stay. What is deleted cannot be had back."
 )]
 pub struct Trim {
