@@ -132,7 +132,7 @@ impl Log {
         }
         self.roll_if_due(now, &header, out);
         self.write_batch(now, &header, chunks, out);
-        self.producers.apply(&producer_batch, base_offset);
+        self.producers.apply(&producer_batch, base_offset, now.wall);
         self.producers.advance(self.log_end);
         self.schedule_expiry_check(now);
         let log_append_time = log_append_time.filter(|_| header.timestamp_type() == TimestampType::LogAppendTime);

@@ -204,6 +204,7 @@ struct Producer {
     /// The last batches, oldest first. One is stored without an allocation: after a restart there is only one, and some
     /// producers send only one.
     batches: SmallVec<[AppendedBatch; 1]>,
+    /// The greatest timestamp of the last batch, or when it was written if its records have none.
     last_timestamp: i64,
     /// [`Offset::UNKNOWN`] if no transaction is open.
     transaction_first_offset: Offset,
@@ -367,15 +368,21 @@ impl ProducerState {
         }
     }
 
-    /// Applies a batch that was appended at `base_offset`. If the batch is the marker of a transaction that has records in
-    /// this log, returns that transaction.
-    pub fn apply(&mut self, batch: &ProducerBatch, base_offset: Offset) -> Option<CompletedTransaction> {
+    /// Applies a batch that was appended at `base_offset`, and written at `written` at the latest: where the records have
+    /// no timestamps, the producer expires by that. If the batch is the marker of a transaction that has records in this
+    /// log, returns that transaction.
+    pub fn apply(
+        &mut self,
+        batch: &ProducerBatch,
+        base_offset: Offset,
+        written: WallMs,
+    ) -> Option<CompletedTransaction> {
         if !batch.has_producer() || batch.content == BatchContent::Nothing {
             return None;
         }
         let producer = self.producers.entry(batch.producer_id).or_insert_with(Producer::unknown);
         producer.set_epoch(batch.producer_epoch);
-        producer.last_timestamp = batch.max_timestamp;
+        producer.last_timestamp = if batch.max_timestamp >= 0 { batch.max_timestamp } else { written.0 };
         match batch.content {
             BatchContent::Nothing => unreachable!("returned above"),
             BatchContent::Records { transactional } => {

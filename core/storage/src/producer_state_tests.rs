@@ -40,10 +40,13 @@ fn state() -> ProducerState {
     ProducerState::new(Offset(0), Plants::default())
 }
 
+/// When every batch of these tests is written.
+const WRITTEN: WallMs = WallMs(500);
+
 /// Applies a batch at the end of the log.
 fn append(state: &mut ProducerState, batch: ProducerBatch) -> Option<CompletedTransaction> {
     let base_offset = state.end_offset();
-    let completed = state.apply(&batch, base_offset);
+    let completed = state.apply(&batch, base_offset, WRITTEN);
     state.advance(base_offset + i64::from(batch.last_offset_delta) + 1);
     state.verify();
     completed
@@ -205,6 +208,14 @@ fn a_version_2_marker_needs_a_higher_epoch_unless_no_transaction_is_open() {
         "sequences begin with 0 in the marker's epoch"
     );
     assert_eq!(client(&state, transactional(7, 3, 0)), Ok(Verdict::Append));
+}
+
+#[test]
+fn a_producer_whose_records_have_no_timestamps_is_as_old_as_its_last_batch() {
+    let mut state = state();
+    append(&mut state, ProducerBatch { max_timestamp: -1, ..records(0, 0, 1) });
+    assert_eq!(state.remove_expired(WallMs(WRITTEN.0 + DAY_MS - 1), DAY_MS), 0);
+    assert_eq!(state.remove_expired(WallMs(WRITTEN.0 + DAY_MS), DAY_MS), 1);
 }
 
 #[test]

@@ -582,7 +582,7 @@ impl Log {
         if base >= self.producers.end_offset() {
             let from = (batch.position - chunk_position) as usize;
             let bytes = chunk.slice(from..from + batch.bytes.len());
-            self.producers.apply(&producer_batch(header, Some(&bytes)), base);
+            self.producers.apply(&producer_batch(header, Some(&bytes)), base, segment.modified);
         }
         if last >= self.producers.end_offset() {
             self.producers.advance(header.next_offset());
