@@ -227,6 +227,9 @@ fn configs_of_topics_brokers_and_all_brokers_are_shown_and_changed() {
     assert_eq!(bench.ok(&[&alter[..], &["--validate-only"]].concat()), "topic t: could be altered\n");
     assert!(bench.ok(&["config", "describe", "--topic", "t"]).contains("retention.ms"), "validating changes nothing");
     assert_eq!(bench.ok(&alter), "topic t: altered\n");
+    let mistyped = bench.run(&["config", "alter", "--topic", "t", "--delete", "retention.sm"]);
+    assert_eq!((mistyped.code, &mistyped.out[..]), (Some(0), "topic t: altered\n"), "as with Kafka's own tool");
+    assert_eq!(mistyped.err, "tidelog: warning: retention.sm is not a known config; did you mean retention.ms?\n");
     let described = bench.json(&["config", "describe", "--topic", "t", "--format", "json"]);
     let values: BTreeMap<&str, &str> = described
         .as_array()

@@ -52,6 +52,27 @@ impl Warning {
         Some(Self { name: name.to_owned(), text })
     }
 
+    /// For a name of a topic whose value is deleted.
+    pub fn of_deleted_from_topic(name: &str) -> Option<Self> {
+        table::topic_key(name).is_none().then(|| Self::not_known(name, suggest_topic(name)))
+    }
+
+    /// For a name of a broker whose value is deleted. An unknown name may have been set.
+    pub fn of_deleted_from_broker(name: &str) -> Option<Self> {
+        let is_known = table::broker_key(name).is_some() || table::DYNAMIC_ONLY.iter().any(|key| key.name == name);
+        (!is_known).then(|| Self::not_known(name, suggest_broker(name)))
+    }
+
+    /// For a name of a subscription to clients' metrics whose value is deleted.
+    pub fn of_deleted_from_client_metrics(name: &str) -> Option<Self> {
+        let known = table::client_metrics_keys().iter().map(|key| key.name);
+        table::client_metrics_key(name).is_none().then(|| Self::not_known(name, suggest(name, known)))
+    }
+
+    fn not_known(name: &str, close: Option<&str>) -> Self {
+        Self { name: name.to_owned(), text: format!("{name} is not a known config{}", did_you_mean(close)) }
+    }
+
     fn without_effect(key: &ConfigKey, text: &str) -> Option<String> {
         // A file cannot say "not set" but by an empty value.
         if text.trim().is_empty() && key.default_text().is_none() {
@@ -107,6 +128,19 @@ mod tests {
 
     fn of_topic(name: &str, value: &str) -> String {
         Warning::of_topic(name, value).map_or("nothing".to_owned(), |warning| warning.text)
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_when_it_is_deleted_too() {
+        let text = |warning: Option<Warning>| warning.map_or("nothing".to_owned(), |warning| warning.text);
+        let (topic, broker) = (Warning::of_deleted_from_topic, Warning::of_deleted_from_broker);
+        assert_eq!(
+            (text(topic("retention.ms")), text(broker("log.retention.ms"))),
+            ("nothing".into(), "nothing".into())
+        );
+        insta::assert_snapshot!(text(topic("retention.sm")), @"retention.sm is not a known config; did you mean retention.ms?");
+        insta::assert_snapshot!(text(broker("retention.ms")), @"retention.ms is not a known config; did you mean log.retention.ms?");
+        insta::assert_snapshot!(text(broker("nosuch")), @"nosuch is not a known config");
     }
 
     #[test]

@@ -283,7 +283,15 @@ impl Alter {
             Resource::ClientMetrics(_) => Warning::of_client_metrics(name, value),
             Resource::BrokerLoggers(_) => None,
         };
-        let warnings: Vec<Warning> = self.set.iter().chain(&self.append).filter_map(warning).collect();
+        let deleted = |name: &String| match &resource {
+            Resource::Topic(_) => Warning::of_deleted_from_topic(name),
+            Resource::Broker(_) | Resource::AllBrokers => Warning::of_deleted_from_broker(name),
+            Resource::ClientMetrics(_) => Warning::of_deleted_from_client_metrics(name),
+            // The broker refuses names of loggers that it does not have.
+            Resource::BrokerLoggers(_) => None,
+        };
+        let set = self.set.iter().chain(&self.append).filter_map(warning);
+        let warnings: Vec<Warning> = set.chain(self.delete.iter().filter_map(deleted)).collect();
         let pairs = |pairs: Vec<Named>, change: fn(_, _) -> ConfigChange| {
             pairs.into_iter().map(move |(name, value)| change(name.into(), value.into()))
         };

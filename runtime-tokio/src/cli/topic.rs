@@ -193,7 +193,8 @@ impl Alter {
     async fn run(self) -> Outcome {
         let mut session = self.connection.admin()?;
         let validate_only = self.validate_only;
-        let warnings = warnings(&self.configs);
+        let deleted = self.deleted_configs.iter().filter_map(|name| Warning::of_deleted_from_topic(name));
+        let warnings: Vec<Warning> = warnings(&self.configs).into_iter().chain(deleted).collect();
         let done = |text: &'static str| if validate_only { "could be altered" } else { text };
         let set = self.configs.into_iter().map(|(name, value)| ConfigChange::Set(name.into(), value.into()));
         let delete = self.deleted_configs.into_iter().map(|name| ConfigChange::Delete(name.into()));

@@ -103,7 +103,7 @@ pub fn write(metrics: &Metrics, volumes: &[Option<Volume>], text: &mut Text) {
     text.one(
         gauge(
             "kafka_server_kafkaserver_brokerstate",
-            "0 not running, 1 starting, 2 recovery, 3 running, 6 and 7 shutting down.",
+            "0 not running, 1 starting, 2 loading its logs, 3 running, 6 and 7 shutting down.",
         ),
         metrics.state as i32,
     );
