@@ -11,10 +11,12 @@
 //! [`Input`](io::Input) and carries out the [`Output`](io::Output)s. There are two worlds: `tidelog` (real sockets and
 //! files, on tokio) and `tidelog-sim` (a seeded simulation of both).
 //!
-//! [`broker`] takes the inputs, and [`api`] has a handler for each kind of request. What they are built on are packages of
-//! their own, each of which knows only those below it: `tidelog-controller`, `tidelog-replication`, `tidelog-quorum` →
+//! [`broker`] takes the inputs, and [`api`] has a handler for each kind of request. What they are built on are packages
+//! of their own, each of which knows only those below it: `tidelog-controller`, `tidelog-replication`, `tidelog-quorum`
+//! →
 //! `tidelog-storage` (with [`io`]) → `tidelog-config`, `tidelog-batch` → `tidelog-wire` (with [`time`] and [`ids`]). They
-//! are re-exported here under their short names. The clients (`tidelog-client`) are no part of the broker. They use only
+//! are re-exported here under their short names. The clients (`tidelog-client`) are no part of the broker. They use
+//! only
 //! `config`, `batch` and `wire`.
 #![forbid(unsafe_code)]
 

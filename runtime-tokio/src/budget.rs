@@ -48,8 +48,8 @@ impl Budget {
         Self { limit, held: AtomicUsize::new(0), overdraft: Arc::new(Semaphore::new(1)), freed: Arc::default() }
     }
 
-    /// Whether the limit is reached. `held_elsewhere`: bytes outside the budget that count as well (writes that wait for
-    /// the disk).
+    /// Whether the limit is reached. `held_elsewhere`: bytes outside the budget that count as well (writes that wait
+    /// for the disk).
     pub fn is_spent(&self, held_elsewhere: usize) -> bool {
         self.held().saturating_add(held_elsewhere) >= self.limit
     }

@@ -41,9 +41,9 @@ use tokio::time::Sleep;
 
 /// How many requests of a connection may be unanswered or have answers that are not completely sent.
 pub const IN_FLIGHT_MAX: usize = 128;
-/// While a connection holds this many bytes of requests and at least one of them is unanswered, no more is read from it.
-/// More would gain a client nothing, and would make the broker go through more memory than the processor's caches hold.
-/// A single request may be larger: it is read when no other is unanswered.
+/// While a connection holds this many bytes of requests and at least one of them is unanswered, no more is read from
+/// it. More would gain a client nothing, and would make the broker go through more memory than the processor's caches
+/// hold. A single request may be larger: it is read when no other is unanswered.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// The sum of the weights (`weight`) that a connection's unanswered requests may have. One request may take all of it.
 pub const IN_FLIGHT_WEIGHT_MAX: usize = 8;
@@ -367,8 +367,8 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    /// Keeps the name of the client's software, and logs once per connection that the client wants something that is not
-    /// supported yet: such clients ask again and again.
+    /// Keeps the name of the client's software, and logs once per connection that the client wants something that is
+    /// not supported yet: such clients ask again and again.
     fn note_client(&mut self, request: &Request) {
         if let RequestBody::ApiVersions(body) = &request.body
             && !body.client_software_name.is_empty()

@@ -26,7 +26,8 @@
 //! - [`Driver`] runs the producer, the consumer or the admin client of the package `tidelog-client` on real sockets, for
 //!   those who have no Kafka client of their own. `examples/embedded.rs` does.
 //!
-//! All other public modules are for Tidelog's own binary and tests. They are not shown here, and may change at any time.
+//! All other public modules are for Tidelog's own binary and tests. They are not shown here, and may change at any
+//! time.
 
 // The production world: the pure broker of `tidelog-core` behind real sockets and files.
 //

@@ -6,8 +6,8 @@
 //! | [`ERROR`] | what went wrong, and faults in files |
 //! | [`WARNING`] | what a person should know, although the command goes on |
 //!
-//! Styles go only to a terminal, and not where `NO_COLOR` is set: whoever writes them asks [`has_colours`], or writes to
-//! a stream of `anstream`, which takes them out.
+//! Styles go only to a terminal, and not where `NO_COLOR` is set: whoever writes them asks [`has_colours`], or writes
+//! to a stream of `anstream`, which takes them out.
 
 use clap::builder::styling::{AnsiColor, Color, Style, Styles};
 use std::fmt::Display;

@@ -308,9 +308,9 @@ fn address_of(host: &str) -> io::Result<IpAddr> {
     addresses.next().map(|address| address.ip()).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Logs which host name clients are told to connect to, for a listener whose advertised host nobody configured, and warns
-/// if this machine itself cannot resolve that name. A thread of its own resolves it: the start does not wait for a name
-/// server.
+/// Logs which host name clients are told to connect to, for a listener whose advertised host nobody configured, and
+/// warns if this machine itself cannot resolve that name. A thread of its own resolves it: the start does not wait for
+/// a name server.
 fn log_advertised_host(Listener { name, host, port, .. }: Listener) {
     tracing::info!(
         "clients of the listener {name} are told to connect to {host}:{port}, by the name of this machine; \

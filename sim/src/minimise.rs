@@ -79,7 +79,8 @@ struct Shrinker<'a> {
 type Path = Vec<String>;
 
 /// However many runs are allowed, shrinking takes no longer than about this many runs of the whole scenario, or twice
-/// that if it shrinks in two ways. Candidates have fewer events than the whole, so most scenarios use up their runs first.
+/// that if it shrinks in two ways. Candidates have fewer events than the whole, so most scenarios use up their runs
+/// first.
 const FULL_RUNS_MAX: u64 = 2_000;
 
 /// How many other seeds are tried where another seed may fail sooner.
@@ -105,7 +106,8 @@ impl Shrinker<'_> {
         if self.events <= events_wanted {
             return self.shrink_on();
         }
-        // Candidates are only ever taken if they are smaller, and such a way may end early: another first step is another way.
+        // Candidates are only ever taken if they are smaller, and such a way may end early: another first step is
+        // another way.
         let reached = (self.best.clone(), self.events, self.fingerprint.clone());
         (self.best, self.events, self.fingerprint) = start;
         self.spent = 0;

@@ -102,7 +102,8 @@ impl Node {
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);
     }
 
-    /// The process is gone at the time `now`, for whatever reason. Gives true if some of the page cache is lost with it.
+    /// The process is gone at the time `now`, for whatever reason. Gives true if some of the page cache is lost with
+    /// it.
     pub fn end(&mut self, now: u64, loss: Loss) -> bool {
         self.process = None;
         self.life += 1;

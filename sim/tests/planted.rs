@@ -10,8 +10,8 @@ use tidelog_sim::kept::attempt;
 use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
 
-/// Each bug must be found within this many seeds. Most need a few; the number is high because a change of what seeds draw
-/// changes every seed.
+/// Each bug must be found within this many seeds. Most need a few; the number is high because a change of what seeds
+/// draw changes every seed.
 const SEEDS_AT_MOST: u64 = 600;
 
 /// The first seed that finds a planted bug, and what it says.

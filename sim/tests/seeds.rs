@@ -23,8 +23,8 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// How to run the simulator's tool: the one that was built together with this test, if there is one, so that nothing has
-/// to be compiled.
+/// How to run the simulator's tool: the one that was built together with this test, if there is one, so that nothing
+/// has to be compiled.
 fn program() -> String {
     let built = std::env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.join("tidelog-sim")));
     match built.filter(|program| program.exists()) {

@@ -1,5 +1,5 @@
-//! What an operator reads in the log of the real binary: how a start found the directories, how a stop ended, who connects
-//! with another protocol, who asks for what is not there yet, and how the levels of the log are changed.
+//! What an operator reads in the log of the real binary: how a start found the directories, how a stop ended, who
+//! connects with another protocol, who asks for what is not there yet, and how the levels of the log are changed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 use bytes::Bytes;

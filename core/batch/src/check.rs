@@ -1,7 +1,8 @@
 //! Checks every byte of a batch, once, before a log may take the batch.
 //!
-//! The check runs outside of the core and does not know the topic. Rules that depend on the topic's configuration or on
-//! the time are applied later, by [`CheckedBatch::fits_topic`], to the facts that the check collects.
+//! The check runs on the connection's thread, outside of the broker's state machine, and does not know the topic. Rules
+//! that depend on the topic's configuration or on the time are applied later, by [`CheckedBatch::fits_topic`], to the
+//! facts that the check collects.
 
 use super::checksum::verify_checksum;
 use super::compression::{Codec, Encoder, Scratch};
@@ -16,7 +17,7 @@ use std::io::Write;
 use tidelog_wire::ids::{LeaderEpoch, Offset};
 use tidelog_wire::time::WallMs;
 
-/// How much memory and work one batch may cost.
+/// What one batch may cost, and what its request allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// `produce.decompressed.bytes.max`: the most bytes that the records of a batch may decompress to, however few
@@ -32,19 +33,18 @@ impl Default for BatchLimits {
     }
 }
 
-/// The verdict on the records of one partition.
+/// The verdict on one batch.
 pub type Checked = Result<CheckedBatch, BatchError>;
 
 /// A batch that was checked in full: see the invariant in the [module's](super) documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedBatch {
-    /// The whole batch as it arrived.
+    /// The whole batch, as it arrived or as [`recompress`](Self::recompress) has made it.
     bytes: Bytes,
-    /// The header as it arrived, but with the greatest timestamp of the records where its max timestamp was another
-    /// one.
+    /// The header of `bytes`, but with the right max timestamp, and the checksum for it, if the header had a wrong one.
     header: BatchHeader,
     facts: BatchFacts,
-    /// Whether a producer sent it. Then only the topic decides whose timestamps it has.
+    /// Whether a producer sent it. Then the topic decides whose timestamps it has, whatever its own timestamp type is.
     is_produced: bool,
 }
 
@@ -58,7 +58,7 @@ pub struct BatchFacts {
     /// The least timestamp of those that have one, and the offset delta of the first record that has it.
     pub min_timestamp: i64,
     pub min_timestamp_delta: i32,
-    /// The first record without a key.
+    /// The place of the first record without a key.
     pub first_without_key: Option<i32>,
     /// The size of the records when decompressed.
     pub uncompressed_bytes: u64,
@@ -89,7 +89,7 @@ pub fn check_produced_with(bytes: Bytes, limits: &BatchLimits, scratch: &mut Scr
     Ok(CheckedBatch { is_produced: true, ..checked })
 }
 
-/// Checks a batch that the broker itself has built, such as one for the metadata log. Unlike [`check_produced`], it
+/// Checks a batch that the broker itself has built. Unlike [`check_produced`], it
 /// allows any base offset, and control batches.
 pub fn check_own(bytes: Bytes, limits: &BatchLimits) -> Checked {
     check_own_with(bytes, limits, &mut Scratch::default())
@@ -248,7 +248,7 @@ impl BatchFacts {
 }
 
 impl CheckedBatch {
-    /// The header of the batch as it arrived, except that a wrong max timestamp is corrected.
+    /// The header of the batch. A wrong max timestamp is corrected in it.
     pub fn header(&self) -> &BatchHeader {
         &self.header
     }
@@ -273,12 +273,13 @@ impl CheckedBatch {
         self.facts.first_without_key.is_some()
     }
 
-    /// The batch as it arrived. The max timestamp of its header may differ from that of [`header`](Self::header).
+    /// The whole batch. The max timestamp of its header may differ from that of [`header`](Self::header).
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// Calls `each` with the place and the timestamp of every record and whether it has a key, until it returns `false`.
+    /// Calls `each` with the place and the timestamp of every record and whether it has a key, until it returns
+    /// `false`.
     pub(super) fn each_record(&self, mut each: impl FnMut(i32, i64, bool) -> bool) {
         const CHECKED: &str = "a checked batch can be walked again";
         let records = &self.bytes[BatchHeader::LEN..];

@@ -195,8 +195,8 @@ impl Read for Decoder<'_> {
     }
 }
 
-/// Reads gzip members one after the other. As in Java's reader, and so in Kafka, bytes behind a member that do not begin
-/// another one are passed over: some compressors pad with zeros.
+/// Reads gzip members one after the other. As in Java's reader, and so in Kafka, bytes behind a member that do not
+/// begin another one are passed over: some compressors pad with zeros.
 pub(super) struct GzipMembers<'a>(flate2::bufread::GzDecoder<&'a [u8]>);
 
 impl Read for GzipMembers<'_> {

@@ -33,8 +33,8 @@ pub enum BatchError {
     DecompressedTooLarge { limit: u64 },
     #[error("the batch has {size} bytes, and the topic's max.message.bytes is {limit}")]
     TooLarge { size: u64, limit: u64 },
-    /// Timestamps of some records are outside of the topic's range, or their producer set `LogAppendTime`. `message` is about the whole batch, and `records`
-    /// is about each such record.
+    /// Timestamps of some records are outside of the topic's range, or their producer set `LogAppendTime`. `message` is
+    /// about the whole batch, and `records` is about each such record.
     #[error("{message}")]
     Timestamps { message: String, records: Vec<RecordError> },
     /// Records without a key, for a compacted topic.

@@ -1,7 +1,7 @@
 //! The connections of a client to the brokers of its cluster, and the metadata of the cluster.
 //!
-//! There is at most one connection to an address, so the connection to a bootstrap server is also used for the broker at
-//! that address. A connection is opened when a request needs it. It is closed when a request on it takes longer than
+//! There is at most one connection to an address, so the connection to a bootstrap server is also used for the broker
+//! at that address. A connection is opened when a request needs it. It is closed when a request on it takes longer than
 //! `request.timeout.ms`, when an answer on it cannot be read, or when it was not used for `connections.max.idle.ms`.
 
 use super::backoff::{Backoff, below};
@@ -177,8 +177,8 @@ impl<T> Cluster<T> {
         self.lose(now, conn, Some(now));
     }
 
-    /// A connection is lost: fails all requests on it. If `late` is given, those that have waited too long until then fail as
-    /// timed out.
+    /// A connection is lost: fails all requests on it. If `late` is given, those that have waited too long until then
+    /// fail as timed out.
     fn lose(&mut self, now: Mono, conn: ConnId, late: Option<Mono>) {
         let Some(connection) = self.connections.remove(&conn) else { return };
         let endpoint = self.endpoints.entry(connection.address.clone()).or_default();
@@ -217,8 +217,8 @@ impl<T> Cluster<T> {
         self.connection_at(now.mono, &address, out)
     }
 
-    /// A connection to any broker, preferably the one with the fewest requests in flight. `None` if there is none yet; then
-    /// one is opened.
+    /// A connection to any broker, preferably the one with the fewest requests in flight. `None` if there is none yet;
+    /// then one is opened.
     pub fn any_connection<E>(&mut self, now: Now, out: &mut Outbox<E>) -> Option<ConnId> {
         let ready = self.connections.values().filter(|connection| connection.is_ready());
         if let Some(connection) = ready.min_by_key(|connection| connection.in_flight()) {
@@ -338,8 +338,8 @@ impl<T> Cluster<T> {
         }
     }
 
-    /// Takes the leader of a partition (node and epoch) from a broker's answer (KIP-951). Asks for metadata if the broker
-    /// did not name a leader (-1), or named one that is known already.
+    /// Takes the leader of a partition (node and epoch) from a broker's answer (KIP-951). Asks for metadata if the
+    /// broker did not name a leader (-1), or named one that is known already.
     pub fn leader_changed(&mut self, now: Now, topic: &str, partition: i32, leader: (i32, i32)) {
         let (node, epoch) = leader;
         if node < 0 || !self.metadata.learn_leader(topic, partition, NodeId(node), LeaderEpoch(epoch)) {

@@ -1,7 +1,7 @@
 //! The clients' configuration: names, defaults and limits of Apache Kafka's clients.
 //!
-//! A value that is not allowed gives a [`ConfigError`], which names the config, the value and what is allowed. An unknown
-//! name gives a [`Warning`]. All errors are reported together.
+//! A value that is not allowed gives a [`ConfigError`], which names the config, the value and what is allowed. An
+//! unknown name gives a [`Warning`]. All errors are reported together.
 
 use super::Address;
 use super::backoff::Backoff;
@@ -63,8 +63,8 @@ pub struct ConsumerConfig {
     pub fetch_max_wait_ms: i32,
     pub max_partition_fetch_bytes: i32,
     pub max_poll_records: usize,
-    /// How many bytes of keys, values and headers one poll gives at most; the first record may be larger. Kafka has no such
-    /// config.
+    /// How many bytes of keys, values and headers one poll gives at most; the first record may be larger. Kafka has no
+    /// such config.
     pub max_poll_bytes: usize,
     pub default_api_timeout_ms: i64,
     pub client_rack: ByteString,

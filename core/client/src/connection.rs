@@ -231,7 +231,8 @@ impl<T> Connection<T> {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Fails all requests that wait for an answer. If `now` is given, those that have waited too long fail as timed out.
+    /// Fails all requests that wait for an answer. If `now` is given, those that have waited too long fail as timed
+    /// out.
     pub fn fail_all(self, now: Option<Mono>) -> impl Iterator<Item = FinishedRequest<T>> {
         self.in_flight.into_iter().filter_map(move |request| {
             let InFlight { api_key, version, sent_at, timeout_ms: ms, tag, .. } = request;

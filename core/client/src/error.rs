@@ -1,5 +1,5 @@
-//! The errors of clients, which say what was tried, on what, and how it ended. Also tells which of Kafka's error codes are
-//! temporary.
+//! The errors of clients, which say what was tried, on what, and how it ended. Also tells which of Kafka's error codes
+//! are temporary.
 
 use super::connection::RequestFailure;
 use bytestring::ByteString;
@@ -76,8 +76,8 @@ pub fn is_retriable(error: ErrorCode) -> bool {
         )
 }
 
-/// Whether the client's metadata may be out of date: the errors that are `InvalidMetadataException`s in Kafka. All of them
-/// are retriable.
+/// Whether the client's metadata may be out of date: the errors that are `InvalidMetadataException`s in Kafka. All of
+/// them are retriable.
 pub fn is_invalid_metadata(error: ErrorCode) -> bool {
     use ErrorCode::*;
     matches!(

@@ -1,5 +1,5 @@
-//! Kafka clients as state machines: a producer, a consumer and an admin. Each is driven by inputs and gives outputs, like
-//! the broker itself.
+//! Kafka clients as state machines: a producer, a consumer and an admin. Each is driven by inputs and gives outputs,
+//! like the broker itself.
 //!
 //! ```text
 //!     connected, frames, ticks,                      connect, send, close,
@@ -9,15 +9,15 @@
 //!                                      Admin
 //! ```
 //!
-//! The world owns sockets and clocks. It calls `handle(now, input, &mut outbox)`, carries out what is in the outbox, and
-//! hands in [`Input::Tick`] when `deadline()` has come. The simulator, the command line and applications use the same
-//! clients. Their configuration has the names, defaults and meanings of Apache Kafka's clients ([`config`]).
+//! The world owns sockets and clocks. It calls `handle(now, input, &mut outbox)`, carries out what is in the outbox,
+//! and hands in [`Input::Tick`] when `deadline()` has come. The simulator, the command line and applications use the
+//! same clients. Their configuration has the names, defaults and meanings of Apache Kafka's clients ([`config`]).
 //!
 //! All three use [`Cluster`]: connections, bootstrap, versions, request timeouts, backoff, and metadata.
 //!
-//! Invariants: no request except ApiVersions is sent on a connection before the broker's versions are known; a connection
-//! on which answers do not come in the order of the requests is closed; every record and every operation of an
-//! application succeeds or fails in bounded time, whatever the network does.
+//! Invariants: no request except ApiVersions is sent on a connection before the broker's versions are known; a
+//! connection on which answers do not come in the order of the requests is closed; every record and every operation of
+//! an application succeeds or fails in bounded time, whatever the network does.
 
 #![forbid(unsafe_code)]
 

@@ -82,8 +82,8 @@ impl Metadata {
         self.topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name)
     }
 
-    /// Takes the leader of a partition from a broker's answer (KIP-951). Returns whether its epoch is newer than the known
-    /// one.
+    /// Takes the leader of a partition from a broker's answer (KIP-951). Returns whether its epoch is newer than the
+    /// known one.
     pub fn learn_leader(&mut self, topic: &str, partition: i32, node: NodeId, epoch: LeaderEpoch) -> bool {
         let leader = usize::try_from(partition)
             .ok()
@@ -97,7 +97,8 @@ impl Metadata {
         }
     }
 
-    /// Takes over the answer to a Metadata request. Returns whether something is missing that another request may bring.
+    /// Takes over the answer to a Metadata request. Returns whether something is missing that another request may
+    /// bring.
     pub fn learn(&mut self, response: &MetadataResponse) -> bool {
         self.version += 1;
         self.cluster_id.clone_from(&response.cluster_id);

@@ -106,8 +106,8 @@ impl<K: Clone> LookUps<K> {
         self.open.retain(|_, it| wanted(&it.key, &it.partition));
     }
 
-    /// Sends the requests that are due, and returns the look-ups that have failed or timed out. `tag` makes the tag of a
-    /// request from the numbers of its look-ups, which [`Self::handle`] needs.
+    /// Sends the requests that are due, and returns the look-ups that have failed or timed out. `tag` makes the tag of
+    /// a request from the numbers of its look-ups, which [`Self::handle`] needs.
     pub fn pump<T, E>(
         &mut self,
         now: Now,

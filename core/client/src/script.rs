@@ -39,8 +39,8 @@ pub struct Bench<K: Client> {
     pub open: BTreeMap<ConnId, Address>,
     pub connects: Vec<Address>,
     pub metadata_requests: usize,
-    /// The requests of each connection that are not answered yet, in order: the correlation id, and the answer if it waits for
-    /// the answers to earlier requests.
+    /// The requests of each connection that are not answered yet, in order: the correlation id, and the answer if it
+    /// waits for the answers to earlier requests.
     waiting: BTreeMap<ConnId, VecDeque<(i32, Option<Bytes>)>>,
 }
 

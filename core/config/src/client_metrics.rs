@@ -64,8 +64,8 @@ fn is_pattern(text: &str) -> bool {
     matches!(parts[..], [name, expression] if MATCHED.contains(&name.trim()) && is_expression(expression.trim()))
 }
 
-/// Whether this is a regular expression, as far as the syntax of Java and that of Rust are the same. What stands behind a
-/// look-around or a reference to a group is not checked: Java knows both.
+/// Whether this is a regular expression, as far as the syntax of Java and that of Rust are the same. What stands behind
+/// a look-around or a reference to a group is not checked: Java knows both.
 fn is_expression(text: &str) -> bool {
     match Parser::new().parse(text) {
         Ok(_) => true,

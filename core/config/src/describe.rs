@@ -1,5 +1,5 @@
-//! What DescribeConfigs says of a broker, of a topic and of a subscription to clients' metrics (KIP-133, KIP-226, KIP-569,
-//! KIP-714).
+//! What DescribeConfigs says of a broker, of a topic and of a subscription to clients' metrics (KIP-133, KIP-226,
+//! KIP-569, KIP-714).
 
 use super::broker::{BrokerConfig, Layers};
 use super::key::{ConfigKey, Update};

@@ -1,20 +1,21 @@
 //! The loggers of the operator's log, and the level of each (KIP-412).
 //!
-//! A logger without a level of its own has that of the longest other logger that its name begins with, and otherwise that
-//! of the root, as in tracing-subscriber's `Targets`, which decides what is logged.
+//! A logger without a level of its own has that of the logger with the longest name with which its own name begins, and
+//! otherwise that of the root. The names are compared as text, without regard to dots, as in tracing-subscriber's
+//! `Targets`, which decides what is logged.
 
 use std::collections::BTreeMap;
 
 /// The logger of everything for which no other logger decides.
 pub const ROOT_LOGGER: &str = "root";
 
-/// The parts of a broker that tell the operator something. The logger of a part is `tidelog.` with its name.
+/// The parts of the core that write to the operator's log. The logger of a part is `tidelog.` with its name.
 pub const PARTS: [&str; 4] = ["broker", "configs", "quorum", "storage"];
 
 /// How much a logger tells, with Kafka's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Only the start can ask for this one.
+    /// Nothing is logged. Only the options of the start can ask for this level.
     Off,
     /// Nothing of what Tidelog logs is worse than an error, so at this level nothing is logged.
     Fatal,
@@ -47,8 +48,8 @@ impl LogLevel {
     }
 }
 
-/// All loggers. Without any, which is the default, no log can be changed: the broker is part of another program, whose
-/// log it is.
+/// All loggers and their levels. There are none by default: the broker then runs inside another program, to which the
+/// log belongs, and clients can change no level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loggers {
     /// `None`: the logger has no level of its own. If there are loggers, the root is one of them and has a level.
@@ -81,7 +82,7 @@ impl Loggers {
         self.levels.get_mut(name).map(|own| *own = Some(level)).is_some()
     }
 
-    /// Takes away a logger's own level.
+    /// Takes away a logger's own level, if there is such a logger. The root must keep its level.
     pub fn unset(&mut self, name: &str) {
         assert!(name != ROOT_LOGGER, "the root has a level");
         if let Some(own) = self.levels.get_mut(name) {

@@ -241,8 +241,8 @@ impl Image {
         self.brokers.get(&id).is_some_and(|broker| !broker.fenced && !broker.in_controlled_shutdown)
     }
 
-    /// Whether a replica on this broker, in this log directory, can be reached. As in Kafka, every directory of a broker
-    /// that has not told its directories yet is online.
+    /// Whether a replica on this broker, in this log directory, can be reached. As in Kafka, every directory of a
+    /// broker that has not told its directories yet is online.
     pub fn is_online(&self, id: NodeId, dir: Uuid) -> bool {
         let Some(broker) = self.brokers.get(&id).filter(|broker| !broker.fenced) else { return false };
         broker.log_dirs.contains(&dir)

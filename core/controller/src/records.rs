@@ -17,8 +17,9 @@ pub const FEATURES: &[Feature] = &[
     Feature { name: ELIGIBLE_LEADER_REPLICAS_VERSION, min: 0, max: 1, initial: 1 },
 ];
 
-/// The features of Kafka 4.3 whose requests are not served yet, with Kafka's highest levels. Clients choose their way by
-/// them, so none is advertised or set here. The metadata of a Kafka broker may hold levels of them, which stay there.
+/// The features of Kafka 4.3 whose requests are not served yet, with Kafka's highest levels. Clients choose their way
+/// by them, so none is advertised or set here. The metadata of a Kafka broker may hold levels of them, which stay
+/// there.
 const NOT_SERVED: &[(&str, i16)] =
     &[("group.version", 1), ("share.version", 1), ("streams.version", 1), ("transaction.version", 2)];
 
@@ -122,8 +123,8 @@ pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
     }
 }
 
-/// Checks that this broker can serve a cluster whose features are at these levels. The error names the first feature that
-/// it cannot serve.
+/// Checks that this broker can serve a cluster whose features are at these levels. The error names the first feature
+/// that it cannot serve.
 pub fn check_features<'a>(levels: impl IntoIterator<Item = (&'a str, i16)>) -> Result<(), String> {
     for (name, level) in levels {
         let served = FEATURES.iter().find(|feature| feature.name == name).map(|feature| (feature.min, feature.max));

@@ -2,8 +2,8 @@
 //! snapshots.
 //!
 //! For now the quorum has one voter, this node (KIP-595, KIP-853). So this node is always the leader, and a record is
-//! committed as soon as it is on this node's stable storage. The files have Kafka's formats, so that a quorum of several
-//! voters can continue from them.
+//! committed as soon as it is on this node's stable storage. The files have Kafka's formats, so that a quorum of
+//! several voters can continue from them.
 //!
 //! ```text
 //! boot:  list the directory → read quorum-state → read bootstrap.checkpoint → read the newest valid snapshot
@@ -81,8 +81,8 @@ pub struct Bootstrap {
 /// What the quorum tells the broker.
 #[derive(Debug)]
 pub enum QuorumEvent {
-    /// These records are committed. The last of them has the offset `end - 1`. While booting, these are the records that
-    /// were found on disk.
+    /// These records are committed. The last of them has the offset `end - 1`. While booting, these are the records
+    /// that were found on disk.
     Committed {
         end: Offset,
         records: Vec<MetadataRecord>,
@@ -186,7 +186,8 @@ impl Quorum {
         }
     }
 
-    /// Begins to read the directory of the metadata log. `hints`: what the checkpoints of the log directory say about it.
+    /// Begins to read the directory of the metadata log. `hints`: what the checkpoints of the log directory say about
+    /// it.
     pub fn boot(&mut self, hints: LoadHints, out: &mut Outbox) {
         assert_eq!(self.phase, Phase::Created, "booted twice");
         self.hints = hints;
@@ -229,9 +230,9 @@ impl Quorum {
         BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
     }
 
-    /// Appends the records of one decision and returns the offset of the last. `values` are the records in their encoded
-    /// form. The records are committed together. But if they do not [fit one batch](Self::fits_one_batch) and are not
-    /// part of a metadata transaction, a crash may leave only the first of them in the log.
+    /// Appends the records of one decision and returns the offset of the last. `values` are the records in their
+    /// encoded form. The records are committed together. But if they do not [fit one batch](Self::fits_one_batch) and
+    /// are not part of a metadata transaction, a crash may leave only the first of them in the log.
     ///
     /// Error: the log is offline, for this reason.
     pub fn propose(
@@ -296,8 +297,8 @@ impl Quorum {
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        // While no snapshot can be written there is no deadline. The completion that ends this makes the caller ask for the
-        // deadline again.
+        // While no snapshot can be written there is no deadline. The completion that ends this makes the caller ask for
+        // the deadline again.
         let waits = self.can_write_snapshot() && self.config.snapshot_interval_ms > 0 && self.bytes_since_snapshot > 0;
         waits.then(|| self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms))
     }
@@ -618,8 +619,8 @@ impl Quorum {
         Ok(())
     }
 
-    /// Checks that this node is the only voter. If it led alone although there are other voters, the cluster would split
-    /// in two.
+    /// Checks that this node is the only voter. If it led alone although there are other voters, the cluster would
+    /// split in two.
     fn check_voters(&self) -> Result<(), String> {
         let me = (self.config.voter.node, self.config.voter.directory);
         let Some(voters) = &self.voters else { return Ok(()) };
@@ -635,7 +636,8 @@ impl Quorum {
         ))
     }
 
-    /// Writes `quorum-state` with the next epoch. It must be on stable storage before any record of that epoch is written.
+    /// Writes `quorum-state` with the next epoch. It must be on stable storage before any record of that epoch is
+    /// written.
     fn save_state(&mut self, out: &mut Outbox) -> Result<(), String> {
         self.check_voters()?;
         let log = self.log.as_ref().expect("replayed");
@@ -672,8 +674,8 @@ impl Quorum {
         self.proposed.push_back((base + controls.len() as i64, Vec::new()));
         self.last_snapshot_at = now.mono;
         self.phase = Phase::Leading;
-        // A log that holds only control records counts as new: an earlier run may have crashed right after it appended its
-        // LeaderChange record.
+        // A log that holds only control records counts as new: an earlier run may have crashed right after it appended
+        // its LeaderChange record.
         let bootstrap = (!self.has_metadata).then(|| std::mem::take(&mut self.bootstrap.records));
         events.push(QuorumEvent::Leading { bootstrap });
         Ok(())
@@ -742,8 +744,8 @@ fn append(log: &mut Log, now: Now, epoch: LeaderEpoch, bytes: Bytes, out: &mut O
     match log.append(now, Append::Own(&bytes), epoch, out) {
         Ok(_) => Ok(()),
         Err(AppendError::NotOpen(why)) => Err(why),
-        // The broker must not go on after this: the records would never be committed, and the requests that wait for them
-        // would wait for ever.
+        // The broker must not go on after this: the records would never be committed, and the requests that wait for
+        // them would wait for ever.
         Err(error) => panic!("the metadata log refuses a batch: {error}"),
     }
 }

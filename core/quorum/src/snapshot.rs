@@ -221,8 +221,8 @@ mod tests {
         for place in 0..file.len() {
             let mut bytes = file.to_vec();
             bytes[place] ^= 1;
-            // The base offset, length and leader epoch are not covered by the checksum. A change there may go unnoticed,
-            // but must not change the records.
+            // The base offset, length and leader epoch are not covered by the checksum. A change there may go
+            // unnoticed, but must not change the records.
             if let Ok((read, _)) = decode(&Bytes::from(bytes)) {
                 assert_eq!(read, records, "flipped at {place}");
             }

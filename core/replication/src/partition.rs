@@ -376,8 +376,9 @@ impl Partition {
     /// Compares the log of a reader with this log (KIP-595). The reader's log ends at `offset`, and its last record has
     /// the leader epoch `last_fetched`, which is negative if the reader did not send it.
     ///
-    /// Returns `None` if the reader's log is a prefix of this log. Otherwise returns the greatest epoch of this log that
-    /// is not above `last_fetched`, and the offset at which that epoch ends here: the reader truncates its log to there.
+    /// Returns `None` if the reader's log is a prefix of this log. Otherwise returns the greatest epoch of this log
+    /// that is not above `last_fetched`, and the offset at which that epoch ends here: the reader truncates its log to
+    /// there.
     ///
     /// Errors: `OffsetOutOfRange` if `last_fetched` is above every epoch of this log, or `offset` is below its start.
     pub fn divergence(
@@ -462,8 +463,8 @@ impl Partition {
         open
     }
 
-    /// Deletes the partition, because its topic was deleted. Every waiting request is answered at once. The directory is
-    /// renamed at once and removed later; see [`Log::delete`] for this and for `unique`.
+    /// Deletes the partition, because its topic was deleted. Every waiting request is answered at once. The directory
+    /// is renamed at once and removed later; see [`Log::delete`] for this and for `unique`.
     pub fn delete(&mut self, now: Now, unique: Uuid, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
         if self.log.delete(now, unique, out) {
             events.extend([PartitionEvent::NameFreed, PartitionEvent::Deleted]);

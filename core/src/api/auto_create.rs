@@ -9,7 +9,8 @@ use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopi
 use bytestring::ByteString;
 
 impl Parts {
-    /// The records that create the topics `names`. There are none for a topic that cannot be created.
+    /// The records that create the topics `names`. There are none for a topic that is refused, or whose
+    /// creation is proposed already.
     pub fn auto_create(&mut self, names: impl IntoIterator<Item = ByteString>) -> Vec<MetadataRecord> {
         let context = controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) };
         let topics = names.into_iter().map(|name| topic_to_create(name, &context.layers)).collect();
@@ -19,8 +20,8 @@ impl Parts {
     }
 }
 
-/// An internal topic has the partitions, replicas and configs that its coordinator needs. Any other topic has the
-/// broker's defaults.
+/// An internal topic has the partitions and replicas that the broker's settings for it say (`offsets.topic.…` and the
+/// like), and the configs that its coordinator needs. Any other topic has the broker's defaults.
 fn topic_to_create(name: ByteString, broker: &Layers) -> CreatableTopic {
     let number = |name: &str| broker.number(name).to_string();
     let (prefix, configs) = match &*name {

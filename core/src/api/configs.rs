@@ -164,8 +164,8 @@ pub fn alter_incrementally(
     parts.commit(now, records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
 }
 
-/// Takes the loggers' resources out of a request and makes their changes, which are not for the controller. Gives the rest
-/// of the request, and the answers, each with the place of its resource.
+/// Takes the loggers' resources out of a request and makes their changes, which are not for the controller. Gives the
+/// rest of the request, and the answers, each with the place of its resource.
 fn alter_loggers(
     parts: &mut Parts,
     request: IncrementalAlterConfigsRequest,

@@ -399,8 +399,8 @@ fn find_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
     parts.log_of(topic, target.partition)
 }
 
-/// An answer without records. Only `read_committed` asks for aborted transactions, of which there are none yet; they are
-/// null otherwise.
+/// An answer without records. Only `read_committed` asks for aborted transactions, of which there are none yet; they
+/// are null otherwise.
 fn answer_without_records(parts: &Parts, log: LogId, target: &FetchTarget, read_committed: bool) -> PartitionData {
     let partition = parts.partitions.get(log);
     let high_watermark = partition.map_or(-1, |partition| partition.high_watermark().0);
@@ -415,8 +415,8 @@ fn answer_without_records(parts: &Parts, log: LogId, target: &FetchTarget, read_
     }
 }
 
-/// An answer with an error. The aborted transactions are null, but empty where a topic or partition does not exist, as in
-/// Kafka.
+/// An answer with an error. The aborted transactions are null, but empty where a topic or partition does not exist, as
+/// in Kafka.
 fn refusal(partition: i32, error: ErrorCode) -> PartitionData {
     let is_unknown = matches!(error, ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition);
     PartitionData {

@@ -2,8 +2,8 @@
 //!
 //! Groups and transactions are not there, and a broker need not offer this request without them. But where ApiVersions
 //! does not list it, librdkafka asks nothing more, and nothing shows whose client wants a group. The error is one that
-//! clients take for a passing one: a consumer that has a `group.id` and names its partitions itself asks too, and must go
-//! on reading.
+//! clients take for a passing one: a consumer that has a `group.id` and names its partitions itself asks too, and must
+//! go on reading.
 
 use crate::api::{Parts, Ticket};
 use crate::io::Outbox;

@@ -1,5 +1,6 @@
 //! The levels of the operator's log, which clients read and change as configs of the resource BROKER_LOGGER (KIP-412).
-//! They are the broker's own: no metadata record holds them, and they are gone with the process.
+//! Each broker has them in memory: no metadata record holds them, and they are gone with the process. The texts of
+//! errors are Kafka's.
 
 use crate::api::Parts;
 use crate::config::{LogLevel, Loggers, ROOT_LOGGER, Source};
@@ -9,6 +10,7 @@ use crate::wire::ErrorCode;
 use crate::wire::messages::describe_configs_response::DescribeConfigsResourceResult;
 use crate::wire::messages::incremental_alter_configs_request::AlterConfigsResource;
 
+// The values of `config_operation`.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;

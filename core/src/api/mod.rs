@@ -218,9 +218,9 @@ impl Parts {
         self.endpoints(listener).into_iter().find(|endpoint| endpoint.node.0 == leader)
     }
 
-    /// The partitions of a topic from `first` on, each with its leader for clients. There is none while this broker should
-    /// lead the partition and has not opened its log yet: the directory of an earlier topic with the same name may still
-    /// have to be renamed.
+    /// The partitions of a topic from `first` on, each with its leader for clients. There is none while this broker
+    /// should lead the partition and has not opened its log yet: the directory of an earlier topic with the same name
+    /// may still have to be renamed.
     fn with_leaders<'a>(
         &'a self,
         topic: &'a controller::Topic,

@@ -1,8 +1,9 @@
-//! Produce: appends one batch to each of some partitions, and answers when the batches are stable.
+//! Produce: appends one batch to each partition that the request names, and answers when the batches are stable: when
+//! they are below the high watermark.
 //!
-//! Each partition of the request succeeds or fails by itself. With acks=1 and acks=all the answer waits until the
-//! appended records are as stable as the topic requires (`acks.require.fsync`). With acks=0 there is no answer, and an
-//! error closes the connection so that the producer notices it (as in Kafka).
+//! Each partition of the request succeeds or fails by itself. With acks=all and, unlike in Kafka, with acks=1 the
+//! answer waits until the appended records are as stable as the topic requires (`acks.require.fsync`). With acks=0
+//! there is no answer, and an error closes the connection so that the producer notices it (as in Kafka).
 
 use crate::api::prepare::records_of;
 use crate::api::{Endpoint, Parts, PendingRequest, Ticket};
@@ -21,14 +22,14 @@ use crate::wire::messages::produce_response::{
 use crate::wire::{ErrorCode, ResponseBody};
 use std::collections::BTreeMap;
 
-/// A produce whose records are appended, but are not stable yet in some of its partitions.
+/// A produce that was carried out as far as it can be, and its answer, which is sent when no partition waits any more.
 #[derive(Debug)]
 pub struct PendingProduce {
     pub ticket: Ticket,
     response: ProduceResponse,
     /// In how many partitions the records are not stable yet.
     waiting: usize,
-    /// Whether some partition was refused.
+    /// Whether the answer has an error for some partition.
     failed: bool,
 }
 
@@ -50,7 +51,8 @@ struct Part<'a> {
     place: ResponsePlace,
 }
 
-/// `is_admin`: whether the client may write to internal topics.
+/// Appends the batches of a request. `batches` holds the verdict on the records of each partition, in the order of the
+/// request. `is_admin`: whether the client may write to internal topics.
 pub fn handle(
     parts: &mut Parts,
     now: Now,
@@ -108,13 +110,13 @@ pub fn handle(
         return send(parts, pending, out);
     }
     out.probe(Probe::ProduceWaits);
-    // As in Kafka, only acks=all has a timeout.
+    // Only acks=all has a timeout. In Kafka acks=1 does not wait at all; here it waits without a limit.
     let deadline = (request.acks == -1).then(|| now.mono.plus_ms(request.timeout_ms.into()));
     parts.pending.put(id, PendingRequest::Produce(pending), deadline);
 }
 
-/// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the last
-/// batch counts, and there is one answer.
+/// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the
+/// last batch counts, and there is one answer.
 fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::with_capacity(batches.len());
     let mut batches = batches.into_iter();
@@ -125,15 +127,16 @@ fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Par
         let topic_place = *topic_places.entry((&topic.name, topic.topic_id)).or_insert(next);
         parts.extend(topic.partition_data.iter().map(|data| {
             let checked = batches.next().expect("one verdict for each partition of the request");
+            // The second place follows below, when it is known which partitions stay.
             Part { topic, data, checked, place: (topic_place, 0) }
         }));
     }
     keep_last_batches(&mut parts);
-    let mut answers = vec![0; topic_places.len()];
+    let mut counts = vec![0; topic_places.len()];
     for Part { place, .. } in &mut parts {
-        let answers = &mut answers[place.0 as usize];
-        place.1 = *answers;
-        *answers += 1;
+        let count = &mut counts[place.0 as usize];
+        place.1 = *count;
+        *count += 1;
     }
     parts
 }
@@ -158,7 +161,8 @@ fn keep_last_batches(parts: &mut Vec<Part<'_>>) {
     parts.retain(|_| is_kept.next().expect("one for each part"));
 }
 
-/// Whether the first batch of some partition is transactional, whatever else is wrong with it.
+/// Whether the first batch of some partition is transactional. A batch that was refused counts too, if its header can
+/// be read and all its bytes are there.
 fn has_transactional_batch(topics: &[TopicProduceData], batches: &[Checked]) -> bool {
     let partitions = topics.iter().flat_map(|topic| &topic.partition_data);
     partitions.zip(batches).any(|(data, checked)| match checked {

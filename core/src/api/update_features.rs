@@ -1,5 +1,5 @@
-//! UpdateFeatures (KIP-584). The controller decides which metadata records the request leads to. The answer is sent once
-//! these records are committed.
+//! UpdateFeatures (KIP-584). The controller decides which metadata records the request leads to. The answer is sent
+//! once these records are committed.
 
 use crate::api::{AfterCommit, Parts, Ticket};
 use crate::controller;

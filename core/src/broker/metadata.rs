@@ -20,8 +20,8 @@ use std::collections::BTreeSet;
 const TOPIC_RESOURCE: i8 = 2;
 
 impl Broker {
-    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no new
-    /// replicas in those (KIP-858).
+    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no
+    /// new replicas in those (KIP-858).
     pub(super) fn tell_directories(&mut self, now: Now, out: &mut Outbox) {
         let node = self.parts.config.node_id;
         let online = self.parts.directories_online();

@@ -1,9 +1,9 @@
 //! The names of deleted topics' partitions that no new topic may use yet.
 //!
-//! A partition's directory, and its line in each checkpoint, carry the name of its topic, not the topic's id. When a topic is
-//! deleted and another is created with the same name, the new topic's logs are created only once the old directories
-//! are renamed and the old lines are gone from the checkpoints. Otherwise a new log would be created in the old
-//! directory, or be recovered from the old recovery point.
+//! A partition's directory, and its line in each checkpoint, carry the name of its topic, not the topic's id. When a
+//! topic is deleted and another is created with the same name, the new topic's logs are created only once the old
+//! directories are renamed and the old lines are gone from the checkpoints. Otherwise a new log would be created in the
+//! old directory, or be recovered from the old recovery point.
 //!
 //! ```text
 //! `leave`: a rename of the partition's directory begins      the name is in `renaming`

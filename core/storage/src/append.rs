@@ -1,13 +1,13 @@
-//! Appending: a batch is checked against the state of its producer, gets its offsets, and is written. Then it is synced,
-//! together with others.
+//! Appending: a batch is checked against the state of its producer, gets its offsets, and is written. Then it is
+//! synced, together with others.
 //!
 //! **Group commit.** With `acks.require.fsync`, at most one sync of the active file is in flight. Batches appended
 //! meanwhile are covered by the next sync, which is issued when the current one completes. So under load one sync
 //! serves many appends, and a single append waits for its own sync alone.
 //!
 //! **Rolling** is ending the active segment and beginning a new one. The old log file and its indexes are written and
-//! synced first. Only when all of that has succeeded is the new log file created. So a crash between any two commands is
-//! harmless, and a segment that is followed by another is complete and indexed, even above the recovery point.
+//! synced first. Only when all of that has succeeded is the new log file created. So a crash between any two commands
+//! is harmless, and a segment that is followed by another is complete and indexed, even above the recovery point.
 
 use super::log::{Log, LogState, Purpose};
 use super::producer_state::{AppendOrigin, ProducerBatch, ProducerError, Verdict};
@@ -38,8 +38,8 @@ pub enum Append<'a> {
 pub struct Appended {
     pub base_offset: Offset,
     pub last_offset: Offset,
-    /// The timestamp that all records of the batch got, if `message.timestamp.type` is `LogAppendTime`. Of a duplicate it
-    /// is the greatest timestamp of the batch that was appended first, whatever the type, as in Kafka.
+    /// The timestamp that all records of the batch got, if `message.timestamp.type` is `LogAppendTime`. Of a duplicate
+    /// it is the greatest timestamp of the batch that was appended first, whatever the type, as in Kafka.
     pub log_append_time: Option<WallMs>,
     /// Whether the batch is a retry of one that was appended before. Then nothing is written, and these are the offsets
     /// of the first time. The first one may not be stable yet, so the answer must wait until it is.
@@ -296,8 +296,8 @@ fn probe_refusal(error: &AppendError, out: &mut Outbox) {
     }
 }
 
-/// The age of a segment once this batch is in it. Counts by the timestamps of the records if they have any, else from the
-/// creation of the segment.
+/// The age of a segment once this batch is in it. Counts by the timestamps of the records if they have any, else from
+/// the creation of the segment.
 fn age_ms(segment: &Segment, header: &BatchHeader, now: Now) -> i64 {
     match segment.first_timestamp.filter(|timestamp| *timestamp >= 0) {
         Some(first) => header.max_timestamp.saturating_sub(first),

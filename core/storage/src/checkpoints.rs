@@ -1,7 +1,8 @@
 //! The small text files: offset checkpoints, `partition.metadata`, `meta.properties`, the clean-shutdown marker.
 //!
-//! Each has an `encode` and a `decode`. If a file cannot be read, the [`TextFileError`] names the file and the line, what
-//! was found, and what is allowed. The caller decides what follows: a checkpoint is rebuilt, a `meta.properties` is not.
+//! Each has an `encode` and a `decode`. If a file cannot be read, the [`TextFileError`] names the file and the line,
+//! what was found, and what is allowed. The caller decides what follows: a checkpoint is rebuilt, a `meta.properties`
+//! is not.
 
 use super::names::TopicPartition;
 use bytes::Bytes;
@@ -36,8 +37,8 @@ fn as_text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, TextFileError> {
     str::from_utf8(bytes).map_err(|_| TextFileError::NotText { file: file.to_owned() })
 }
 
-/// Writes the common format of Kafka's checkpoints: a line with the version 0, a line with the number of entries, and one
-/// line for each entry.
+/// Writes the common format of Kafka's checkpoints: a line with the version 0, a line with the number of entries, and
+/// one line for each entry.
 pub(super) fn encode_entries<E: Display>(entries: impl ExactSizeIterator<Item = E>) -> Bytes {
     let mut text = format!("0\n{}\n", entries.len());
     for entry in entries {
@@ -79,7 +80,8 @@ pub(super) fn decode_entries<E>(
     Ok(entries)
 }
 
-/// The content of a recovery-point, log-start or replication checkpoint: an offset for each partition of a log directory.
+/// The content of a recovery-point, log-start or replication checkpoint: an offset for each partition of a log
+/// directory.
 pub type Offsets = BTreeMap<TopicPartition, Offset>;
 
 pub fn encode_offsets(offsets: &Offsets) -> Bytes {
@@ -127,9 +129,9 @@ pub fn decode_partition_metadata(file: &str, bytes: &[u8]) -> Result<Uuid, TextF
     }
 }
 
-/// The content of `meta.properties`: the cluster and the node to which a log directory belongs, and its own id. In version
-/// 1 the cluster id and the node id are always there. In version 0 (before KRaft) the node id is called `broker.id`, and
-/// any key may be missing. The directory id was added by KIP-858.
+/// The content of `meta.properties`: the cluster and the node to which a log directory belongs, and its own id. In
+/// version 1 the cluster id and the node id are always there. In version 0 (before KRaft) the node id is called
+/// `broker.id`, and any key may be missing. The directory id was added by KIP-858.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetaProperties {
     pub version: u8,
@@ -195,8 +197,8 @@ impl MetaProperties {
     }
 }
 
-/// Reads the syntax of `java.util.Properties`: comments, continued lines, `=`, `:` or a blank between key and value, and
-/// escapes. Unlike Java, it reads the text as UTF-8.
+/// Reads the syntax of `java.util.Properties`: comments, continued lines, `=`, `:` or a blank between key and value,
+/// and escapes. Unlike Java, it reads the text as UTF-8.
 fn parse_properties(text: &str) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     let mut lines = text.split(['\n', '\r']);
@@ -221,7 +223,8 @@ fn parse_properties(text: &str) -> BTreeMap<String, String> {
     properties
 }
 
-/// Unescapes the text up to the first character for which `ends` is true. Returns it, and the rest from that character on.
+/// Unescapes the text up to the first character for which `ends` is true. Returns it, and the rest from that character
+/// on.
 fn unescape_until(text: &str, ends: impl Fn(char) -> bool) -> (String, &str) {
     // UTF-16, because a character beyond 16 bits is escaped as two UTF-16 units.
     let mut units: Vec<u16> = Vec::new();
@@ -275,8 +278,8 @@ fn escape_property(value: &str) -> String {
     escaped
 }
 
-/// The content of `.kafka_cleanshutdown`, whose presence means that the last stop was clean. It holds the broker epoch of
-/// that run. With it the controller can tell that the broker has not run uncleanly since (KIP-966).
+/// The content of `.kafka_cleanshutdown`, whose presence means that the last stop was clean. It holds the broker epoch
+/// of that run. With it the controller can tell that the broker has not run uncleanly since (KIP-966).
 pub fn encode_clean_shutdown(broker_epoch: i64) -> Bytes {
     format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}").into()
 }

@@ -137,8 +137,8 @@ impl Log {
             .map_err(|why| format!("offset index: {why}"))?;
         let times =
             TimeIndex::decode(segment.base, bytes_max, &times, bounds).map_err(|why| format!("time index: {why}"))?;
-        // A time index gets an entry when its segment rolls or the log closes, so it is not empty if the segment is not.
-        // The index of an empty segment is never read.
+        // A time index gets an entry when its segment rolls or the log closes, so it is not empty if the segment is
+        // not. The index of an empty segment is never read.
         if times.is_empty() {
             return Err("the time index is empty, and the segment is not".into());
         }
@@ -159,8 +159,8 @@ impl Log {
         self.scan_for_indexes(slot, 0, out);
     }
 
-    /// Whether the offset index has an entry for `position`, and the batch at the beginning of `region`, which was read from
-    /// there, is not the one that the entry names.
+    /// Whether the offset index has an entry for `position`, and the batch at the beginning of `region`, which was read
+    /// from there, is not the one that the entry names.
     pub(super) fn index_entry_is_wrong(&self, slot: usize, position: u32, region: &[u8]) -> bool {
         let Some(indexes) = self.segments[slot].indexes.as_ref().filter(|indexes| !indexes.proven) else {
             return false;

@@ -85,9 +85,9 @@ impl LeaderEpochs {
         self.latest().map_or(LeaderEpoch::UNKNOWN, |entry| entry.epoch)
     }
 
-    /// Records that `epoch` begins at `start_offset`, and removes the entries that contradict it. An epoch that is known
-    /// already keeps its start offset, unless the new one is lower. An epoch of -1 (none) is ignored. Returns whether
-    /// anything changed. If so, the checkpoint must be written before the append becomes visible.
+    /// Records that `epoch` begins at `start_offset`, and removes the entries that contradict it. An epoch that is
+    /// known already keeps its start offset, unless the new one is lower. An epoch of -1 (none) is ignored. Returns
+    /// whether anything changed. If so, the checkpoint must be written before the append becomes visible.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
         if epoch.0 < 0 || start_offset < Offset::ZERO {
             return false;
@@ -103,8 +103,8 @@ impl LeaderEpochs {
     }
 
     /// The greatest epoch at or below `epoch`, and the offset where it ends (KIP-101, KIP-279). An epoch ends where the
-    /// next one begins; the latest ends at the end of the log. An `epoch` below all known ones ends where the first known
-    /// one begins. For an `epoch` above all known ones, or none, the answer is [`EpochEnd::UNKNOWN`].
+    /// next one begins; the latest ends at the end of the log. An `epoch` below all known ones ends where the first
+    /// known one begins. For an `epoch` above all known ones, or none, the answer is [`EpochEnd::UNKNOWN`].
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end_offset: Offset) -> EpochEnd {
         if epoch == LeaderEpoch::UNKNOWN {
             return EpochEnd::UNKNOWN;
@@ -124,7 +124,8 @@ impl LeaderEpochs {
         after.checked_sub(1).map(|place| self.entries[place].epoch)
     }
 
-    /// The log now ends at `end_offset`: removes the epochs that begin there or later. Returns whether anything changed.
+    /// The log now ends at `end_offset`: removes the epochs that begin there or later. Returns whether anything
+    /// changed.
     pub fn truncate_from_end(&mut self, end_offset: Offset) -> bool {
         let keep = self.entries.partition_point(|entry| entry.start_offset < end_offset);
         let changed = keep < self.entries.len();

@@ -295,8 +295,8 @@ impl Log {
 
     /// Takes over new settings. They apply from the next append or tick on.
     pub fn configure(&mut self, settings: LogSettings, out: &mut Outbox) {
-        // Records that were acknowledged when they were written stay acknowledged, and readable, if the new settings ask
-        // for stable storage.
+        // Records that were acknowledged when they were written stay acknowledged, and readable, if the new settings
+        // ask for stable storage.
         self.stable_before_change = self.stable_before_change.max(self.stable_offset());
         self.settings = settings;
         if self.is_open() {

@@ -19,7 +19,8 @@
 //! the clean-shutdown marker removed for good, so that the next start knows of a crash (KAFKA-10471).
 //!
 //! A directory that fails goes offline until the broker is restarted; the broker goes on with the other directories. If
-//! all directories are offline, or the one of the metadata log is, the broker cannot go on: [`Output::Fatal`] comes, once.
+//! all directories are offline, or the one of the metadata log is, the broker cannot go on: [`Output::Fatal`] comes,
+//! once.
 
 mod judge;
 #[cfg(test)]
@@ -350,8 +351,8 @@ impl LogDirs {
         self.go_on(out, events);
     }
 
-    /// Takes a directory offline, because one of its own commands or one of its logs has failed. Returns no events if it
-    /// is offline already.
+    /// Takes a directory offline, because one of its own commands or one of its logs has failed. Returns no events if
+    /// it is offline already.
     pub fn mark_offline(&mut self, id: LogDirId, reason: String, out: &mut Outbox) -> Vec<DirEvent> {
         let dir = &mut self.dirs[usize::from(id.0)];
         let mut events = Vec::new();
@@ -370,8 +371,8 @@ impl LogDirs {
         } else if id == self.config.metadata_dir {
             self.fail(format!("{path}, the directory of the metadata log, is offline: {reason}"), out);
         } else if self.formatting.contains(&id) {
-            // If the broker went on with the other directories, then this one would stay empty while they hold partitions.
-            // Every later start would take it for a volume that is not mounted, and refuse.
+            // If the broker went on with the other directories, then this one would stay empty while they hold
+            // partitions. Every later start would take it for a volume that is not mounted, and refuse.
             self.fail(format!("{path} cannot be formatted: {reason}"), out);
         } else {
             self.go_on(out, &mut events);
@@ -386,8 +387,8 @@ impl LogDirs {
         }
     }
 
-    /// Hands in a new content for a checkpoint. Only one write of a file is in flight at a time. Of the contents handed in
-    /// meanwhile, only the newest is written. A content that the file holds already is not written again. Nothing
+    /// Hands in a new content for a checkpoint. Only one write of a file is in flight at a time. Of the contents handed
+    /// in meanwhile, only the newest is written. A content that the file holds already is not written again. Nothing
     /// happens if the directory is offline.
     pub fn write_checkpoint(&mut self, id: LogDirId, kind: CheckpointKind, offsets: &Offsets, out: &mut Outbox) {
         let running = matches!(self.phase, Phase::Running | Phase::Failed);
@@ -406,7 +407,8 @@ impl LogDirs {
         CheckpointWrites(self.dirs[usize::from(id.0)].checkpoints.each_ref().map(last))
     }
 
-    /// Whether `writes` are on stable storage. Also true if the directory is offline, since then nothing will be written.
+    /// Whether `writes` are on stable storage. Also true if the directory is offline, since then nothing will be
+    /// written.
     pub fn has_written(&self, id: LogDirId, writes: CheckpointWrites) -> bool {
         let dir = &self.dirs[usize::from(id.0)];
         dir.status != Status::Online || dir.checkpoints.iter().zip(writes.0).all(|(file, write)| file.done >= write)
@@ -433,8 +435,8 @@ impl LogDirs {
         events
     }
 
-    /// Asks for the sizes of a directory's volume. One [`DirEvent::Volume`] answers all calls made before it. False, and no
-    /// answer comes, if the directory is offline.
+    /// Asks for the sizes of a directory's volume. One [`DirEvent::Volume`] answers all calls made before it. False,
+    /// and no answer comes, if the directory is offline.
     pub fn query_volume(&mut self, id: LogDirId, out: &mut Outbox) -> bool {
         let dir = &mut self.dirs[usize::from(id.0)];
         if dir.status != Status::Online {
@@ -446,7 +448,8 @@ impl LogDirs {
         true
     }
 
-    /// Renames the directory of a partition that does not belong to this broker, and returns the new name, which contains
+    /// Renames the directory of a partition that does not belong to this broker, and returns the new name, which
+    /// contains
     /// `unique`. While the renaming is under way, [`is_setting_aside`](Self::is_setting_aside) is true. `None` if the
     /// log directory is offline.
     pub fn set_aside(

@@ -7,8 +7,8 @@
 //! <log dir>/<topic>-<partition>.<32 hex digits>-delete    (-future, -stray)
 //! ```
 //!
-//! Any other name is [`ParsedFile::Other`] or [`DirName::Other`], and not an error, because people may put anything into
-//! a directory.
+//! Any other name is [`ParsedFile::Other`] or [`DirName::Other`], and not an error, because people may put anything
+//! into a directory.
 
 use bytestring::ByteString;
 use std::fmt;

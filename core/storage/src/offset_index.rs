@@ -1,8 +1,8 @@
 //! The offset index of a segment: the content of its `.index` file, in memory.
 //!
-//! About every `index.interval.bytes` there is an entry. It holds the **last offset** of a batch and the position in the
-//! log file where that batch **begins**. A look-up gives a position at or before the wanted offset, from which the log is
-//! walked. A missing entry makes a look-up slower. A wrong entry would make it miss records. Therefore
+//! About every `index.interval.bytes` there is an entry. It holds the **last offset** of a batch and the position in
+//! the log file where that batch **begins**. A look-up gives a position at or before the wanted offset, from which the
+//! log is walked. A missing entry makes a look-up slower. A wrong entry would make it miss records. Therefore
 //! [`OffsetIndex::decode`] checks everything that can be checked, and a file that it refuses is rebuilt from the log.
 //!
 //! Invariant: offsets and positions both strictly increase, and all of them lie in the segment.
@@ -88,8 +88,9 @@ impl OffsetIndex {
         self.entries.iter().map(|entry| self.absolute(*entry))
     }
 
-    /// Adds an entry for the batch that ends with `last_offset` and begins at `position`. Returns false and changes nothing
-    /// if the index is full, the offset or position does not fit the format, or one of them is not greater than before.
+    /// Adds an entry for the batch that ends with `last_offset` and begins at `position`. Returns false and changes
+    /// nothing if the index is full, the offset or position does not fit the format, or one of them is not greater than
+    /// before.
     pub fn maybe_append(&mut self, last_offset: Offset, position: u32) -> bool {
         let Some(relative_offset) = relative(self.base, last_offset) else { return false };
         let increases =

@@ -6,8 +6,8 @@
 //! int64 timestamp, int32 coordinator epoch, int64 first offset of the open transaction (-1: none)
 //! ```
 //!
-//! A snapshot has only the *last* batch of each producer. So after a restart a retry of an older batch is not recognised,
-//! as in Kafka. A corrupt snapshot is removed, and the state is built from an older snapshot and the log.
+//! A snapshot has only the *last* batch of each producer. So after a restart a retry of an older batch is not
+//! recognised, as in Kafka. A corrupt snapshot is removed, and the state is built from an older snapshot and the log.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tidelog_wire::ids::{Offset, ProducerId};

@@ -1,5 +1,5 @@
-//! The state of the producers that have written to a log. With it a retry is recognised, a gap in the sequence is refused
-//! (KIP-98), and readers of committed transactions know the first unstable offset.
+//! The state of the producers that have written to a log. With it a retry is recognised, a gap in the sequence is
+//! refused (KIP-98), and readers of committed transactions know the first unstable offset.
 //!
 //! Kept for each producer: its epoch, its last five batches, the epoch of the transaction coordinator that wrote its
 //! last transaction marker, and the first offset of its open transaction. The order of calls for a batch:
@@ -108,7 +108,8 @@ impl ProducerBatch {
         self.producer_id.0 >= 0
     }
 
-    /// The sequence of the last record; -1 if the batch has no sequence. After the greatest int32, sequences continue with 0.
+    /// The sequence of the last record; -1 if the batch has no sequence. After the greatest int32, sequences continue
+    /// with 0.
     pub fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
             return NO_SEQUENCE;
@@ -275,7 +276,8 @@ pub struct ProducerState {
     producers: BTreeMap<ProducerId, Producer>,
     /// The open transactions: the first offset and the producer of each.
     ongoing: BTreeMap<Offset, ProducerId>,
-    /// The transactions whose marker is not below the high watermark: the first offset of each, and the marker's offset.
+    /// The transactions whose marker is not below the high watermark: the first offset of each, and the marker's
+    /// offset.
     unreplicated: BTreeMap<Offset, Offset>,
     /// The offset up to which batches were applied, exclusive.
     end_offset: Offset,
@@ -296,8 +298,8 @@ impl ProducerState {
         }
     }
 
-    /// Builds the state at `offset` from the snapshot file of that name, without the producers that have expired since. The
-    /// caller then applies the batches from `offset` on.
+    /// Builds the state at `offset` from the snapshot file of that name, without the producers that have expired since.
+    /// The caller then applies the batches from `offset` on.
     pub fn from_snapshot(
         offset: Offset,
         bytes: &[u8],
@@ -334,8 +336,8 @@ impl ProducerState {
         Ok(state)
     }
 
-    /// Decides whether a batch may be appended, given what its producer has appended before. A batch without a producer id
-    /// always may.
+    /// Decides whether a batch may be appended, given what its producer has appended before. A batch without a producer
+    /// id always may.
     pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, ProducerError> {
         if origin == AppendOrigin::Replication || !batch.has_producer() {
             return Ok(Verdict::Append);
@@ -368,9 +370,9 @@ impl ProducerState {
         }
     }
 
-    /// Applies a batch that was appended at `base_offset`, and written at `written` at the latest: where the records have
-    /// no timestamps, the producer expires by that. If the batch is the marker of a transaction that has records in this
-    /// log, returns that transaction.
+    /// Applies a batch that was appended at `base_offset`, and written at `written` at the latest: where the records
+    /// have no timestamps, the producer expires by that. If the batch is the marker of a transaction that has records
+    /// in this log, returns that transaction.
     pub fn apply(
         &mut self,
         batch: &ProducerBatch,
@@ -426,8 +428,8 @@ impl ProducerState {
         self.end_offset
     }
 
-    /// The content of the snapshot to write now, and the offset for its file name. `None` if the last snapshot was for the
-    /// same offset.
+    /// The content of the snapshot to write now, and the offset for its file name. `None` if the last snapshot was for
+    /// the same offset.
     pub fn take_snapshot(&mut self) -> Option<(Offset, Bytes)> {
         if self.end_offset <= self.last_snapshot_offset {
             return None;
@@ -453,8 +455,8 @@ impl ProducerState {
         }))
     }
 
-    /// The log now starts at `log_start_offset`. A producer stays known even if all its records are below it, because it may
-    /// still send a retry.
+    /// The log now starts at `log_start_offset`. A producer stays known even if all its records are below it, because
+    /// it may still send a retry.
     pub fn advance_log_start(&mut self, log_start_offset: Offset) {
         self.forget_markers_below(log_start_offset);
         self.end_offset = self.end_offset.max(log_start_offset);
@@ -469,8 +471,8 @@ impl ProducerState {
         self.unreplicated.retain(|_, marker_offset| *marker_offset >= offset);
     }
 
-    /// The first offset of the oldest transaction that is undecided: it has no marker, or its marker is not below the high
-    /// watermark. Readers of committed transactions stop there.
+    /// The first offset of the oldest transaction that is undecided: it has no marker, or its marker is not below the
+    /// high watermark. Readers of committed transactions stop there.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         let undecided = self.first_undecided_offset();
         let unreplicated = self.unreplicated.keys().next().copied();
@@ -482,8 +484,8 @@ impl ProducerState {
         self.ongoing.keys().next().copied()
     }
 
-    /// Forgets the producers that have sent nothing for `producer.id.expiration.ms` and have no open transaction. Returns how
-    /// many those were.
+    /// Forgets the producers that have sent nothing for `producer.id.expiration.ms` and have no open transaction.
+    /// Returns how many those were.
     pub fn remove_expired(&mut self, now: WallMs, expiration_ms: i64) -> usize {
         let before = self.producers.len();
         self.producers.retain(|_, producer| !producer.expired(now, expiration_ms));
@@ -559,8 +561,8 @@ fn check_marker(
     marker: EndTransactionMarker,
 ) -> Result<Verdict, ProducerError> {
     let (producer_id, found, current) = (batch.producer_id, batch.producer_epoch, producer.epoch);
-    // KIP-890: from transaction version 2 on each transaction ends with a higher producer epoch. So a marker with an equal
-    // epoch belongs to an earlier transaction. If no transaction is open, it is a harmless retry (KAFKA-19999).
+    // KIP-890: from transaction version 2 on each transaction ends with a higher producer epoch. So a marker with an
+    // equal epoch belongs to an earlier transaction. If no transaction is open, it is a harmless retry (KAFKA-19999).
     let harmless_retry = found == current && (producer.open_transaction().is_none() || found == i16::MAX);
     let stale = if marker.transaction_version >= 2 { found <= current && !harmless_retry } else { found < current };
     if stale {

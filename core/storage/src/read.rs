@@ -1,9 +1,9 @@
 //! Reading: finds the slice of a log file that holds the records from an offset on.
 //!
-//! The records themselves are not read here. A read near the end of the log is answered from the
-//! [`Tail`](super::tail) at once. For an older offset the offset index gives a position at or before it. A region of the
-//! log file is read from there, and batch headers are walked to the wanted batch. Such a read is *pending* until the
-//! region has been read, and before that the index, if it is not in memory.
+//! The records themselves are not read here. A read near the end of the log is answered from the [`Tail`](super::tail)
+//! at once. For an older offset the offset index gives a position at or before it. A region of the log file is read
+//! from there, and batch headers are walked to the wanted batch. Such a read is *pending* until the region has been
+//! read, and before that the index, if it is not in memory.
 //!
 //! A slice begins with the batch that holds the offset, and ends with a batch that is wholly below the upper bound.
 //! It holds only bytes whose write has completed.
@@ -149,9 +149,9 @@ pub(super) fn walk(region: &[u8], position: u32, mut is_wanted: impl FnMut(&Batc
 }
 
 impl Log {
-    /// Finds records of one segment from `offset` on, below `upper`, and of at most `max_bytes`. With `at_least_one_batch`
-    /// the first batch is returned even if it is larger than that (KIP-74). If the outcome is [`ReadOutcome::Pending`],
-    /// the answer comes as [`LogEvent::ReadDone`] with `token`.
+    /// Finds records of one segment from `offset` on, below `upper`, and of at most `max_bytes`. With
+    /// `at_least_one_batch` the first batch is returned even if it is larger than that (KIP-74). If the outcome is
+    /// [`ReadOutcome::Pending`], the answer comes as [`LogEvent::ReadDone`] with `token`.
     pub fn read(
         &mut self,
         offset: Offset,
@@ -375,8 +375,8 @@ impl Log {
         if header.base_offset > bounds.offset
             && let Some(damaged) = damaged_before(bytes, position, at)
         {
-            // There is a gap before this batch. Compaction leaves gaps; but here a header before it is damaged, so that its
-            // batch seems to end before the wanted offset.
+            // There is a gap before this batch. Compaction leaves gaps; but here a header before it is damaged, so that
+            // its batch seems to end before the wanted offset.
             return QueryStep::Read(ReadOutcome::Failed(self.unreadable(segment, &format!("at position {damaged}"))));
         }
         if u64::from(at) + size > written_len || header.base_offset < segment {

@@ -10,8 +10,8 @@
 //!
 //! The checksum of every scanned batch is verified. If a batch is damaged or incomplete, the recovery point decides. At
 //! or above the recovery point it is what a crash leaves: the log ends before that batch, and what follows is removed.
-//! Below the recovery point, or after a clean stop, it is corruption of records that were on stable storage: the log goes
-//! offline, and nothing is changed.
+//! Below the recovery point, or after a clean stop, it is corruption of records that were on stable storage: the log
+//! goes offline, and nothing is changed.
 //!
 //! Recovery itself may be interrupted by a crash between any two commands. Therefore the segments behind a damaged one
 //! are removed from the last to the first, before the damaged one is cut, and [`LogEvent::Loaded`] comes only when the
@@ -232,8 +232,8 @@ impl Log {
         out.event(Level::Warn, PART, format!("{}: {text}", self.place.name));
     }
 
-    /// The directory was listed: sorts its files, finishes compactions and deletions that a crash interrupted, opens the log
-    /// files and loads the leader epochs.
+    /// The directory was listed: sorts its files, finishes compactions and deletions that a crash interrupted, opens
+    /// the log files and loads the leader epochs.
     fn plan(&mut self, now: Now, entries: Vec<DirEntry>, out: &mut Outbox) {
         let files: Vec<(DirEntry, ParsedFile)> = entries
             .into_iter()
@@ -419,8 +419,8 @@ impl Log {
         self.scan_segment(now, out)
     }
 
-    /// When the active segment's indexes have been read: begins to scan the segment near its end. If an index is damaged,
-    /// begins with the first batch, and rebuilds the indexes.
+    /// When the active segment's indexes have been read: begins to scan the segment near its end. If an index is
+    /// damaged, begins with the first batch, and rebuilds the indexes.
     fn after_index(&mut self, out: &mut Outbox) -> Result<(), String> {
         if self.loader().outstanding > 0 {
             return Ok(());
@@ -456,8 +456,8 @@ impl Log {
         Ok(())
     }
 
-    /// Takes over the active segment's indexes. Returns the position at which the scan begins: the last index entry at or
-    /// below the offset up to which the producer snapshot covers the log.
+    /// Takes over the active segment's indexes. Returns the position at which the scan begins: the last index entry at
+    /// or below the offset up to which the producer snapshot covers the log.
     fn start_behind(&mut self, slot: usize, indexes: Box<Indexes>) -> u64 {
         let entry = indexes.offsets.floor(self.loader().producers_from);
         self.loader().began_at = Some(entry).filter(|entry| entry.position > 0);

@@ -1,9 +1,9 @@
-//! Removing parts of a log: the oldest segments because of age, size or DeleteRecords, the newest records by truncation,
-//! and the whole log when its topic is deleted.
+//! Removing parts of a log: the oldest segments because of age, size or DeleteRecords, the newest records by
+//! truncation, and the whole log when its topic is deleted.
 //!
 //! A segment is removed in two steps. First its files are renamed to `.deleted`, so that it does not come back after a
-//! crash. They are unlinked after `file.delete.delay.ms`, when nobody reads them any more. The oldest segment is renamed
-//! first, and the next one only when that is on stable storage. So after a crash the log has no gap.
+//! crash. They are unlinked after `file.delete.delay.ms`, when nobody reads them any more. The oldest segment is
+//! renamed first, and the next one only when that is on stable storage. So after a crash the log has no gap.
 
 use super::log::{LoadHints, Log, LogState, PART, Purpose};
 use super::names::{self, AsideReason, FileKind, FileStage, TopicPartition};
@@ -83,8 +83,8 @@ impl Log {
                 self.roll(now, out);
             }
             if self.unsynced_names > 0 {
-                // The name of the next segment must be stable before this one is removed. Otherwise a crash could leave no
-                // segment at all, and the log would begin again at offset 0.
+                // The name of the next segment must be stable before this one is removed. Otherwise a crash could leave
+                // no segment at all, and the log would begin again at offset 0.
                 self.waiting_retention = Some(high_watermark);
                 return;
             }
@@ -130,8 +130,8 @@ impl Log {
             self.load_indexes(0, out);
             return None;
         };
-        // As in Kafka (`LogSegment.largestTimestamp`), a segment without any timestamp is as old as the last change of its
-        // log file.
+        // As in Kafka (`LogSegment.largestTimestamp`), a segment without any timestamp is as old as the last change of
+        // its log file.
         let newest = if largest.timestamp >= 0 { largest.timestamp } else { first.modified.0 };
         (now.wall.0.saturating_sub(newest) > self.settings.retention_ms).then_some(Breach::Time)
     }
@@ -170,9 +170,9 @@ impl Log {
         }
     }
 
-    /// Renames the files of the next segment that has left the log. The segment after it must wait until this is on stable
-    /// storage. Otherwise this renaming could fail and the next succeed: the log would have a gap, and the next start would
-    /// cut the log there.
+    /// Renames the files of the next segment that has left the log. The segment after it must wait until this is on
+    /// stable storage. Otherwise this renaming could fail and the next succeed: the log would have a gap, and the next
+    /// start would cut the log there.
     fn rename_next_leaving(&mut self, out: &mut Outbox) {
         let Some(Leaving { base, at, file, mut names }) = self.leaving.pop_front() else { return };
         for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex] {
@@ -198,8 +198,8 @@ impl Log {
         }
     }
 
-    /// The log is about to be closed: the segments whose files are not renamed yet stay on the disk. They are in the log
-    /// again after the next start, until retention removes them again.
+    /// The log is about to be closed: the segments whose files are not renamed yet stay on the disk. They are in the
+    /// log again after the next start, until retention removes them again.
     pub(super) fn cancel_leaving(&mut self, out: &mut Outbox) {
         for leaving in std::mem::take(&mut self.leaving) {
             self.issue(Purpose::Step, IoOp::Close { file: leaving.file }, out);
@@ -239,8 +239,8 @@ impl Log {
         }
     }
 
-    /// Removes all batches that hold `offset` or a later one. A follower calls this with the offset at which its log differs
-    /// from its leader's. Appends and reads are refused until [`LogEvent::Truncated`](super::LogEvent).
+    /// Removes all batches that hold `offset` or a later one. A follower calls this with the offset at which its log
+    /// differs from its leader's. Appends and reads are refused until [`LogEvent::Truncated`](super::LogEvent).
     ///
     /// The caller must lower the recovery-point checkpoint to the new end of the log before it appends anything.
     pub fn truncate_to(&mut self, offset: Offset, out: &mut Outbox) {

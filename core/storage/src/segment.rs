@@ -24,8 +24,8 @@ pub(super) struct Segment {
     pub created: WallMs,
     /// When the log file was last changed. From then on counts the age of a segment whose records have no timestamps.
     pub modified: WallMs,
-    /// The greatest timestamp of the segment, and the last offset of the first batch that has it. The timestamp is -1 if
-    /// no record has one. `None` if it is unknown until the time index is read.
+    /// The greatest timestamp of the segment, and the last offset of the first batch that has it. The timestamp is -1
+    /// if no record has one. `None` if it is unknown until the time index is read.
     pub largest: Option<TimestampOffset>,
     /// `None` if the indexes are not in memory.
     pub indexes: Option<Box<Indexes>>,
@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_segment_is_to_roll_when_one_of_its_indexes_is_full() {
-        // Room for four entries in the offset index, and for three in the time index, of which it keeps one for the seal.
+        // Room for four entries in the offset index, and for three in the time index, of which it keeps one for the
+        // seal.
         let mut segment = Segment::new(BASE, FileId(1), WallMs(5), 36);
         let indexes = segment.indexes.as_mut().unwrap();
         assert!(indexes.offsets.maybe_append(Offset(1_001), 1) && indexes.offsets.maybe_append(Offset(1_002), 2));

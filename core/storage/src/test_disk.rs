@@ -1,5 +1,5 @@
-//! A disk in memory that carries out I/O commands and can crash. In a crash each change that is not stable is kept, lost,
-//! or kept in part.
+//! A disk in memory that carries out I/O commands and can crash. In a crash each change that is not stable is kept,
+//! lost, or kept in part.
 
 use crate::io::{DirEntry, DiskPath, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp};
 use bytes::Bytes;

@@ -96,14 +96,15 @@ impl TimeIndex {
         (0..self.len()).map(|place| self.at(place))
     }
 
-    /// Adds an entry for the greatest timestamp so far. Returns false and changes nothing if the timestamp is not greater
-    /// than that of the last entry, the offset is lower, the offset does not fit the format, or the index is full.
+    /// Adds an entry for the greatest timestamp so far. Returns false and changes nothing if the timestamp is not
+    /// greater than that of the last entry, the offset is lower, the offset does not fit the format, or the index is
+    /// full.
     pub fn maybe_append(&mut self, timestamp: i64, offset: Offset) -> bool {
         !self.is_full() && self.append(timestamp, offset)
     }
 
-    /// Adds the last entry, when the segment rolls or the log closes. Like [`maybe_append`](Self::maybe_append), but it may
-    /// use the room that [`is_full`](Self::is_full) keeps.
+    /// Adds the last entry, when the segment rolls or the log closes. Like [`maybe_append`](Self::maybe_append), but it
+    /// may use the room that [`is_full`](Self::is_full) keeps.
     pub fn append_last(&mut self, timestamp: i64, offset: Offset) -> bool {
         self.len() < self.entries_max && self.append(timestamp, offset)
     }

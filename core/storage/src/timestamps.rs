@@ -1,8 +1,9 @@
 //! Looking up the first record at or after a timestamp, for ListOffsets (KIP-79, KIP-734).
 //!
 //! The record is in the first segment whose greatest timestamp is at or above the wanted one. The time index and the
-//! offset index of that segment give a position at or before the record's batch. From that position on the batch headers
-//! are read, up to the first batch whose greatest timestamp is at or above the wanted one. The records of that batch are then read one by one.
+//! offset index of that segment give a position at or before the record's batch. From that position on the batch
+//! headers are read, up to the first batch whose greatest timestamp is at or above the wanted one. The records of that
+//! batch are then read one by one.
 
 use super::log::{Log, LogState};
 use super::read::{QueryKind, QueryStage, QueryStep, Walked, walk};
@@ -41,8 +42,9 @@ pub enum Lookup {
 }
 
 impl Log {
-    /// Looks up a record among those that have been written. It may be above the high watermark: the caller checks that. If
-    /// the result is [`Lookup::Pending`], the answer comes as [`LogEvent::LookupDone`](super::LogEvent::LookupDone) with
+    /// Looks up a record among those that have been written. It may be above the high watermark: the caller checks
+    /// that. If the result is [`Lookup::Pending`], the answer comes as
+    /// [`LogEvent::LookupDone`](super::LogEvent::LookupDone) with
     /// `token`.
     pub fn offset_for_timestamp(&mut self, target: LookupTarget, token: u64, out: &mut Outbox) -> Lookup {
         if self.state != LogState::Open {
@@ -95,7 +97,8 @@ impl Log {
         let Some(indexes) = self.use_indexes(slot) else { return QueryStep::Index(slot) };
         let near = match target {
             LookupTarget::FirstAt(timestamp) => {
-                // Not `floor(timestamp)`: its entry may name the wanted batch itself, and the walk must begin before it.
+                // Not `floor(timestamp)`: its entry may name the wanted batch itself, and the walk must begin before
+                // it.
                 indexes.times.floor(timestamp.saturating_sub(1)).map_or(segment, |entry| entry.offset)
             }
             LookupTarget::MaxTimestamp => largest.offset,
@@ -104,8 +107,8 @@ impl Log {
         self.headers_region(target, slot, position)
     }
 
-    /// The step that reads batch headers of the segment in `slot` from `position` on. If no written bytes are left there,
-    /// the look-up goes on in the next segment, or ends without a record.
+    /// The step that reads batch headers of the segment in `slot` from `position` on. If no written bytes are left
+    /// there, the look-up goes on in the next segment, or ends without a record.
     fn headers_region(&mut self, target: LookupTarget, slot: usize, position: u32) -> QueryStep {
         if position < self.segments[slot].written_len {
             return QueryStep::Region(QueryStage::Headers { segment: self.segments[slot].base, position });

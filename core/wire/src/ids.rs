@@ -25,19 +25,21 @@ macro_rules! id {
 
 id!(/// A broker or controller, as `node.id` names it.
     NodeId(i32));
-id!(/// A client's connection. The world chooses it and never uses one twice in a broker's life.
+id!(/// A client's connection. The world around the core chooses it, and uses none twice while the process runs.
     ConnId(u64));
-id!(/// A file the core has opened. The core chooses it and never uses one twice in a broker's life.
+id!(/// A file that the core has opened. The core chooses it, and uses none twice while the process runs.
     FileId(u64));
 id!(/// The place of a log directory in `log.dirs`, counted from 0.
     LogDirId(u16));
-id!(/// A partition's log: its place in the broker's table of logs. Never used twice in a broker's life.
+id!(/// The log of a partition: 0 is the metadata log, the others are numbered as they are opened. None is used twice
+    /// while the process runs.
     LogId(u32));
-id!(/// The number of times a partition's leadership has changed. -1: unknown (KIP-101).
+id!(/// The number of a leadership of a partition. Every election raises it, also one that the same leader wins. -1:
+    /// unknown (KIP-101).
     LeaderEpoch(i32));
 id!(/// An idempotent or transactional producer (KIP-98). -1: none.
     ProducerId(i64));
-id!(/// A request that waits inside the broker. A log that reads for the request gives the outcome under this id.
+id!(/// A request that waits inside the broker. What it waits for reports the outcome under this id.
     PendingId(u64));
 id!(/// The place of a record in a partition, counted from 0.
     Offset(i64));
@@ -99,7 +101,8 @@ impl Uuid {
         }
     }
 
-    /// Reads the 22 characters that [`Display`](fmt::Display) writes; `None` for anything else.
+    /// Reads what [`Display`](fmt::Display) writes, with or without the padding of base64 (`=`) behind it; `None` for
+    /// anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits: u128 = 0;
         let text = text.trim_end_matches('=').as_bytes();

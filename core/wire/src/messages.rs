@@ -274,7 +274,8 @@ macro_rules! records {
                 }
             }
 
-            /// The record as Kafka's tools show it, in one line of JSON: `{"type":"TOPIC_RECORD","version":0,"data":{…}}`.
+            /// The record as Kafka's tools show it, in one line of JSON:
+            /// `{"type":"TOPIC_RECORD","version":0,"data":{…}}`.
             pub fn to_json(&self, version: i16) -> String {
                 let mut json = JsonWriter::default();
                 json.begin('{');

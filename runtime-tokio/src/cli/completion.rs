@@ -232,8 +232,9 @@ fn address_in(words: &[String]) -> Option<String> {
     values.last()
 }
 
-/// Bash takes words apart at `=` and `:`, which stand within words such as `cleanup.policy=delete` and `localhost:9092`.
-/// This script puts them together again, and gives bash that part of the completed word which it asked for.
+/// Bash takes words apart at `=` and `:`, which stand within words such as `cleanup.policy=delete` and
+/// `localhost:9092`. This script puts them together again, and gives bash that part of the completed word which it
+/// asked for.
 struct WholeWords;
 
 impl EnvCompleter for WholeWords {

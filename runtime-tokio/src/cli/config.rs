@@ -26,17 +26,15 @@ pub fn named(text: &str) -> Result<Named, String> {
 
 /// Clap's own would be one line that is longer than many a terminal is wide.
 const DESCRIBE_USAGE: &str = "\
-tidelog config describe --topic <NAME> [KEY]...
-       tidelog config describe --broker <ID> [KEY]...
-       tidelog config describe --broker-defaults [KEY]...
-       tidelog config describe --broker-loggers <ID> [KEY]...
-       tidelog config describe --client-metrics <NAME> [KEY]...";
+tidelog config describe <OF> [KEY]...
+
+Of: --topic <NAME>, --broker <ID>, --broker-defaults,
+    --broker-loggers <ID> or --client-metrics <NAME>";
 const ALTER_USAGE: &str = "\
-tidelog config alter --topic <NAME> [OPTIONS]
-       tidelog config alter --broker <ID> [OPTIONS]
-       tidelog config alter --broker-defaults [OPTIONS]
-       tidelog config alter --broker-loggers <ID> [OPTIONS]
-       tidelog config alter --client-metrics <NAME> [OPTIONS]";
+tidelog config alter <OF> [OPTIONS]
+
+Of: --topic <NAME>, --broker <ID>, --broker-defaults,
+    --broker-loggers <ID> or --client-metrics <NAME>";
 
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -67,8 +65,8 @@ Examples:
     Alter(Alter),
     /// Say whether a broker could be started with a file, without starting it.
     ///
-    /// The rules are those of a start. What is without effect is a warning; the exit code is 0 where the file can be used
-    /// and 2 where it cannot.
+    /// The rules are those of a start. What is without effect is a warning; the exit code is 0 where the file can be
+    /// used and 2 where it cannot.
     #[command(after_help = "\
 Examples:
   tidelog config check server.properties

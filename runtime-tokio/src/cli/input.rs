@@ -32,7 +32,8 @@ pub struct LineFormat {
     pub line_bytes_max: usize,
 }
 
-/// Records whose ids are the numbers of their lines. An error says what is wrong with the next line; nothing follows it.
+/// Records whose ids are the numbers of their lines. An error says what is wrong with the next line; nothing follows
+/// it.
 pub type Chunk = Result<Vec<ProducerRecord>, String>;
 
 /// Reads until the end of the input, or until a line that is refused.

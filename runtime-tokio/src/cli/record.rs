@@ -1,8 +1,9 @@
 //! A record as text or JSON, the same for `produce` and `consume`.
 //!
-//! In JSON, each line is one record: `{"topic":"t","partition":0,"offset":5,"timestamp":1700000000000,"key":"k","value":"v",
-//! "headers":[{"key":"h","value":"v"}]}`. A key or value is a string where it is UTF-8, `{"base64":"…"}` where it is not,
-//! and `null` where there is none: what was consumed can be produced again, byte for byte.
+//! In JSON, each line is one record:
+//! `{"topic":"t","partition":0,"offset":5,"timestamp":1700000000000,"key":"k","value":"v",
+//! "headers":[{"key":"h","value":"v"}]}`. A key or value is a string where it is UTF-8, `{"base64":"…"}` where it is
+//! not, and `null` where there is none: what was consumed can be produced again, byte for byte.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

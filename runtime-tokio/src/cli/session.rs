@@ -57,8 +57,8 @@ impl Connection {
         self.admin_with(true)
     }
 
-    /// An admin for a command whose `-X` properties are meant for its producer or consumer. It does not warn of names that
-    /// it does not know: the other client does.
+    /// An admin for a command whose `-X` properties are meant for its producer or consumer. It does not warn of names
+    /// that it does not know: the other client does.
     pub fn admin_beside(&self) -> Result<Session<Admin>, Failure> {
         self.admin_with(false)
     }

@@ -1,4 +1,5 @@
-//! Says on standard error what a command waits for: a broker that does not answer any more, or a topic that is gone.
+//! Watches what may keep a command waiting: brokers that do not answer any more, which is said here, on standard error;
+//! and a topic that was deleted, which the command says.
 
 use super::output::{note, warn};
 use super::session::Session;
@@ -18,7 +19,7 @@ const GONE_AFTER: Duration = Duration::from_secs(2);
 /// Whether the brokers can be reached, and what was said of that.
 #[derive(Default)]
 pub struct BrokerWatch {
-    /// Since when no connection is open on which a broker has answered.
+    /// Since when a broker is needed and none is connected.
     away_since: Option<Instant>,
     is_told: bool,
 }
@@ -63,7 +64,7 @@ pub enum Fate {
 /// Whether a topic still exists.
 #[derive(Debug, Default)]
 pub struct TopicWatch {
-    /// Of the topic as it was found in the beginning; zero where that is not known.
+    /// The id that the topic had when the command began; zero if that is not known, and then no replacement is noticed.
     id: Uuid,
     missing_since: Option<Instant>,
 }
@@ -73,7 +74,8 @@ impl TopicWatch {
         Self { id, missing_since: None }
     }
 
-    /// What the brokers' last word says of the topic.
+    /// What has become of the topic, by the newest metadata. It counts as deleted once it is missing for
+    /// [`GONE_AFTER`].
     pub fn look(&mut self, now: Instant, topic: Option<&TopicMetadata>) -> Fate {
         match topic {
             Some(topic) if topic.error == ErrorCode::UnknownTopicOrPartition => {

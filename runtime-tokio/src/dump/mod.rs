@@ -74,8 +74,8 @@ pub enum DumpError {
     Output(#[from] io::Error),
 }
 
-/// Dumps what the arguments ask for. Every path is looked at before the first is dumped. `is_coloured` says whether `out`
-/// is a terminal that shows colours.
+/// Dumps what the arguments ask for. Every path is looked at before the first is dumped. `is_coloured` says whether
+/// `out` is a terminal that shows colours.
 pub fn dump(arguments: &DumpArguments, out: &mut dyn Write, is_coloured: bool) -> Result<Summary, DumpError> {
     let mut named = Vec::new();
     for path in &arguments.paths {

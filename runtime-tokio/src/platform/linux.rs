@@ -14,7 +14,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-/// Reads from `position` on, but only what is in the page cache, and returns the number of bytes. If they are fewer than
+/// Reads from `position` on, but only what is in the page cache, and returns the number of bytes. If they are fewer
+/// than
 /// `into` holds, the file ends there, or the next byte is not cached. `None`: the first byte is not cached.
 pub fn read_cached(file: &File, into: &mut [u8], position: u64) -> Option<usize> {
     rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], position, ReadWriteFlags::NOWAIT).ok()
@@ -30,17 +31,17 @@ pub fn sync_all(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Sends bytes from the front of `slices`, and returns how many. `more` says that other bytes follow at once, so that the
-/// kernel may send them in the same packet. Never waits: fails with [`io::ErrorKind::WouldBlock`] if the socket takes no
-/// bytes now.
+/// Sends bytes from the front of `slices`, and returns how many. `more` says that other bytes follow at once, so that
+/// the kernel may send them in the same packet. Never waits: fails with [`io::ErrorKind::WouldBlock`] if the socket
+/// takes no bytes now.
 pub fn send(socket: impl AsFd, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
     let more = if more { SendFlags::MORE } else { SendFlags::empty() };
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
     Ok(retry_on_intr(|| rustix::net::sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), flags))?)
 }
 
-/// Sends up to `len` bytes of `file` from `position` on, and returns how many; 0 if the file ends there. The bytes go from
-/// the page cache to the socket without being copied into this process. Waits if the socket is a blocking one.
+/// Sends up to `len` bytes of `file` from `position` on, and returns how many; 0 if the file ends there. The bytes go
+/// from the page cache to the socket without being copied into this process. Waits if the socket is a blocking one.
 pub fn send_file(socket: impl AsFd, file: &File, mut position: u64, len: usize) -> io::Result<usize> {
     Ok(retry_on_intr(|| rustix::fs::sendfile(&socket, file, Some(&mut position), len))?)
 }

@@ -2,8 +2,8 @@
 //! this crate asks which system it is built for.
 //!
 //! `linux.rs` is for Linux, where brokers run in production. `portable.rs` is for every other Unix, above all macOS: plain
-//! reads and writes, fast enough for development and tests. With the feature `portable`, Linux uses `portable.rs` too, so
-//! that `.ci/run` can test it.
+//! reads and writes, fast enough for development and tests. With the feature `portable`, Linux uses `portable.rs` too,
+//! so that `.ci/run` can test it.
 //!
 //! | function | does | on Linux | elsewhere |
 //! |---|---|---|---|

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 /// How many bytes of a file [`send_file`] reads at once.
 const COPIED_BYTES_MAX: usize = 128 << 10;
 
-/// How many open files to ask for if there is no hard limit. macOS refuses to set the soft limit to "unlimited", and its
-/// setrlimit(2) advises `OPEN_MAX`, which is this number.
+/// How many open files to ask for if there is no hard limit. macOS refuses to set the soft limit to "unlimited", and
+/// its setrlimit(2) advises `OPEN_MAX`, which is this number.
 const OPEN_FILES_WHERE_UNLIMITED: u64 = 10_240;
 
 /// Always `None`: no call that every Unix has reads only what is in the page cache, so the caller must read on a thread
@@ -37,17 +37,17 @@ pub fn sync_all(file: &File) -> io::Result<()> {
     special::sync_all(file)
 }
 
-/// Sends bytes from the front of `slices`, and returns how many. Never waits: fails with [`io::ErrorKind::WouldBlock`] if
-/// the socket takes no bytes now. Ignores `_more`, so a response's header may arrive, and wake the client, before the
-/// records that follow.
+/// Sends bytes from the front of `slices`, and returns how many. Never waits: fails with [`io::ErrorKind::WouldBlock`]
+/// if the socket takes no bytes now. Ignores `_more`, so a response's header may arrive, and wake the client, before
+/// the records that follow.
 pub fn send(socket: impl AsFd, slices: &[IoSlice<'_>], _more: bool) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | special::WITHOUT_SIGNAL;
     Ok(retry_on_intr(|| rustix::net::sendmsg(&socket, slices, &mut SendAncillaryBuffer::default(), flags))?)
 }
 
-/// Sends up to `len` bytes of `file` from `position` on, and returns how many; 0 if the file ends there. Never waits for
-/// the socket. The bytes are copied into this process; those that the socket does not take are read again by the next
-/// call.
+/// Sends up to `len` bytes of `file` from `position` on, and returns how many; 0 if the file ends there. Never waits
+/// for the socket. The bytes are copied into this process; those that the socket does not take are read again by the
+/// next call.
 pub fn send_file(socket: impl AsFd, file: &File, position: u64, len: usize) -> io::Result<usize> {
     let mut buffer = vec![0; len.min(COPIED_BYTES_MAX)];
     match retry_on_intr(|| rustix::io::pread(file, &mut buffer[..], position))? {
@@ -92,7 +92,8 @@ mod special {
     /// accepted socket inherits it from the listening one.
     pub const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
 
-    /// On Apple's systems `fsync` returns when the device has the data, possibly only in a cache that a power cut empties.
+    /// On Apple's systems `fsync` returns when the device has the data, possibly only in a cache that a power cut
+    /// empties.
     /// `F_FULLFSYNC` returns when the device has stored them. A file system that cannot promise this refuses the call.
     /// That is an error here: falling back to `fsync` would acknowledge records that a power cut may lose.
     pub fn sync_all(file: &File) -> io::Result<()> {

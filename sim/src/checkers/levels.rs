@@ -1,5 +1,5 @@
-//! The log of a broker has the level that its operator has set, and after a start the one that it always starts with: a
-//! level is kept nowhere (KIP-412).
+//! A logger of a broker has the level that its operator has set, and after a start the one that it always starts with:
+//! no level outlives the process (KIP-412).
 //!
 //! Each node has at most one operator, which changes the level of one logger, one change at a time. A change whose
 //! connection was lost may be made later, as long as the process lives to which it was sent. So the checker keeps every
@@ -25,6 +25,7 @@ struct Node {
     under_way: Option<String>,
     /// Levels of changes that this process may still make.
     lingering: BTreeSet<String>,
+    /// When the process of now was started.
     restarted_at: u64,
 }
 
@@ -34,7 +35,7 @@ impl Node {
         Self { possible, under_way, lingering: BTreeSet::new(), restarted_at }
     }
 
-    /// The logger has this level now, unless a change comes that is still possible.
+    /// The logger had this level. Now it has it still, or that of a change that may still be made.
     fn settle(&mut self, level: &str) {
         self.possible.clone_from(&self.lingering);
         self.possible.extend(self.under_way.clone());
@@ -68,17 +69,19 @@ impl Checker for Levels {
             }
             Fact::LevelTold { node: of, asked_at, level } => {
                 let node = self.node(*of);
-                // An answer of the process before says nothing of this one.
+                // The earlier process may have answered what was asked before the start.
                 if *asked_at <= node.restarted_at {
                     return Ok(());
                 }
                 if !node.possible.contains(level) {
-                    let text = format!("node{of}: the log has the level {level}, and may have {:?}", node.possible);
+                    let text =
+                        format!("node{of}: the log has the level {level}, and may only have {:?}", node.possible);
                     return Err(Violation { checker: "levels", place: None, text });
                 }
                 node.settle(level);
             }
             Fact::Restarted { node } => {
+                // The operator may send the change again, to the new process.
                 let under_way = self.node(*node).under_way.take();
                 self.nodes.insert(*node, Node::new(entry.at, under_way));
             }

@@ -72,7 +72,8 @@ impl Retention {
         Ok(())
     }
 
-    /// Since when a record has aged, by the clients' wall clock. `None` if that depends on other records in its segment.
+    /// Since when a record has aged, by the clients' wall clock. `None` if that depends on other records in its
+    /// segment.
     fn aging_since(&self, partition: PartitionKey, record: &ReadRecord) -> Option<i64> {
         if record.timestamp >= 0 {
             return Some(record.timestamp);

@@ -361,8 +361,8 @@ impl Operator {
         }
     }
 
-    /// Where every directory is there, what lies in them of a topic that was made are its partitions, each once. One whose
-    /// directory is still being made is not among them yet, as in Kafka.
+    /// Where every directory is there, what lies in them of a topic that was made are its partitions, each once. One
+    /// whose directory is still being made is not among them yet, as in Kafka.
     fn check_log_dirs(&self, dirs: &[LogDirDescription], out: &mut ClientOutbox) {
         if dirs.iter().any(|dir| dir.error.is_error()) {
             return;

@@ -1,5 +1,6 @@
 //! An application that reads with the product's own consumer (`tidelog_client`). It reads every partition from
-//! its start. It pauses, seeks, and polls late, so that records wait in the consumer.
+//! its start. It pauses, seeks, and polls late, so that records that
+//! were fetched stay in the consumer's buffer for a while.
 
 use super::door::{ADDRESS, Door};
 use super::{Client, ClientInput, ClientOutbox, Setting};
@@ -37,24 +38,26 @@ pub struct Reader {
     door: Door<Consumer>,
     stream: Stream,
     partitions: Vec<TopicPartition>,
-    /// The positions that the application expects, by what it was told.
+    /// Where the next records of each partition must begin. Without an entry any beginning is right.
     positions: BTreeMap<TopicPartition, i64>,
     ends: BTreeMap<TopicPartition, i64>,
     ends_asked_at: u64,
     /// Partitions that could not be read, and when they are tried again.
     broken: BTreeMap<TopicPartition, u64>,
     assigned: bool,
+    /// A poll is not answered yet.
     polling: bool,
+    /// When the next poll is due.
     next_at: u64,
-    /// Everything was healed: from now on the application polls without pauses, so that no records wait in the
+    /// Whether all faults have ended: from then on the application polls without pauses, so that no records wait in the
     /// consumer.
     is_prompt: bool,
     finish: Finish,
 }
 
 const RETRY_NS: u64 = 30_000_000;
-/// A relaxed topic may lose the end of its log with the power. So the ends of relaxed topics are asked for again after
-/// this time.
+/// A topic with `acks.require.fsync=false` may lose the end of its log in a power cut. So the ends are asked for again
+/// after this time while such a topic is not read to its end.
 const ENDS_AGAIN_NS: u64 = 5_000_000_000;
 
 impl Reader {

@@ -1,7 +1,7 @@
 //! Feeds disk commands and their completions to a [`Digest`], from which the trace's rolling hash is made.
 //!
-//! Two runs of one seed must have the same digests, and runs that differ should not. So each kind of command has a number
-//! of its own.
+//! Two runs of one seed must have the same digests, and runs that differ should not. So each kind of command has a
+//! number of its own.
 
 use crate::trace::Digest;
 use tidelog_core::io::{DiskPath, IoCommand, IoCompletion, IoDone, IoId, IoOp, IoOwner};

@@ -7,6 +7,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use tidelog_core::ids::ConnId;
 
+/// What happens at a moment of virtual time. `life` numbers the processes of a node: an event that was meant for an
+/// earlier process is dropped. `at` is the moment for which a wake-up was set: it is dropped if that has been moved
+/// since.
 #[derive(Debug)]
 pub enum Event {
     NodeStart {
@@ -37,7 +40,7 @@ pub enum Event {
         life: u64,
         conn: ConnId,
     },
-    /// The next response of the connection leaves its node.
+    /// The next response of the connection, or its closing, leaves its node.
     Departure {
         node: usize,
         conn: ConnId,
@@ -61,20 +64,24 @@ pub enum Event {
         client: usize,
         at: u64,
     },
-    /// A fault is dealt: its place in the scenario's list of faults.
+    /// The fault at this place of the scenario's list happens.
     Fault(usize),
+    /// A paused process goes on.
     Resume {
         node: usize,
         life: u64,
     },
+    /// A disk is no longer full.
     DiskHasSpace {
         node: usize,
     },
-    /// What was damaged is restored by hand.
+    /// An operator restores what was damaged or unmounted, and restarts the broker.
     Repair {
         node: usize,
     },
+    /// The faults end for good.
     Heal,
+    /// Every log is read once more, to its end.
     LastRead,
 }
 
@@ -106,11 +113,15 @@ impl Event {
 /// The heap of events. Of two events at the same time, the one that was pushed first comes first.
 #[derive(Debug, Default)]
 pub struct Events {
+    /// Time, sequence, place in `slots`.
     order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    /// Cause and event.
     slots: Vec<Option<(u64, Event)>>,
+    /// The places in `slots` that are empty.
     free: Vec<usize>,
+    /// Grows by one with each event that is pushed.
     sequence: u64,
-    /// The step that is going on: what is pushed now was caused by it.
+    /// The number, in the trace, of the event that is being handled: it causes what is pushed now.
     pub cause: u64,
 }
 

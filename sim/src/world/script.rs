@@ -11,8 +11,8 @@
 //! t.ends_well();
 //! ```
 //!
-//! The checkers watch a script as they watch a run by seed. [`Script::ends_well`] heals everything, reads every log to its
-//! end, and fails with what the checkers find.
+//! The checkers watch a script as they watch a run by seed. [`Script::ends_well`] heals everything, reads every log to
+//! its end, and fails with what the checkers find.
 
 use super::{LIVENESS_NS, Phase, Record, World};
 use crate::checkers::Violation;
@@ -113,7 +113,8 @@ impl Script {
     /// An administrator that creates, changes and deletes three topics of its own, with pauses of at most 5 ms.
     pub fn admin(&mut self, node: u32) {
         let plan = AdminPlan { topics: 3, partitions_max: 2, gap_ns_max: 5 * MS, only_looks: false };
-        // At the end of the run, the world makes the last administrator from the first administrator's plan in this list.
+        // At the end of the run, the world makes the last administrator from the first administrator's plan in this
+        // list.
         self.world.scenario.clients.push(ClientPlan { number: None, node, role: Role::Admin(plan.clone()) });
         self.world.add_client(node, Role::Admin(plan));
     }

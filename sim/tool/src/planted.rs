@@ -33,7 +33,8 @@ pub struct Planted {
     /// Threads [default: the machine's cores].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Shrink a failure of each: the median of those of 2,000 events or more among the first forty, or else the longest.
+    /// Shrink a failure of each: the median of those of 2,000 events or more among the first forty, or else the
+    /// longest.
     #[arg(long)]
     minimise: bool,
     /// Shrink, and write each shrunk scenario into this directory.

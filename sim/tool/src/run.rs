@@ -139,8 +139,8 @@ impl Hash {
     }
 }
 
-/// Runs the scenario in this thread. If a panic ends the process, the command line that runs the scenario again is printed
-/// first.
+/// Runs the scenario in this thread. If a panic ends the process, the command line that runs the scenario again is
+/// printed first.
 pub fn run_one(runnable: &Runnable, trace: Trace) -> Outcome {
     let line = runnable.reproduce();
     install_panics(move || {
@@ -151,8 +151,8 @@ pub fn run_one(runnable: &Runnable, trace: Trace) -> Outcome {
     world::run(&runnable.scenario, runnable.plants, trace)
 }
 
-/// Prints the violation and the command line that runs the scenario again, if there is a violation. Returns whether there
-/// is none.
+/// Prints the violation and the command line that runs the scenario again, if there is a violation. Returns whether
+/// there is none.
 fn verdict(runnable: &Runnable, outcome: &Outcome, aside: bool) -> bool {
     let Some(violation) = &outcome.violation else { return true };
     let text = format!("FAILED {violation}\n{}", runnable.reproduce());

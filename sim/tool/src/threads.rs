@@ -5,11 +5,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Which seeds, and for how long.
+/// Which seeds are run, and for how long.
 pub struct Span {
+    /// The first seed.
     pub from: u64,
+    /// How many seeds. `None`: no limit.
     pub seeds: Option<u64>,
+    /// After this time no seed begins. `None`: no limit.
     pub time: Option<Duration>,
+    /// How many threads.
     pub jobs: usize,
 }
 
@@ -17,8 +21,8 @@ pub fn jobs_default() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Hands out seeds to `jobs` threads until they are used up, time is up, or `work` says `false`. Gives how many
-/// were run.
+/// Hands out seeds to the threads until they are used up, time is up, or `work` returns `false`; what other threads
+/// have begun then is finished. Gives how many were run.
 pub fn each_seed(span: &Span, work: impl Fn(u64) -> bool + Sync) -> u64 {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let begin = Instant::now();
@@ -72,6 +76,7 @@ impl Progress {
         Self { bar, begin: Instant::now(), by_time: span.time, told: Mutex::default() }
     }
 
+    /// Counts a seed that was run, and draws the bar anew.
     pub fn tell(&self, events: u64, failed: bool) {
         let mut told = self.told.lock().expect("nobody panics while it tells");
         told.seeds += 1;
@@ -87,7 +92,7 @@ impl Progress {
         self.bar.set_position(if self.by_time.is_some() { ms } else { seeds });
     }
 
-    /// Prints a line above the bar.
+    /// Prints a line above the bar, on the standard output.
     pub fn print(&self, line: &str) {
         self.bar.suspend(|| println!("{line}"));
     }
@@ -97,7 +102,7 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
-    /// The last line: what was run, and how fast.
+    /// Removes the bar, and gives the last line: what was run, and how fast.
     pub fn finish(&self) -> String {
         self.bar.finish_and_clear();
         let told = self.told.lock().expect("nobody panics while it tells");

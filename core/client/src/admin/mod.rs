@@ -1,12 +1,12 @@
 //! The admin: topics, partitions, configs, records, and the cluster with its log directories and its quorum.
 //!
-//! An [`Operation`] names one or more subjects: topics, partitions, resources or the cluster. Each subject gets a result
-//! of its own. It is asked for at the broker that can answer: the controller, the leader of the partition, or, for a
-//! broker's configs, that broker. All subjects for one broker go into one request. A subject that fails with a temporary
-//! error is asked for again, alone, until `default.api.timeout.ms` have passed.
+//! An [`Operation`] names one or more subjects: topics, partitions, resources or the cluster. Each subject gets a
+//! result of its own. It is asked for at the broker that can answer: the controller, the leader of the partition, or,
+//! for a broker's configs, that broker. All subjects for one broker go into one request. A subject that fails with a
+//! temporary error is asked for again, alone, until `default.api.timeout.ms` have passed.
 //!
-//! As with Kafka's admin, a change whose answer was lost is requested again. So the answer may be, for example, that the
-//! topic exists already.
+//! As with Kafka's admin, a change whose answer was lost is requested again. So the answer may be, for example, that
+//! the topic exists already.
 //!
 //! In this module `place` is the index of a subject in its operation.
 
@@ -86,8 +86,8 @@ pub struct ConfigEntry {
     pub name: ByteString,
     /// `None` if the config is sensitive, or has no value.
     pub value: Option<ByteString>,
-    /// Where the value comes from, as a number of the protocol: 1 the topic, 2 the broker's dynamic config, 3 the dynamic
-    /// config of all brokers, 4 the broker's file, 5 the default.
+    /// Where the value comes from, as a number of the protocol: 1 the topic, 2 the broker's dynamic config, 3 the
+    /// dynamic config of all brokers, 4 the broker's file, 5 the default.
     pub source: i8,
     pub is_default: bool,
     pub is_read_only: bool,

@@ -356,8 +356,8 @@ impl Operation {
         }
     }
 
-    /// Whether an error is temporary, so that the subject is asked for again. An unknown topic or partition counts as a final
-    /// answer, except from the leader of a partition, which may not know of the partition yet.
+    /// Whether an error is temporary, so that the subject is asked for again. An unknown topic or partition counts as a
+    /// final answer, except from the leader of a partition, which may not know of the partition yet.
     pub fn may_pass(&self, error: ErrorCode) -> bool {
         use ErrorCode::{RequestTimedOut, UnknownTopicId, UnknownTopicOrPartition};
         let is_answer = match self {

@@ -61,8 +61,8 @@ impl Buffered {
         self.rest.is_empty() && self.open.is_none()
     }
 
-    /// Takes records until the budget is used up. Returns whether the buffer is empty. An error is about the next batch: the
-    /// records before it have been taken, and are valid.
+    /// Takes records until the budget is used up. Returns whether the buffer is empty. An error is about the next
+    /// batch: the records before it have been taken, and are valid.
     pub fn take(&mut self, budget: &mut Budget, into: &mut Vec<Record>) -> Result<bool, BatchError> {
         while !budget.is_used_up() {
             let Some(open) = &mut self.open else {

@@ -1,4 +1,4 @@
-//! The Fetch requests of a consumer, one at a time to each broker, and their answers.
+//! The Fetch requests of a consumer, one at a time to each broker, and the answers to all its requests.
 
 use super::buffer::Buffered;
 use super::session::Wanted;
@@ -30,8 +30,9 @@ const SESSIONS: i16 = 7;
 
 impl Consumer {
     pub(super) fn pump_fetches(&mut self, now: Now, out: &mut Outbox<Event>) {
-        // A partition with buffered records is not fetched, and a request without it would remove it from the session. So, as in
-        // Kafka's consumer, nothing is fetched from its broker until its records have been polled.
+        // A partition with buffered records is not fetched, and a request without it would remove it from the session.
+        // So, as in Kafka's consumer, nothing is fetched from its broker until its records have been polled. A paused
+        // partition holds nothing back: it leaves the session.
         let mut blocked: BTreeSet<NodeId> = BTreeSet::new();
         for (partition, assigned) in &self.assigned {
             if assigned.buffered.is_some() && !assigned.is_paused {
@@ -111,7 +112,7 @@ impl Consumer {
         self.cluster.send(now, conn, version, request.into(), Tag::Fetch { node, asked }, out);
     }
 
-    /// Groups the partitions by topic, in the order in which the broker is to look at them.
+    /// Groups the partitions by topic. The topics, and the partitions of each, keep their order.
     fn topics(&self, named: Vec<(TopicPartition, Wanted)>, version: i16) -> Vec<FetchTopic> {
         let mut topics: Vec<(ByteString, FetchTopic)> = Vec::new();
         for (TopicPartition { topic, partition }, wanted) in named {
@@ -204,7 +205,7 @@ impl Consumer {
                 let partition = TopicPartition::new(name.clone(), answer.partition_index);
                 let Some(wanted) = asked.get(&partition) else { continue };
                 let stands = self.assigned.get(&partition).and_then(|assigned| assigned.known());
-                // After a seek the records for the earlier position are of no use.
+                // After a seek, or while the position is being validated, these records are of no use.
                 if stands.is_some_and(|place| place.offset == wanted.offset) {
                     self.handle_partition(now, partition, wanted.offset, answer, sent_at, out);
                 }
@@ -224,14 +225,14 @@ impl Consumer {
         let assigned = self.assigned.get_mut(&partition).expect("the caller has found it");
         let error = ErrorCode::from_code(answer.error_code).unwrap_or(ErrorCode::UnknownServerError);
         if error.is_error() {
-            let was_preferred_replica = assigned.preferred_replica.take().is_some();
+            let had_preferred_replica = assigned.preferred_replica.take().is_some();
             if is_invalid_metadata(error) {
                 let leader = (answer.current_leader.leader_id, answer.current_leader.leader_epoch);
                 self.cluster.leader_changed(now, &partition.topic, partition.partition, leader);
             }
             match error {
-                // A follower may be behind its leader: the leader is asked next.
-                ErrorCode::OffsetOutOfRange if was_preferred_replica => {}
+                // The answer may be that of a follower, which may be behind its leader: the leader is asked next.
+                ErrorCode::OffsetOutOfRange if had_preferred_replica => {}
                 ErrorCode::OffsetOutOfRange => self.reset(now, partition, offset, out),
                 ErrorCode::CorruptMessage => self.refuse(partition, error, out),
                 _ if is_retriable(error) || error == ErrorCode::UnknownServerError => {
@@ -252,7 +253,7 @@ impl Consumer {
         }
         let is_whole = BatchHeader::parse(&bytes).is_ok_and(|header| header.size_bytes() <= bytes.len());
         if !is_whole {
-            // KIP-74: the first batch of a response is always whole, even if it exceeds the limits.
+            // KIP-74: what a partition is given begins with a whole batch, even if that exceeds the limits.
             let (api, place) = (ApiKey::Fetch, partition.to_string());
             let text = format!("{} bytes at offset {offset} are not a batch", bytes.len());
             return assigned.fail(partition, ClientError::Malformed { api, place, text }, out);

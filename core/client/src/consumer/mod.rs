@@ -1,9 +1,9 @@
 //! The consumer: reads the records of assigned partitions in order, each from a position on.
 //!
 //! Records are fetched before they are polled. One Fetch request at a time is in flight to each broker, in a session
-//! (KIP-227). It asks for all of the broker's partitions that have no buffered records. A position outside of the log is
-//! reset as `auto.offset.reset` says. When the leader of a partition changes, the new leader is asked whether the records
-//! before the position are in its log, before anything is read from it (KIP-320).
+//! (KIP-227). It asks for all of the broker's partitions that have no buffered records. A position outside of the log
+//! is reset as `auto.offset.reset` says. When the leader of a partition changes, the new leader is asked whether the
+//! records before the position are in its log, before anything is read from it (KIP-320).
 //!
 //! Like the producer, it never blocks: [`Call::Poll`] is answered by an event as soon as there are records.
 
@@ -59,15 +59,15 @@ pub enum Event {
         partition: TopicPartition,
         position: i64,
     },
-    /// The position is outside of the log. It is reset. With `auto.offset.reset=none` it is not, and the partition waits
-    /// for [`Call::Seek`].
+    /// The position is outside of the log. It is reset. With `auto.offset.reset=none` it is not, and the partition
+    /// waits for [`Call::Seek`].
     OutOfRange {
         partition: TopicPartition,
         position: i64,
     },
     /// The new leader's log differs from what was read before the position: records that were read may have been lost
-    /// (KIP-320). The partition continues at `diverged`, the offset up to which the logs agree. If that is not known, the
-    /// position is reset. With `auto.offset.reset=none` the partition waits for [`Call::Seek`].
+    /// (KIP-320). The partition continues at `diverged`, the offset up to which the logs agree. If that is not known,
+    /// the position is reset. With `auto.offset.reset=none` the partition waits for [`Call::Seek`].
     Truncated {
         partition: TopicPartition,
         position: i64,

@@ -1,5 +1,5 @@
-//! The position of a consumer in a partition: how it is found by a look-up, is reset as `auto.offset.reset` says, and is
-//! validated when the leader has changed, by asking the new leader whether its log has what was read (KIP-320).
+//! The position of a consumer in a partition: how it is found by a look-up, is reset as `auto.offset.reset` says, and
+//! is validated when the leader has changed, by asking the new leader whether its log has what was read (KIP-320).
 
 use super::buffer::Buffered;
 use super::fetcher::Tag;
@@ -26,8 +26,8 @@ pub enum Start {
     Latest,
     /// At the first record with this timestamp or a later one. If there is none, at the end.
     Timestamp(i64),
-    /// At this offset. `epoch` is the leader epoch of the record before it, if the application knows it: then the leader
-    /// is asked whether its log still has that record.
+    /// At this offset. `epoch` is the leader epoch of the record before it, if the application knows it: then the
+    /// leader is asked whether its log still has that record.
     Offset {
         offset: i64,
         epoch: Option<LeaderEpoch>,
@@ -197,8 +197,8 @@ impl Consumer {
 
     // Leaders that change.
 
-    /// Looks at the metadata: if the leader of a partition has changed, its position must be validated. If the topic has an
-    /// error that is not temporary, its partitions fail.
+    /// Looks at the metadata: if the leader of a partition has changed, its position must be validated. If the topic
+    /// has an error that is not temporary, its partitions fail.
     pub(super) fn learn_leaders(&mut self, out: &mut Outbox<Event>) {
         for (partition, assigned) in &mut self.assigned {
             let metadata = &self.cluster.metadata;

@@ -50,7 +50,8 @@ impl Session {
         SessionRequest { id, epoch, named, forgotten }
     }
 
-    /// A request was answered without an error, in the session with this id. 0 means that the broker has made no session.
+    /// A request was answered without an error, in the session with this id. 0 means that the broker has made no
+    /// session.
     pub fn advance(&mut self, id: i32) {
         match id {
             0 => *self = Self::default(),

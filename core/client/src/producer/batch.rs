@@ -13,7 +13,7 @@ pub struct ProducerRecord {
     /// A number that the application chooses. Events name the record by it.
     pub id: u64,
     pub topic: ByteString,
-    /// `None`: the partition is chosen by the key, or at random if there is no key.
+    /// `None`: the producer chooses the partition, by the key if there is one.
     pub partition: Option<i32>,
     /// Milliseconds since 1970. `None`: the time at which the record is handed in.
     pub timestamp: Option<i64>,
@@ -25,6 +25,7 @@ pub struct ProducerRecord {
 impl ProducerRecord {
     /// How many bytes the record takes in a batch at most.
     pub fn size_bytes(&self) -> usize {
+        // Length, attributes, timestamp, offset, length of the key and of the value, number of headers.
         const NUMBERS: usize = 5 + 1 + 10 + 5 + 5 + 5 + 5;
         let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|(key, value)| 10 + key.len() + field(value)).sum();
@@ -38,8 +39,9 @@ impl ProducerRecord {
     }
 }
 
-/// The order of the batches of a partition: that in which they were made. The parts of a split batch are ordered by their
-/// first record.
+/// Names a batch, and orders the batches of a partition by when they were made. `batch` counts the batches of the
+/// producer;
+/// `first_record` is the place of a part's first record in the batch that was split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchOrder {
     pub batch: u64,
@@ -63,14 +65,16 @@ enum Content {
 #[derive(Debug)]
 pub struct Batch {
     pub order: BatchOrder,
+    /// The ids of the records, in their order.
     pub record_ids: Vec<u64>,
     content: Content,
     size_bytes: usize,
-    /// How much of `buffer.memory` its records use.
+    /// How much of `buffer.memory` is free again when the batch is done. The first part of a split batch has all of it.
     pub buffered_bytes: usize,
     pub created_at: Mono,
     /// How often it was sent.
     pub attempts: u32,
+    /// When it was sent the last time, or when that attempt failed.
     pub last_attempt: Mono,
     /// The pause before the next attempt.
     pub pause_ms: i64,
@@ -80,8 +84,8 @@ pub struct Batch {
     pub may_be_appended: bool,
     /// The error of the last attempt, to tell the application if the batch is given up.
     pub last_error: Option<String>,
-    /// The identity and base sequence (KIP-98), from the first attempt on. Changed only if the broker has certainly not
-    /// appended the batch, or has lost its state of the producer.
+    /// The identity and base sequence (KIP-98), from the first attempt on. Changed only by a restart of the partition's
+    /// sequences: see `restart_if_quiet` in `partition.rs`.
     pub sequence: Option<(Identity, i32)>,
     /// Whether the sequence was changed since the last attempt.
     pub restarted: bool,
@@ -128,7 +132,7 @@ impl Batch {
         self.record_ids.len() as i32
     }
 
-    /// The size of the encoded batch. Until it is encoded, an upper limit.
+    /// The size of the encoded batch. Until it is encoded, its size without compression.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }

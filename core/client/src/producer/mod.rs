@@ -1,13 +1,13 @@
 //! The producer: records in, acknowledgements out.
 //!
-//! The records for a partition are collected in a batch. The batch is sent when it is full, when `linger.ms` have passed,
-//! or on [`Call::Flush`]. Up to `max.in.flight.requests.per.connection` requests to a broker are in flight. A batch that
-//! fails with a temporary error is sent again until `delivery.timeout.ms` have passed.
+//! The records for a partition are collected in a batch. The batch is sent when it is full, when `linger.ms` have
+//! passed, or on [`Call::Flush`]. Up to `max.in.flight.requests.per.connection` requests to a broker are in flight. A
+//! batch that fails with a temporary error is sent again until `delivery.timeout.ms` have passed.
 //!
-//! An idempotent producer (KIP-98) gives its batches sequences, so that a retry neither duplicates nor reorders records.
-//! If the broker has lost its state of the producer, the producer takes the next epoch and begins with sequence 0 again,
-//! as Kafka's does (KIP-360). Unlike Kafka's, it does not send a batch under the next epoch that may be in the log
-//! already: that batch fails, so that its records cannot be in the log twice.
+//! An idempotent producer (KIP-98) gives its batches sequences, so that a retry neither duplicates nor reorders
+//! records. If the broker has lost its state of the producer, the producer takes the next epoch and begins with
+//! sequence 0 again, as Kafka's does (KIP-360). Unlike Kafka's, it does not send a batch under the next epoch that may
+//! be in the log already: that batch fails, so that its records cannot be in the log twice.
 //!
 //! Unlike Kafka's, this producer never blocks. A record for which `buffer.memory` has no room fails at once (see
 //! [`Producer::buffered_bytes`]). A record whose topic is not known yet waits for up to `max.block.ms`. `batch.size`
@@ -41,8 +41,8 @@ use tidelog_wire::{ApiKey, ErrorCode};
 pub enum Call {
     /// Answered by [`Event::Delivered`] or [`Event::Failed`].
     Send(ProducerRecord),
-    /// Sends all records handed in before without waiting for `linger.ms`. [`Event::Flushed`] with this id comes when all
-    /// of them are delivered or have failed.
+    /// Sends all records handed in before without waiting for `linger.ms`. [`Event::Flushed`] with this id comes when
+    /// all of them are delivered or have failed.
     Flush(u64),
 }
 
@@ -54,8 +54,8 @@ pub enum Event {
         record: u64,
         partition: i32,
     },
-    /// The records are in the log, one behind the other, from `base_offset` on. The offset is `None` if the broker did not
-    /// tell it: with acks=0, or if it recognised a duplicate but no longer knows its offset.
+    /// The records are in the log, one behind the other, from `base_offset` on. The offset is `None` if the broker did
+    /// not tell it: with acks=0, or if it recognised a duplicate but no longer knows its offset.
     Delivered {
         partition: TopicPartition,
         base_offset: Option<i64>,
@@ -70,8 +70,8 @@ pub enum Event {
         records: Vec<u64>,
         error: ClientError,
     },
-    /// The broker refused the expected sequence, so it has lost its state of this producer. A batch that it has certainly
-    /// not appended is sent again under a new epoch. A batch that it may have appended fails.
+    /// The broker refused the expected sequence, so it has lost its state of this producer. A batch that it has
+    /// certainly not appended is sent again under a new epoch. A batch that it may have appended fails.
     SequenceRefused {
         partition: TopicPartition,
         error: ErrorCode,
@@ -110,7 +110,8 @@ pub struct Producer {
     next_batch: u64,
     buffered_bytes: usize,
     flushes: VecDeque<Flush>,
-    /// Counts up with each round of requests. Each round begins with another partition, so that none is always the last.
+    /// Counts up with each round of requests. Each round begins with another partition, so that none is always the
+    /// last.
     rotation: usize,
     /// When a batch, a waiting record or the identity is due next.
     next_at: Option<Mono>,
@@ -200,8 +201,8 @@ impl Producer {
         Ok(())
     }
 
-    /// Adds a record to the batch of its partition. Returns whether the batch may be due now. Error: the partition is not
-    /// known, and the record is given back.
+    /// Adds a record to the batch of its partition. Returns whether the batch may be due now. Error: the partition is
+    /// not known, and the record is given back.
     fn append(&mut self, now: Now, waiting: Waiting, out: &mut Outbox<Event>) -> Result<bool, Box<Waiting>> {
         let record = &waiting.record;
         let name = &record.topic;
@@ -266,8 +267,8 @@ impl Producer {
         self.next_at = self.next_moment(now.mono);
     }
 
-    /// Puts the records that wait for their topic into batches, if there is new metadata. Those that have waited too long
-    /// fail.
+    /// Puts the records that wait for their topic into batches, if there is new metadata. Those that have waited too
+    /// long fail.
     fn place_waiting(&mut self, now: Now, out: &mut Outbox<Event>) {
         let is_news = std::mem::replace(&mut self.metadata_version, self.cluster.metadata.version)
             != self.cluster.metadata.version;

@@ -27,8 +27,8 @@ pub struct Partition {
     /// The last sequence of the last batch that was acknowledged under this identity.
     last_acked: Option<i32>,
     pub last_acked_offset: Option<i64>,
-    /// Set if batches were given up after they had been sent, so that nobody knows whether the broker has appended them:
-    /// the sequence that follows the last of them.
+    /// Set if batches were given up after they had been sent, so that nobody knows whether the broker has appended
+    /// them: the sequence that follows the last of them.
     unresolved: Option<i32>,
     /// Whether the sequences begin with 0 again when no batch is in flight.
     restart: bool,
@@ -111,8 +111,8 @@ impl Partition {
         self.last_acked.map_or(0, |last| add_to_sequence(last, 1)) == sequence
     }
 
-    /// Notes that a batch was given up after it had been sent. Nobody knows whether the broker has appended it, and no new
-    /// batch is sent until [`resolve`](Self::resolve) has decided what follows.
+    /// Notes that a batch was given up after it had been sent. Nobody knows whether the broker has appended it, and no
+    /// new batch is sent until [`resolve`](Self::resolve) has decided what follows.
     pub fn leave_unresolved(&mut self, batch: &Batch) {
         if let Some(last) = batch.last_sequence() {
             let end = add_to_sequence(last, 1);
@@ -121,8 +121,8 @@ impl Partition {
     }
 
     /// Decides about a batch that was refused with OUT_OF_ORDER_SEQUENCE_NUMBER. If earlier batches are still to be
-    /// acknowledged, it is sent again after them. If its sequence was the next one to acknowledge, or follows batches that
-    /// were given up, then the broker's state of the producer differs from ours.
+    /// acknowledged, it is sent again after them. If its sequence was the next one to acknowledge, or follows batches
+    /// that were given up, then the broker's state of the producer differs from ours.
     pub fn judge_out_of_order(&self, batch: &Batch) -> RetryKind {
         let Some(base) = batch.base_sequence() else { return RetryKind::Retry };
         let lost = match self.unresolved {
@@ -141,9 +141,9 @@ impl Partition {
         self.restart
     }
 
-    /// Decides what follows after batches were given up, when no sent batch is left. Returns true if the sequences must begin
-    /// again, because nobody knows whether the broker has appended those batches. If a later batch was acknowledged, the
-    /// broker must have appended them, and the sequences go on.
+    /// Decides what follows after batches were given up, when no sent batch is left. Returns true if the sequences must
+    /// begin again, because nobody knows whether the broker has appended those batches. If a later batch was
+    /// acknowledged, the broker must have appended them, and the sequences go on.
     pub fn resolve(&mut self) -> bool {
         let has_sequenced = self.queue.front().is_some_and(|batch| batch.sequence.is_some());
         if self.unresolved.is_none() || !self.in_flight.is_empty() || has_sequenced {
@@ -153,8 +153,8 @@ impl Partition {
         !self.is_next(self.next_sequence)
     }
 
-    /// Carries out a restart, if one is due and no batch is in flight: gives the batches that were sent before new sequences,
-    /// from 0 on.
+    /// Carries out a restart, if one is due and no batch is in flight: gives the batches that were sent before new
+    /// sequences, from 0 on.
     pub fn restart_if_quiet(&mut self, identity: Identity) {
         if !self.restart || !self.in_flight.is_empty() {
             return;
@@ -169,8 +169,8 @@ impl Partition {
         }
     }
 
-    /// When the first batch of the queue may be sent: when it is full or `linger_ms` have passed, or for a retry, when its
-    /// pause is over.
+    /// When the first batch of the queue may be sent: when it is full or `linger_ms` have passed, or for a retry, when
+    /// its pause is over.
     pub fn ready_at(
         &self,
         linger_ms: i64,

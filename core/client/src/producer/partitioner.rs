@@ -49,8 +49,8 @@ pub struct Candidate {
 }
 
 impl Sticky {
-    /// The partition for the next record. `candidates` is called only when another partition is to be chosen. If it returns
-    /// none, any of the `partitions` is chosen.
+    /// The partition for the next record. `candidates` is called only when another partition is to be chosen. If it
+    /// returns none, any of the `partitions` is chosen.
     pub fn partition(
         &mut self,
         rng: &mut ChaCha8Rng,
@@ -66,8 +66,8 @@ impl Sticky {
         chosen
     }
 
-    /// Counts a record that went to the current partition. After `batch_size` bytes another partition is chosen. While a
-    /// batch has room left, that waits until twice as many bytes, so that batches are not sent half empty.
+    /// Counts a record that went to the current partition. After `batch_size` bytes another partition is chosen. While
+    /// a batch has room left, that waits until twice as many bytes, so that batches are not sent half empty.
     pub fn count_record(&mut self, bytes: usize, batch_size: usize, batch_is_open: bool) {
         self.produced_bytes += bytes;
         let enough = if batch_is_open { batch_size.saturating_mul(2) } else { batch_size };

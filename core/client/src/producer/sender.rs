@@ -121,8 +121,8 @@ impl Producer {
             }
         }
         if bump {
-            // Without transactions a producer may raise its epoch by itself (KIP-360). After the greatest epoch it asks for a
-            // new id.
+            // Without transactions a producer may raise its epoch by itself (KIP-360). After the greatest epoch it asks
+            // for a new id.
             let next = |it: Identity| Some(Identity { epoch: it.epoch.checked_add(1)?, ..it });
             self.identity.known = self.identity.known.and_then(next);
         }
@@ -431,8 +431,8 @@ impl Producer {
         }
     }
 
-    /// Fails a batch. The records that the broker has named get its error, and the other records of the batch another one
-    /// (KIP-467).
+    /// Fails a batch. The records that the broker has named get its error, and the other records of the batch another
+    /// one (KIP-467).
     fn fail_by_record(
         &mut self,
         partition: TopicPartition,

@@ -19,8 +19,8 @@ pub(super) struct BootPlan {
     pub notes: Vec<(Level, String)>,
 }
 
-/// Decides what is to be done with the directories. An error is fatal. It names the contradiction, and what the operator
-/// can do.
+/// Decides what is to be done with the directories. An error is fatal. It names the contradiction, and what the
+/// operator can do.
 pub(super) fn judge(
     config: &LogDirsConfig,
     dirs: &[Dir],
@@ -62,8 +62,8 @@ pub(super) fn judge(
     Ok(BootPlan { booted: Booted { cluster_id, previous_broker_epoch, dirs: states }, meta_to_write, notes })
 }
 
-/// Checks that the cluster, node and directory ids agree with the configuration and with each other. Returns the cluster
-/// id, if the configuration or a directory has one.
+/// Checks that the cluster, node and directory ids agree with the configuration and with each other. Returns the
+/// cluster id, if the configuration or a directory has one.
 fn check_ids(config: &LogDirsConfig, online: &[&Dir]) -> Result<Option<ByteString>, String> {
     let mut cluster: Option<(ByteString, String)> =
         config.cluster_id.clone().map(|id| (id, "the configuration".to_owned()));

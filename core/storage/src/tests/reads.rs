@@ -29,8 +29,8 @@ pub fn close(world: &mut World) {
     assert_eq!(world.log.state(), &LogState::Closed);
 }
 
-/// A log of three segments, with batches of three records of `size` bytes. It is closed, then `change` is called with the
-/// size of a batch, then it is loaded again. Returns the log and the size of a batch. `interval` is
+/// A log of three segments, with batches of three records of `size` bytes. It is closed, then `change` is called with
+/// the size of a batch, then it is loaded again. Returns the log and the size of a batch. `interval` is
 /// `index.interval.bytes`.
 fn old_segments(size: usize, interval: u32, change: impl FnOnce(&mut World, usize)) -> (World, usize) {
     let three = batch(&[1, 2, 3], size);
@@ -341,8 +341,8 @@ fn retain(world: &mut World, high_watermark: i64) {
     world.run();
 }
 
-/// A log with segments at 0, 15 and 30. `settings` is called with the size of the log, and the size of each of the first
-/// two segments.
+/// A log with segments at 0, 15 and 30. `settings` is called with the size of the log, and the size of each of the
+/// first two segments.
 fn three_segments(settings: impl FnOnce(u64, u64) -> LogSettings) -> (World, LogSettings) {
     let (mut world, one) = old_segments(50, u32::MAX, |_, _| {});
     let settings = settings(world.log.size_bytes(), (BATCHES * one) as u64);

@@ -1,4 +1,5 @@
-//! Tests of loading a log: which files are trusted, where the log is cut, when it goes offline, and what is read for it.
+//! Tests of loading a log: which files are trusted, where the log is cut, when it goes offline, and what is read for
+//! it.
 
 use super::reads::{close, path, put};
 use super::*;

@@ -137,8 +137,8 @@ impl Consume {
         Ok(bounds.into_iter().map(part).filter(|part| part.begin < part.end).collect())
     }
 
-    /// Deals the partitions out to the clients in turn. Each client gets an equal share of the warm-up and of the records,
-    /// as far as its partitions hold so many.
+    /// Deals the partitions out to the clients in turn. Each client gets an equal share of the warm-up and of the
+    /// records, as far as its partitions hold so many.
     fn divide(&self, parts: Vec<Part>, clients: u64) -> Vec<Work> {
         let mut of_clients: Vec<Vec<Part>> = vec![Vec::new(); clients as usize];
         for (place, part) in parts.into_iter().enumerate() {

@@ -5,10 +5,10 @@
 //!               ◄── Warm, Done, Failed ─────
 //! ```
 //!
-//! The measured part begins at the same moment for all clients and ends when the last client is done. With `--rate`, the
-//! moment at which each record should be sent is fixed in advance, and its latency counts from that moment. So a broker
-//! that stalls is also charged for the records that could not be sent during the stall. (To leave them out is known as
-//! "coordinated omission".)
+//! The measured part begins at the same moment for all clients and ends when the last client is done. With `--rate`,
+//! the moment at which each record should be sent is fixed in advance, and its latency counts from that moment. So a
+//! broker that stalls is also charged for the records that could not be sent during the stall. (To leave them out is
+//! known as "coordinated omission".)
 
 mod consume;
 mod latency;

@@ -132,8 +132,8 @@ impl Produce {
         })
     }
 
-    /// Makes the topic if it does not exist, and says whether it was made. That the cluster can be reached is known before
-    /// the first thread begins.
+    /// Makes the topic if it does not exist, and says whether it was made. That the cluster can be reached is known
+    /// before the first thread begins.
     async fn prepare(&self) -> Result<bool, Failure> {
         let mut session = self.connection.admin_beside()?;
         create_missing(&mut session, &self.topic, self.partitions).await
@@ -343,8 +343,8 @@ async fn alarm(timer: &mut Timer, due: Option<Instant>) -> std::io::Result<()> {
     }
 }
 
-/// Values of one size, each cut from another place of a much longer text, so that the values of a batch differ. The text
-/// has random letters, like that of Kafka's own `kafka-producer-perf-test`: codecs make it a little smaller.
+/// Values of one size, each cut from another place of a much longer text, so that the values of a batch differ. The
+/// text has random letters, like that of Kafka's own `kafka-producer-perf-test`: codecs make it a little smaller.
 pub(super) struct Values {
     text: Bytes,
     size: usize,

@@ -58,8 +58,9 @@ pub struct Consume {
     /// From the first record that there is: --offset earliest.
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
-    /// Where to begin in each partition: a number, earliest, latest, -N for the last N records, or the first record of a
-    /// time. Times are some time ago (-1h, 30m, 2d), in UTC such as 2026-11-21T18:00:00Z, or @MILLISECONDS since 1970.
+    /// Where to begin in each partition: a number, earliest, latest, -N for the last N records, or the first record of
+    /// a time. Times are some time ago (-1h, 30m, 2d), in UTC such as 2026-11-21T18:00:00Z, or @MILLISECONDS since
+    /// 1970.
     #[arg(long, short, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true, value_parser = Begin::parse)]
     offset: Begin,
     /// Only this partition. May be given many times.

@@ -1,5 +1,5 @@
-//! Waits to the microsecond. Tokio's timers have a resolution of a millisecond, which is longer than a record takes: the
-//! time that they oversleep would be counted as the broker's latency.
+//! Waits to the microsecond. Tokio's timers have a resolution of a millisecond, which is longer than a record takes:
+//! the time that they oversleep would be counted as the broker's latency.
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,

@@ -65,8 +65,8 @@ fn draw_configs(table: &[(&str, &[&str])], at_most: u64, stream: &mut Stream) ->
 }
 
 impl Admin {
-    /// Draws a change of a topic, or of the configs of what has nothing else; most can be made. Also draws whether it is only
-    /// validated (`validate_only`).
+    /// Draws a change of a topic, or of the configs of what has nothing else; most can be made. Also draws whether it
+    /// is only validated (`validate_only`).
     pub(super) fn draw_change(&mut self, resource: usize) -> (Change, bool) {
         let can_delete_by_id = self.deletes_by_id();
         let stream = &mut self.stream;

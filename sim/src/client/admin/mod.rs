@@ -1,7 +1,6 @@
-//! An administrator. It creates and deletes topics, adds partitions, and changes configs of topics, of all brokers and of a
-//! subscription to clients' metrics.
-//! It looks at the result through every request that shows metadata. No other client changes its topics, so their state
-//! is known. It also writes records to them and reads them.
+//! An administrator. It creates and deletes topics, adds partitions, and changes configs of topics, of all brokers and
+//! of a subscription to clients' metrics. It looks at the result through every request that shows metadata. No other
+//! client changes its topics, so their state is known. It also writes records to them and reads them.
 //!
 //! One request is under way at a time. Topics with an even number keep all their records; the configs of the others let
 //! records be deleted or lost.
@@ -109,8 +108,8 @@ pub struct Admin {
 
 const RETRY_NS: u64 = 30_000_000;
 
-/// A topic with this many changes without an answer is not changed any more: the checker keeps every state that they may
-/// have led to.
+/// A topic with this many changes without an answer is not changed any more: the checker keeps every state that they
+/// may have led to.
 const UNSURE_MAX: u32 = 3;
 
 /// Small enough for the smallest segments that it configures.
