@@ -641,9 +641,13 @@ impl Log {
         );
         assert_eq!(self.producers.end_offset(), self.log_end, "every batch was applied to the producer state");
         let unstable_from = self.stable_offset().min(self.synced);
-        if let Some(front) = self.tail.front() {
-            let tail_end = self.tail.back().map(|batch| batch.last + 1);
-            assert_eq!(tail_end, Some(self.log_end), "the tail ends where the log ends");
+        if let (Some(front), Some(back)) = (self.tail.front(), self.tail.back()) {
+            let active = &self.segments[self.segments.len() - 1];
+            let tail_end = back.last + 1;
+            assert!(
+                tail_end == self.log_end || active.len == 0 && tail_end <= active.base,
+                "the tail ends where the log ends, or in front of a gap before an empty active segment"
+            );
             assert!(front.base <= unstable_from || self.tail.iter().count() > 0);
             assert!(self.tail.iter().all(|batch| batch.base >= self.segments[0].base));
         }

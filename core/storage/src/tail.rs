@@ -1,6 +1,6 @@
 //! The positions of the newest batches of a log. A read at the end of the log finds its batch here, without I/O.
 //!
-//! Invariant: these are the last batches of the log, without a gap, and every batch that is not stable is among them.
+//! Invariant: these are the last batches of the log, none left out, and every batch that is not stable is among them.
 
 use std::collections::VecDeque;
 use tidelog_wire::ids::Offset;

@@ -472,6 +472,22 @@ fn a_gap_between_segments_is_allowed_only_in_the_stable_part_of_the_log() {
 }
 
 #[test]
+fn an_empty_active_segment_may_follow_a_gap() {
+    let (mut world, third) = with_a_gap();
+    for base in bases(&world).into_iter().filter(|base| *base > third) {
+        world.disk.remove(&path(base, FileKind::Log));
+    }
+    world.disk.damage(&path(third, FileKind::Log), |bytes| bytes.fill(1));
+    load(&mut world, LoadHints { recovery_point: Some(Offset(third)), ..after_crash() });
+    world.loaded();
+    world.log.verify();
+    assert_eq!(world.log.log_end_offset(), Offset(third));
+    assert_eq!(world.append(&sized(100)).unwrap().base_offset, Offset(third));
+    world.run();
+    world.log.verify();
+}
+
+#[test]
 fn a_segment_that_begins_before_the_previous_one_ends_is_removed_as_damage() {
     let mut world = closed(80);
     let bases = bases(&world);
