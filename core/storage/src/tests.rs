@@ -125,6 +125,14 @@ impl World {
         self.take_out();
     }
 
+    /// Appends so many batches of one record without a producer.
+    fn append_plain(&mut self, count: usize) {
+        for _ in 0..count {
+            let batch = plain(self);
+            self.append(&batch).unwrap();
+        }
+    }
+
     fn append(&mut self, batch: &CheckedBatch) -> Result<Appended, AppendError> {
         let appended = self.log.append(self.now, Append::Produced(batch), EPOCH, &mut self.out);
         self.take_out();
@@ -437,10 +445,7 @@ fn retention_that_removes_all_records_leaves_an_empty_log_at_the_same_end_offset
 #[test]
 fn if_a_segments_file_cannot_be_renamed_the_segments_behind_it_stay() {
     let mut world = World::new(LogSettings { retention_bytes: 0, ..small_segments() });
-    for _ in 0..30 {
-        let batch = plain(&world);
-        world.append(&batch).unwrap();
-    }
+    world.append_plain(30);
     world.run();
     let segments = world.log.segment_count();
     assert!(segments > 3);
@@ -461,10 +466,7 @@ fn if_a_segments_file_cannot_be_renamed_the_segments_behind_it_stay() {
 #[test]
 fn deleted_records_cannot_be_read_and_the_next_retention_removes_their_segments() {
     let mut world = World::new(small_segments());
-    for _ in 0..30 {
-        let batch = plain(&world);
-        world.append(&batch).unwrap();
-    }
+    world.append_plain(30);
     world.run();
     let before = world.log.segment_count();
     assert!(world.log.delete_records(Offset(20), &mut world.out));
@@ -510,10 +512,7 @@ fn a_failed_write_takes_the_log_offline() {
 /// A log of ten batches of one record, all of them synced.
 fn ten_batches() -> World {
     let mut world = World::new(LogSettings::default());
-    for _ in 0..10 {
-        let batch = plain(&world);
-        world.append(&batch).unwrap();
-    }
+    world.append_plain(10);
     world.run();
     world
 }

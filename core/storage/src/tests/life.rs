@@ -57,10 +57,7 @@ fn a_close_during_the_loading_is_carried_out_after_it() {
 #[test]
 fn a_log_can_be_closed_while_a_missing_index_is_being_loaded() {
     let mut world = World::new(small_segments());
-    for _ in 0..30 {
-        let batch = plain(&world);
-        world.append(&batch).unwrap();
-    }
+    world.append_plain(30);
     world.close_and_reload();
     world.events.clear();
     let index = names::segment_file(Offset(0), names::FileKind::OffsetIndex);
