@@ -15,21 +15,24 @@ use tidelog_wire::{ErrorCode, MetadataRecord};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
-/// The number of [`Operation::Delete`], which alone needs no value.
-const DELETE: i8 = 1;
-
 /// What a request does to one config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
+pub enum ConfigOperation {
     Set,
     Delete,
     Append,
     Subtract,
 }
 
-impl Operation {
-    fn from_code(code: i8) -> Option<Self> {
+impl ConfigOperation {
+    /// The operation of this number in IncrementalAlterConfigs.
+    pub fn from_code(code: i8) -> Option<Self> {
         [Self::Set, Self::Delete, Self::Append, Self::Subtract].get(usize::try_from(code).ok()?).copied()
+    }
+
+    /// Whether an operation of this number needs a value: all but [`Self::Delete`] do, also those that do not exist.
+    pub fn needs_value(code: i8) -> bool {
+        Self::from_code(code) != Some(Self::Delete)
     }
 }
 
@@ -47,9 +50,9 @@ pub fn incremental_alter_configs(
             .iter()
             .map(|config| (&config.name, config.config_operation, config.value.as_ref()))
             .collect();
-        let values = named.iter().filter(|(_, code, _)| *code != DELETE);
-        let keys = check_config_names(named.iter().map(|(name, _, _)| *name))
-            .and_then(|()| check_config_nulls(values.map(|(name, _, value)| (*name, *value))));
+        let keys = check_config_keys(
+            named.iter().map(|&(name, code, value)| (name, value, ConfigOperation::needs_value(code))),
+        );
         changes.resource(resource.resource_type, &resource.resource_name, keys, |changes, target| {
             changes.incremental(target, &named)
         });
@@ -81,8 +84,7 @@ pub fn alter_configs(
     let mut changes = Changes::new(image, context, named);
     for resource in &request.resources {
         let named: Vec<_> = resource.configs.iter().map(|config| (&config.name, config.value.as_ref())).collect();
-        let keys = check_config_names(named.iter().map(|(name, _)| *name))
-            .and_then(|()| check_config_nulls(named.iter().copied()));
+        let keys = check_config_keys(named.iter().map(|&(name, value)| (name, value, true)));
         changes.resource(resource.resource_type, &resource.resource_name, keys, |changes, target| {
             Ok(changes.replacing(target, &named))
         });
@@ -223,14 +225,14 @@ impl<'a> Changes<'a> {
         let current = self.image.config(target);
         let mut changes = Vec::new();
         for &(name, code, value) in configs {
-            let operation = Operation::from_code(code)
+            let operation = ConfigOperation::from_code(code)
                 .ok_or_else(|| Refusal::new(ErrorCode::InvalidRequest, format!("Unknown operations type {code}")))?;
             let before = current.get(&**name).cloned();
             let given = value.map(|value| &**value).unwrap_or_default();
             let after = match operation {
-                Operation::Set => Some(given.to_owned()),
-                Operation::Delete => None,
-                Operation::Append | Operation::Subtract => {
+                ConfigOperation::Set => Some(given.to_owned()),
+                ConfigOperation::Delete => None,
+                ConfigOperation::Append | ConfigOperation::Subtract => {
                     Some(edit_list(target.kind, name, before.as_deref(), operation, given)?)
                 }
             };
@@ -328,25 +330,22 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Checks that no key of a resource is named twice.
-pub fn check_config_names<'a>(mut names: impl Iterator<Item = &'a ByteString>) -> Result<(), Refusal> {
-    let mut seen = BTreeSet::new();
-    if names.all(|name| seen.insert(name)) {
-        return Ok(());
-    }
-    Err(Refusal::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"))
-}
-
-/// Checks that none of these keys, which are to have a value, is without one.
-pub fn check_config_nulls<'a>(
-    values: impl Iterator<Item = (&'a ByteString, Option<&'a ByteString>)>,
+/// Checks that no key of a resource is named twice, and that none is without a value that needs one. An item is the key,
+/// its value, and whether it needs one.
+pub fn check_config_keys<'a>(
+    keys: impl Iterator<Item = (&'a ByteString, Option<&'a ByteString>, bool)> + Clone,
 ) -> Result<(), Refusal> {
-    let nulls: Vec<&str> = values.filter(|(_, value)| value.is_none()).map(|(name, _)| &**name).collect();
-    if nulls.is_empty() {
-        return Ok(());
+    let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+    let mut seen = BTreeSet::new();
+    if !keys.clone().all(|(name, _, _)| seen.insert(name)) {
+        return invalid("Error due to duplicate config keys".to_owned());
     }
-    let text = format!("Null value not supported for : {}", nulls.join(", "));
-    Err(Refusal::new(ErrorCode::InvalidRequest, text))
+    let nulls = keys.filter(|(_, value, needs_value)| *needs_value && value.is_none());
+    let nulls: Vec<&str> = nulls.map(|(name, _, _)| &**name).collect();
+    match nulls.is_empty() {
+        true => Ok(()),
+        false => invalid(format!("Null value not supported for : {}", nulls.join(", "))),
+    }
 }
 
 /// A list with items added or taken out. A list that is not set starts from its default.
@@ -354,7 +353,7 @@ fn edit_list(
     kind: ResourceKind,
     name: &str,
     before: Option<&str>,
-    operation: Operation,
+    operation: ConfigOperation,
     given: &str,
 ) -> Result<String, Refusal> {
     let key = match kind {
@@ -363,7 +362,7 @@ fn edit_list(
         // Kafka's controller does not know which configs of a subscription to metrics are lists.
         _ => None,
     };
-    let word = if operation == Operation::Append { "APPEND" } else { "SUBTRACT" };
+    let word = if operation == ConfigOperation::Append { "APPEND" } else { "SUBTRACT" };
     let Some(key) = key.filter(|key| key.kind == Kind::List) else {
         let text = format!("Can't {word} to key {name} because its type is not LIST.");
         return Err(Refusal::new(ErrorCode::InvalidConfig, text));
@@ -373,8 +372,8 @@ fn edit_list(
     for item in given.split(',') {
         let place = items.iter().position(|known| *known == item);
         match (operation, place) {
-            (Operation::Append, None) => items.push(item),
-            (Operation::Subtract, Some(place)) => {
+            (ConfigOperation::Append, None) => items.push(item),
+            (ConfigOperation::Subtract, Some(place)) => {
                 items.remove(place);
             }
             _ => {}

@@ -26,9 +26,7 @@ pub use brokers::{
     BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, register_broker,
     register_controller, shut_down_broker, unfence_broker,
 };
-pub use configs::{
-    alter_configs, check_config_names, check_config_nulls, incremental_alter_configs, repeated_resource,
-};
+pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use elections::{elect_leaders, list_reassignments};
 pub use features::{KRAFT_VERSION, update_features};
 pub use image::{
@@ -74,6 +72,11 @@ impl Refusal {
 
     pub fn silent(error: ErrorCode) -> Self {
         Self { error, message: None }
+    }
+
+    /// For the name of a topic that does not exist.
+    pub fn unknown_topic() -> Self {
+        Self::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
     }
 }
 

@@ -143,10 +143,7 @@ pub fn delete_topics(
             Some(topic) => {
                 doomed.insert(topic.id, name);
             }
-            None => {
-                let text = "This server does not host this topic-partition.";
-                respond(Some(name), Uuid::ZERO, Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text)));
-            }
+            None => respond(Some(name), Uuid::ZERO, Err(Refusal::unknown_topic())),
         }
     }
 

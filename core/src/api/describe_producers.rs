@@ -32,9 +32,7 @@ fn refusal(parts: &Parts, topic: &str) -> Option<Refusal> {
     if let Err(why) = validate_topic_name(topic) {
         return Some(Refusal::new(ErrorCode::InvalidTopicException, why));
     }
-    let unknown =
-        || Refusal::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.");
-    parts.image.topic_named(topic).is_none().then(unknown)
+    parts.image.topic_named(topic).is_none().then(Refusal::unknown_topic)
 }
 
 fn describe(parts: &mut Parts, topic: &str, index: i32) -> PartitionResponse {

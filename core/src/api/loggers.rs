@@ -4,17 +4,11 @@
 
 use crate::api::Parts;
 use crate::config::{LogLevel, Loggers, ROOT_LOGGER, Source};
-use crate::controller::{Refusal, check_config_names, check_config_nulls};
+use crate::controller::{ConfigOperation, Refusal, check_config_keys};
 use crate::io::{Level, Outbox, Output};
 use crate::wire::ErrorCode;
 use crate::wire::messages::describe_configs_response::DescribeConfigsResourceResult;
 use crate::wire::messages::incremental_alter_configs_request::AlterConfigsResource;
-
-// The values of `config_operation`.
-const SET: i8 = 0;
-const DELETE: i8 = 1;
-const APPEND: i8 = 2;
-const SUBTRACT: i8 = 3;
 
 /// What DescribeConfigs says of all loggers of the broker `name`.
 pub fn describe(parts: &Parts, name: &str) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
@@ -48,9 +42,11 @@ pub fn alter(
         return Ok(());
     }
     for config in &resource.configs {
-        let name = &config.name;
+        let (name, operation) = (&config.name, ConfigOperation::from_code(config.config_operation));
         let text = match &config.value {
-            Some(level) if config.config_operation == SET => format!("the logger {name} now has the level {level}"),
+            Some(level) if operation == Some(ConfigOperation::Set) => {
+                format!("the logger {name} now has the level {level}")
+            }
             _ => format!("the logger {name} has no level of its own any more"),
         };
         // A warning, as in Kafka: it explains why later lines are missing.
@@ -63,9 +59,12 @@ pub fn alter(
 
 /// The loggers as the changes of a resource would leave them.
 fn altered(parts: &Parts, resource: &AlterConfigsResource) -> Result<Loggers, Refusal> {
-    check_config_names(resource.configs.iter().map(|config| &config.name))?;
-    let values = resource.configs.iter().filter(|config| config.config_operation != DELETE);
-    check_config_nulls(values.map(|config| (&config.name, config.value.as_ref())))?;
+    check_config_keys(
+        resource
+            .configs
+            .iter()
+            .map(|config| (&config.name, config.value.as_ref(), ConfigOperation::needs_value(config.config_operation))),
+    )?;
     let (id, name) = (parts.config.node_id, &resource.resource_name);
     match name.parse::<i32>() {
         Err(_) => return Err(invalid(format!("Node id must be an integer, but it is: {name}"))),
@@ -81,13 +80,13 @@ fn altered(parts: &Parts, resource: &AlterConfigsResource) -> Result<Loggers, Re
             true => Ok(()),
             false => Err(Refusal::new(ErrorCode::InvalidConfig, format!("Logger {name} does not exist!"))),
         };
-        match config.config_operation {
-            SET => {
+        match ConfigOperation::from_code(config.config_operation) {
+            Some(ConfigOperation::Set) => {
                 must_exist(&loggers)?;
                 let level = config.value.as_deref().unwrap_or_default();
                 loggers.set(name, LogLevel::settable(level).ok_or_else(|| no_level(name, level))?);
             }
-            DELETE => {
+            Some(ConfigOperation::Delete) => {
                 must_exist(&loggers)?;
                 if *name == ROOT_LOGGER {
                     let text = format!("Removing the log level of the {ROOT_LOGGER} logger is not allowed");
@@ -95,9 +94,14 @@ fn altered(parts: &Parts, resource: &AlterConfigsResource) -> Result<Loggers, Re
                 }
                 loggers.unset(name);
             }
-            APPEND => return Err(invalid("APPEND operation is not allowed for the BROKER_LOGGER resource")),
-            SUBTRACT => return Err(invalid("SUBTRACT operation is not allowed for the BROKER_LOGGER resource")),
-            other => {
+            Some(ConfigOperation::Append) => {
+                return Err(invalid("APPEND operation is not allowed for the BROKER_LOGGER resource"));
+            }
+            Some(ConfigOperation::Subtract) => {
+                return Err(invalid("SUBTRACT operation is not allowed for the BROKER_LOGGER resource"));
+            }
+            None => {
+                let other = config.config_operation;
                 let text = format!("Unknown operation type {other} is not allowed for the BROKER_LOGGER resource");
                 return Err(invalid(text));
             }
