@@ -136,7 +136,8 @@ pub enum KeptKey {
     ZkMigrationState,
 }
 
-/// What applying a record has changed.
+/// A difference between an image and an earlier one. Records report it when they take effect, and [`Image::diff`]
+/// reports it for two whole images.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ImageChange {
     TopicCreated(Uuid),
@@ -144,6 +145,7 @@ pub enum ImageChange {
     TopicDeleted(Topic),
     /// The topic, the index, and the partition as it was before; `None` if the partition is new.
     PartitionChanged(Uuid, i32, Option<Partition>),
+    /// Configs of the resource were set or removed; a deleted topic loses all of its configs.
     ConfigChanged(ConfigResource),
     BrokerChanged(NodeId),
     FeatureChanged(ByteString),

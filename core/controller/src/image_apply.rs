@@ -11,8 +11,11 @@ use tidelog_wire::messages::{
 use tidelog_wire::{Int32s, MetadataRecord};
 
 impl Image {
-    /// Applies one record and says what it changed. Records must come in the order of the log.
+    /// Applies one record and says what changed by it. Records must come in the order of the log. A record within a
+    /// metadata transaction (KIP-868) changes nothing until the record that ends the transaction, which reports all
+    /// changes. An aborted transaction changes nothing.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<Vec<ImageChange>, ImageError> {
+        let mut changes = Vec::new();
         match record {
             MetadataRecord::BeginTransaction(_) if self.transaction.is_some() => {
                 return Err(misfit(record, "a transaction is already open"));
@@ -25,31 +28,31 @@ impl Image {
             MetadataRecord::EndTransaction(_) => {
                 let records =
                     self.transaction.take().ok_or_else(|| misfit(record, "there is no transaction to end"))?;
-                let mut changes = Vec::new();
                 for record in &records {
-                    changes.extend(self.change(record)?);
+                    self.change(record, &mut changes)?;
                 }
-                return Ok(changes);
             }
             _ => match &mut self.transaction {
                 Some(records) => records.push(record.clone()),
-                None => return Ok(self.change(record)?.into_iter().collect()),
+                None => self.change(record, &mut changes)?,
             },
         }
-        Ok(Vec::new())
+        Ok(changes)
     }
 
-    fn change(&mut self, record: &MetadataRecord) -> Result<Option<ImageChange>, ImageError> {
+    fn change(&mut self, record: &MetadataRecord, changes: &mut Vec<ImageChange>) -> Result<(), ImageError> {
         let change = match record {
             MetadataRecord::Topic(topic) => self.create_topic(topic).map_err(|why| misfit(record, why))?,
             MetadataRecord::RemoveTopic(removed) => {
-                self.remove_topic(removed.topic_id).map_err(|why| misfit(record, why))?
+                return self.remove_topic(removed.topic_id, changes).map_err(|why| misfit(record, why));
             }
             MetadataRecord::Partition(partition) => self.set_partition(partition).map_err(|why| misfit(record, why))?,
             MetadataRecord::PartitionChange(change) => {
                 self.change_partition(change).map_err(|why| misfit(record, why))?
             }
-            MetadataRecord::ClearElr(clear) => return self.clear_eligible_leaders(clear, record),
+            MetadataRecord::ClearElr(clear) => {
+                return self.clear_eligible_leaders(clear, changes).map_err(|why| misfit(record, why));
+            }
             MetadataRecord::Config(config) => self.set_config(config),
             MetadataRecord::FeatureLevel(feature) => {
                 if feature.feature_level == 0 {
@@ -91,10 +94,11 @@ impl Image {
                 self.producer_ids = Some(block.clone());
                 ImageChange::ProducerIdsChanged
             }
-            MetadataRecord::NoOp(_) => return Ok(None),
+            MetadataRecord::NoOp(_) => return Ok(()),
             _ => self.keep(record)?,
         };
-        Ok(Some(change))
+        changes.push(change);
+        Ok(())
     }
 
     fn create_topic(&mut self, record: &TopicRecord) -> Result<ImageChange, String> {
@@ -107,11 +111,13 @@ impl Image {
         Ok(ImageChange::TopicCreated(id))
     }
 
-    fn remove_topic(&mut self, id: Uuid) -> Result<ImageChange, String> {
+    fn remove_topic(&mut self, id: Uuid, changes: &mut Vec<ImageChange>) -> Result<(), String> {
         let topic = self.topics.remove(&id).ok_or_else(|| format!("there is no topic with the id {id}"))?;
         self.topic_ids.remove(&topic.name);
-        self.configs.remove(&ConfigResource::topic(&topic.name));
-        Ok(ImageChange::TopicDeleted(topic))
+        let configs = self.configs.remove_entry(&ConfigResource::topic(&topic.name));
+        changes.push(ImageChange::TopicDeleted(topic));
+        changes.extend(configs.map(|(resource, _)| ImageChange::ConfigChanged(resource)));
+        Ok(())
     }
 
     fn set_partition(&mut self, record: &PartitionRecord) -> Result<ImageChange, String> {
@@ -147,28 +153,24 @@ impl Image {
     }
 
     /// Clears the eligible leaders of one topic, or of all topics if the record names none (KIP-966).
-    fn clear_eligible_leaders(
-        &mut self,
-        clear: &ClearElrRecord,
-        record: &MetadataRecord,
-    ) -> Result<Option<ImageChange>, ImageError> {
+    fn clear_eligible_leaders(&mut self, clear: &ClearElrRecord, changes: &mut Vec<ImageChange>) -> Result<(), String> {
         if !clear.topic_name.is_empty() && !self.topic_ids.contains_key(&clear.topic_name) {
-            return Err(misfit(record, format!("there is no topic {}", clear.topic_name)));
+            return Err(format!("there is no topic {}", clear.topic_name));
         }
-        for topic in self.topics.values_mut() {
-            if clear.topic_name.is_empty() || clear.topic_name == topic.name {
-                for partition in topic.partitions.values_mut() {
-                    let cleared =
-                        partition.eligible_leaders.is_empty() && partition.last_known_eligible_leaders.is_empty();
-                    if !cleared {
-                        partition.eligible_leaders.clear();
-                        partition.last_known_eligible_leaders.clear();
-                        partition.partition_epoch = partition.partition_epoch.saturating_add(1);
-                    }
+        let named = |topic: &&mut Topic| clear.topic_name.is_empty() || clear.topic_name == topic.name;
+        for topic in self.topics.values_mut().filter(named) {
+            for (&index, partition) in &mut topic.partitions {
+                if partition.eligible_leaders.is_empty() && partition.last_known_eligible_leaders.is_empty() {
+                    continue;
                 }
+                let before = partition.clone();
+                partition.eligible_leaders.clear();
+                partition.last_known_eligible_leaders.clear();
+                partition.partition_epoch = partition.partition_epoch.saturating_add(1);
+                changes.push(ImageChange::PartitionChanged(topic.id, index, Some(before)));
             }
         }
-        Ok(Some(ImageChange::Other))
+        Ok(())
     }
 
     fn set_config(&mut self, record: &ConfigRecord) -> ImageChange {

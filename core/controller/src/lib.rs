@@ -15,6 +15,7 @@ mod elections;
 mod features;
 mod image;
 mod image_apply;
+mod image_diff;
 mod partitions;
 mod producer_ids;
 pub mod records;

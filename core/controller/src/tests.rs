@@ -1,5 +1,6 @@
 mod elections;
 mod features;
+mod images;
 
 use super::*;
 use proptest::prelude::*;
@@ -23,6 +24,8 @@ struct Cluster {
     image: Image,
     offset: i64,
     drawn: u128,
+    /// All records since the cluster was new, and what changed by each of them.
+    committed: Vec<(MetadataRecord, Vec<ImageChange>)>,
 }
 
 fn draw(drawn: &mut u128) -> impl FnMut() -> [u8; 16] + '_ {
@@ -42,7 +45,7 @@ impl Cluster {
 
     fn with(properties: &[(&str, &str)]) -> Self {
         let (broker, _) = BrokerConfig::from_properties(properties.iter().copied()).unwrap();
-        let mut cluster = Self { broker, image: Image::default(), offset: 0, drawn: 1 };
+        let mut cluster = Self { broker, image: Image::default(), offset: 0, drawn: 1, committed: Vec::new() };
         let layers = cluster.broker.layers();
         let records = bootstrap_records(&Context { node_id: NodeId(1), layers }, bootstrap_features());
         cluster.commit(&records);
@@ -60,7 +63,8 @@ impl Cluster {
 
     fn commit(&mut self, records: &[MetadataRecord]) {
         for record in records {
-            self.image.apply(record).unwrap();
+            let changes = self.image.apply(record).unwrap();
+            self.committed.push((record.clone(), changes));
             self.offset += 1;
         }
         self.image.verify();
@@ -112,6 +116,46 @@ impl Cluster {
         let one = response.responses.into_iter().next().unwrap();
         let (_, error, message) = outcome("", one.error_code, one.error_message);
         (error, message)
+    }
+
+    /// Makes a decision that a client or a broker asks for.
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Create(name, count, configs) => {
+                let configs: &[(&str, Option<&str>)] = if configs { &[("retention.ms", Some("1"))] } else { &[] };
+                let topic = CreatableTopic { num_partitions: count, ..topic_with(&name_of(name), configs) };
+                self.create(&creating(vec![topic]));
+            }
+            Step::Delete(name) => {
+                let topic_names = vec![name_of(name).into()];
+                self.delete(&DeleteTopicsRequest { topic_names, ..Default::default() }, 5);
+            }
+            Step::Extend(name, count) => {
+                let name = name_of(name).into();
+                self.extend(vec![CreatePartitionsTopic { name, count, assignments: None, ..Default::default() }]);
+            }
+            Step::Set(name, value) => {
+                let configs: [(&str, i8, Option<&str>); 4] = [
+                    ("retention.ms", 0, Some("7")),
+                    ("cleanup.policy", 2, Some("compact")),
+                    ("min.insync.replicas", 0, Some("2")),
+                    ("retention.ms", 0, Some("never")),
+                ];
+                self.alter(2, &name_of(name), &configs[value as usize..=value as usize]);
+            }
+            Step::Unset(name) => {
+                self.alter(2, &name_of(name), &[("retention.ms", 1, None)]);
+            }
+            Step::Broker(name) => {
+                let name = if name == 0 { String::new() } else { name.to_string() };
+                self.alter(4, &name, &[("log.retention.ms", 0, Some("9"))]);
+            }
+            Step::Restart(id) => self.start(NodeId(id), &[DIR_A]),
+            Step::ProducerIds => {
+                let epoch = self.image.broker(NodeId(1)).unwrap().broker_epoch;
+                self.decide(|image, _, _| allocate_producer_ids(image, NodeId(1), epoch)).unwrap();
+            }
+        }
     }
 
     fn partition(&self, topic: &str, index: i32) -> &Partition {
@@ -593,25 +637,6 @@ fn a_partition_that_a_real_kafka_left_without_a_leader_is_led_again() {
 }
 
 #[test]
-fn a_transaction_of_records_counts_once_it_has_ended() {
-    let mut image = Image::default();
-    let topic = |name: &str, byte| TopicRecord {
-        name: name.into(),
-        topic_id: Uuid::from_bytes([byte; 16]),
-        ..TopicRecord::default()
-    };
-    image.apply(&BeginTransactionRecord::default().into()).unwrap();
-    assert_eq!(image.apply(&topic("a", 1).into()).unwrap(), []);
-    assert!(image.in_transaction() && image.topic_named("a").is_none());
-    let changes = image.apply(&EndTransactionRecord::default().into()).unwrap();
-    assert_eq!(changes, [ImageChange::TopicCreated(Uuid::from_bytes([1; 16]))]);
-    image.apply(&BeginTransactionRecord::default().into()).unwrap();
-    image.apply(&topic("b", 2).into()).unwrap();
-    image.apply(&tidelog_wire::messages::AbortTransactionRecord::default().into()).unwrap();
-    assert!(image.topic_named("b").is_none() && image.topic_named("a").is_some());
-}
-
-#[test]
 fn a_record_that_does_not_fit_is_an_error_that_names_it() {
     let mut image = Image::default();
     let record = tidelog_wire::messages::RemoveTopicRecord { topic_id: DIR_A, ..Default::default() };
@@ -712,42 +737,7 @@ proptest! {
     fn decisions_keep_the_image_sound_and_snapshots_lose_nothing(steps in prop::collection::vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
         for step in steps {
-            match step {
-                Step::Create(name, count, configs) => {
-                    let configs: &[(&str, Option<&str>)] = if configs { &[("retention.ms", Some("1"))] } else { &[] };
-                    let topic = CreatableTopic { num_partitions: count, ..topic_with(&name_of(name), configs) };
-                    cluster.create(&creating(vec![topic]));
-                }
-                Step::Delete(name) => {
-                    let topic_names = vec![name_of(name).into()];
-                    cluster.delete(&DeleteTopicsRequest { topic_names, ..Default::default() }, 5);
-                }
-                Step::Extend(name, count) => {
-                    let name = name_of(name).into();
-                    cluster.extend(vec![CreatePartitionsTopic { name, count, assignments: None, ..Default::default() }]);
-                }
-                Step::Set(name, value) => {
-                    let configs: [(&str, i8, Option<&str>); 4] = [
-                        ("retention.ms", 0, Some("7")),
-                        ("cleanup.policy", 2, Some("compact")),
-                        ("min.insync.replicas", 0, Some("2")),
-                        ("retention.ms", 0, Some("never")),
-                    ];
-                    cluster.alter(2, &name_of(name), &configs[value as usize..=value as usize]);
-                }
-                Step::Unset(name) => {
-                    cluster.alter(2, &name_of(name), &[("retention.ms", 1, None)]);
-                }
-                Step::Broker(name) => {
-                    let name = if name == 0 { String::new() } else { name.to_string() };
-                    cluster.alter(4, &name, &[("log.retention.ms", 0, Some("9"))]);
-                }
-                Step::Restart(id) => cluster.start(NodeId(id), &[DIR_A]),
-                Step::ProducerIds => {
-                    let epoch = cluster.image.broker(NodeId(1)).unwrap().broker_epoch;
-                    cluster.decide(|image, _, _| allocate_producer_ids(image, NodeId(1), epoch)).unwrap();
-                }
-            }
+            cluster.take(step);
         }
         let mut again = Image::default();
         for record in cluster.image.to_records() {

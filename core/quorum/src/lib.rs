@@ -87,7 +87,13 @@ pub enum QuorumEvent {
         end: Offset,
         records: Vec<MetadataRecord>,
     },
-    /// All committed records have been given out as [`Committed`](Self::Committed), and [`Quorum::propose`] may be
+    /// A snapshot was read. Its records take the place of all records that were given out before, and stand for those
+    /// before the offset `end`.
+    SnapshotLoaded {
+        end: Offset,
+        records: Vec<MetadataRecord>,
+    },
+    /// All committed records have been given out, as [`Committed`](Self::Committed) or in a snapshot, and [`Quorum::propose`] may be
     /// called.
     Leading {
         /// The records that the broker shall propose first, if the log holds no metadata record yet.
@@ -403,7 +409,7 @@ impl Quorum {
                         if end > Offset::ZERO {
                             out.probe(Probe::MetadataSnapshotRead);
                             self.has_metadata = true;
-                            events.push(QuorumEvent::Committed { end, records });
+                            events.push(QuorumEvent::SnapshotLoaded { end, records });
                         }
                         self.open_log(now, out);
                     }

@@ -1,9 +1,12 @@
-//! What a broker does when metadata is committed: it opens, configures and deletes partitions.
+//! What a broker does when its metadata changes: it opens, configures and deletes partitions.
+//!
+//! It reacts to the changes that its image reports, and never to records: a record of a metadata transaction that is
+//! not ended, or is aborted, changes nothing (KIP-868).
 
 use super::{Broker, Phase};
 use crate::api::AfterCommit;
 use crate::buggify::Site;
-use crate::controller;
+use crate::controller::{self, Image, ImageChange, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
@@ -15,9 +18,6 @@ use crate::wire::MetadataRecord;
 use crate::wire::messages::AbortTransactionRecord;
 use bytes::Bytes;
 use std::collections::BTreeSet;
-
-/// `ConfigResource.Type` of a topic in a config record.
-const TOPIC_RESOURCE: i8 = 2;
 
 impl Broker {
     /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no
@@ -36,6 +36,10 @@ impl Broker {
         for event in self.parts.quorum().handle_io(now, completion, out) {
             match event {
                 QuorumEvent::Committed { end, records } => self.committed(now, end, records, out),
+                QuorumEvent::SnapshotLoaded { end, records } => match Image::from_records(&records) {
+                    Ok(image) => self.image_loaded(now, end, image, out),
+                    Err(error) => self.fatal(error.to_string(), out),
+                },
                 QuorumEvent::Leading { bootstrap } => self.leading(now, bootstrap, out),
                 QuorumEvent::SnapshotDue => self.snapshot_if_due(now, out),
                 QuorumEvent::Closed => self.metadata_closed(now, out),
@@ -90,50 +94,90 @@ impl Broker {
         self.parts.quorum().snapshot(now, end, &values, out);
     }
 
+    /// Applies records that are committed, and reacts to what changed by them.
     fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
-        let (mut opened, mut changed, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut configured = BTreeSet::new();
+        let mut changes = Vec::new();
         for record in &records {
-            match record {
-                MetadataRecord::Partition(record) => {
-                    out.probe(Probe::TopicCreated);
-                    opened.push((record.topic_id, record.partition_id));
-                }
-                MetadataRecord::PartitionChange(record) => {
-                    changed.push((record.topic_id, record.partition_id));
-                }
-                MetadataRecord::RemoveTopic(record) => deleted.push(record.topic_id),
-                MetadataRecord::Config(record) if record.resource_type == TOPIC_RESOURCE => {
-                    configured.insert(Some(record.resource_name.clone()));
-                }
-                MetadataRecord::Config(_) => {
-                    configured.insert(None);
-                }
-                _ => {}
-            }
-            if let Err(error) = self.parts.image.apply(record) {
+            match self.parts.image.apply(record) {
+                Ok(new) => changes.extend(new),
                 // A broker without any metadata does less harm than one that knows a part of it (KAFKA-14275).
-                return self.fatal(error.to_string(), out);
+                Err(error) => return self.fatal(error.to_string(), out),
             }
         }
+        self.metadata_changed(now, changes, out);
+        self.image_reaches(now, end, out);
+    }
+
+    /// Replaces the image by that of a snapshot, which ends at the offset `end`. Most starts begin with one, and one comes
+    /// later if the quorum no longer has the records that this node lacks.
+    pub(crate) fn image_loaded(&mut self, now: Now, end: Offset, image: Image, out: &mut Outbox) {
+        let changes = self.parts.image.diff(&image);
+        self.parts.image = image;
+        self.metadata_changed(now, changes, out);
+        self.image_reaches(now, end, out);
+    }
+
+    /// Reacts to changes of the image. All of them are in it already.
+    fn metadata_changed(&mut self, now: Now, changes: Vec<ImageChange>, out: &mut Outbox) {
+        let node = self.parts.config.node_id;
+        let (mut changed, mut topics, mut all_topics) = (Vec::new(), BTreeSet::new(), false);
+        let opens_logs = matches!(self.phase, Phase::Logs(_) | Phase::Running);
+        for change in changes {
+            match change {
+                ImageChange::TopicDeleted(topic) => {
+                    for log in self.parts.partitions.hide(topic.id) {
+                        // A log that is closing cannot rename its directory any more. The next start sets the directory
+                        // aside.
+                        if opens_logs {
+                            self.delete_log(now, log, out);
+                        }
+                    }
+                }
+                ImageChange::PartitionChanged(topic, index, before) => {
+                    let was_here = before.is_some_and(|partition| partition.replicas.contains(&node));
+                    changed.push((topic, index, was_here));
+                }
+                ImageChange::ConfigChanged(resource) => match resource.kind {
+                    ResourceKind::Topic => {
+                        topics.insert(resource.name);
+                    }
+                    ResourceKind::Broker => {
+                        all_topics |= resource.name.is_empty() || resource.name == node.to_string();
+                    }
+                    _ => {}
+                },
+                ImageChange::TopicCreated(_)
+                | ImageChange::BrokerChanged(_)
+                | ImageChange::FeatureChanged(_)
+                | ImageChange::ProducerIdsChanged
+                | ImageChange::Other => {}
+            }
+        }
+        if !opens_logs {
+            return;
+        }
+        // After all deletions, because a new topic may have the name of a deleted one.
+        for (topic, index, was_here) in changed {
+            self.partition_changed(now, topic, index, was_here, out);
+        }
+        if all_topics && matches!(self.phase, Phase::Running) {
+            self.tell_limits(out);
+        }
+        let configured: Vec<Uuid> = match all_topics {
+            true => self.parts.image.topics().map(|topic| topic.id).collect(),
+            false => {
+                let named = topics.iter().filter_map(|name| self.parts.image.topic_named(name));
+                named.map(|topic| topic.id).collect()
+            }
+        };
+        for topic in configured {
+            self.configure(topic, out);
+        }
+    }
+
+    /// The image has been brought up to the offset `end`: does what waited for that.
+    fn image_reaches(&mut self, now: Now, end: Offset, out: &mut Outbox) {
         self.parts.committed = end;
-        if matches!(self.phase, Phase::Logs(_) | Phase::Running) {
-            for topic in deleted {
-                self.delete_topic(now, topic, out);
-            }
-            for (topic, index) in opened {
-                self.open_partition(now, topic, index, out);
-            }
-            for (topic, index) in changed {
-                self.partition_changed(topic, index, out);
-            }
-            self.configure(configured, out);
-        } else {
-            // A log that is closing cannot rename its directory any more. The next start sets the directory aside.
-            for topic in deleted {
-                self.parts.partitions.hide(topic);
-            }
-        }
         for done in self.parts.take_committed() {
             let registered = matches!(done, AfterCommit::Registered { .. });
             self.parts.finish(now, done, out);
@@ -151,39 +195,31 @@ impl Broker {
         }
     }
 
-    fn partition_changed(&mut self, topic: Uuid, index: i32, out: &mut Outbox) {
-        if let Some(state) = self.parts.image.topic(topic).and_then(|topic| topic.partitions.get(&index))
-            && let Some(log) = self.parts.partitions.find(topic, index)
-            && let Some(partition) = self.parts.partitions.get_mut(log)
-        {
-            partition.set_leader_epoch(state.leader_epoch, out);
+    /// `was_here`: whether this broker had a replica of the partition before.
+    fn partition_changed(&mut self, now: Now, topic: Uuid, index: i32, was_here: bool, out: &mut Outbox) {
+        let Some(state) = self.parts.image.partition(topic, index) else { return };
+        let is_here = state.replicas.contains(&self.parts.config.node_id);
+        let leader_epoch = state.leader_epoch;
+        match self.parts.partitions.find(topic, index) {
+            None if is_here && !was_here => {
+                out.probe(Probe::TopicCreated);
+                self.open_partition(now, topic, index, out);
+            }
+            None => {}
+            Some(log) => {
+                let partition = self.parts.partitions.get_mut(log).expect("just found");
+                partition.set_leader_epoch(leader_epoch, out);
+            }
         }
     }
 
-    /// Gives topics their new configuration. `None` in `topics` stands for all topics: the broker's own configuration
-    /// has changed.
-    fn configure(&mut self, topics: BTreeSet<Option<bytestring::ByteString>>, out: &mut Outbox) {
-        if topics.is_empty() {
-            return;
-        }
-        let all = topics.contains(&None);
-        if all && matches!(self.phase, Phase::Running) {
-            self.tell_limits(out);
-        }
-        let ids: Vec<Uuid> = match all {
-            true => self.parts.image.topics().map(|topic| topic.id).collect(),
-            false => {
-                let named = topics.iter().flatten().filter_map(|name| self.parts.image.topic_named(name));
-                named.map(|topic| topic.id).collect()
-            }
-        };
-        for topic in ids {
-            let Some((settings, rules)) = self.parts.settings_of(topic) else { continue };
-            for log in self.parts.partitions.of_topic(topic) {
-                let partition = self.parts.partitions.get_mut(log).expect("the topic's logs are in the table");
-                out.probe(Probe::ConfigChangedOpenLog);
-                partition.configure(settings.clone(), rules.clone(), out);
-            }
+    /// Gives the partitions of a topic its new configuration.
+    fn configure(&mut self, topic: Uuid, out: &mut Outbox) {
+        let Some((settings, rules)) = self.parts.settings_of(topic) else { return };
+        for log in self.parts.partitions.of_topic(topic) {
+            let partition = self.parts.partitions.get_mut(log).expect("the topic's logs are in the table");
+            out.probe(Probe::ConfigChangedOpenLog);
+            partition.configure(settings.clone(), rules.clone(), out);
         }
     }
 
@@ -196,17 +232,15 @@ impl Broker {
         }
     }
 
-    fn delete_topic(&mut self, now: Now, topic: Uuid, out: &mut Outbox) {
-        for log in self.parts.partitions.hide(topic) {
-            let unique = self.parts.draw_uuid();
-            let partition = self.parts.partitions.get_mut(log).expect("the topic's logs are in the table");
-            let index = partition.index();
-            let (dir, name) = (partition.dir(), TopicPartition::new(partition.topic().clone(), index));
-            let mut events = Vec::new();
-            partition.delete(now, unique, out, &mut events);
-            self.names.leave(dir, name);
-            self.partition_events(now, log, events, out);
-        }
+    /// Deletes the log of a partition, which is hidden already.
+    fn delete_log(&mut self, now: Now, log: LogId, out: &mut Outbox) {
+        let unique = self.parts.draw_uuid();
+        let partition = self.parts.partitions.get_mut(log).expect("a hidden log is in the table");
+        let (dir, name) = (partition.dir(), TopicPartition::new(partition.topic().clone(), partition.index()));
+        let mut events = Vec::new();
+        partition.delete(now, unique, out, &mut events);
+        self.names.leave(dir, name);
+        self.partition_events(now, log, events, out);
     }
 
     pub(super) fn partition_io(&mut self, now: Now, log: LogId, completion: IoCompletion, out: &mut Outbox) {

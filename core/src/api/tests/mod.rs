@@ -1,5 +1,6 @@
 //! Tests of the whole broker with disks in memory: which requests get which answers, and when.
 
+mod changes;
 mod cluster;
 mod configs;
 mod fetch;
@@ -154,13 +155,19 @@ impl Bench {
 
     /// Handles an input and all commands that follow from it. Gives whether the broker has become ready.
     fn handle(&mut self, input: Input) -> bool {
-        let (mut inputs, mut ready) = (VecDeque::from([input]), false);
-        while let Some(input) = inputs.pop_front() {
-            let mut out = Outbox::default();
-            self.broker.handle(self.now, input, &mut out);
+        self.act(|broker, now, out| broker.handle(now, input, out))
+    }
+
+    /// Does something with the broker, and handles all commands that follow from it. Gives whether the broker has
+    /// become ready.
+    fn act(&mut self, act: impl FnOnce(&mut Broker, Now, &mut Outbox)) -> bool {
+        let (mut inputs, mut ready) = (VecDeque::new(), false);
+        let mut out = Outbox::default();
+        act(&mut self.broker, self.now, &mut out);
+        loop {
             self.broker.verify();
             self.broker.verify_metrics();
-            for output in out.outputs {
+            for output in std::mem::take(&mut out.outputs) {
                 match output {
                     Output::Respond(_, response) => {
                         let Response { correlation_id, body, .. } = *response;
@@ -182,8 +189,11 @@ impl Bench {
                     }
                 }
             }
+            match inputs.pop_front() {
+                Some(input) => self.broker.handle(self.now, input, &mut out),
+                None => return ready,
+            }
         }
-        ready
     }
 
     /// Whether a command waits: because it is held, or because an earlier command of its lane waits. Reads may
