@@ -11,7 +11,7 @@ use crate::client::{
 };
 use crate::clock::{ClockOptions, Drift};
 use crate::disk::{Damage, DiskOptions, Loss};
-use crate::network::{NetworkOptions, Ways};
+use crate::network::{End, NetworkOptions, Ways};
 use crate::random::{Ratio, Stream, Streams};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -113,10 +113,14 @@ pub enum Fault {
     },
     /// All connections break.
     CutAll,
-    /// The node and its clients, or one of its clients, do not reach each other for `for_ns`. This happens `times`
-    /// times, with pauses of `for_ns` between. What is sent during a partition arrives after it.
+    /// The node, and the ends `with` it, are cut off from the ends `from`, or from all others if that is empty, for
+    /// `for_ns`. This happens `times` times, with pauses of `for_ns` between. What is sent during a partition arrives
+    /// after it.
     Partition {
-        client: Option<u32>,
+        #[serde(default)]
+        with: Vec<End>,
+        #[serde(default)]
+        from: Vec<End>,
         ways: Ways,
         for_ns: u64,
         times: u32,
@@ -219,6 +223,7 @@ impl Scenario {
             ("network.cut", self.network.cut),
             ("network.late_requests", self.network.late_requests),
             ("network.slow", self.network.slow),
+            ("network.hang", self.network.hang),
         ];
         match ratios.iter().find(|(_, ratio)| ratio.among == 0) {
             Some((name, ratio)) => Err(format!("{name} is {} in 0; it must be in 1 or more", ratio.of)),
@@ -574,6 +579,7 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
         late_requests: if stream.one_in(2) { Ratio::new(1, stream.between(1, 10) as u32) } else { Ratio::NEVER },
         slow: if stream.one_in(6) { Ratio::new(1, stream.between(2, 6) as u32) } else { Ratio::NEVER },
         slow_ns_per_byte: stream.between(10, 2_000),
+        hang: Ratio::NEVER,
     }
 }
 
@@ -637,8 +643,9 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 }
                 5 => Fault::Pause { for_ns: stream.skewed(3 * SECOND) },
                 6 => Fault::Partition {
-                    client: stream.one_in(3).then(|| stream.below(4) as u32),
-                    ways: *stream.pick(&[Ways::Both, Ways::ToNode, Ways::ToClient]),
+                    with: Vec::new(),
+                    from: if stream.one_in(3) { vec![End::Client(stream.below(4) as u32)] } else { Vec::new() },
+                    ways: *stream.pick(&[Ways::Both, Ways::In, Ways::Out]),
                     for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns),
                     times: if stream.one_in(3) { stream.between(2, 6) as u32 } else { 1 },
                 },

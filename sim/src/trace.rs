@@ -133,17 +133,15 @@ pub enum Note<'a> {
         node: usize,
         fault: &'a Fault,
     },
-    /// A client asks for a connection.
+    /// Somebody asks for a connection to a node, or to an address that is no node's.
     Opened {
         conn: ConnId,
-        client: u32,
-        node: usize,
+        node: Option<usize>,
     },
     /// A message sets out. It arrives at `arrives_at` if its connection lasts so long; there is no such time if this
     /// message breaks its connection.
     Message {
         conn: ConnId,
-        client: u32,
         node: usize,
         way: Way,
         frame: &'a Bytes,

@@ -21,7 +21,7 @@ use crate::client::{
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs};
-use crate::network::{Fate, Network, Way};
+use crate::network::{End, Fate, Network, Silence, Way};
 use crate::node::Node;
 use crate::panics;
 use crate::random::stream;
@@ -120,6 +120,8 @@ struct World {
     deferred: Vec<Vec<Event>>,
     network: Network,
     clients: Vec<HostedClient>,
+    /// The places in `clients`, by the clients' numbers.
+    places: BTreeMap<u32, usize>,
     checkers: Vec<Box<dyn Checker>>,
     finals: FinalLogs,
     trace: Trace,
@@ -153,6 +155,7 @@ impl World {
             nodes,
             network: Network::new(scenario.seed, scenario.network.clone()),
             clients: Vec::new(),
+            places: BTreeMap::new(),
             checkers: checkers::all(&rules),
             finals: FinalLogs::new(),
             trace,
@@ -281,6 +284,7 @@ impl World {
             Event::NodeIo { node, life, ticket } => self.complete_io(node, life, ticket),
             Event::NodeTick { node, life, at } => self.tick(node, life, at),
             Event::NodeAccept { conn, .. } => self.accept(conn),
+            Event::Unheard { conn } => self.refuse(conn),
             Event::NodeRequest { conn, frame, .. } => self.request(conn, frame),
             Event::NodeDisconnected { node, life, conn } => self.disconnected(node, life, conn),
             Event::Departure { conn, .. } => self.depart(conn),
@@ -382,6 +386,7 @@ impl World {
             Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
+        self.places.insert(number, place);
         self.clients.push(HostedClient { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
     }
@@ -449,10 +454,8 @@ impl World {
             ClientAction::Connect => {
                 let node = self.clients[client].node;
                 let number = self.clients[client].number;
-                let (conn, at) = self.network.open(self.now, client, number, node);
+                let conn = self.connect(End::Client(number), Some(node));
                 self.clients[client].conn = Some(conn);
-                self.trace.note(self.now, Note::Opened { conn, client: number, node });
-                self.events.push(at, Event::NodeAccept { node, conn });
             }
             ClientAction::Close => {
                 if let Some(conn) = self.clients[client].conn.take() {
@@ -460,17 +463,40 @@ impl World {
                 }
             }
             ClientAction::Send(frame) => {
-                let Some(conn) = self.clients[client].conn else { return };
-                let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
-                let node = connection.node;
-                let fate = self.send(conn, Way::ToNode, &frame);
-                match fate {
-                    Fate::Arrives(at) => self.events.push(at, Event::NodeRequest { node, conn, frame }),
-                    Fate::Cut => self.break_connection(conn),
+                if let Some(conn) = self.clients[client].conn {
+                    self.send_request(conn, frame);
                 }
             }
             ClientAction::Fact(fact) => self.fact(Some(self.clients[client].number), fact),
         }
+    }
+
+    /// An end asks for a connection to a node, or to an address that is no node's.
+    fn connect(&mut self, opener: End, node: Option<usize>) -> ConnId {
+        let (conn, at) = self.network.open(self.now, opener, node.map(|node| node as u32));
+        self.trace.note(self.now, Note::Opened { conn, node });
+        let event = match node {
+            Some(node) => Event::NodeAccept { node, conn },
+            None => Event::Unheard { conn },
+        };
+        self.events.push(at, event);
+        conn
+    }
+
+    /// A request sets out from the opener of a connection, if the connection is open.
+    fn send_request(&mut self, conn: ConnId, frame: Bytes) {
+        let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
+        let node = connection.acceptor.expect("it was accepted") as usize;
+        match self.send(conn, Way::Forth, &frame) {
+            Fate::Arrives(at) => self.events.push(at, Event::NodeRequest { node, conn, frame }),
+            Fate::Cut => self.break_connection(conn),
+        }
+    }
+
+    /// Tells the opener of a connection at the time `at` what has become of it, or what came on it.
+    fn tell_opener(&mut self, at: u64, conn: ConnId, opener: End, input: ClientInput) {
+        let End::Client(number) = opener else { unreachable!("no node opens connections") };
+        self.events.push(at, Event::Client { client: self.places[&number], conn, input });
     }
 
     /// A message sets out on an open connection.
@@ -481,12 +507,12 @@ impl World {
         if self.trace.is_on()
             && let Some(connection) = self.network.get(conn)
         {
-            let (client, node) = (self.clients[connection.client].number, connection.node);
+            let node = connection.acceptor.expect("it was accepted") as usize;
             let arrives_at = match fate {
                 Fate::Arrives(at) => Some(at),
                 Fate::Cut => None,
             };
-            self.trace.note(self.now, Note::Message { conn, client, node, way, frame, arrives_at });
+            self.trace.note(self.now, Note::Message { conn, node, way, frame, arrives_at });
         }
         fate
     }
@@ -501,22 +527,20 @@ impl World {
         }
     }
 
-    /// Breaks a connection. Client and node each learn of it at a time of their own.
+    /// Breaks a connection. Each end learns of it at a time of its own.
     fn break_connection(&mut self, conn: ConnId) {
-        self.break_off(conn, false);
+        self.break_off(conn, Silence::Nobody);
     }
 
-    /// Breaks a connection. `silent` means that the node's machine has lost its power, so that the client is told
-    /// nothing and has to notice by itself.
-    fn break_off(&mut self, conn: ConnId, silent: bool) {
-        let Some(broken) = self.network.cut(self.now, conn, silent) else { return };
+    fn break_off(&mut self, conn: ConnId, silence: Silence) {
+        let Some(broken) = self.network.cut(self.now, conn, silence) else { return };
         self.trace.note(self.now, Note::Cut { conn });
         self.count("connections broken");
-        let (client, node) = (broken.client, broken.node);
-        let input = ClientInput::Cut;
-        self.events.push(broken.client_learns_at, Event::Client { client, conn, input });
-        let life = self.nodes[node].life;
-        self.events.push(broken.node_learns_at, Event::NodeDisconnected { node, life, conn });
+        self.tell_opener(broken.opener_learns_at, conn, broken.opener, ClientInput::Cut);
+        if let Some(node) = broken.acceptor.map(|node| node as usize) {
+            let life = self.nodes[node].life;
+            self.events.push(broken.acceptor_learns_at, Event::NodeDisconnected { node, life, conn });
+        }
     }
 
     /// What the first client that is not done still has to do in this phase.

@@ -30,6 +30,10 @@ pub enum Event {
         node: usize,
         conn: ConnId,
     },
+    /// Somebody asks for a connection to an address that is no node's.
+    Unheard {
+        conn: ConnId,
+    },
     NodeRequest {
         node: usize,
         conn: ConnId,
@@ -96,6 +100,7 @@ impl Event {
             | Event::NodeDisconnected { node, .. }
             | Event::Departure { node, .. } => Some(*node),
             Event::NodeStart { .. }
+            | Event::Unheard { .. }
             | Event::StopDeadline { .. }
             | Event::RestartAfterDiskError { .. }
             | Event::Client { .. }

@@ -5,7 +5,7 @@ use super::{Phase, World};
 use crate::client::ClientInput;
 use crate::disk::{Damage, Loss};
 use crate::history::{Fact, PartitionKey};
-use crate::network::{Outage, Ways};
+use crate::network::{End, Outage, Ways};
 use crate::random::stream;
 use crate::scenario::Fault;
 use crate::trace::{Digest, Note};
@@ -48,27 +48,31 @@ impl World {
                 }
             }
             Fault::CutAll => {
-                for conn in self.network.of_node(node) {
+                for conn in self.network.of_node(node as u32) {
                     self.break_connection(conn);
                 }
             }
-            Fault::Partition { client, ways, for_ns, times } => {
+            Fault::Partition { with, from: others, ways, for_ns, times } => {
                 self.count("partitions");
+                let ends: Vec<End> = [End::Node(node as u32)].into_iter().chain(with).collect();
                 for time in 0..u64::from(times.max(1)) {
                     let from = self.now + 2 * time * for_ns;
                     let until = (from + for_ns).min(self.scenario.fault_ns);
-                    self.network.part(Outage { node, client: client.map(|client| client as usize), ways, from, until });
+                    let (ends, others) = (ends.clone(), others.clone());
+                    self.network.part(Outage { ends, others, ways, from, until });
                 }
             }
             Fault::Swizzle { for_ns } => {
                 self.count("partitions");
                 let mut stream = stream(self.scenario.seed, "swizzle", &[node as u64, self.now]);
-                let clients = (0..self.clients.len()).filter(|client| self.clients[*client].node == node);
+                let clients = self.clients.iter().filter(|client| client.node == node);
+                let clients = clients.map(|client| End::Client(client.number));
                 let half = for_ns / 2;
                 let outages = clients.map(|client| {
                     let (from, until) = (self.now + stream.between(0, half), self.now + half + stream.between(0, half));
                     let until = until.min(self.scenario.fault_ns);
-                    Outage { node, client: Some(client), ways: Ways::Both, from, until }
+                    let (ends, others) = (vec![End::Node(node as u32)], vec![client]);
+                    Outage { ends, others, ways: Ways::Both, from, until }
                 });
                 outages.for_each(|outage| self.network.part(outage));
             }

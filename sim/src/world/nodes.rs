@@ -5,7 +5,7 @@ use super::{Phase, World};
 use crate::client::ClientInput;
 use crate::disk::{self, Loss, Ticket};
 use crate::history::Fact;
-use crate::network::{Fate, Outgoing, Piece, Way};
+use crate::network::{End, Fate, Outgoing, Piece, Silence, Way};
 use crate::random::stream;
 use crate::trace::{Digest, Note, Part};
 use bytes::{Bytes, BytesMut};
@@ -16,7 +16,7 @@ use tidelog_core::io::{Input, Output, Response};
 use tidelog_core::wire::{RecordsChunk, encode_response};
 
 /// How a process ends by itself.
-enum End {
+enum Exit {
     Stopped,
     Fatal(String),
 }
@@ -67,16 +67,24 @@ impl World {
 
     pub(super) fn accept(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
-        let (client, node) = (connection.client, connection.node);
-        if self.nodes[node].accepts() {
-            let Fate::Arrives(at) = self.network.send(self.now, conn, Way::ToClient, 0, false) else {
-                unreachable!("an accept does not break")
-            };
-            self.events.push(at, Event::Client { client, conn, input: ClientInput::Connected });
-        } else {
-            self.network.cut(self.now, conn, false);
-            self.events.push(self.now + 50_000, Event::Client { client, conn, input: ClientInput::Refused });
+        let (opener, node) = (connection.opener, connection.acceptor.expect("it is a node's address"));
+        if !self.nodes[node as usize].accepts() {
+            return self.refuse(conn);
         }
+        let Fate::Arrives(at) = self.network.send(self.now, conn, Way::Back, 0, false) else {
+            unreachable!("an accept does not break")
+        };
+        self.tell_opener(at, conn, opener, ClientInput::Connected);
+    }
+
+    /// Nobody listens where a connection is asked for: the opener is told so, or is told nothing at all.
+    pub(super) fn refuse(&mut self, conn: ConnId) {
+        let hangs = self.network.hangs(conn);
+        let Some(refused) = self.network.cut(self.now, conn, Silence::Nobody) else { return };
+        if hangs {
+            return self.count("connects that hang");
+        }
+        self.tell_opener(self.now + 50_000, conn, refused.opener, ClientInput::Refused);
     }
 
     pub(super) fn request(&mut self, conn: ConnId, frame: Bytes) {
@@ -84,7 +92,8 @@ impl World {
         if connection.closing {
             return;
         }
-        let (client, node, gone) = (connection.client, connection.node, connection.gone);
+        let (opener, gone) = (connection.opener, connection.gone);
+        let node = connection.acceptor.expect("it was accepted") as usize;
         if gone {
             self.count("requests of clients that are gone");
         }
@@ -92,13 +101,17 @@ impl World {
         digest.bytes(&frame);
         match prepare(conn, 0, frame, &BatchLimits::default()) {
             Ok(request) => self.step_node(node, Input::Request(Box::new(request)), digest),
-            Err(_) if self.clients[client].client.is_hostile() => {
+            Err(_) if self.is_hostile(opener) => {
                 self.count("requests that are none");
                 self.trace.step(self.now, node as u64, digest, Digest::default());
                 self.break_connection(conn);
             }
             Err(error) => self.violate("protocol", format!("a request was refused: {error}")),
         }
+    }
+
+    fn is_hostile(&self, opener: End) -> bool {
+        matches!(opener, End::Client(number) if self.clients[self.places[&number]].client.is_hostile())
     }
 
     pub(super) fn disconnected(&mut self, node: usize, life: u64, conn: ConnId) {
@@ -141,8 +154,8 @@ impl World {
         }
         self.trace.step(self.now, place as u64, input_digest, digest);
         match end {
-            Some(End::Stopped) => self.process_stopped(place),
-            Some(End::Fatal(text)) => self.process_failed(place, &text),
+            Some(Exit::Stopped) => self.process_stopped(place),
+            Some(Exit::Fatal(text)) => self.process_failed(place, &text),
             None => {
                 self.schedule_tick(place);
                 self.slow_down(place);
@@ -151,7 +164,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, place: usize, output: Output, digest: &mut Digest, end: &mut Option<End>) {
+    fn carry_out(&mut self, place: usize, output: Output, digest: &mut Digest, end: &mut Option<Exit>) {
         match output {
             Output::Respond(conn, response) => self.respond(place, conn, &response, digest),
             Output::Close(conn, why) => {
@@ -173,8 +186,8 @@ impl World {
                 let process = self.nodes[place].process.as_mut().expect("it has just spoken");
                 process.accepts = process.stopping.is_none();
             }
-            Output::Stopped => *end = Some(End::Stopped),
-            Output::Fatal(text) => *end = Some(End::Fatal(text)),
+            Output::Stopped => *end = Some(Exit::Stopped),
+            Output::Fatal(text) => *end = Some(Exit::Fatal(text)),
             // The simulator has no limits on connections: it turns no client away.
             Output::Limits(limits) => digest.number(limits.max as u64),
             Output::LogLevels(loggers) => {
@@ -230,7 +243,8 @@ impl World {
 
     pub(super) fn depart(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get_mut(conn) else { return };
-        let (client, node, gone) = (connection.client, connection.node, connection.gone);
+        let (opener, gone) = (connection.opener, connection.gone);
+        let node = connection.acceptor.expect("it was accepted") as usize;
         match connection.outgoing.pop_front().expect("something departs") {
             Outgoing::Response(pieces) => {
                 let mut frame = BytesMut::new();
@@ -254,11 +268,8 @@ impl World {
                 if gone {
                     return;
                 }
-                let fate = self.send(conn, Way::ToClient, &frame);
-                match fate {
-                    Fate::Arrives(at) => {
-                        self.events.push(at, Event::Client { client, conn, input: ClientInput::Frame(frame) });
-                    }
+                match self.send(conn, Way::Back, &frame) {
+                    Fate::Arrives(at) => self.tell_opener(at, conn, opener, ClientInput::Frame(frame)),
                     Fate::Cut => self.break_connection(conn),
                 }
             }
@@ -321,10 +332,11 @@ impl World {
         self.trace.note(self.now, Note::Ended { node, loss });
         let cache_is_lost = self.nodes[node].end(self.now, loss);
         self.deferred[node].clear();
-        for conn in self.network.of_node(node) {
-            self.break_off(conn, loss == Loss::Power);
+        let silence = if loss == Loss::Power { Silence::Of(node as u32) } else { Silence::Nobody };
+        for conn in self.network.of_node(node as u32) {
+            self.break_off(conn, silence);
         }
-        self.network.forget_node(node);
+        self.network.forget_node(node as u32);
         if loss == Loss::Power {
             self.count("power cuts");
         }

@@ -1,7 +1,7 @@
 //! Messages that come late, connections that break, clients that do not reach their node.
 
 use tidelog_sim::history::{Fact, OpId};
-use tidelog_sim::network::Ways;
+use tidelog_sim::network::{End, Ways};
 use tidelog_sim::random::Ratio;
 use tidelog_sim::scenario::Fault;
 use tidelog_sim::script::Script;
@@ -95,7 +95,7 @@ fn an_isolated_node_acknowledges_nothing_and_everything_once_it_is_reached_again
     t.producer(0, 60);
     t.fetcher(0);
     t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
-    t.deal(0, Fault::Partition { client: None, ways: Ways::Both, for_ns: 15_000 * MS, times: 1 });
+    t.deal(0, Fault::Partition { with: Vec::new(), from: Vec::new(), ways: Ways::Both, for_ns: 15_000 * MS, times: 1 });
     t.run_for(5);
     let before = t.acknowledged(0);
     t.run_for(14_000);
@@ -110,7 +110,7 @@ fn requests_that_arrive_while_no_answer_can_leave_are_not_appended_twice_when_th
     t.producer(0, 60);
     t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
     // Longer than a client waits for an answer.
-    t.deal(0, Fault::Partition { client: None, ways: Ways::ToClient, for_ns: 25_000 * MS, times: 1 });
+    t.deal(0, Fault::Partition { with: Vec::new(), from: Vec::new(), ways: Ways::Out, for_ns: 25_000 * MS, times: 1 });
     t.run_for(20_000);
     assert!(t.acknowledged(0) < 20);
     assert!(t.count("connections broken") > 0, "the client gives its connection up");
@@ -123,7 +123,7 @@ fn answers_that_can_leave_while_no_request_arrives_are_all_there_are() {
     t.producer(0, 60);
     t.fetcher(0);
     t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
-    t.deal(0, Fault::Partition { client: None, ways: Ways::ToNode, for_ns: 3_000 * MS, times: 1 });
+    t.deal(0, Fault::Partition { with: Vec::new(), from: Vec::new(), ways: Ways::In, for_ns: 3_000 * MS, times: 1 });
     t.run_for(50);
     let before = (t.acknowledged(0), t.read(0));
     t.run_for(2_900);
@@ -137,7 +137,10 @@ fn a_partition_of_one_client_that_flaps_leaves_the_other_clients_alone() {
     t.producer(0, 1_500);
     t.fetcher(0);
     t.run_until("something is read", |t| t.read(0) >= 5);
-    t.deal(0, Fault::Partition { client: Some(1), ways: Ways::Both, for_ns: 200 * MS, times: 4 });
+    t.deal(
+        0,
+        Fault::Partition { with: Vec::new(), from: vec![End::Client(1)], ways: Ways::Both, for_ns: 200 * MS, times: 4 },
+    );
     let mut stalls = 0;
     for _ in 0..8 {
         // What was under way arrives.

@@ -8,7 +8,7 @@ use tidelog_core::ids::{ConnId, FileId};
 use tidelog_core::io::{DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, Output};
 use tidelog_sim::client::ClientInput;
 use tidelog_sim::history::{Fact, PartitionKey};
-use tidelog_sim::network::{CONNECTIONS_MAX, Way};
+use tidelog_sim::network::{CONNECTIONS_MAX, End, Way};
 use tidelog_sim::trace::Note;
 
 #[derive(Clone, Debug)]
@@ -109,14 +109,16 @@ impl Describer {
             Note::Fault { node, fault } => {
                 vec![Line::new(format_args!("node{node}"), "fault", "", format!("{fault:?}"))]
             }
-            Note::Opened { conn, client, node } => {
-                let text = format!("{} is opened to node{node}", conn_name(*conn));
-                vec![Line::new(format_args!("client{client}"), "network", conn_name(*conn), text)]
+            Note::Opened { conn, node } => {
+                let to = node.map_or("an address that is nobody's".into(), |node| format!("node{node}"));
+                let text = format!("{} is opened to {to}", conn_name(*conn));
+                vec![Line::new(End::that_opened(*conn), "network", conn_name(*conn), text)]
             }
-            Note::Message { conn, client, node, way, frame, arrives_at } => {
+            Note::Message { conn, node, way, frame, arrives_at } => {
+                let (opener, acceptor) = (End::that_opened(*conn), End::Node(*node as u32));
                 let (from, to) = match way {
-                    Way::ToNode => (format!("client{client}"), format!("node{node}")),
-                    Way::ToClient => (format!("node{node}"), format!("client{client}")),
+                    Way::Forth => (opener, acceptor),
+                    Way::Back => (acceptor, opener),
                 };
                 let fate = match arrives_at {
                     Some(at) => format!("arrives at {} ms", milliseconds(*at)),
@@ -254,7 +256,11 @@ fn changed(node: usize, key: &str, before: &str, after: &str) -> Line {
 
 /// The name of a connection: its client's number, and its number among that client's connections.
 pub fn conn_name(conn: ConnId) -> String {
-    format!("c{}.{}", conn.0 / CONNECTIONS_MAX - 1, conn.0 % CONNECTIONS_MAX)
+    let count = conn.0 % CONNECTIONS_MAX;
+    match End::that_opened(conn) {
+        End::Client(number) => format!("c{number}.{count}"),
+        End::Node(node) => format!("n{node}.{count}"),
+    }
 }
 
 pub fn owner(owner: IoOwner) -> String {

@@ -10,7 +10,7 @@ use tidelog_core::io::{Input, IoError, IoErrorKind, IoId, IoOp, Output};
 use tidelog_core::wire::ApiKey;
 use tidelog_sim::client::ClientInput;
 use tidelog_sim::history::{Fact, OpId};
-use tidelog_sim::network::Way;
+use tidelog_sim::network::{End, Way};
 use tidelog_sim::scenario::{Fault, Scenario};
 use tidelog_sim::trace::{At, Note, Sink};
 
@@ -129,7 +129,7 @@ pub struct Recorder {
     /// The names of topics by their ids.
     ids: BTreeMap<String, String>,
     fault_ns: u64,
-    /// Messages under way, in order, by connection and whether they go to the node.
+    /// Messages under way, in order, by connection and whether they go to the end that accepted it.
     under_way: BTreeMap<(ConnId, bool), VecDeque<usize>>,
     /// Answers that have not left their node yet: their labels and partitions.
     answers: BTreeMap<ConnId, VecDeque<(String, Vec<usize>)>>,
@@ -230,17 +230,17 @@ impl Recorder {
         let text = line.map_or(String::new(), |line| line.text.clone());
         match note {
             Note::Scenario(scenario) => self.begin(page, scenario),
-            Note::Message { conn, client, node, way, frame, arrives_at } => {
-                let (client, node) = (page.lane("client", *client as usize), page.lane("node", *node));
-                let (from, to) = if *way == Way::ToNode { (client, node) } else { (node, client) };
+            Note::Message { conn, node, way, frame, arrives_at } => {
+                let (opener, acceptor) = (page.lane_of(End::that_opened(*conn)), page.lane("node", *node));
+                let (from, to) = if *way == Way::Forth { (opener, acceptor) } else { (acceptor, opener) };
                 let (label, about) = match way {
-                    Way::ToNode => (request_label(frame), page.said_of(now.0, from)),
-                    Way::ToClient => self.answers.get_mut(conn).and_then(VecDeque::pop_front).unwrap_or_default(),
+                    Way::Forth => (request_label(frame), page.said_of(now.0, from)),
+                    Way::Back => self.answers.get_mut(conn).and_then(VecDeque::pop_front).unwrap_or_default(),
                 };
                 let lost = arrives_at.is_none().then_some(now);
                 page.messages.push(Message { from, to, label, sent: now, got: None, lost, about });
                 if lost.is_none() {
-                    let queue = self.under_way.entry((*conn, *way == Way::ToNode)).or_default();
+                    let queue = self.under_way.entry((*conn, *way == Way::Forth)).or_default();
                     queue.push_back(page.messages.len() - 1);
                 }
             }
@@ -363,20 +363,24 @@ impl Recorder {
 
     fn fault(&mut self, page: &mut Page, node: usize, fault: &Fault, now: Moment, text: String) {
         let lane = page.lane("node", node);
-        // The bands of the fault: on which lane, of what kind, how many, and how long each is. A flapping partition has
-        // several.
+        // The bands of the fault: on which lanes, of what kind, how many, and how long each is. A flapping partition
+        // has several.
         let (of, kind, times, for_ns) = match fault {
-            Fault::Partition { client: None, for_ns, times, .. } => (lane, "partition", *times, *for_ns),
-            Fault::Partition { client: Some(client), for_ns, times, .. } => {
-                (page.lane("client", *client as usize), "partition", *times, *for_ns)
+            // A partition is shown where it is least: on the lanes of those that are cut off from the node.
+            Fault::Partition { with, from, for_ns, times, .. } => {
+                let lanes: Vec<usize> = match &from[..] {
+                    [] => with.iter().map(|end| page.lane_of(*end)).chain([lane]).collect(),
+                    from => from.iter().map(|end| page.lane_of(*end)).collect(),
+                };
+                (lanes, "partition", *times, *for_ns)
             }
-            Fault::Slow { for_ns, .. } => (lane, "slow", 1, *for_ns),
-            _ => (lane, "", 0, 0),
+            Fault::Slow { for_ns, .. } => (vec![lane], "slow", 1, *for_ns),
+            _ => (Vec::new(), "", 0, 0),
         };
-        for time in 0..u64::from(times) {
+        for (lane, time) in of.iter().flat_map(|lane| (0..u64::from(times)).map(move |time| (*lane, time))) {
             let from = now.1 + 2 * time * for_ns;
             let to = Some((None, (from + for_ns).min(self.fault_ns)));
-            page.bands.push(Band { lane: of, kind, text: text.clone(), from: (None, from), to });
+            page.bands.push(Band { lane, kind, text: text.clone(), from: (None, from), to });
         }
         page.marks.push(Mark { lane, kind: "fault", text, at: now });
     }
@@ -414,6 +418,13 @@ impl Page {
         let node = (kind != "client").then_some(number);
         self.lanes.push(Lane { name, kind, node });
         self.lanes.len() - 1
+    }
+
+    fn lane_of(&mut self, end: End) -> usize {
+        match end {
+            End::Client(number) => self.lane("client", number as usize),
+            End::Node(node) => self.lane("node", node as usize),
+        }
     }
 
     fn partition(&mut self, name: &str) -> usize {
