@@ -2,35 +2,30 @@
 //! command line and applications use. [`Door`] turns the world's inputs into the client's, and the client's outputs
 //! into the world's actions.
 
-use super::{ClientAction, ClientInput, ClientOutbox, Setting};
-use tidelog_client::{Address, Client, Input, Outbox, Output};
+use super::{ClientAction, ClientInput, ClientOutbox, OpenerInput, Setting};
+use tidelog_client::{Client, Input, Outbox, Output};
 use tidelog_core::ids::ConnId;
 use tidelog_core::time::{Mono, Now, WallMs};
-
-/// The address that every node advertises. There can be one for all, since each node is a cluster of its own.
-pub const ADDRESS: &str = "node:9092";
 
 #[derive(Debug)]
 pub struct Door<K> {
     pub client: K,
-    /// The connection that the client asked for and has not lost.
-    conn: Option<ConnId>,
-    address: Address,
 }
 
 impl<K: Client> Door<K> {
     pub fn new(client: K) -> Self {
-        Self { client, conn: None, address: Address::parse(ADDRESS).expect("it is a host and a port") }
+        Self { client }
     }
 
     /// Hands an input to the client. Gives the events that the client has for its application.
     pub fn handle(&mut self, now: u64, input: ClientInput, setting: &Setting, out: &mut ClientOutbox) -> Vec<K::Event> {
-        let conn = || self.conn.expect("the world speaks of the connection that was asked for");
         let input = match input {
-            ClientInput::Connected => Input::Connected(conn()),
-            ClientInput::Frame(frame) => Input::Frame(conn(), frame),
-            ClientInput::Refused => Input::ConnectFailed(self.conn.take().expect("a connection was asked for")),
-            ClientInput::Cut => Input::Disconnected(self.conn.take().expect("a connection was asked for")),
+            ClientInput::Link(link, input) => match input {
+                OpenerInput::Connected => Input::Connected(ConnId(link)),
+                OpenerInput::Frame(frame) => Input::Frame(ConnId(link), frame),
+                OpenerInput::Refused => Input::ConnectFailed(ConnId(link)),
+                OpenerInput::Cut => Input::Disconnected(ConnId(link)),
+            },
             ClientInput::Wake | ClientInput::Healed | ClientInput::Finish => Input::Tick,
         };
         self.input(now, input, setting, out)
@@ -46,19 +41,9 @@ impl<K: Client> Door<K> {
         let mut events = Vec::new();
         for output in outbox.outputs {
             match output {
-                Output::Connect(conn, address) => {
-                    assert_eq!(address, self.address, "there is one address");
-                    assert_eq!(self.conn.replace(conn), None, "one connection to an address");
-                    out.actions.push(ClientAction::Connect);
-                }
-                Output::Send(conn, frame) => {
-                    assert_eq!(self.conn, Some(conn), "a client sends on a connection that is open");
-                    out.actions.push(ClientAction::Send(frame.to_bytes().slice(4..)));
-                }
-                Output::Close(conn) => {
-                    assert_eq!(self.conn.take(), Some(conn), "a client closes a connection once");
-                    out.actions.push(ClientAction::Close);
-                }
+                Output::Connect(conn, address) => out.actions.push(ClientAction::Connect(conn.0, address)),
+                Output::Send(conn, frame) => out.actions.push(ClientAction::Send(conn.0, frame.to_bytes().slice(4..))),
+                Output::Close(conn) => out.actions.push(ClientAction::Close(conn.0)),
                 Output::Event(event) => events.push(event),
             }
         }
@@ -73,5 +58,11 @@ impl<K: Client> Door<K> {
 impl Setting {
     fn now(&self, now: u64) -> Now {
         Now { mono: Mono(now), wall: WallMs(self.wall(now)) }
+    }
+
+    /// The addresses that the client knows from the start, as `bootstrap.servers`.
+    pub fn bootstrap_servers(&self) -> String {
+        let addresses: Vec<String> = self.bootstrap.iter().map(ToString::to_string).collect();
+        addresses.join(",")
     }
 }
