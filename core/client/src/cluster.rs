@@ -1,29 +1,27 @@
 //! The connections of a client to the brokers of its cluster, and the metadata of the cluster.
 //!
-//! There is at most one connection to an address, so the connection to a bootstrap server is also used for the broker
-//! at that address. A connection is opened when a request needs it. It is closed when a request on it takes longer than
-//! `request.timeout.ms`, when an answer on it cannot be read, or when it was not used for `connections.max.idle.ms`.
+//! The connections are a [`Pool`]: there is at most one to an address, so the connection to a bootstrap server is also
+//! used for the broker at that address.
 
-use super::backoff::{Backoff, below};
 use super::config::CommonConfig;
-use super::connection::{Connection, FinishedRequest, FrameMeaning, RequestFailure};
 use super::metadata::Metadata;
-use super::{Address, Input, Outbox, Output, earliest};
-use bytes::Bytes;
+use super::{Address, Input, Outbox, Output, Request};
 use bytestring::ByteString;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use tidelog_wire::ids::{ConnId, LeaderEpoch, NodeId};
+use tidelog_link::{Backoff, Connection, FinishedRequest, Orders, Pool, PoolConfig, PoolEvent, RequestFailure};
+use tidelog_link::{below, earliest};
+use tidelog_wire::ids::{LeaderEpoch, LinkId, NodeId};
 use tidelog_wire::messages::{MetadataRequest, metadata_request::MetadataRequestTopic};
 use tidelog_wire::time::{Mono, Now};
-use tidelog_wire::{ApiKey, ErrorCode, RequestBody, ResponseBody};
+use tidelog_wire::{ApiKey, ErrorCode, RequestBody, RequestHeader, ResponseBody};
 
 /// The answer to a request of the client, or the reason why there is none.
 #[derive(Debug)]
 pub struct Reply<T> {
-    pub conn: ConnId,
+    pub link: LinkId,
     pub tag: T,
     pub api_key: ApiKey,
     pub version: i16,
@@ -40,18 +38,6 @@ enum Purpose<T> {
     Client(T),
 }
 
-/// What is known about an address. It outlives a single connection.
-#[derive(Debug, Default)]
-struct Endpoint {
-    conn: Option<ConnId>,
-    /// How many connections were lost since one last became ready.
-    failures: u32,
-    /// No connection is opened before this time.
-    retry_at: Mono,
-    /// Whether a connection was needed before `retry_at`, so that one is opened then.
-    wanted: bool,
-}
-
 #[derive(Debug)]
 pub struct Cluster<T> {
     config: CommonConfig,
@@ -59,9 +45,8 @@ pub struct Cluster<T> {
     pub metadata: Metadata,
     /// Why the last connection failed. Told to the application when a call times out.
     pub last_connection_error: Option<String>,
-    endpoints: BTreeMap<Address, Endpoint>,
-    connections: BTreeMap<ConnId, Connection<Purpose<T>>>,
-    next_conn: u64,
+    pool: Pool<Purpose<T>>,
+    next_link: u64,
     replies: VecDeque<Reply<T>>,
     refresh: Refresh,
 }
@@ -86,17 +71,48 @@ struct Refresh {
 /// From version 4 on, a Metadata request says whether it may create topics.
 const METADATA_VERSIONS: RangeInclusive<i16> = 4..=13;
 
+/// The outbox, as the pool sees it.
+struct ToWorld<'a, E> {
+    next_link: &'a mut u64,
+    out: &'a mut Outbox<E>,
+}
+
+impl<E> Orders for ToWorld<'_, E> {
+    fn connect(&mut self, address: &Address) -> LinkId {
+        let link = LinkId(*self.next_link);
+        *self.next_link += 1;
+        self.out.outputs.push(Output::Connect(link, address.clone()));
+        link
+    }
+
+    fn send(&mut self, link: LinkId, header: RequestHeader, body: RequestBody) {
+        self.out.outputs.push(Output::Send(link, Box::new(Request { header, body })));
+    }
+
+    fn hang_up(&mut self, link: LinkId) {
+        self.out.outputs.push(Output::Close(link));
+    }
+}
+
 impl<T> Cluster<T> {
     pub fn new(config: CommonConfig, seed: u64) -> Self {
         assert!(!config.bootstrap_servers.is_empty(), "a client needs a bootstrap server");
+        let pool = PoolConfig {
+            client_id: config.client_id.clone(),
+            reconnect_backoff: config.reconnect_backoff,
+            connection_setup_timeout: config.connection_setup_timeout,
+            versions_timeout_ms: config.request_timeout_ms,
+            connections_max_idle_ms: config.connections_max_idle_ms,
+        };
+        let mut rng_of_pool = ChaCha8Rng::seed_from_u64(seed);
+        rng_of_pool.set_stream(1);
         Self {
             config,
             rng: ChaCha8Rng::seed_from_u64(seed),
             metadata: Metadata::default(),
             last_connection_error: None,
-            endpoints: BTreeMap::new(),
-            connections: BTreeMap::new(),
-            next_conn: 1,
+            pool: Pool::new(pool, rng_of_pool),
+            next_link: 1,
             replies: VecDeque::new(),
             refresh: Refresh::default(),
         }
@@ -105,101 +121,50 @@ impl<T> Cluster<T> {
     /// Handles an input about connections or time. Returns the call if the input is one of the application's.
     pub fn handle<C, E>(&mut self, now: Now, input: Input<C>, out: &mut Outbox<E>) -> Option<C> {
         let mono = now.mono;
+        let (pool, mut world) = (&mut self.pool, ToWorld { next_link: &mut self.next_link, out });
         match input {
             Input::Call(call) => return Some(call),
             Input::Tick => {}
-            Input::Connected(conn) => {
-                if let Some(connection) = self.connections.get_mut(&conn) {
-                    let frame =
-                        connection.handle_connected(mono, &self.config.client_id, self.config.request_timeout_ms);
-                    out.outputs.push(Output::Send(conn, frame));
-                }
-            }
-            Input::ConnectFailed(conn) | Input::Disconnected(conn) => self.lose(mono, conn, None),
-            Input::Frame(conn, frame) => self.handle_frame(mono, conn, frame, out),
+            Input::Connected(link) => pool.handle_opened(mono, link, &mut world),
+            Input::ConnectFailed(link) | Input::Disconnected(link) => pool.handle_lost(mono, link, None),
+            Input::Answer(link, answer) => pool.handle_answer(mono, link, *answer, &mut world),
         }
-        self.look_after_connections(mono, out);
+        self.pool_events(mono);
+        self.pool.tick(mono, &mut ToWorld { next_link: &mut self.next_link, out });
+        self.pool_events(mono);
+        // Forgets the addresses that belong to no broker any more.
+        let (metadata, config) = (&self.metadata, &self.config);
+        let is_known =
+            |address: &Address| metadata.brokers.values().chain(&config.bootstrap_servers).any(|it| it == address);
+        self.pool.retain(|address, _| is_known(address));
         None
     }
 
-    fn handle_frame<E>(&mut self, now: Mono, conn: ConnId, frame: Bytes, out: &mut Outbox<E>) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        match connection.handle_frame(now, frame, &self.config.client_id, self.config.request_timeout_ms) {
-            FrameMeaning::Answer(finished) => {
-                let malformed = matches!(finished.result, Err(RequestFailure::Malformed(_)));
-                self.finish_request(now, conn, *finished);
-                if malformed {
-                    self.close(now, conn, out);
+    fn pool_events(&mut self, now: Mono) {
+        while let Some(event) = self.pool.pop_event() {
+            match event {
+                PoolEvent::Ready { .. } => self.last_connection_error = None,
+                PoolEvent::Finished { link, request } => self.finish_request(now, link, *request),
+                PoolEvent::Lost { address, was_ready, why, .. } => {
+                    match why {
+                        Some(text) => self.last_connection_error = Some(format!("{address}: {text}")),
+                        None if was_ready => {}
+                        None => {
+                            let failed = || format!("{address}: no connection could be made");
+                            self.last_connection_error.get_or_insert_with(failed);
+                        }
+                    }
+                    // The broker may have gone, and other brokers may lead its partitions now.
+                    self.request_update(now);
                 }
             }
-            FrameMeaning::Ready => {
-                let address = connection.address.clone();
-                let endpoint = self.endpoints.entry(address).or_default();
-                endpoint.failures = 0;
-                self.last_connection_error = None;
-            }
-            FrameMeaning::Send(frame) => out.outputs.push(Output::Send(conn, frame)),
-            FrameMeaning::Broken(text) => {
-                self.last_connection_error = Some(format!("{}: {text}", connection.address));
-                self.close(now, conn, out);
-            }
         }
     }
 
-    fn look_after_connections<E>(&mut self, now: Mono, out: &mut Outbox<E>) {
-        let idle_ms = self.config.connections_max_idle_ms;
-        let is_idle = |it: &Connection<_>| it.in_flight() == 0 && it.last_used.plus_ms(idle_ms) <= now;
-        let idle = self.connections.extract_if(.., |_, it| idle_ms >= 0 && it.is_ready() && is_idle(it));
-        for (conn, connection) in idle {
-            out.outputs.push(Output::Close(conn));
-            // Not `lose`: an idle connection is no failure, and no reason to doubt the metadata.
-            self.endpoints.entry(connection.address).or_default().conn = None;
-        }
-        let late: Vec<ConnId> = self.connections.values().filter(|it| it.is_late(now)).map(|it| it.conn).collect();
-        for conn in late {
-            self.close(now, conn, out);
-        }
-        let due = |(_, endpoint): &(&Address, &Endpoint)| endpoint.wanted && endpoint.retry_at <= now;
-        let due: Vec<Address> = self.endpoints.iter().filter(due).map(|(address, _)| address.clone()).collect();
-        for address in due {
-            self.connect(now, &address, out);
-        }
-        // Forgets the addresses that belong to no broker any more.
-        let (metadata, config) = (&self.metadata, &self.config);
-        self.endpoints.retain(|address, endpoint| {
-            let known = metadata.brokers.values().chain(&config.bootstrap_servers).any(|known| known == address);
-            known || endpoint.conn.is_some()
-        });
-    }
-
-    fn close<E>(&mut self, now: Mono, conn: ConnId, out: &mut Outbox<E>) {
-        out.outputs.push(Output::Close(conn));
-        self.lose(now, conn, Some(now));
-    }
-
-    /// A connection is lost: fails all requests on it. If `late` is given, those that have waited too long until then
-    /// fail as timed out.
-    fn lose(&mut self, now: Mono, conn: ConnId, late: Option<Mono>) {
-        let Some(connection) = self.connections.remove(&conn) else { return };
-        let endpoint = self.endpoints.entry(connection.address.clone()).or_default();
-        endpoint.conn = None;
-        endpoint.failures += 1;
-        if !connection.is_ready() {
-            let failed = || format!("{}: no connection could be made", connection.address);
-            self.last_connection_error.get_or_insert_with(failed);
-        }
-        endpoint.retry_at = now.plus_ms(self.config.reconnect_backoff.pause_ms(endpoint.failures, &mut self.rng));
-        for finished in connection.fail_all(late) {
-            self.finish_request(now, conn, finished);
-        }
-        // The broker may have gone, and other brokers may lead its partitions now.
-        self.request_update(now);
-    }
-
-    fn finish_request(&mut self, now: Mono, conn: ConnId, finished: FinishedRequest<Purpose<T>>) {
+    fn finish_request(&mut self, now: Mono, link: LinkId, finished: FinishedRequest<Purpose<T>>) {
         let FinishedRequest { tag, api_key, version, sent_at, result } = finished;
         match tag {
-            Purpose::Client(tag) => self.replies.push_back(Reply { conn, tag, api_key, version, sent_at, result }),
+            Purpose::Client(tag) => self.replies.push_back(Reply { link, tag, api_key, version, sent_at, result }),
             Purpose::Metadata => self.handle_metadata(now, result),
         }
     }
@@ -212,19 +177,23 @@ impl<T> Cluster<T> {
     // Sending.
 
     /// A connection to a broker on which requests can be sent. `None` if there is none yet; then one is opened.
-    pub fn connection_to<E>(&mut self, now: Now, node: NodeId, out: &mut Outbox<E>) -> Option<ConnId> {
+    pub fn connection_to<E>(&mut self, now: Now, node: NodeId, out: &mut Outbox<E>) -> Option<LinkId> {
         let address = self.metadata.brokers.get(&node)?.clone();
         self.connection_at(now.mono, &address, out)
     }
 
+    fn connection_at<E>(&mut self, now: Mono, address: &Address, out: &mut Outbox<E>) -> Option<LinkId> {
+        self.pool.connection_at(now, address, &mut ToWorld { next_link: &mut self.next_link, out })
+    }
+
     /// A connection to any broker, preferably the one with the fewest requests in flight. `None` if there is none yet;
     /// then one is opened.
-    pub fn any_connection<E>(&mut self, now: Now, out: &mut Outbox<E>) -> Option<ConnId> {
-        let ready = self.connections.values().filter(|connection| connection.is_ready());
+    pub fn any_connection<E>(&mut self, now: Now, out: &mut Outbox<E>) -> Option<LinkId> {
+        let ready = self.pool.connections().filter(|connection| connection.is_ready());
         if let Some(connection) = ready.min_by_key(|connection| connection.in_flight()) {
-            return Some(connection.conn);
+            return Some(connection.link);
         }
-        if !self.connections.is_empty() {
+        if self.pool.connections().next().is_some() {
             return None;
         }
         let known: Vec<&Address> = if self.metadata.brokers.is_empty() {
@@ -233,82 +202,51 @@ impl<T> Cluster<T> {
             self.metadata.brokers.values().collect()
         };
         // Chooses at random among the addresses that may be tried first.
-        let retry_at =
-            |address: &Address| self.endpoints.get(address).map_or(Mono::ZERO, |it| it.retry_at.max(now.mono));
-        let first = known.iter().map(|address| retry_at(address).max(now.mono)).min()?;
-        let choices: Vec<&Address> =
-            known.into_iter().filter(|address| retry_at(address).max(now.mono) == first).collect();
+        let retry_at = |address: &Address| self.pool.retry_at(address).max(now.mono);
+        let first = known.iter().map(|address| retry_at(address)).min()?;
+        let choices: Vec<&Address> = known.into_iter().filter(|address| retry_at(address) == first).collect();
         let address = choices[below(&mut self.rng, choices.len() as u64) as usize].clone();
         self.connection_at(now.mono, &address, out)
     }
 
-    fn connection_at<E>(&mut self, now: Mono, address: &Address, out: &mut Outbox<E>) -> Option<ConnId> {
-        let endpoint = self.endpoints.entry(address.clone()).or_default();
-        match endpoint.conn {
-            Some(conn) => self.connections[&conn].is_ready().then_some(conn),
-            None if endpoint.retry_at > now => {
-                endpoint.wanted = true;
-                None
-            }
-            None => {
-                self.connect(now, address, out);
-                None
-            }
-        }
-    }
-
-    fn connect<E>(&mut self, now: Mono, address: &Address, out: &mut Outbox<E>) {
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        let endpoint = self.endpoints.entry(address.clone()).or_default();
-        assert!(endpoint.conn.is_none(), "there is one connection to an address at most");
-        endpoint.conn = Some(conn);
-        endpoint.wanted = false;
-        let timeout_ms = self.config.connection_setup_timeout.pause_ms(endpoint.failures + 1, &mut self.rng);
-        self.connections.insert(conn, Connection::new(conn, address.clone(), now, timeout_ms));
-        out.outputs.push(Output::Connect(conn, address.clone()));
-    }
-
-    pub fn in_flight(&self, conn: ConnId) -> usize {
-        self.connections.get(&conn).map_or(0, Connection::in_flight)
+    pub fn in_flight(&self, link: LinkId) -> usize {
+        self.pool.connection(link).map_or(0, Connection::in_flight)
     }
 
     /// The newest version in `range` that the broker at the other end serves too.
-    pub fn version(&self, conn: ConnId, api_key: ApiKey, range: RangeInclusive<i16>) -> Option<i16> {
-        self.connections.get(&conn)?.version(api_key, range)
+    pub fn version(&self, link: LinkId, api_key: ApiKey, range: RangeInclusive<i16>) -> Option<i16> {
+        self.pool.version(link, api_key, range)
     }
 
     /// Sends a request on a connection that is ready. `tag` comes back with the answer.
-    pub fn send<E>(&mut self, now: Now, conn: ConnId, version: i16, body: RequestBody, tag: T, out: &mut Outbox<E>) {
-        self.send_for(now, conn, version, body, Purpose::Client(tag), out);
+    pub fn send<E>(&mut self, now: Now, link: LinkId, version: i16, body: RequestBody, tag: T, out: &mut Outbox<E>) {
+        self.send_for(now, link, version, body, Purpose::Client(tag), out);
     }
 
     fn send_for<E>(
         &mut self,
         now: Now,
-        conn: ConnId,
+        link: LinkId,
         version: i16,
         body: RequestBody,
         purpose: Purpose<T>,
         out: &mut Outbox<E>,
     ) {
-        let connection = self.connections.get_mut(&conn).expect("the connection was ready just now");
-        let (client_id, timeout_ms) = (&self.config.client_id, self.config.request_timeout_ms);
-        let frame = connection.send(now.mono, version, body, client_id, timeout_ms, purpose);
-        out.outputs.push(Output::Send(conn, frame));
+        let deadline = now.mono.plus_ms(self.config.request_timeout_ms);
+        let mut world = ToWorld { next_link: &mut self.next_link, out };
+        self.pool.send(now.mono, link, (version, body), deadline, purpose, &mut world);
     }
 
     pub fn send_without_answer<E>(
         &mut self,
         now: Now,
-        conn: ConnId,
+        link: LinkId,
         version: i16,
         body: RequestBody,
         out: &mut Outbox<E>,
     ) {
-        let connection = self.connections.get_mut(&conn).expect("the connection was ready just now");
-        let frame = connection.send_without_answer(now.mono, version, body, &self.config.client_id);
-        out.outputs.push(Output::Send(conn, frame));
+        let mut world = ToWorld { next_link: &mut self.next_link, out };
+        self.pool.send_without_answer(now.mono, link, (version, body), &mut world);
     }
 
     /// `request.timeout.ms`, in the type that requests have for it.
@@ -354,10 +292,11 @@ impl<T> Cluster<T> {
             return;
         }
         self.rebootstrap_if_lost(now.mono);
-        let Some(conn) = self.any_connection(now, out) else { return };
-        let Some(version) = self.version(conn, ApiKey::Metadata, METADATA_VERSIONS) else {
+        let Some(link) = self.any_connection(now, out) else { return };
+        let Some(version) = self.version(link, ApiKey::Metadata, METADATA_VERSIONS) else {
             // This broker serves no version of Metadata that this client knows.
-            return self.close(now.mono, conn, out);
+            self.pool.close(now.mono, link, None, &mut ToWorld { next_link: &mut self.next_link, out });
+            return self.pool_events(now.mono);
         };
         let topic = |name: &ByteString| MetadataRequestTopic { name: Some(name.clone()), ..Default::default() };
         let request = MetadataRequest {
@@ -367,7 +306,7 @@ impl<T> Cluster<T> {
         };
         self.refresh.under_way = true;
         self.refresh.due = None;
-        self.send_for(now, conn, version, request.into(), Purpose::Metadata, out);
+        self.send_for(now, link, version, request.into(), Purpose::Metadata, out);
     }
 
     fn handle_metadata(&mut self, now: Mono, result: Result<ResponseBody, RequestFailure>) {
@@ -416,16 +355,12 @@ impl<T> Cluster<T> {
         let refresh = if self.refresh.under_way { None } else { earliest([self.refresh.due, self.refresh.stale_at]) };
         // While no broker can be asked, only the deadlines of connections and endpoints count.
         let refresh = refresh.filter(|_| self.is_reachable());
-        let wanted = self.endpoints.values().filter(|endpoint| endpoint.wanted).map(|endpoint| endpoint.retry_at).min();
-        let connections = self.connections.values().filter_map(Connection::deadline).min();
-        let idle_ms = self.config.connections_max_idle_ms;
-        let idle = self.connections.values().filter(|it| idle_ms >= 0 && it.is_ready() && it.in_flight() == 0);
-        let idle = idle.map(|connection| connection.last_used.plus_ms(idle_ms)).min();
-        earliest([refresh, wanted, connections, idle])
+        earliest([refresh, self.pool.deadline()])
     }
 
     fn is_reachable(&self) -> bool {
-        let is_wanted = self.endpoints.values().any(|endpoint| endpoint.wanted);
-        self.connections.values().any(Connection::is_ready) || self.connections.is_empty() && !is_wanted
+        let mut connections = self.pool.connections().peekable();
+        let is_idle = connections.peek().is_none() && !self.pool.is_pausing();
+        is_idle || connections.any(Connection::is_ready)
     }
 }

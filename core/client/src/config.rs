@@ -3,8 +3,7 @@
 //! A value that is not allowed gives a [`ConfigError`], which names the config, the value and what is allowed. An
 //! unknown name gives a [`Warning`]. All errors are reported together.
 
-use super::Address;
-use super::backoff::Backoff;
+use super::{Address, Backoff};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

@@ -1,7 +1,7 @@
 //! The errors of clients, which say what was tried, on what, and how it ended. Also tells which of Kafka's error codes
 //! are temporary.
 
-use super::connection::RequestFailure;
+use super::RequestFailure;
 use bytestring::ByteString;
 use tidelog_wire::{ApiKey, ErrorCode};
 

@@ -2,7 +2,7 @@
 //! like the broker itself.
 //!
 //! ```text
-//!     connected, frames, ticks,                      connect, send, close,
+//!     connected, answers, ticks,                     connect, send, close,
 //!     calls of the application                       events for the application
 //!   world ───────────────────────────► Producer ───────────────────────────────► world
 //!                                      Consumer
@@ -13,7 +13,8 @@
 //! and hands in [`Input::Tick`] when `deadline()` has come. The simulator, the command line and applications use the
 //! same clients. Their configuration has the names, defaults and meanings of Apache Kafka's clients ([`config`]).
 //!
-//! All three use [`Cluster`]: connections, bootstrap, versions, request timeouts, backoff, and metadata.
+//! All three use [`Cluster`]: a pool of connections (`tidelog_link`), bootstrap, and metadata. Requests and answers pass
+//! decoded: the world encodes and reads frames.
 //!
 //! Invariants: no request except ApiVersions is sent on a connection before the broker's versions are known; a
 //! connection on which answers do not come in the order of the requests is closed; every record and every operation of
@@ -22,10 +23,8 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-mod backoff;
 mod cluster;
 pub mod config;
-mod connection;
 pub mod consumer;
 mod error;
 mod metadata;
@@ -37,31 +36,32 @@ mod script;
 pub use admin::Admin;
 pub use cluster::{Cluster, Reply};
 pub use config::{AdminConfig, CommonConfig, ConsumerConfig, ProducerConfig};
-pub use connection::RequestFailure;
 pub use consumer::Consumer;
 pub use error::{ClientError, is_invalid_metadata, is_retriable};
 pub use metadata::{Leader, Metadata, TopicMetadata};
 pub use offsets::{FoundOffset, OffsetSpec};
 pub use producer::Producer;
+pub use tidelog_link::{Backoff, Owed, ReadAnswer, RequestFailure};
+pub use tidelog_wire::Address;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use std::fmt;
-use tidelog_wire::Frame;
-use tidelog_wire::ids::ConnId;
+use tidelog_link::earliest;
+use tidelog_wire::ids::LinkId;
 use tidelog_wire::time::{Mono, Now};
+use tidelog_wire::{RequestBody, RequestHeader};
 
 /// What a client is told. `C` is the type of the application's calls.
 #[derive(Clone, Debug)]
 pub enum Input<C> {
     /// A connection that the client asked for is open.
-    Connected(ConnId),
+    Connected(LinkId),
     /// A connection that the client asked for could not be opened.
-    ConnectFailed(ConnId),
+    ConnectFailed(LinkId),
     /// An open connection was closed by the other end, or broke.
-    Disconnected(ConnId),
-    /// A whole response, without its four length bytes.
-    Frame(ConnId, Bytes),
+    Disconnected(LinkId),
+    /// A response, or why it cannot be read. A world reads it with [`Owed`].
+    Answer(LinkId, Box<ReadAnswer>),
     /// Time has passed. May be handed in late, and when nothing is due.
     Tick,
     Call(C),
@@ -71,12 +71,18 @@ pub enum Input<C> {
 #[derive(Clone, Debug)]
 pub enum Output<E> {
     /// Open a connection. The client chooses the number and never uses one twice.
-    Connect(ConnId, Address),
-    /// Send a whole request, which includes its four length bytes.
-    Send(ConnId, Frame),
+    Connect(LinkId, Address),
+    Send(LinkId, Box<Request>),
     /// Close the connection, or give up opening it. The client must get no more inputs about it.
-    Close(ConnId),
+    Close(LinkId),
     Event(E),
+}
+
+/// A request that is not encoded yet. A world encodes it with `tidelog_wire::encode_request`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub header: RequestHeader,
+    pub body: RequestBody,
 }
 
 /// Where a client puts its outputs. The caller of `handle` owns and drains it.
@@ -109,38 +115,6 @@ pub trait Client {
     fn deadline(&self) -> Option<Mono>;
 }
 
-/// Where a broker listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
-    pub host: ByteString,
-    pub port: u16,
-}
-
-impl Address {
-    pub fn new(host: impl Into<ByteString>, port: u16) -> Self {
-        Self { host: host.into(), port }
-    }
-
-    /// Reads `host:port`, as in `bootstrap.servers`. An IPv6 host must be in brackets.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (host, port) = text.trim().rsplit_once(':')?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        if bare.is_none() && host.contains(':') {
-            return None;
-        }
-        let host = bare.unwrap_or(host);
-        let port = port.parse().ok().filter(|port| *port != 0)?;
-        (!host.is_empty()).then(|| Self::new(host, port))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
 /// A partition, named by its topic's name and its index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicPartition {
@@ -157,26 +131,5 @@ impl TopicPartition {
 impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.topic, self.partition)
-    }
-}
-
-/// The earliest of the moments that are given.
-fn earliest<T: Ord>(moments: impl IntoIterator<Item = Option<T>>) -> Option<T> {
-    moments.into_iter().flatten().min()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_a_port_other_than_0() {
-        for (text, host, port) in [("a:1", "a", 1), (" b.c:9092 ", "b.c", 9092), ("[::1]:80", "::1", 80)] {
-            assert_eq!(Address::parse(text), Some(Address::new(host, port)), "{text}");
-        }
-        assert_eq!(Address::new("::1", 80).to_string(), "[::1]:80");
-        for text in ["", "a", "a:", ":1", "a:0", "a:65536", "::1:80", "a:-1"] {
-            assert_eq!(Address::parse(text), None, "{text}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use super::{Cluster, Outbox, RequestFailure, TopicPartition, earliest};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use tidelog_wire::ids::{ConnId, LeaderEpoch};
+use tidelog_wire::ids::{LeaderEpoch, LinkId};
 use tidelog_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use tidelog_wire::messages::list_offsets_response::ListOffsetsPartitionResponse;
 use tidelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
@@ -116,7 +116,7 @@ impl<K: Clone> LookUps<K> {
         out: &mut Outbox<E>,
     ) -> Vec<Found<K>> {
         let mut found = self.give_up(now.mono, cluster);
-        let mut by_leader: BTreeMap<(ConnId, i16), Vec<u64>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<(LinkId, i16), Vec<u64>> = BTreeMap::new();
         let mut too_old = Vec::new();
         // A request names a partition once. Another look-up in the same partition waits for the answer.
         let mut named = BTreeSet::new();
@@ -126,16 +126,16 @@ impl<K: Clone> LookUps<K> {
                 cluster.request_update(now.mono);
                 continue;
             };
-            let Some(conn) = cluster.connection_to(now, node, out) else { continue };
-            match cluster.version(conn, ApiKey::ListOffsets, it.spec.versions()) {
+            let Some(link) = cluster.connection_to(now, node, out) else { continue };
+            match cluster.version(link, ApiKey::ListOffsets, it.spec.versions()) {
                 Some(_) if !named.insert(it.partition.clone()) => {}
-                Some(version) => by_leader.entry((conn, version)).or_default().push(*number),
+                Some(version) => by_leader.entry((link, version)).or_default().push(*number),
                 None => too_old.push(*number),
             }
         }
-        for ((conn, version), numbers) in by_leader {
+        for ((link, version), numbers) in by_leader {
             let request = self.request(cluster, &numbers);
-            cluster.send(now, conn, version, request.into(), tag(numbers), out);
+            cluster.send(now, link, version, request.into(), tag(numbers), out);
         }
         for number in too_old {
             let it = self.open.remove(&number).expect("listed above");

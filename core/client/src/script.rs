@@ -6,19 +6,21 @@
 use super::{Address, Client, Input, Outbox, Output};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use tidelog_wire::ids::{ConnId, Uuid};
+use tidelog_link::Owed;
+use tidelog_wire::ids::{LinkId, Uuid};
 use tidelog_wire::messages::api_versions_response::ApiVersion;
 use tidelog_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use tidelog_wire::messages::{ApiVersionsResponse, MetadataResponse};
 use tidelog_wire::time::{Mono, Now, WallMs};
-use tidelog_wire::{ErrorCode, RequestBody, RequestHeader, ResponseBody, decode_request, encode_response, versions};
+use tidelog_wire::{ErrorCode, RequestBody, RequestHeader, ResponseBody, versions};
+use tidelog_wire::{decode_request, encode_request, encode_response};
 
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Asked {
-    pub conn: ConnId,
+    pub link: LinkId,
     pub header: RequestHeader,
     pub body: RequestBody,
 }
@@ -36,12 +38,14 @@ pub struct Bench<K: Client> {
     /// The requests that the test has not answered yet, oldest first.
     pub asked: VecDeque<Asked>,
     pub events: Vec<K::Event>,
-    pub open: BTreeMap<ConnId, Address>,
+    pub open: BTreeMap<LinkId, Address>,
     pub connects: Vec<Address>,
     pub metadata_requests: usize,
     /// The requests of each connection that are not answered yet, in order: the correlation id, and the answer if it
     /// waits for the answers to earlier requests.
-    waiting: BTreeMap<ConnId, VecDeque<(i32, Option<Bytes>)>>,
+    waiting: BTreeMap<LinkId, VecDeque<(i32, Option<Bytes>)>>,
+    /// As what the next answers of each connection are read.
+    owed: BTreeMap<LinkId, Owed>,
 }
 
 impl<K: Client> Bench<K> {
@@ -59,6 +63,7 @@ impl<K: Client> Bench<K> {
             connects: Vec::new(),
             metadata_requests: 0,
             waiting: BTreeMap::new(),
+            owed: BTreeMap::new(),
         }
     }
 
@@ -82,34 +87,34 @@ impl<K: Client> Bench<K> {
             self.client.handle(self.now, input, &mut out);
             for output in out.outputs {
                 match output {
-                    Output::Connect(conn, address) => {
+                    Output::Connect(link, address) => {
                         self.connects.push(address.clone());
                         if self.silent {
                             continue;
                         }
                         if self.reachable {
-                            self.open.insert(conn, address);
-                            inputs.push_back(Input::Connected(conn));
+                            self.open.insert(link, address);
+                            inputs.push_back(Input::Connected(link));
                         } else {
-                            inputs.push_back(Input::ConnectFailed(conn));
+                            inputs.push_back(Input::ConnectFailed(link));
                         }
                     }
-                    Output::Close(conn) => self.forget(conn),
+                    Output::Close(link) => self.forget(link),
                     Output::Event(event) => self.events.push(event),
-                    Output::Send(conn, frame) => {
-                        let (header, body) =
-                            decode_request(frame.to_bytes().slice(4..)).expect("a request can be decoded");
-                        let asked = Asked { conn, header, body };
+                    Output::Send(link, request) => {
+                        let frame = encode_request(&request.header, &request.body).to_bytes();
+                        let (header, body) = decode_request(frame.slice(4..)).expect("a request can be decoded");
+                        self.owed.entry(link).or_default().asked(&header, &body);
+                        let asked = Asked { link, header, body };
                         let answer = self.automatic_answer(&asked.body).map(|body| answer_frame(&asked, body));
-                        let is_answered = !matches!(&asked.body, RequestBody::Produce(request) if request.acks == 0);
-                        if is_answered {
+                        if asked.body.is_answered() {
                             let entry = (asked.header.correlation_id, answer.clone());
-                            self.waiting.entry(conn).or_default().push_back(entry);
+                            self.waiting.entry(link).or_default().push_back(entry);
                         }
                         if answer.is_none() {
                             self.asked.push_back(asked);
                         }
-                        inputs.extend(self.due_answers(conn));
+                        inputs.extend(self.due_answers(link));
                     }
                 }
             }
@@ -166,34 +171,36 @@ impl<K: Client> Bench<K> {
 
     pub fn answer(&mut self, asked: &Asked, body: impl Into<ResponseBody>) {
         let frame = answer_frame(asked, body.into());
-        let mut waiting = self.waiting.get_mut(&asked.conn).into_iter().flatten();
+        let mut waiting = self.waiting.get_mut(&asked.link).into_iter().flatten();
         let entry = waiting.find(|(correlation_id, _)| *correlation_id == asked.header.correlation_id);
         entry.expect("the connection is open and the request is not answered yet").1 = Some(frame);
-        for input in self.due_answers(asked.conn) {
+        for input in self.due_answers(asked.link) {
             self.input(input);
         }
     }
 
     /// The answers that can be delivered now: those with no unanswered request before them.
-    fn due_answers(&mut self, conn: ConnId) -> Vec<Input<K::Call>> {
-        let Some(waiting) = self.waiting.get_mut(&conn) else { return Vec::new() };
+    fn due_answers(&mut self, link: LinkId) -> Vec<Input<K::Call>> {
+        let Some(waiting) = self.waiting.get_mut(&link) else { return Vec::new() };
         let mut due = Vec::new();
         while let Some((_, Some(frame))) = waiting.pop_front_if(|(_, answer)| answer.is_some()) {
-            due.push(Input::Frame(conn, frame));
+            let answer = self.owed.entry(link).or_default().read(frame).expect("an answer is owed");
+            due.push(Input::Answer(link, Box::new(answer)));
         }
         due
     }
 
-    fn forget(&mut self, conn: ConnId) {
-        self.open.remove(&conn);
-        self.waiting.remove(&conn);
-        self.asked.retain(|asked| asked.conn != conn);
+    fn forget(&mut self, link: LinkId) {
+        self.open.remove(&link);
+        self.waiting.remove(&link);
+        self.owed.remove(&link);
+        self.asked.retain(|asked| asked.link != link);
     }
 
     /// Breaks the connection of a request.
     pub fn cut(&mut self, asked: &Asked) {
-        self.forget(asked.conn);
-        self.input(Input::Disconnected(asked.conn));
+        self.forget(asked.link);
+        self.input(Input::Disconnected(asked.link));
     }
 
     /// Lets this much time pass, with a tick at each deadline.
@@ -215,8 +222,8 @@ impl<K: Client> Bench<K> {
         self.now.mono = mono;
     }
 
-    pub fn address(&self, conn: ConnId) -> String {
-        self.open[&conn].to_string()
+    pub fn address(&self, link: LinkId) -> String {
+        self.open[&link].to_string()
     }
 
     pub fn take_events(&mut self) -> Vec<K::Event> {

@@ -1,5 +1,6 @@
 //! Whole requests and responses: header and body in one frame.
 
+use super::error_code::ErrorCode;
 use super::frame::FRAME_LENGTH_BYTES;
 use super::messages::{self, ApiKey, RequestBody, ResponseBody};
 use super::reader::{DecodeError, Reader};
@@ -102,7 +103,12 @@ pub fn encode_response(api_key: ApiKey, api_version: i16, correlation_id: i32, b
 }
 
 /// Reads a response from a frame without its four length bytes: the correlation id and the body.
+///
+/// An ApiVersions response with UNSUPPORTED_VERSION is read as version 0, in which it was sent (KIP-511).
 pub fn decode_response(api_key: ApiKey, version: i16, frame: Bytes) -> Result<(i32, ResponseBody), DecodeError> {
+    let unsupported = ErrorCode::UnsupportedVersion.code().to_be_bytes();
+    let refused = api_key == ApiKey::ApiVersions && frame.get(4..6).is_some_and(|code| code == unsupported);
+    let version = if refused { 0 } else { version };
     let mut reader = Reader::new(frame);
     let header = messages::ResponseHeader::decode(response_header_version(api_key, version), &mut reader)?;
     let body = ResponseBody::decode(api_key, version, &mut reader)?;

@@ -27,6 +27,9 @@ id!(/// A broker or controller, as `node.id` names it.
     NodeId(i32));
 id!(/// A client's connection. The world around the core chooses it, and uses none twice while the process runs.
     ConnId(u64));
+id!(/// A connection that this side opens, to another node. The side that opens it chooses the number, and uses none twice
+    /// while the process runs.
+    LinkId(u64));
 id!(/// A file that the core has opened. The core chooses it, and uses none twice while the process runs.
     FileId(u64));
 id!(/// The place of a log directory in `log.dirs`, counted from 0.

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod error_code;
 mod frame;
 mod header;
@@ -28,6 +29,7 @@ pub mod varint;
 pub mod versions;
 mod writer;
 
+pub use address::Address;
 pub use error_code::ErrorCode;
 pub use frame::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
 pub use header::{RequestError, RequestHeader, decode_request, decode_response, encode_request, encode_response};

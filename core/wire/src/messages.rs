@@ -224,6 +224,13 @@ macro_rules! apis {
     };
 }
 
+impl RequestBody {
+    /// Whether this request is answered: all but a Produce with acks=0.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self, Self::Produce(produce) if produce.acks == 0)
+    }
+}
+
 fn removed(api_key: ApiKey, version: i16) -> DecodeError {
     DecodeError { message: api_key.name(), position: 0, kind: DecodeErrorKind::Version { version, first: 0, last: -1 } }
 }

@@ -7,8 +7,8 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tidelog_client::Address;
-use tidelog_core::wire::{Frame, FrameLengthError, RecordsChunk};
+use tidelog_client::{Address, Owed, ReadAnswer, Request};
+use tidelog_core::wire::{FrameLengthError, RecordsChunk, encode_request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 
@@ -25,7 +25,7 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 pub enum ConnectionEvent {
     Connected,
     ConnectFailed(io::Error),
-    Frame(Bytes),
+    Answer(Box<ReadAnswer>),
     /// The connection is broken or closed.
     Ended(io::Error),
 }
@@ -36,6 +36,7 @@ pub struct BrokerConnection {
     /// Whether a response has come on it.
     pub has_answered: bool,
     state: State,
+    owed: Owed,
 }
 
 enum State {
@@ -65,7 +66,7 @@ impl BrokerConnection {
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        Self { address, has_answered: false, state: State::Connecting(Box::pin(connecting)) }
+        Self { address, has_answered: false, state: State::Connecting(Box::pin(connecting)), owed: Owed::default() }
     }
 
     pub fn is_open(&self) -> bool {
@@ -73,9 +74,10 @@ impl BrokerConnection {
     }
 
     /// Writes as much as the socket takes now, and keeps the rest.
-    pub fn send(&mut self, frame: Frame) -> io::Result<()> {
+    pub fn send(&mut self, request: &Request) -> io::Result<()> {
         let State::Open(open) = &mut self.state else { panic!("a client sends on open connections only") };
-        for chunk in frame.chunks {
+        self.owed.asked(&request.header, &request.body);
+        for chunk in encode_request(&request.header, &request.body).chunks {
             match chunk {
                 RecordsChunk::Bytes(bytes) => open.unsent.push_back(bytes),
                 RecordsChunk::File(_) => unreachable!("a client's requests have no slices of files"),
@@ -95,9 +97,13 @@ impl BrokerConnection {
                 }
                 Err(error) => ConnectionEvent::ConnectFailed(error),
             }),
-            State::Open(open) => {
-                open.poll(cx).map(|result| result.map_or_else(ConnectionEvent::Ended, ConnectionEvent::Frame))
-            }
+            State::Open(open) => Poll::Ready(match ready!(open.poll(cx)) {
+                Ok(frame) => match self.owed.read(frame) {
+                    Some(answer) => ConnectionEvent::Answer(Box::new(answer)),
+                    None => ConnectionEvent::Ended(invalid("a response came that belongs to no request")),
+                },
+                Err(error) => ConnectionEvent::Ended(error),
+            }),
         }
     }
 
@@ -133,10 +139,6 @@ impl Open {
             self.write()?;
         }
         loop {
-            let invalid = |error: &dyn std::fmt::Display| {
-                let text = format!("it does not answer in Kafka's protocol: {error}");
-                io::Error::new(io::ErrorKind::InvalidData, text)
-            };
             if let Some(frame) = self.reader.next_frame().map_err(|error| invalid(&length(&error)))? {
                 return Poll::Ready(Ok(frame));
             }
@@ -174,6 +176,10 @@ impl Open {
         }
         Ok(())
     }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("it does not answer in Kafka's protocol: {what}"))
 }
 
 fn length(error: &FrameLengthError) -> String {

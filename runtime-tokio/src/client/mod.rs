@@ -3,7 +3,7 @@
 //! ```text
 //!   application ── call ──►  Driver  ──► Producer, Consumer, Admin
 //!               ◄─ event ──    │ ▲
-//!                        frames▼ │frames, ticks
+//!                        requests▼ │answers, ticks
 //!                             sockets
 //! ```
 //!
@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidelog_client::{Address, Client, Input, Outbox, Output};
-use tidelog_core::ids::ConnId;
+use tidelog_core::ids::LinkId;
 use tidelog_core::time::Mono;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -55,9 +55,9 @@ pub struct Driver<C: Client> {
     clock: Clock,
     outbox: Outbox<C::Event>,
     events: VecDeque<C::Event>,
-    connections: BTreeMap<ConnId, BrokerConnection>,
+    connections: BTreeMap<LinkId, BrokerConnection>,
     /// Connections on which a write failed; the client has not been told yet.
-    lost: Vec<ConnId>,
+    lost: Vec<LinkId>,
     /// How many attempts to connect to an address have failed in a row.
     failures: BTreeMap<Address, usize>,
     last_failure: Option<ConnectionFailure>,
@@ -146,20 +146,20 @@ impl<C: Client> Driver<C> {
         self.client.handle(self.clock.now(), input, &mut self.outbox);
         for output in self.outbox.outputs.drain(..) {
             match output {
-                Output::Connect(conn, address) => {
+                Output::Connect(link, address) => {
                     let failures = self.failures.get(&address).copied().unwrap_or(0);
-                    self.connections.insert(conn, BrokerConnection::connect(address, failures));
+                    self.connections.insert(link, BrokerConnection::connect(address, failures));
                 }
-                Output::Send(conn, frame) => {
-                    let Some(connection) = self.connections.get_mut(&conn) else { continue };
-                    if let Err(error) = connection.send(frame) {
-                        let address = self.connections.remove(&conn).expect("found above").address;
+                Output::Send(link, request) => {
+                    let Some(connection) = self.connections.get_mut(&link) else { continue };
+                    if let Err(error) = connection.send(&request) {
+                        let address = self.connections.remove(&link).expect("found above").address;
                         self.last_failure = Some(ConnectionFailure { address, error });
-                        self.lost.push(conn);
+                        self.lost.push(link);
                     }
                 }
-                Output::Close(conn) => {
-                    let connection = self.connections.remove(&conn);
+                Output::Close(link) => {
+                    let connection = self.connections.remove(&link);
                     if let Some(connection) = connection.filter(|connection| !connection.is_open()) {
                         // The client closes a connection that is still being made when its time is up.
                         let error = io::Error::new(io::ErrorKind::TimedOut, "no answer to the attempt to connect");
@@ -175,43 +175,43 @@ impl<C: Client> Driver<C> {
     /// Handles what has happened on the connections; returns whether anything has.
     fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Some(conn) = self.lost.pop() {
+        while let Some(link) = self.lost.pop() {
             moved = true;
-            self.input(Input::Disconnected(conn));
+            self.input(Input::Disconnected(link));
         }
-        let conns: Vec<ConnId> = self.connections.keys().copied().collect();
-        for conn in conns {
+        let links: Vec<LinkId> = self.connections.keys().copied().collect();
+        for link in links {
             // Handling an event of another connection may have closed this one.
-            while let Some(connection) = self.connections.get_mut(&conn) {
+            while let Some(connection) = self.connections.get_mut(&link) {
                 let Poll::Ready(event) = connection.poll(cx) else { break };
                 moved = true;
-                self.handle_event(conn, event);
+                self.handle_event(link, event);
             }
         }
         moved
     }
 
-    fn handle_event(&mut self, conn: ConnId, event: ConnectionEvent) {
+    fn handle_event(&mut self, link: LinkId, event: ConnectionEvent) {
         match event {
-            ConnectionEvent::Connected => self.input(Input::Connected(conn)),
-            ConnectionEvent::Frame(frame) => {
-                let connection = self.connections.get_mut(&conn).expect("it was polled just now");
+            ConnectionEvent::Connected => self.input(Input::Connected(link)),
+            ConnectionEvent::Answer(answer) => {
+                let connection = self.connections.get_mut(&link).expect("it was polled just now");
                 connection.has_answered = true;
                 self.failures.remove(&connection.address);
                 self.last_failure.take_if(|last_failure| last_failure.address == connection.address);
                 self.has_connected = true;
-                self.input(Input::Frame(conn, frame));
+                self.input(Input::Answer(link, answer));
             }
             ConnectionEvent::ConnectFailed(error) => {
-                let address = self.connections.remove(&conn).expect("it was polled just now").address;
+                let address = self.connections.remove(&link).expect("it was polled just now").address;
                 *self.failures.entry(address.clone()).or_default() += 1;
                 self.last_failure = Some(ConnectionFailure { address, error });
-                self.input(Input::ConnectFailed(conn));
+                self.input(Input::ConnectFailed(link));
             }
             ConnectionEvent::Ended(error) => {
-                let address = self.connections.remove(&conn).expect("it was polled just now").address;
+                let address = self.connections.remove(&link).expect("it was polled just now").address;
                 self.last_failure = Some(ConnectionFailure { address, error });
-                self.input(Input::Disconnected(conn));
+                self.input(Input::Disconnected(link));
             }
         }
     }

@@ -12,7 +12,6 @@ mod producer;
 mod reader;
 pub mod records;
 mod session;
-mod sessions;
 mod topics;
 mod trimmer;
 
@@ -31,7 +30,6 @@ use bytes::Bytes;
 use records::Payloads;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidelog_client::Address;
 
 /// A topic that a scenario works with, on every node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,8 +73,6 @@ pub struct Setting {
     pub seed: u64,
     pub client: u32,
     pub node: u32,
-    /// The addresses that the client knows from the start.
-    pub bootstrap: Vec<Address>,
     pub topics: Vec<TopicPlan>,
     pub payloads: Payloads,
     /// The client's wall clock at time 0, in milliseconds.
@@ -91,24 +87,15 @@ impl Setting {
     }
 }
 
-/// A client's own name for a connection that it has asked for. It names no two connections alike.
-pub type Link = u64;
-
-/// What happens to the opener of a connection.
+/// What happens to a client.
 #[derive(Clone, Debug)]
-pub enum OpenerInput {
+pub enum ClientInput {
     Connected,
     Refused,
     /// The connection is gone.
     Cut,
     /// A response, without its length.
     Frame(Bytes),
-}
-
-/// What happens to a client.
-#[derive(Clone, Debug)]
-pub enum ClientInput {
-    Link(Link, OpenerInput),
     /// A deadline has come.
     Wake,
     /// Everything was healed: from now on nothing fails.
@@ -120,10 +107,10 @@ pub enum ClientInput {
 /// What a client wants done.
 #[derive(Debug)]
 pub enum ClientAction {
-    Connect(Link, Address),
-    Close(Link),
+    Connect,
+    Close,
     /// A request, without its length.
-    Send(Link, Bytes),
+    Send(Bytes),
     Fact(Fact),
 }
 

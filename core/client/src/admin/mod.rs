@@ -25,7 +25,7 @@ use super::{Address, Client, Cluster, Input, Outbox, Reply, RequestFailure, Topi
 use bytestring::ByteString;
 use operation::Target;
 use std::collections::{BTreeMap, BTreeSet};
-use tidelog_wire::ids::{ConnId, LeaderEpoch, NodeId, Uuid};
+use tidelog_wire::ids::{LeaderEpoch, LinkId, NodeId, Uuid};
 use tidelog_wire::time::{Mono, Now};
 use tidelog_wire::{ErrorCode, ResponseBody};
 
@@ -215,9 +215,9 @@ impl Admin {
         if task.retry_at > now.mono || matches!(task.operation, Operation::ListOffsets { .. }) {
             return;
         }
-        let mut by_conn: BTreeMap<ConnId, Vec<usize>> = BTreeMap::new();
+        let mut by_link: BTreeMap<LinkId, Vec<usize>> = BTreeMap::new();
         for place in task.open() {
-            let conn = match task.operation.target(place) {
+            let link = match task.operation.target(place) {
                 Target::Any => self.cluster.any_connection(now, out),
                 Target::Controller => match self.cluster.metadata.controller {
                     Some(node) => self.cluster.connection_to(now, node, out),
@@ -234,14 +234,14 @@ impl Admin {
                     }
                 }
             };
-            if let Some(conn) = conn {
-                by_conn.entry(conn).or_default().push(place);
+            if let Some(link) = link {
+                by_link.entry(link).or_default().push(place);
             }
         }
         let (api, range) = task.operation.api();
-        for (conn, places) in by_conn {
+        for (link, places) in by_link {
             let task = self.tasks.get_mut(&id).expect("the task is not done");
-            let Some(version) = self.cluster.version(conn, api, range.clone()) else {
+            let Some(version) = self.cluster.version(link, api, range.clone()) else {
                 for place in places {
                     let subject = task.operation.subject(place);
                     let code = ErrorCode::UnsupportedVersion.code();
@@ -251,7 +251,7 @@ impl Admin {
             };
             let request = task.operation.request(&places, version, self.cluster.request_timeout_ms());
             task.asked.extend(&places);
-            self.cluster.send(now, conn, version, request, Tag::Task { id, places }, out);
+            self.cluster.send(now, link, version, request, Tag::Task { id, places }, out);
         }
     }
 

@@ -66,7 +66,7 @@ fn topics_are_created_by_the_controller_each_with_its_own_result() {
     let mut bench = bench(&[]);
     bench.call(Call { id: 7, operation: create(&["a", "b"]) });
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker1:9092");
+    assert_eq!(bench.address(asked.link), "broker1:9092");
     assert_eq!(created(&asked), ["a", "b"]);
     respond(&mut bench, &asked, &[("b", ErrorCode::TopicAlreadyExists), ("a", ErrorCode::None)]);
     insta::assert_snapshot!(results(&mut bench).join("\n"), @"
@@ -109,7 +109,7 @@ fn records_are_deleted_by_the_leader_of_each_partition() {
     bench.call(Call { id: 7, operation: Operation::DeleteRecords { before } });
     for (index, leader) in [(0, "broker1:9092"), (1, "broker3:9092")] {
         let asked = bench.next();
-        assert_eq!(bench.address(asked.conn), leader);
+        assert_eq!(bench.address(asked.link), leader);
         let result = DeleteRecordsPartitionResult { partition_index: index, low_watermark: 40, ..Default::default() };
         let topic = DeleteRecordsTopicResult { name: "t".into(), partitions: vec![result], ..Default::default() };
         bench.answer(&asked, DeleteRecordsResponse { topics: vec![topic], ..Default::default() });
@@ -123,7 +123,7 @@ fn a_brokers_configs_are_asked_of_that_broker() {
     let resources = vec![Resource::Broker(NodeId(3)), Resource::Broker(NodeId(1))];
     bench.call(Call { id: 7, operation: Operation::DescribeConfigs { resources } });
     let (first, second) = (bench.next(), bench.next());
-    let mut asked = [(bench.address(first.conn), &first), (bench.address(second.conn), &second)];
+    let mut asked = [(bench.address(first.link), &first), (bench.address(second.link), &second)];
     asked.sort_by(|left, right| left.0.cmp(&right.0));
     for ((address, asked), node) in asked.into_iter().zip(["1", "3"]) {
         assert_eq!(address, format!("broker{node}:9092"));
@@ -160,7 +160,7 @@ fn offsets_are_listed_at_the_leaders() {
     let partitions = vec![(TopicPartition::new("t", 1), OffsetSpec::MaxTimestamp)];
     bench.call(Call { id: 7, operation: Operation::ListOffsets { partitions } });
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker3:9092");
+    assert_eq!(bench.address(asked.link), "broker3:9092");
     let answer = ListOffsetsPartitionResponse { partition_index: 1, offset: 9, timestamp: 77, ..Default::default() };
     let topic = ListOffsetsTopicResponse { name: "t".into(), partitions: vec![answer], ..Default::default() };
     bench.answer(&asked, ListOffsetsResponse { topics: vec![topic], ..Default::default() });
@@ -195,7 +195,7 @@ fn each_broker_tells_of_its_own_log_directories_and_one_that_is_offline_is_no_fa
     for asked in [bench.next(), bench.next()] {
         let RequestBody::DescribeLogDirs(request) = &asked.body else { panic!("not DescribeLogDirs: {asked:?}") };
         assert_eq!(request.topics, None, "all of them");
-        let results = match &*bench.address(asked.conn) {
+        let results = match &*bench.address(asked.link) {
             "broker1:9092" => vec![
                 log_dir("/a", ErrorCode::None, &[("u", 0, 5), ("t", 1, 70), ("t", 0, 9)]),
                 log_dir("/b", ErrorCode::KafkaStorageError, &[]),

@@ -73,10 +73,10 @@ impl Consumer {
     }
 
     fn fetch(&mut self, now: Now, node: NodeId, wanted: Vec<(TopicPartition, Wanted)>, out: &mut Outbox<Event>) {
-        let Some(conn) = self.cluster.connection_to(now, node, out) else { return };
+        let Some(link) = self.cluster.connection_to(now, node, out) else { return };
         let ids_known = wanted.iter().all(|(_, wanted)| wanted.topic_id != Uuid::ZERO);
         let newest = if ids_known { *FetchRequest::VERSIONS.end() } else { BY_ID - 1 };
-        let Some(version) = self.cluster.version(conn, ApiKey::Fetch, 4..=newest) else {
+        let Some(version) = self.cluster.version(link, ApiKey::Fetch, 4..=newest) else {
             for (partition, _) in wanted {
                 let code = ErrorCode::UnsupportedVersion.code();
                 let refused = ClientError::refused(ApiKey::Fetch, &partition, code, None);
@@ -109,7 +109,7 @@ impl Consumer {
         if version >= 11 {
             request.rack_id = config.client_rack.clone();
         }
-        self.cluster.send(now, conn, version, request.into(), Tag::Fetch { node, asked }, out);
+        self.cluster.send(now, link, version, request.into(), Tag::Fetch { node, asked }, out);
     }
 
     /// Groups the partitions by topic. The topics, and the partitions of each, keep their order.

@@ -10,7 +10,7 @@ use crate::offsets::{FoundOffset, OffsetSpec};
 use crate::{Outbox, RequestFailure, TopicPartition};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
-use tidelog_wire::ids::{ConnId, LeaderEpoch, NodeId};
+use tidelog_wire::ids::{LeaderEpoch, LinkId, NodeId};
 use tidelog_wire::messages::OffsetForLeaderEpochRequest;
 use tidelog_wire::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use tidelog_wire::messages::offset_for_leader_epoch_response::EpochEndOffset;
@@ -230,7 +230,7 @@ impl Consumer {
 
     /// Asks the new leaders up to which offset their logs agree with what was read.
     pub(super) fn pump_validations(&mut self, now: Now, out: &mut Outbox<Event>) {
-        let mut by_conn: BTreeMap<(ConnId, i16), BTreeMap<ByteString, Vec<OffsetForLeaderPartition>>> = BTreeMap::new();
+        let mut by_link: BTreeMap<(LinkId, i16), BTreeMap<ByteString, Vec<OffsetForLeaderPartition>>> = BTreeMap::new();
         for (partition, assigned) in &mut self.assigned {
             let Position::Unvalidated { place, asked } = &mut assigned.position else { continue };
             if *asked || assigned.retry_at > now.mono {
@@ -240,14 +240,14 @@ impl Consumer {
                 self.cluster.request_update(now.mono);
                 continue;
             };
-            let Some(conn) = self.cluster.connection_to(now, node, out) else { continue };
-            let Some(version) = self.cluster.version(conn, ApiKey::OffsetForLeaderEpoch, 3..=4) else {
+            let Some(link) = self.cluster.connection_to(now, node, out) else { continue };
+            let Some(version) = self.cluster.version(link, ApiKey::OffsetForLeaderEpoch, 3..=4) else {
                 // As in Kafka's consumer: if the broker is too old to be asked, the position counts as valid.
                 assigned.position = Position::Known(*place);
                 continue;
             };
             *asked = true;
-            let topics = by_conn.entry((conn, version)).or_default();
+            let topics = by_link.entry((link, version)).or_default();
             topics.entry(partition.topic.clone()).or_default().push(OffsetForLeaderPartition {
                 partition: partition.partition,
                 current_leader_epoch: place.leader_epoch.0,
@@ -255,7 +255,7 @@ impl Consumer {
                 ..OffsetForLeaderPartition::default()
             });
         }
-        for ((conn, version), topics) in by_conn {
+        for ((link, version), topics) in by_link {
             let asked = topics.iter().flat_map(|(topic, partitions)| {
                 partitions.iter().map(|it| TopicPartition::new(topic.clone(), it.partition))
             });
@@ -263,7 +263,7 @@ impl Consumer {
             let topic = |(topic, partitions)| OffsetForLeaderTopic { topic, partitions, ..Default::default() };
             let topics = topics.into_iter().map(topic).collect();
             let request = OffsetForLeaderEpochRequest { replica_id: -1, topics, ..Default::default() };
-            self.cluster.send(now, conn, version, request.into(), tag, out);
+            self.cluster.send(now, link, version, request.into(), tag, out);
         }
     }
 

@@ -102,7 +102,7 @@ fn polled(events: &[Event]) -> Vec<(i32, Vec<i64>)> {
 fn records_are_fetched_ahead_and_given_when_they_are_polled() {
     let mut bench = reading(&[]);
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker1:9092");
+    assert_eq!(bench.address(asked.link), "broker1:9092");
     assert_eq!(numbers(&asked), (0, 0, vec![(0, 0)]));
     respond(&mut bench, &asked, 7, vec![data(0, batch(0, 3, 0))]);
     assert!(
@@ -258,7 +258,7 @@ fn new_leader(pairs: &[(&str, &str)]) -> (Bench<Consumer>, Asked) {
     respond(&mut bench, &asked, 7, vec![error(0, ErrorCode::NotLeaderOrFollower)]);
     bench.advance(1_000);
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker3:9092");
+    assert_eq!(bench.address(asked.link), "broker3:9092");
     let RequestBody::OffsetForLeaderEpoch(request) = &asked.body else { panic!("{asked:?}") };
     let wanted = &request.topics[0].partitions[0];
     assert_eq!((wanted.leader_epoch, wanted.current_leader_epoch), (4, 5));
@@ -277,7 +277,7 @@ fn reading_continues_at_a_new_leader_that_has_the_records_that_were_read() {
     let (mut bench, asked) = new_leader(&[]);
     agree(&mut bench, &asked, 4, 3);
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker3:9092");
+    assert_eq!(bench.address(asked.link), "broker3:9092");
     assert_eq!((numbers(&asked).2, fetch(&asked).topics[0].partitions[0].current_leader_epoch), (vec![(0, 3)], 5));
     assert!(bench.take_events().is_empty());
 }
@@ -318,7 +318,7 @@ fn offsets_are_looked_up_at_each_leader_and_retried_until_the_timeout() {
     let partitions = vec![(t(0), OffsetSpec::Latest), (t(2), OffsetSpec::Earliest)];
     bench.call(Call::FindOffsets { id: 9, partitions });
     let (first, second) = (bench.next(), bench.next());
-    assert_ne!(bench.address(first.conn), bench.address(second.conn));
+    assert_ne!(bench.address(first.link), bench.address(second.link));
     found(&mut bench, &first, 42, ErrorCode::None);
     found(&mut bench, &second, -1, ErrorCode::KafkaStorageError);
     bench.advance(1_999);

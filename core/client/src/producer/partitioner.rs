@@ -1,8 +1,8 @@
 //! Chooses the partition of a record. A record with a key goes to the partition given by the hash of the key. Records
 //! without a key go to the same partition until `batch.size` bytes have gone there (KIP-480, KIP-794).
 
-use crate::backoff::below;
 use rand_chacha::ChaCha8Rng;
+use tidelog_link::below;
 
 /// The partition of a key, the same as in Kafka's clients.
 pub fn partition_of_key(key: &[u8], partitions: usize) -> i32 {

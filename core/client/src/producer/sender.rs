@@ -8,7 +8,7 @@ use crate::{Outbox, Reply, RequestFailure, TopicPartition};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 use tidelog_batch::Codec;
-use tidelog_wire::ids::{ConnId, NodeId, ProducerId, Uuid};
+use tidelog_wire::ids::{LinkId, NodeId, ProducerId, Uuid};
 use tidelog_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidelog_wire::messages::produce_response::PartitionProduceResponse;
 use tidelog_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
@@ -58,8 +58,8 @@ impl Producer {
         if !self.wants_identity() || now.mono < self.identity.retry_at {
             return;
         }
-        let Some(conn) = self.cluster.any_connection(now, out) else { return };
-        let Some(version) = self.cluster.version(conn, ApiKey::InitProducerId, 0..=5) else {
+        let Some(link) = self.cluster.any_connection(now, out) else { return };
+        let Some(version) = self.cluster.version(link, ApiKey::InitProducerId, 0..=5) else {
             return self.lose_identity(now, ErrorCode::UnsupportedVersion, out);
         };
         let request = InitProducerIdRequest {
@@ -69,7 +69,7 @@ impl Producer {
         };
         self.identity.asked = true;
         self.identity.retry_at = Mono::ZERO;
-        self.cluster.send(now, conn, version, request.into(), Tag::Identity, out);
+        self.cluster.send(now, link, version, request.into(), Tag::Identity, out);
     }
 
     fn handle_identity(&mut self, now: Now, result: Result<ResponseBody, RequestFailure>, out: &mut Outbox<Event>) {
@@ -156,11 +156,11 @@ impl Producer {
         self.rotation = self.rotation.wrapping_add(1);
         let mut any = false;
         for (node, mut partitions) in by_node {
-            let Some(conn) = self.cluster.connection_to(now, node, out) else { continue };
-            if self.cluster.in_flight(conn) < self.config.max_in_flight_requests_per_connection {
+            let Some(link) = self.cluster.connection_to(now, node, out) else { continue };
+            if self.cluster.in_flight(link) < self.config.max_in_flight_requests_per_connection {
                 let first = self.rotation % partitions.len();
                 partitions.rotate_left(first);
-                any |= self.send_request(now, conn, partitions, out);
+                any |= self.send_request(now, link, partitions, out);
             }
         }
         any
@@ -178,7 +178,7 @@ impl Producer {
     fn send_request(
         &mut self,
         now: Now,
-        conn: ConnId,
+        link: LinkId,
         partitions: Vec<TopicPartition>,
         out: &mut Outbox<Event>,
     ) -> bool {
@@ -186,7 +186,7 @@ impl Producer {
         // KIP-110: zstd since version 7; KIP-516: topics by id since version 13.
         let oldest = if self.config.compression == Codec::Zstd { 7 } else { 3 };
         let newest = if ids_known { 13 } else { 12 };
-        let Some(version) = self.cluster.version(conn, ApiKey::Produce, oldest..=newest) else {
+        let Some(version) = self.cluster.version(link, ApiKey::Produce, oldest..=newest) else {
             self.refuse_version(&partitions, out);
             return false;
         };
@@ -227,10 +227,10 @@ impl Producer {
             ..ProduceRequest::default()
         };
         if self.config.acks != 0 {
-            self.cluster.send(now, conn, version, request.into(), Tag::Produce(sent), out);
+            self.cluster.send(now, link, version, request.into(), Tag::Produce(sent), out);
             return true;
         }
-        self.cluster.send_without_answer(now, conn, version, request.into(), out);
+        self.cluster.send_without_answer(now, link, version, request.into(), out);
         for Sent { partition, order, .. } in sent {
             let batch = self.take(&partition, order).expect("the batch was sent just now");
             self.deliver(partition, batch, None, None, out);

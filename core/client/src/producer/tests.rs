@@ -77,7 +77,7 @@ fn records_linger_and_go_out_in_one_batch_to_the_leader() {
     assert!(bench.asked.is_empty());
     bench.advance(2);
     let asked = bench.next();
-    assert_eq!(bench.address(asked.conn), "broker1:9092");
+    assert_eq!(bench.address(asked.link), "broker1:9092");
     assert_eq!(numbers(&asked), (0, 0, 3));
     assert_eq!(header(&asked).base_timestamp, 1_700_000_000_000);
     respond(&mut bench, &asked, ErrorCode::None, 40);
@@ -242,7 +242,7 @@ fn a_new_leader_is_found_and_gets_the_batch_without_a_pause() {
     respond(&mut bench, &asked, ErrorCode::NotLeaderOrFollower, -1);
     bench.advance(500);
     let again = bench.next();
-    assert_eq!(bench.address(again.conn), "broker3:9092");
+    assert_eq!(bench.address(again.link), "broker3:9092");
     assert_eq!(numbers(&again), (0, 0, 1));
 }
 

@@ -1,5 +1,5 @@
 //! Pauses between attempts (KIP-580). A pause doubles with each failure up to a limit. It is randomly up to a fifth
-//! longer or shorter, so that clients that failed at the same time do not all retry at the same time.
+//! longer or shorter, so that those who failed at the same time do not all retry at the same time.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
