@@ -150,6 +150,7 @@ impl Bench {
                     Output::Io(command) => self.inputs.push_back(Input::Io(self.disk.execute(command))),
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Close(_, why) => panic!("{why}"),
+                    Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
                     Output::Ready | Output::Stopped | Output::Limits(_) | Output::LogLevels(_) | Output::Event(_) => {}
                 }
             }

@@ -10,6 +10,7 @@ mod metadata;
 mod metrics;
 mod names;
 mod openings;
+mod peers;
 mod stop;
 mod timers;
 mod view;
@@ -19,6 +20,7 @@ use crate::buggify::Site;
 use crate::config::{BrokerConfig, ConnectionLimits};
 use crate::ids::{ConnId, LogId};
 use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
+use crate::peers::Peers;
 use crate::probe::Probe;
 use crate::quorum;
 use crate::storage::{CheckpointKind, DirEvent};
@@ -44,6 +46,7 @@ pub struct Broker {
     phase: Phase,
     parts: Parts,
     timers: Timers,
+    peers: Peers,
     found_partitions: FoundPartitions,
     openings: Openings,
     /// When the clean stop began.
@@ -79,6 +82,7 @@ impl Broker {
             phase: Phase::Created,
             limits: config.layers().connection_limits(),
             timers: Timers::new(&config),
+            peers: Peers::new(&config, seed),
             parts: Parts::new(config, seed),
             found_partitions: FoundPartitions::default(),
             openings: Openings::default(),
@@ -98,16 +102,22 @@ impl Broker {
             Input::Request(request) => self.request(now, *request, out),
             Input::Disconnected(conn) => self.disconnected(conn, out),
             Input::Io(completion) => self.io(now, completion, out),
+            Input::Link(link, event) => self.link(now, link, event, out),
             Input::Tick => {}
             Input::Stop => self.stop(now, out),
         }
         self.tick(now, out);
+        self.ask_peers(now, out);
     }
 
     /// When `handle` must be called with a tick at the latest, and what for.
     pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        if matches!(self.phase, Phase::Ended) {
+            return None;
+        }
         let request = self.parts.pending.deadline().map(|deadline| (deadline, Timer::Request));
-        [request, self.timers.deadline()].into_iter().flatten().min()
+        let peers = self.peers.deadline().map(|deadline| (deadline, Timer::Peers));
+        [request, peers, self.timers.deadline()].into_iter().flatten().min()
     }
 
     /// For tests that put into the parts what another broker would have written.
@@ -119,6 +129,7 @@ impl Broker {
     /// Asserts every invariant of every part.
     pub fn verify(&self) {
         self.parts.verify();
+        self.peers.verify();
         self.names.verify();
     }
 
@@ -192,6 +203,7 @@ impl Broker {
                 other => panic!("{other:?} has no deadline"),
             }
         }
+        self.tick_peers(now, out);
         while let Some(timer) = self.timers.take_due(now.mono) {
             self.timer(now, timer, out);
         }
@@ -210,7 +222,7 @@ impl Broker {
             self.each_log(now, out, crate::replication::Partition::enforce_retention);
         }
         match timer {
-            Timer::Request => panic!("requests keep their own deadlines"),
+            Timer::Request | Timer::Peers => panic!("requests and peers keep their own deadlines"),
             Timer::HighWatermarkCheckpoint => self.parts.checkpoint(CheckpointKind::HighWatermark, out),
             Timer::RecoveryPointCheckpoint => self.parts.checkpoint(CheckpointKind::RecoveryPoint, out),
             Timer::LogStartCheckpoint => self.parts.checkpoint(CheckpointKind::LogStart, out),

@@ -12,7 +12,7 @@
 //! and for records an answer holds only the position of a slice of a file.
 
 use crate::budget::{Budget, FLOOR_BYTES, Overdraft};
-use crate::door::{Door, Outgoing, OutgoingQueue, is_answered};
+use crate::door::{Door, Outgoing, OutgoingQueue};
 use crate::frames::FrameReader;
 use crate::inbox::Message;
 use crate::limited_log::LimitedLog;
@@ -358,7 +358,7 @@ impl<S: Socket> Connection<S> {
         self.weight += weight;
         self.overdraft = None;
         self.note_client(&request);
-        tracing::trace!(conn = conn.0, answered = is_answered(&request), "request {:?}", request.header);
+        tracing::trace!(conn = conn.0, answered = request.body.is_answered(), "request {:?}", request.header);
         let request = Box::new(request);
         self.messages.push(match weight < IN_FLIGHT_WEIGHT_MAX {
             true => Message::Input(Input::Request(request)),

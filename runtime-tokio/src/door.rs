@@ -20,9 +20,9 @@ use std::time::Duration;
 use tidelog_core::broker::{Broker, Health, Metrics};
 use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Request, Response};
+use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Response};
 use tidelog_core::time::{Mono, Now};
-use tidelog_core::wire::{RecordsChunk, RequestBody, ResponseBody};
+use tidelog_core::wire::{RecordsChunk, ResponseBody};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::yield_now;
 
@@ -340,6 +340,7 @@ impl Door {
                     }
                 }
                 Output::Io(command) => core.commands.push(command),
+                Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => unreachable!("no node asks another yet"),
                 Output::Ready => self.set_run_state(RunState::Ready),
                 Output::Stopped => self.set_run_state(RunState::Stopped),
                 Output::Fatal(text) => self.set_run_state(RunState::Fatal(text)),
@@ -442,14 +443,9 @@ impl OutgoingQueue {
 /// The connection of a request that the core will not answer (acks=0).
 fn unanswered(input: &Input) -> Option<ConnId> {
     match input {
-        Input::Request(request) if !is_answered(request) => Some(request.conn),
+        Input::Request(request) if !request.body.is_answered() => Some(request.conn),
         _ => None,
     }
-}
-
-/// Whether the core answers this request: all but a Produce with acks=0.
-pub fn is_answered(request: &Request) -> bool {
-    !matches!(&request.body, RequestBody::Produce(produce) if produce.acks == 0)
 }
 
 /// The open files that a response has slices of, one for each slice. Only a Fetch response has any.
@@ -478,6 +474,7 @@ fn log(event: &Event) {
     match event.part {
         "broker" => with_logger!("tidelog::broker"),
         "configs" => with_logger!("tidelog::configs"),
+        "peers" => with_logger!("tidelog::peers"),
         "quorum" => with_logger!("tidelog::quorum"),
         "storage" => with_logger!("tidelog::storage"),
         other => unreachable!("{other} is none of the parts with a logger"),

@@ -13,7 +13,6 @@ use crate::network::Way;
 use crate::scenario::{Fault, Scenario};
 use bytes::Bytes;
 use std::fmt;
-use tidelog_client::Address;
 use tidelog_core::broker::Broker;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, IoId, Output};
@@ -134,10 +133,10 @@ pub enum Note<'a> {
         node: usize,
         fault: &'a Fault,
     },
-    /// Somebody asks for a connection to an address.
+    /// Somebody asks for a connection to a node, or to an address that is no node's.
     Opened {
         conn: ConnId,
-        address: &'a Address,
+        node: Option<usize>,
     },
     /// A message sets out. It arrives at `arrives_at` if its connection lasts so long; there is no such time if this
     /// message breaks its connection.

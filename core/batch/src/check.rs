@@ -9,6 +9,7 @@ use super::compression::{Codec, Encoder, Scratch};
 use super::error::BatchError;
 use super::header::{BatchHeader, NO_TIMESTAMP, TimestampType, i32_at};
 use super::record::{RecordFacts, walk_record};
+use super::scan::{Scan, ScanStop};
 use super::source::{Decompressed, Plain, Source};
 use crate::Chunks;
 use bytes::Bytes;
@@ -36,7 +37,7 @@ impl Default for BatchLimits {
 /// The verdict on one batch.
 pub type Checked = Result<CheckedBatch, BatchError>;
 
-/// A batch that was checked in full: see the invariant in the [module's](super) documentation.
+/// A batch that was checked: see the invariant in the [module's](super) documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedBatch {
     /// The whole batch, as it arrived or as [`recompress`](Self::recompress) has made it.
@@ -44,8 +45,17 @@ pub struct CheckedBatch {
     /// The header of `bytes`, but with the right max timestamp, and the checksum for it, if the header had a wrong one.
     header: BatchHeader,
     facts: BatchFacts,
-    /// Whether a producer sent it. Then the topic decides whose timestamps it has, whatever its own timestamp type is.
-    is_produced: bool,
+    origin: Origin,
+}
+
+/// Who has made a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The topic decides whose timestamps it has, whatever its own timestamp type is.
+    Producer,
+    ThisBroker,
+    /// Its records were checked by the leader, and not here.
+    Leader,
 }
 
 /// What the check learned about the records.
@@ -86,7 +96,7 @@ pub fn check_produced_with(bytes: Bytes, limits: &BatchLimits, scratch: &mut Scr
     header.codec()?;
     from_producer(&header)?;
     let checked = check_records(bytes, header, limits, scratch)?;
-    Ok(CheckedBatch { is_produced: true, ..checked })
+    Ok(CheckedBatch { origin: Origin::Producer, ..checked })
 }
 
 /// Checks a batch that the broker itself has built. Unlike [`check_produced`], it
@@ -101,6 +111,42 @@ pub fn check_own_with(bytes: Bytes, limits: &BatchLimits, scratch: &mut Scratch)
     verify_checksum(&bytes)?;
     all_records_there(&header)?;
     check_records(bytes, header, limits, scratch)
+}
+
+/// Checks what a leader has answered for one partition: batches one after the other, the last of which may be cut. Gives
+/// the whole ones. The first that is damaged is the last verdict.
+///
+/// Only headers and checksums are checked, as Kafka does: the leader has checked the records, and compaction may have
+/// removed some of them. So facts that only the records tell are taken from the header: all timestamps lie between the
+/// two of the header, and the record with the greatest is the last.
+pub fn check_replicated(bytes: &Bytes) -> Vec<Checked> {
+    let mut scan = Scan::new(bytes, 0, true);
+    let mut verdicts: Vec<Checked> =
+        scan.by_ref().map(|found| from_leader(bytes.slice_ref(found.bytes), found.header)).collect();
+    match scan.stop().expect("the walk is over") {
+        ScanStop::End | ScanStop::Incomplete { .. } => {}
+        ScanStop::Zeros if scan.rest().len() < BatchHeader::LEN => {}
+        ScanStop::Zeros => verdicts.push(Err(BatchError::TooSmall { size: BatchHeader::LENGTH_PREFIX as i64 })),
+        ScanStop::Damaged(error) => verdicts.push(Err(error.clone())),
+    }
+    verdicts
+}
+
+fn from_leader(bytes: Bytes, header: BatchHeader) -> Checked {
+    header.codec()?;
+    let min_timestamp = match header.timestamp_type() {
+        TimestampType::CreateTime => header.base_timestamp.min(header.max_timestamp),
+        TimestampType::LogAppendTime => header.max_timestamp,
+    };
+    let facts = BatchFacts {
+        max_timestamp: header.max_timestamp,
+        max_timestamp_delta: header.last_offset_delta,
+        min_timestamp,
+        min_timestamp_delta: 0,
+        first_without_key: None,
+        uncompressed_bytes: (bytes.len() - BatchHeader::LEN) as u64,
+    };
+    Ok(CheckedBatch { bytes, header, facts, origin: Origin::Leader })
 }
 
 /// The header of `bytes`, which must hold exactly one batch.
@@ -185,7 +231,7 @@ fn check_records(bytes: Bytes, mut header: BatchHeader, limits: &BatchLimits, sc
         header.max_timestamp = facts.max_timestamp;
         header.carry_checksum_from(&before);
     }
-    Ok(CheckedBatch { bytes, header, facts, is_produced: false })
+    Ok(CheckedBatch { bytes, header, facts, origin: Origin::ThisBroker })
 }
 
 fn walk(mut source: impl Source, header: &BatchHeader) -> Result<BatchFacts, BatchError> {
@@ -282,6 +328,7 @@ impl CheckedBatch {
     /// `false`.
     pub(super) fn each_record(&self, mut each: impl FnMut(i32, i64, bool) -> bool) {
         const CHECKED: &str = "a checked batch can be walked again";
+        assert_ne!(self.origin, Origin::Leader, "the records of a replicated batch were not checked");
         let records = &self.bytes[BatchHeader::LEN..];
         let each = |index, timestamp, record: &RecordFacts| each(index, timestamp, record.has_key);
         match self.codec() {
@@ -315,7 +362,7 @@ impl CheckedBatch {
             header.set_timestamp_type(TimestampType::LogAppendTime);
             header.max_timestamp = now.0;
             header.carry_checksum_from(&self.header);
-        } else if self.is_produced && header.timestamp_type() == TimestampType::LogAppendTime {
+        } else if self.origin == Origin::Producer && header.timestamp_type() == TimestampType::LogAppendTime {
             // As Kafka does: a producer may have set the bit, and the topic keeps the producer's timestamps.
             header.set_timestamp_type(TimestampType::CreateTime);
             header.max_timestamp = self.facts.max_timestamp;
@@ -340,6 +387,7 @@ impl CheckedBatch {
     /// records.
     pub fn recompress(&self, codec: Codec, level: i32) -> CheckedBatch {
         const CHECKED: &str = "a checked batch decompresses";
+        assert_ne!(self.origin, Origin::Leader, "the records of a replicated batch were not checked");
         let records = &self.bytes[BatchHeader::LEN..];
         let mut scratch = Scratch::default();
         let (window, decoding) = scratch.parts();
@@ -361,7 +409,7 @@ impl CheckedBatch {
         let mut header = self.header;
         header.set_codec(codec);
         let bytes = seal(&mut header, bytes);
-        CheckedBatch { bytes, header, facts: self.facts.clone(), is_produced: self.is_produced }
+        CheckedBatch { bytes, header, facts: self.facts.clone(), origin: self.origin }
     }
 }
 

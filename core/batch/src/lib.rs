@@ -10,7 +10,8 @@
 //! Everything here is a pure function of bytes. Two invariants hold throughout:
 //!
 //! - Every consumer can read a [`CheckedBatch`]: its checksum is right, its records are exactly as many and as long as
-//!   it says, their offsets are consecutive, and compressed records decompress.
+//!   it says, their offsets are consecutive, and compressed records decompress. Of a batch that was replicated from
+//!   another broker, the checksum is checked here, and the rest was checked there.
 //! - No number in a batch is used before it was compared with the bytes that are there. [`BatchLimits`] bounds memory
 //!   and work, whatever the bytes claim.
 //!
@@ -38,6 +39,7 @@ mod xerial;
 pub use builder::BatchBuilder;
 pub use check::{
     BatchFacts, BatchLimits, Checked, CheckedBatch, check_own, check_own_with, check_produced, check_produced_with,
+    check_replicated,
 };
 pub use checksum::verify_checksum;
 pub use compression::{Codec, Scratch};

@@ -43,7 +43,7 @@ pub use commit::{AfterCommit, Commits};
 pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
 pub use pending::{PendingCounts, PendingRequest, PendingRequests};
-pub use prepare::prepare;
+pub use prepare::{prepare, prepare_answer};
 pub use replies::{Replies, Ticket};
 
 use crate::config::{BrokerConfig, Loggers};

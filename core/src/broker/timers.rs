@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Timer {
     /// The time of a waiting request runs out.
     Request,
+    /// A question to another node runs out of time, or a connection to one is due.
+    Peers,
     /// `replica.high.watermark.checkpoint.interval.ms`
     HighWatermarkCheckpoint,
     /// `log.flush.offset.checkpoint.interval.ms`
@@ -24,7 +26,8 @@ pub enum Timer {
     Log(LogId),
 }
 
-/// When each timer is due, except [`Timer::Request`]: the waiting requests keep their deadlines themselves.
+/// When each timer is due, except [`Timer::Request`] and [`Timer::Peers`]: the waiting requests and the peers keep their
+/// deadlines themselves.
 #[derive(Debug)]
 pub struct Timers {
     /// In milliseconds, for the timers that run at an interval.

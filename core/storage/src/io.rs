@@ -12,16 +12,23 @@
 //! A created, renamed or removed directory entry is stable once [`IoOp::SyncDir`] of its parent completed.
 //! [`IoOp::Replace`] is atomic and, once completed, stable. After a failed sync nothing of that file may be
 //! trusted again.
+//!
+//! **Peers.** Other nodes are asked as the disk is asked: a part gives an [`Ask`] to [`Outbox::ask`] and gets exactly one
+//! [`Answer`] of the same [`PeerId`]. The asks of one [`PeerOwner`] to one address are sent in the order they were given.
+//! The broker's peers make *links* of them, which are connections that the world opens, writes to, reads from and closes:
+//! [`Output::Connect`], [`Output::Send`], [`Output::HangUp`] and [`Input::Link`]. A world forgets its links when the
+//! broker has ended.
 
 use crate::buggify::Dice;
 use crate::probe::Probes;
 use bytes::Bytes;
+use std::ops::RangeInclusive;
 use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;
 use tidelog_config::{ConnectionLimits, Loggers, PARTS};
-use tidelog_wire::ids::{ConnId, FileId, LogDirId, LogId};
+use tidelog_wire::ids::{ConnId, FileId, LinkId, LogDirId, LogId};
 use tidelog_wire::time::WallMs;
-use tidelog_wire::{ApiKey, RequestBody, RequestHeader, ResponseBody};
+use tidelog_wire::{Address, ApiKey, DecodeError, RequestBody, RequestHeader, ResponseBody};
 
 /// What happens to a broker.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ pub enum Input {
     Disconnected(ConnId),
     /// A disk command was carried out, or it failed.
     Io(IoCompletion),
+    /// Something happened on a link. What is told about a link after [`Output::HangUp`] has no effect.
+    Link(LinkId, LinkEvent),
     /// Time has passed. A tick may come late, and it may come when nothing is due.
     Tick,
     /// Stop cleanly: flush, write the checkpoints and the clean-shutdown marker, then say [`Output::Stopped`].
@@ -69,6 +78,13 @@ pub enum Output {
     /// Close the connection once all responses that were given for it before have been sent. The text says why.
     Close(ConnId, &'static str),
     Io(IoCommand),
+    /// Open a link. The broker chooses the number. The world tells [`LinkEvent::Opened`] or [`LinkEvent::Lost`], unless it
+    /// is told to hang up before.
+    Connect(LinkId, Address),
+    /// Send a request on a link that is open. The world encodes it, outside of the core.
+    Send(LinkId, Box<PeerRequest>),
+    /// Close the link, or give up opening it.
+    HangUp(LinkId),
     /// The broker has started: the world may accept connections.
     Ready,
     /// The broker has stopped cleanly. It gives no more outputs, and the process may end.
@@ -113,6 +129,8 @@ pub struct Outbox {
     /// this number up to date, and a world must not reset it. A world that limits its queued writes adds these bytes to
     /// its own.
     pub held_bytes: u64,
+    /// What the parts want to ask other nodes. The broker drains it before it returns.
+    asks: Vec<Ask>,
 }
 
 impl Outbox {
@@ -120,10 +138,109 @@ impl Outbox {
         self.outputs.push(Output::Io(IoCommand { id, op }));
     }
 
+    /// Asks another node. The part that is the owner gets exactly one [`Answer`], in a later input.
+    pub fn ask(&mut self, ask: Ask) {
+        self.asks.push(ask);
+    }
+
+    /// Takes out what was given to [`ask`](Self::ask).
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
     pub fn event(&mut self, level: Level, part: &'static str, text: impl Into<String>) {
         assert!(PARTS.contains(&part), "{part} has no logger");
         self.outputs.push(Output::Event(Event { level, part, text: text.into() }));
     }
+}
+
+/// A question to another node.
+#[derive(Debug)]
+pub struct Ask {
+    pub id: PeerId,
+    pub to: Address,
+    pub body: RequestBody,
+    /// The versions in which `body` may be sent. It is sent in the newest that the other node serves.
+    pub versions: RangeInclusive<i16>,
+    /// How long the answer may take, from now on.
+    pub timeout_ms: i64,
+}
+
+/// The part of a broker that asks other nodes, and gets the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerOwner {
+    /// The quorum of the metadata log asks other controllers.
+    Quorum,
+    /// The broker asks the active controller.
+    Controller,
+}
+
+/// Identifies one question. The owner chooses `seq` and uses none twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId {
+    pub owner: PeerOwner,
+    pub seq: u64,
+}
+
+/// What became of an [`Ask`].
+#[derive(Debug)]
+pub struct Answer {
+    pub id: PeerId,
+    pub result: Result<Answered, AskError>,
+}
+
+/// What another node has answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// The version of request and response.
+    pub version: i16,
+    pub body: ResponseBody,
+    /// For a Fetch response: the verdicts on the batches of each partition, in the order of the response. A partition's
+    /// last verdict may be an error, behind which nothing of the partition was read.
+    pub batches: Vec<Vec<Checked>>,
+}
+
+/// Why an [`Ask`] has no answer. Whether the other node has carried out the request is known for
+/// [`Unreachable`](Self::Unreachable) and [`Unsupported`](Self::Unsupported) alone: it has not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error("no connection could be made")]
+    Unreachable,
+    #[error("the connection was lost before the answer came")]
+    Disconnected,
+    #[error("no answer came in time")]
+    TimedOut,
+    #[error("the other node serves no version of the request that is known here")]
+    Unsupported,
+    #[error("the answer cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// A request to another node that is not encoded yet. A world encodes it with `wire::encode_request`, outside of the
+/// core.
+#[derive(Debug)]
+pub struct PeerRequest {
+    pub header: RequestHeader,
+    pub body: RequestBody,
+}
+
+/// What happened on a link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    Opened,
+    /// The answer to the oldest request on the link that has none.
+    Answer(Box<LinkAnswer>),
+    /// The link is closed or broken, or could not be opened. The text says why, for the operator.
+    Lost(String),
+}
+
+/// A decoded answer whose records have been checked (see `api::prepare_answer`).
+#[derive(Debug)]
+pub struct LinkAnswer {
+    /// The correlation id and the body.
+    pub read: Result<(i32, ResponseBody), DecodeError>,
+    /// As in [`Answered`].
+    pub batches: Vec<Vec<Checked>>,
 }
 
 /// The owner of a command, which decides the lane in which the command runs.

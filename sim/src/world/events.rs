@@ -1,6 +1,6 @@
 //! The events of a world, and the heap that orders them by time.
 
-use crate::client::OpenerInput;
+use crate::client::ClientInput;
 use crate::disk::Ticket;
 use bytes::Bytes;
 use std::cmp::Reverse;
@@ -59,10 +59,10 @@ pub enum Event {
         node: usize,
         life: u64,
     },
-    /// The opener of a connection gets this.
-    Opener {
+    Client {
+        client: usize,
         conn: ConnId,
-        input: OpenerInput,
+        input: ClientInput,
     },
     ClientWake {
         client: usize,
@@ -103,7 +103,7 @@ impl Event {
             | Event::Unheard { .. }
             | Event::StopDeadline { .. }
             | Event::RestartAfterDiskError { .. }
-            | Event::Opener { .. }
+            | Event::Client { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
             | Event::Resume { .. }

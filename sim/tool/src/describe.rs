@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use tidelog_core::broker::PartitionView;
-use tidelog_core::ids::{ConnId, FileId};
-use tidelog_core::io::{DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, Output};
-use tidelog_sim::client::{ClientInput, OpenerInput};
+use tidelog_core::ids::{ConnId, FileId, LinkId};
+use tidelog_core::io::{
+    DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, LinkEvent, Output, PeerRequest,
+};
+use tidelog_sim::client::ClientInput;
 use tidelog_sim::history::{Fact, PartitionKey};
 use tidelog_sim::network::{CONNECTIONS_MAX, End, Way};
 use tidelog_sim::trace::Note;
@@ -109,8 +111,9 @@ impl Describer {
             Note::Fault { node, fault } => {
                 vec![Line::new(format_args!("node{node}"), "fault", "", format!("{fault:?}"))]
             }
-            Note::Opened { conn, address } => {
-                let text = format!("{} is opened to {address}", conn_name(*conn));
+            Note::Opened { conn, node } => {
+                let to = node.map_or("an address that is nobody's".into(), |node| format!("node{node}"));
+                let text = format!("{} is opened to {to}", conn_name(*conn));
                 vec![Line::new(End::that_opened(*conn), "network", conn_name(*conn), text)]
             }
             Note::Message { conn, node, way, frame, arrives_at } => {
@@ -130,9 +133,8 @@ impl Describer {
                 let text = format!("{} is gone, with all that is under way on it", conn_name(*conn));
                 vec![Line::new("network", "network", conn_name(*conn), text)]
             }
-            Note::Client { client, conn, input } => {
-                let key = conn.map_or(String::new(), conn_name);
-                vec![Line::new(format_args!("client{client}"), "client", key, client_input(*conn, input))]
+            Note::Client { client, input, .. } => {
+                vec![Line::new(format_args!("client{client}"), "client", "", client_input(input))]
             }
             Note::Fact { client, fact } => {
                 let place = client.map_or("world".into(), |client| format!("client{client}"));
@@ -161,6 +163,7 @@ impl Describer {
                 (conn.clone(), format!("{conn} {key:?} v{version} #{} {body}", header.correlation_id))
             }
             Input::Io(completion) => self.completion(node, completion),
+            Input::Link(link, event) => (link_name(*link), link_event(*link, event)),
         };
         Line::new(format_args!("node{node}"), "input", key, text)
     }
@@ -192,6 +195,13 @@ impl Describer {
             }
             Output::Close(conn, why) => (conn_name(*conn), format!("close {}: {why}", conn_name(*conn))),
             Output::Io(command) => self.command(node, command),
+            Output::Connect(link, address) => (link_name(*link), format!("connect {} to {address}", link_name(*link))),
+            Output::Send(link, request) => {
+                let PeerRequest { header, body: asked } = &**request;
+                let (link, key, version) = (link_name(*link), header.api_key, header.api_version);
+                (link.clone(), format!("{link} {key:?} v{version} #{} {}", header.correlation_id, body(asked)))
+            }
+            Output::HangUp(link) => (link_name(*link), format!("hang up {}", link_name(*link))),
             Output::Ready => (String::new(), "ready".into()),
             Output::Stopped => (String::new(), "stopped".into()),
             Output::Limits(limits) => (String::new(), format!("{limits:?}")),
@@ -263,6 +273,23 @@ pub fn conn_name(conn: ConnId) -> String {
     }
 }
 
+/// The name of a connection that a node opens.
+fn link_name(link: LinkId) -> String {
+    format!("l{}", link.0)
+}
+
+fn link_event(link: LinkId, event: &LinkEvent) -> String {
+    let link = link_name(link);
+    match event {
+        LinkEvent::Opened => format!("{link} is open"),
+        LinkEvent::Lost(why) => format!("{link} is lost: {why}"),
+        LinkEvent::Answer(answer) => match &answer.read {
+            Ok((correlation_id, answer)) => format!("{link} #{correlation_id} {}", body(answer)),
+            Err(error) => format!("{link} an answer that cannot be read: {error}"),
+        },
+    }
+}
+
 pub fn owner(owner: IoOwner) -> String {
     match owner {
         IoOwner::Dir(dir) => format!("dir{}", dir.0),
@@ -307,13 +334,9 @@ fn without_bytes(text: &str) -> String {
     plain + rest
 }
 
-fn client_input(conn: Option<ConnId>, input: &ClientInput) -> String {
-    let conn = conn.map_or(String::new(), conn_name);
+fn client_input(input: &ClientInput) -> String {
     match input {
-        ClientInput::Link(_, OpenerInput::Frame(frame)) => format!("{conn} a response of {} bytes", frame.len()),
-        ClientInput::Link(_, OpenerInput::Connected) => format!("{conn} is connected"),
-        ClientInput::Link(_, OpenerInput::Refused) => format!("{conn} is refused"),
-        ClientInput::Link(_, OpenerInput::Cut) => format!("{conn} is cut"),
+        ClientInput::Frame(frame) => format!("a response of {} bytes", frame.len()),
         other => format!("{other:?}"),
     }
 }

@@ -115,6 +115,7 @@ fn the_loggers_of_a_broker_are_shown_with_their_levels() {
     tidelog=INFO type 0 source 6 []
     tidelog.broker=INFO type 0 source 6 []
     tidelog.configs=INFO type 0 source 6 []
+    tidelog.peers=INFO type 0 source 6 []
     tidelog.quorum=INFO type 0 source 6 []
     tidelog.storage=INFO type 0 source 6 []
     ");

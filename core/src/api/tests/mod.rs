@@ -176,6 +176,7 @@ impl Bench {
                     Output::Close(conn, why) => self.closed.push((conn, why)),
                     Output::Io(command) if self.waits(&command) => self.waiting.push_back(command),
                     Output::Io(command) => inputs.push_back(Input::Io(self.execute(command))),
+                    Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
                     Output::Ready => ready = true,
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,

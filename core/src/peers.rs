@@ -1,0 +1,163 @@
+//! Asks other nodes for the parts of the broker, as the disk is asked: each [`Ask`] gets exactly one [`Answer`].
+//!
+//! ```text
+//!                 Ask                    Connect, Send, HangUp
+//!   a part ────────────────► Peers ─────────────────────────────► world
+//!          ◄──────────────── Answer ◄────────────────────────────
+//!                                       Opened, Answer, Lost
+//! ```
+//!
+//! Each owner has its own connections, as in Kafka: the answers of a connection come in the order of its requests, and
+//! the answer to a fetch that waits for records must not hold back another owner's.
+//!
+//! A question waits until its address is connected, pauses after failures included. If that fails, it fails as
+//! unreachable. If its time runs out, it fails as timed out; where it was sent, its connection is closed then, as
+//! Kafka's `NetworkClient` does, and the other questions on that connection fail as disconnected.
+//!
+//! Invariants: every question is waiting, sent, or has its answer in `answers`; while an address is connected, no
+//! question waits for it.
+
+mod channel;
+#[cfg(test)]
+mod tests;
+
+use crate::broker::Seed;
+use crate::config::BrokerConfig;
+use crate::ids::LinkId;
+use crate::io::{Answer, Ask, LinkEvent, Outbox, Output, PeerOwner, PeerRequest};
+use crate::time::Mono;
+use crate::wire::{Address, RequestBody, RequestHeader};
+use channel::Channel;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, VecDeque};
+use tidelog_link::{Backoff, Orders, PoolConfig, earliest};
+
+#[derive(Debug)]
+pub struct Peers {
+    channels: BTreeMap<PeerOwner, Channel>,
+    next_link: u64,
+    /// The answers that their owners have not got yet, oldest first.
+    answers: VecDeque<Answer>,
+    /// When the last of `answers` came.
+    answered_at: Mono,
+    /// When a channel has something to do.
+    due: Option<Mono>,
+}
+
+/// The outbox, as a pool of connections sees it.
+struct ToWorld<'a> {
+    next_link: &'a mut u64,
+    out: &'a mut Outbox,
+}
+
+impl Orders for ToWorld<'_> {
+    fn connect(&mut self, address: &Address) -> LinkId {
+        let link = LinkId(*self.next_link);
+        *self.next_link += 1;
+        self.out.outputs.push(Output::Connect(link, address.clone()));
+        link
+    }
+
+    fn send(&mut self, link: LinkId, header: RequestHeader, body: RequestBody) {
+        self.out.outputs.push(Output::Send(link, Box::new(PeerRequest { header, body })));
+    }
+
+    fn hang_up(&mut self, link: LinkId) {
+        self.out.outputs.push(Output::HangUp(link));
+    }
+}
+
+impl Peers {
+    pub fn new(config: &BrokerConfig, seed: Seed) -> Self {
+        let channel = |owner| (owner, Channel::new(owner, pool_config(config, owner), rng(seed, owner)));
+        Self {
+            channels: [PeerOwner::Quorum, PeerOwner::Controller].into_iter().map(channel).collect(),
+            next_link: 1,
+            answers: VecDeque::new(),
+            answered_at: Mono::ZERO,
+            due: None,
+        }
+    }
+
+    /// Takes what the parts have asked.
+    pub fn ask(&mut self, now: Mono, asks: Vec<Ask>, out: &mut Outbox) {
+        let mut world = ToWorld { next_link: &mut self.next_link, out };
+        for ask in asks {
+            let channel = self.channels.get_mut(&ask.id.owner).expect("there is a channel for each owner");
+            channel.ask(now, ask, &mut world, &mut self.answers);
+        }
+        self.note_due(now);
+    }
+
+    /// Something has happened on a link.
+    pub fn handle_link(&mut self, now: Mono, link: LinkId, event: LinkEvent, out: &mut Outbox) {
+        let mut world = ToWorld { next_link: &mut self.next_link, out };
+        // A link that was hung up belongs to no channel any more.
+        if let Some(channel) = self.channels.values_mut().find(|channel| channel.has(link)) {
+            channel.handle_link(now, link, event, &mut world, &mut self.answers);
+            self.note_due(now);
+        }
+    }
+
+    /// Does what time has made due.
+    pub fn tick(&mut self, now: Mono, out: &mut Outbox) {
+        let mut world = ToWorld { next_link: &mut self.next_link, out };
+        for channel in self.channels.values_mut() {
+            channel.tick(now, &mut world, &mut self.answers);
+        }
+        self.note_due(now);
+    }
+
+    /// The answers for the owners, in the order in which they came.
+    pub fn take_answers(&mut self) -> VecDeque<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// When [`tick`](Self::tick) has something to do, or answers are to be taken.
+    pub fn deadline(&self) -> Option<Mono> {
+        let answers = (!self.answers.is_empty()).then_some(self.answered_at);
+        earliest([answers, self.due])
+    }
+
+    fn note_due(&mut self, now: Mono) {
+        self.answered_at = now;
+        self.due = self.channels.values().filter_map(Channel::deadline).min();
+    }
+
+    /// Asserts the invariants.
+    pub fn verify(&self) {
+        self.channels.values().for_each(Channel::verify);
+    }
+}
+
+/// A stream of random numbers that the broker uses for nothing else.
+fn rng(seed: Seed, owner: PeerOwner) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::from_seed(seed);
+    rng.set_stream(match owner {
+        PeerOwner::Quorum => 1,
+        PeerOwner::Controller => 2,
+    });
+    rng
+}
+
+/// The numbers of Kafka's `KafkaRaftManager` and `NodeToControllerChannelManagerImpl`.
+fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
+    let (client_id, reconnect_max_ms, versions_timeout_ms, max_idle_ms) = match owner {
+        PeerOwner::Quorum => {
+            let client_id = format!("raft-client-{}", config.node_id);
+            (client_id, 500, config.controller_quorum_request_timeout_ms, config.connections_max_idle_ms)
+        }
+        PeerOwner::Controller => (config.node_id.to_string(), 50, config.controller_socket_timeout_ms, -1),
+    };
+    PoolConfig {
+        client_id: client_id.into(),
+        reconnect_backoff: Backoff { first_ms: 50, max_ms: reconnect_max_ms },
+        connection_setup_timeout: Backoff {
+            first_ms: config.socket_connection_setup_timeout_ms,
+            max_ms: config.socket_connection_setup_timeout_max_ms,
+        },
+        versions_timeout_ms: versions_timeout_ms.into(),
+        connections_max_idle_ms: max_idle_ms,
+    }
+}
