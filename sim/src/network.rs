@@ -172,6 +172,8 @@ pub struct Connection {
     pub opener: End,
     /// The node that accepts it; none if the address was nobody's.
     pub acceptor: Option<u32>,
+    /// The place of the acceptor's listener, among its `listeners`.
+    pub listener: u16,
     forth: Direction,
     back: Direction,
     pub outgoing: VecDeque<Outgoing>,
@@ -194,10 +196,9 @@ impl Connection {
     }
 }
 
-/// A connection that broke: whose it was, and when each end learns of it.
+/// A connection that broke: who had accepted it, and when each end learns of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
-    pub opener: End,
     pub acceptor: Option<u32>,
     pub opener_learns_at: u64,
     pub acceptor_learns_at: u64,
@@ -248,9 +249,9 @@ impl Network {
         self.outages.push(outage);
     }
 
-    /// An end asks for a connection to a node, or to an address that is no node's. Gives the connection, and when the
-    /// other end hears of it.
-    pub fn open(&mut self, now: u64, opener: End, acceptor: Option<u32>) -> (ConnId, u64) {
+    /// An end asks for a connection to a node's listener, or to an address that is nobody's. Gives the connection, and
+    /// when the other end hears of it.
+    pub fn open(&mut self, now: u64, opener: End, at: Option<(u32, u16)>) -> (ConnId, u64) {
         // The id is made from the opener's number and its own count, so that taking one client out of a scenario
         // changes nothing for the connections of the others.
         let opened = self.opened.entry(opener).or_default();
@@ -258,7 +259,8 @@ impl Network {
         let conn = ConnId((opener.opener() + 1) * CONNECTIONS_MAX + *opened);
         let connection = Connection {
             opener,
-            acceptor,
+            acceptor: at.map(|(node, _)| node),
+            listener: at.map_or(0, |(_, listener)| listener),
             forth: Direction::default(),
             back: Direction::default(),
             outgoing: VecDeque::new(),
@@ -338,7 +340,7 @@ impl Network {
         } else {
             self.connections.remove(&conn);
         }
-        Some(Break { opener, acceptor, opener_learns_at, acceptor_learns_at })
+        Some(Break { acceptor, opener_learns_at, acceptor_learns_at })
     }
 
     /// The acceptor has learnt of a connection's end.
@@ -400,8 +402,8 @@ mod tests {
         let mut network = Network::new(1, options());
         let mut overtaken = 0;
         for pair in 0..20 {
-            let (one, _) = network.open(0, End::Client(2 * pair), Some(0));
-            let (other, _) = network.open(0, End::Client(2 * pair + 1), Some(0));
+            let (one, _) = network.open(0, End::Client(2 * pair), Some((0, 0)));
+            let (other, _) = network.open(0, End::Client(2 * pair + 1), Some((0, 0)));
             let mut last = 0;
             for now in (0..100).map(|n| n * 1_000_000) {
                 let first = arrival(&mut network, now, one);
@@ -417,7 +419,7 @@ mod tests {
     #[test]
     fn a_message_breaks_its_connection_as_often_as_the_options_say_until_all_is_healed() {
         let mut network = Network::new(1, NetworkOptions { cut: Ratio::new(1, 4), ..options() });
-        let (conn, _) = network.open(0, End::Node(1), Some(0));
+        let (conn, _) = network.open(0, End::Node(1), Some((0, 0)));
         let cuts =
             |network: &mut Network| (0..400).filter(|_| network.send(0, conn, Way::Back, 0, true) == Fate::Cut).count();
         let before = cuts(&mut network);
@@ -436,8 +438,8 @@ mod tests {
     #[test]
     fn a_partition_holds_one_direction_and_gives_everything_back_in_order_when_it_is_over() {
         let mut network = Network::new(1, NetworkOptions::CALM);
-        let (conn, _) = network.open(0, End::Client(0), Some(0));
-        let (other, _) = network.open(0, End::Client(1), Some(0));
+        let (conn, _) = network.open(0, End::Client(0), Some((0, 0)));
+        let (other, _) = network.open(0, End::Client(1), Some((0, 0)));
         network.part(outage(&[End::Node(0)], &[End::Client(0)], Ways::In));
         let mut last = 0;
         for now in (2..40).map(|ms| ms * 1_000_000) {
@@ -462,7 +464,7 @@ mod tests {
                     continue;
                 }
                 let name = if let End::Node(of) = opener { of } else { 9 };
-                let (conn, _) = network.open(0, opener, Some(node));
+                let (conn, _) = network.open(0, opener, Some((node, 0)));
                 for (way, pair) in [(Way::Forth, (name, node)), (Way::Back, (node, name))] {
                     if arrival_by(&mut network, FROM, conn, way) >= UNTIL {
                         held.push(pair);
@@ -492,7 +494,7 @@ mod tests {
     fn bytes_trickle_through_a_slow_connection() {
         let slow = NetworkOptions { slow: Ratio::ALWAYS, slow_ns_per_byte: 1_000, ..NetworkOptions::CALM };
         let mut network = Network::new(1, slow);
-        let (conn, _) = network.open(0, End::Client(0), Some(0));
+        let (conn, _) = network.open(0, End::Client(0), Some((0, 0)));
         for sent in 1..10 {
             let Fate::Arrives(at) = network.send(0, conn, Way::Back, 10_000, true) else { panic!() };
             assert!(at >= sent * 10_000_000, "{sent} times 10 ms");
@@ -502,14 +504,14 @@ mod tests {
     #[test]
     fn after_a_cut_what_was_under_way_is_lost_or_comes_before_the_acceptor_learns_of_it() {
         let mut network = Network::new(1, NetworkOptions { late_requests: Ratio::ALWAYS, ..options() });
-        let (conn, _) = network.open(0, End::Node(1), Some(0));
+        let (conn, _) = network.open(0, End::Node(1), Some((0, 0)));
         let at = arrival(&mut network, 0, conn);
         let broken = network.cut(1, conn, Silence::Nobody).expect("it was open");
         assert!(broken.acceptor_learns_at > at && network.get(conn).is_some_and(|connection| connection.gone));
         assert_eq!(network.cut(2, conn, Silence::Nobody), None, "and it breaks once");
         network.forget(conn);
         assert!(network.get(conn).is_none());
-        let (conn, _) = network.open(0, End::Client(0), Some(0));
+        let (conn, _) = network.open(0, End::Client(0), Some((0, 0)));
         network.heal();
         network.cut(1, conn, Silence::Nobody).expect("it was open");
         assert!(network.get(conn).is_none(), "nothing comes late in a world that is healed");
@@ -521,10 +523,10 @@ mod tests {
         let (mut of_opener, mut of_acceptor) = (0, 0);
         let mut network = Network::new(1, options);
         for _ in 0..50 {
-            let (conn, _) = network.open(0, End::Node(1), Some(0));
+            let (conn, _) = network.open(0, End::Node(1), Some((0, 0)));
             let silent = network.cut(0, conn, Silence::Of(0)).expect("it was open");
             of_acceptor += u32::from(silent.opener_learns_at > 1_000_000);
-            let (conn, _) = network.open(0, End::Node(1), Some(0));
+            let (conn, _) = network.open(0, End::Node(1), Some((0, 0)));
             let silent = network.cut(0, conn, Silence::Of(1)).expect("it was open");
             assert_eq!(silent.opener_learns_at, 5_000, "of its own end");
             of_opener += u32::from(silent.acceptor_learns_at > 1_000_000);
@@ -537,15 +539,15 @@ mod tests {
         let mut network = Network::new(1, NetworkOptions::CALM);
         let mut opened = BTreeMap::new();
         for opener in [End::Client(0), End::Node(0), End::Client(2_000), End::Node(6), End::Client(0), End::Node(6)] {
-            let (conn, _) = network.open(0, opener, Some(1));
+            let (conn, _) = network.open(0, opener, Some((1, 0)));
             assert_eq!(End::that_opened(conn), opener);
             let count = opened.entry(opener).or_insert(0);
             *count += 1;
             assert_eq!(conn.0 % CONNECTIONS_MAX, *count);
         }
         let mut without = Network::new(1, NetworkOptions::CALM);
-        without.open(0, End::Node(6), Some(1));
-        let (again, _) = without.open(0, End::Node(6), Some(1));
+        without.open(0, End::Node(6), Some((1, 0)));
+        let (again, _) = without.open(0, End::Node(6), Some((1, 0)));
         assert!(network.get(again).is_some(), "it is named alike where the others have opened none");
     }
 

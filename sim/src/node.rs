@@ -5,10 +5,24 @@ use crate::disk::{Disk, Loss};
 use crate::random::stream;
 use crate::scenario::Scenario;
 use std::collections::{BTreeMap, VecDeque};
+use tidelog_client::Address;
 use tidelog_core::broker::Broker;
 use tidelog_core::buggify::Dice;
 use tidelog_core::config::{BrokerConfig, LogLevel, Loggers};
 use tidelog_core::plant::Plants;
+
+/// The name of a node's machine.
+fn host_name(index: u32) -> String {
+    format!("node{index}")
+}
+
+/// Where a node listens for clients.
+pub fn address(index: u32) -> Address {
+    Address::new(host_name(index), CLIENT_PORT)
+}
+
+/// The port of the listener that a node has by default.
+const CLIENT_PORT: u16 = 9092;
 
 /// A broker's process, from its start to its end.
 #[derive(Debug)]
@@ -63,7 +77,7 @@ impl Node {
             panic!("the brokers' configuration is refused: {}", crate::panics::listed(&errors))
         });
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
-        config.set_addresses(&ports, "node");
+        config.set_addresses(&ports, &host_name(index));
         config.plants = plants;
         config.loggers = Loggers::of_broker(LogLevel::Info);
         Self {
@@ -110,6 +124,15 @@ impl Node {
         self.paused = false;
         self.crash_after_steps = None;
         self.disk.crash(self.clock.now(now).wall, loss)
+    }
+
+    /// The place of the listener at this address, if it is one of this node's.
+    pub fn listener_at(&self, address: &Address) -> Option<u16> {
+        if address.host != host_name(self.index) {
+            return None;
+        }
+        let place = self.config.listeners.iter().position(|listener| listener.port == address.port);
+        place.map(|place| place as u16)
     }
 
     pub fn accepts(&self) -> bool {

@@ -261,7 +261,7 @@ impl Scenario {
             nodes,
             fault_ns,
             disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
-            network: draw_network(&mut streams.stream("scenario.network", &[])),
+            network: draw_network(&mut streams),
             clock: draw_clock(&mut streams.stream("scenario.clock", &[])),
             properties: draw_properties(&mut streams.stream("scenario.properties", &[]), &topics),
             topics,
@@ -569,7 +569,9 @@ fn draw_disk(stream: &mut Stream) -> DiskOptions {
     }
 }
 
-fn draw_network(stream: &mut Stream) -> NetworkOptions {
+fn draw_network(streams: &mut Streams<'_>) -> NetworkOptions {
+    let hang = streams.stream("scenario.network.hang", &[]).one_in(3);
+    let mut stream = streams.stream("scenario.network", &[]);
     NetworkOptions {
         delay_ns_max: [100_000, 2 * MS, 100 * MS][stream.below(3) as usize],
         clog: if stream.one_in(3) { Ratio::new(1, stream.between(20, 500) as u32) } else { Ratio::NEVER },
@@ -579,7 +581,7 @@ fn draw_network(stream: &mut Stream) -> NetworkOptions {
         late_requests: if stream.one_in(2) { Ratio::new(1, stream.between(1, 10) as u32) } else { Ratio::NEVER },
         slow: if stream.one_in(6) { Ratio::new(1, stream.between(2, 6) as u32) } else { Ratio::NEVER },
         slow_ns_per_byte: stream.between(10, 2_000),
-        hang: Ratio::NEVER,
+        hang: if hang { Ratio::new(1, 2) } else { Ratio::NEVER },
     }
 }
 

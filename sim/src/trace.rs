@@ -13,6 +13,7 @@ use crate::network::Way;
 use crate::scenario::{Fault, Scenario};
 use bytes::Bytes;
 use std::fmt;
+use tidelog_client::Address;
 use tidelog_core::broker::Broker;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, IoId, Output};
@@ -133,10 +134,10 @@ pub enum Note<'a> {
         node: usize,
         fault: &'a Fault,
     },
-    /// Somebody asks for a connection to a node, or to an address that is no node's.
+    /// Somebody asks for a connection to an address.
     Opened {
         conn: ConnId,
-        node: Option<usize>,
+        address: &'a Address,
     },
     /// A message sets out. It arrives at `arrives_at` if its connection lasts so long; there is no such time if this
     /// message breaks its connection.

@@ -16,13 +16,13 @@ use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
     Admin, AdminPlan, Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile,
-    Lister, Operator, Producer, Reader, Setting, Trimmer,
+    Link, Lister, OpenerInput, Operator, Producer, Reader, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs};
 use crate::network::{End, Fate, Network, Silence, Way};
-use crate::node::Node;
+use crate::node::{Node, address};
 use crate::panics;
 use crate::random::stream;
 use crate::scenario::{Role, Scenario};
@@ -30,6 +30,7 @@ use crate::trace::{Digest, Note, Part, Trace};
 use bytes::Bytes;
 use events::{Event, Events};
 use std::collections::BTreeMap;
+use tidelog_client::Address;
 use tidelog_core::broker::Broker;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::Outbox;
@@ -106,8 +107,8 @@ struct HostedClient {
     /// The client's name in traces and in the names of its random streams.
     number: u32,
     node: usize,
-    /// The connection that the client believes in.
-    conn: Option<ConnId>,
+    /// The connections that the client believes in.
+    links: BTreeMap<Link, ConnId>,
     wake_at: Option<u64>,
 }
 
@@ -290,7 +291,7 @@ impl World {
             Event::Departure { conn, .. } => self.depart(conn),
             Event::StopDeadline { node, life } => self.kill_if_not_stopped(node, life),
             Event::RestartAfterDiskError { node, life } => self.restart_after_disk_error(node, life),
-            Event::Client { client, conn, input } => self.client_input(client, conn, input),
+            Event::Opener { conn, input } => self.opener_input(conn, input),
             Event::ClientWake { client, at } => self.wake_client(client, at),
             Event::Fault(place) => self.deal_fault(place),
             Event::Resume { node, life } => self.resume(node, life),
@@ -370,6 +371,7 @@ impl World {
             seed,
             client,
             node,
+            bootstrap: vec![address(node)],
             topics: self.scenario.topics.clone(),
             payloads: Payloads { seed, value_bytes_max: self.scenario.value_bytes_max },
             wall_ms: WALL_START_MS + stream(seed, "client.wall", &[client.into()]).below(1_000) as i64,
@@ -387,7 +389,13 @@ impl World {
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
         self.places.insert(number, place);
-        self.clients.push(HostedClient { client, number, node: node as usize, conn: None, wake_at: Some(self.now) });
+        self.clients.push(HostedClient {
+            client,
+            number,
+            node: node as usize,
+            links: BTreeMap::new(),
+            wake_at: Some(self.now),
+        });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
     }
 
@@ -398,35 +406,40 @@ impl World {
         }
     }
 
-    /// Hands an input to a client, if the client still uses the connection on which the input came.
-    fn client_input(&mut self, client: usize, conn: ConnId, input: ClientInput) {
-        let believes = self.clients[client].conn == Some(conn);
+    /// Hands an input to the opener of a connection, if the opener still uses the connection.
+    fn opener_input(&mut self, conn: ConnId, input: OpenerInput) {
+        let End::Client(number) = End::that_opened(conn) else { unreachable!("no node opens connections") };
+        let client = self.places[&number];
+        let mut links = self.clients[client].links.iter();
+        let Some(link) = links.find(|(_, of)| **of == conn).map(|(link, _)| *link) else { return };
         let is_open = self.network.get(conn).is_some_and(|connection| !connection.gone);
-        let ends = matches!(input, ClientInput::Cut | ClientInput::Refused);
-        if !believes || (!is_open && !ends) {
+        let ends = matches!(input, OpenerInput::Cut | OpenerInput::Refused);
+        if !is_open && !ends {
             return;
         }
+        self.step_client(client, ClientInput::Link(link, input));
         if ends {
-            self.clients[client].conn = None;
+            self.clients[client].links.remove(&link);
         }
-        self.step_client(client, input);
     }
 
     fn step_client(&mut self, client: usize, input: ClientInput) {
         self.events.cause = self.trace.events();
-        let HostedClient { number, conn, .. } = self.clients[client];
-        self.trace.note(self.now, Note::Client { client: number, conn, input: &input });
+        let HostedClient { number, links, .. } = &self.clients[client];
+        let conn = match &input {
+            ClientInput::Link(link, _) => links.get(link).copied(),
+            _ => None,
+        };
+        self.trace.note(self.now, Note::Client { client: *number, conn, input: &input });
         let mut digest = Digest::default();
         match &input {
-            ClientInput::Frame(frame) => digest.bytes(frame),
-            other => digest.number(match other {
-                ClientInput::Connected => 1,
-                ClientInput::Refused => 2,
-                ClientInput::Cut => 3,
-                ClientInput::Wake => 4,
-                ClientInput::Healed => 5,
-                _ => 6,
-            }),
+            ClientInput::Link(_, OpenerInput::Frame(frame)) => digest.bytes(frame),
+            ClientInput::Link(_, OpenerInput::Connected) => digest.number(1),
+            ClientInput::Link(_, OpenerInput::Refused) => digest.number(2),
+            ClientInput::Link(_, OpenerInput::Cut) => digest.number(3),
+            ClientInput::Wake => digest.number(4),
+            ClientInput::Healed => digest.number(5),
+            ClientInput::Finish => digest.number(6),
         }
         let mut out = ClientOutbox::default();
         self.trace.enter(Part::Clients);
@@ -435,9 +448,9 @@ impl World {
         let mut outputs = Digest::default();
         for action in &out.actions {
             match action {
-                ClientAction::Connect => outputs.number(1),
-                ClientAction::Close => outputs.number(2),
-                ClientAction::Send(frame) => outputs.bytes(frame),
+                ClientAction::Connect(..) => outputs.number(1),
+                ClientAction::Close(_) => outputs.number(2),
+                ClientAction::Send(_, frame) => outputs.bytes(frame),
                 ClientAction::Fact(_) => outputs.number(3),
             }
         }
@@ -451,35 +464,35 @@ impl World {
 
     fn client_action(&mut self, client: usize, action: ClientAction) {
         match action {
-            ClientAction::Connect => {
-                let node = self.clients[client].node;
-                let number = self.clients[client].number;
-                let conn = self.connect(End::Client(number), Some(node));
-                self.clients[client].conn = Some(conn);
+            ClientAction::Connect(link, address) => {
+                let conn = self.connect(End::Client(self.clients[client].number), &address);
+                let before = self.clients[client].links.insert(link, conn);
+                assert_eq!(before, None, "a client names no two connections alike");
             }
-            ClientAction::Close => {
-                if let Some(conn) = self.clients[client].conn.take() {
+            ClientAction::Close(link) => {
+                if let Some(conn) = self.clients[client].links.remove(&link) {
                     self.break_connection(conn);
                 }
             }
-            ClientAction::Send(frame) => {
-                if let Some(conn) = self.clients[client].conn {
-                    self.send_request(conn, frame);
+            ClientAction::Send(link, frame) => {
+                if let Some(conn) = self.clients[client].links.get(&link) {
+                    self.send_request(*conn, frame);
                 }
             }
             ClientAction::Fact(fact) => self.fact(Some(self.clients[client].number), fact),
         }
     }
 
-    /// An end asks for a connection to a node, or to an address that is no node's.
-    fn connect(&mut self, opener: End, node: Option<usize>) -> ConnId {
-        let (conn, at) = self.network.open(self.now, opener, node.map(|node| node as u32));
-        self.trace.note(self.now, Note::Opened { conn, node });
-        let event = match node {
-            Some(node) => Event::NodeAccept { node, conn },
+    /// An end asks for a connection to an address.
+    fn connect(&mut self, opener: End, address: &Address) -> ConnId {
+        let at = self.nodes.iter().find_map(|node| Some((node.index, node.listener_at(address)?)));
+        let (conn, heard_at) = self.network.open(self.now, opener, at);
+        self.trace.note(self.now, Note::Opened { conn, address });
+        let event = match at {
+            Some((node, _)) => Event::NodeAccept { node: node as usize, conn },
             None => Event::Unheard { conn },
         };
-        self.events.push(at, event);
+        self.events.push(heard_at, event);
         conn
     }
 
@@ -494,9 +507,8 @@ impl World {
     }
 
     /// Tells the opener of a connection at the time `at` what has become of it, or what came on it.
-    fn tell_opener(&mut self, at: u64, conn: ConnId, opener: End, input: ClientInput) {
-        let End::Client(number) = opener else { unreachable!("no node opens connections") };
-        self.events.push(at, Event::Client { client: self.places[&number], conn, input });
+    fn tell_opener(&mut self, at: u64, conn: ConnId, input: OpenerInput) {
+        self.events.push(at, Event::Opener { conn, input });
     }
 
     /// A message sets out on an open connection.
@@ -536,7 +548,7 @@ impl World {
         let Some(broken) = self.network.cut(self.now, conn, silence) else { return };
         self.trace.note(self.now, Note::Cut { conn });
         self.count("connections broken");
-        self.tell_opener(broken.opener_learns_at, conn, broken.opener, ClientInput::Cut);
+        self.tell_opener(broken.opener_learns_at, conn, OpenerInput::Cut);
         if let Some(node) = broken.acceptor.map(|node| node as usize) {
             let life = self.nodes[node].life;
             self.events.push(broken.acceptor_learns_at, Event::NodeDisconnected { node, life, conn });

@@ -1,7 +1,7 @@
 //! An application that produces with the product's own producer (`tidelog_client`), which is configured by
 //! Kafka's property names and handles retries and new epochs itself. What it tells of each record becomes a fact.
 
-use super::door::{ADDRESS, Door};
+use super::door::Door;
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Fact, OpId, PartitionKey, ValueId};
 use crate::random::{Stream, stream};
@@ -56,7 +56,7 @@ const OPEN_MAX: usize = 200;
 impl Application {
     pub fn new(plan: ApplicationPlan, setting: Setting) -> Self {
         let mut properties = plan.properties.clone();
-        properties.insert("bootstrap.servers".into(), ADDRESS.into());
+        properties.insert("bootstrap.servers".into(), setting.bootstrap_servers());
         properties.insert("client.id".into(), format!("application-{}", setting.client));
         let (mut config, _) = ProducerConfig::from_properties(&properties).unwrap_or_else(|errors| {
             panic!("the application's configuration is refused: {}", crate::panics::listed(&errors))

@@ -1,9 +1,10 @@
-//! A consumer of all partitions of its node, with or without a fetch session (KIP-227). It reads from offset 0 on by
-//! long polls, and names the leader epoch that it knows (KIP-320). If its position is out of range, it goes on at the
-//! log's start.
+//! A consumer of all partitions of the scenario's topics, each from its leader, with or without fetch sessions
+//! (KIP-227). It reads from offset 0 on by long polls, and names the leader epoch that it knows (KIP-320). If its
+//! position is out of range, it goes on at the log's start.
 
 use super::records::{Seen, Unreadable};
-use super::session::{Answer, Session, SessionEvent};
+use super::session::{Answer, SessionEvent};
+use super::sessions::{Host, Sessions};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Asked, Fact, PartitionKey, ReadRecord};
@@ -15,7 +16,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse};
 use kafka_protocol::protocol::Request;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,9 +35,11 @@ pub struct FetcherPlan {
 #[derive(Debug)]
 struct Position {
     key: PartitionKey,
+    /// The node from which it is fetched.
+    host: Option<Host>,
     offset: i64,
     high_watermark: Option<i64>,
-    /// The offset and the leader epoch that the broker's fetch session has for this partition; none if the partition is
+    /// The offset and the leader epoch that the node's fetch session has for this partition; none if the partition is
     /// not in the session.
     in_session: Option<(i64, i32)>,
     /// Whether it is left out of fetches for now.
@@ -51,17 +54,23 @@ struct Position {
 pub struct Fetcher {
     plan: FetcherPlan,
     setting: Setting,
-    session: Session,
+    sessions: Sessions,
     topics: Topics,
     stream: Stream,
     positions: Vec<Position>,
-    /// The session's id, and the session epoch of the next request; an epoch of 0 asks for a new session.
-    fetch_session: (i32, i32),
-    waiting: bool,
-    next_at: u64,
+    fetches_from: BTreeMap<Host, FetchesFrom>,
     /// When the client was told to finish, if it was.
     finish_since: Option<u64>,
     fetches: u64,
+}
+
+/// The fetches from one node.
+#[derive(Clone, Copy, Debug, Default)]
+struct FetchesFrom {
+    /// The id of the fetch session, and the session epoch of the next request; an epoch of 0 asks for a new session.
+    session: (i32, i32),
+    waiting: bool,
+    next_at: u64,
 }
 
 const RETRY_NS: u64 = 30_000_000;
@@ -75,6 +84,7 @@ impl Fetcher {
             for index in 0..topic_plan.partitions {
                 positions.push(Position {
                     key: PartitionKey { node: setting.node, topic: topic as u16, index },
+                    host: None,
                     offset: 0,
                     high_watermark: None,
                     in_session: None,
@@ -85,13 +95,11 @@ impl Fetcher {
             }
         }
         Self {
-            session: Session::new(&setting),
+            sessions: Sessions::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "fetcher", &[setting.client.into()]),
             positions,
-            fetch_session: (0, 0),
-            waiting: false,
-            next_at: 0,
+            fetches_from: BTreeMap::new(),
             finish_since: plan.last.then_some(0),
             fetches: 0,
             plan,
@@ -104,26 +112,70 @@ impl Fetcher {
     }
 
     fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
-        if !self.session.is_ready() {
+        if self.sessions.any().is_none() {
             return;
         }
-        self.topics.pump(now, &self.setting, &mut self.session, out);
-        if self.waiting || self.is_done() || !self.topics.is_ready() || now < self.next_at {
+        self.topics.pump(now, &self.setting, &mut self.sessions, out);
+        if self.is_done() || !self.topics.is_ready() {
             return;
         }
-        if let Some(place) = self.positions.iter().position(|position| position.lost) {
-            return self.ask_for_start(now, place, out);
+        self.follow_leaders();
+        for host in self.hosts() {
+            if self.can_fetch(host) && self.fetches_from[&host].next_at <= now {
+                self.fetch(now, host, out);
+            }
         }
-        let Some(version) = self.session.version::<FetchRequest>() else {
+    }
+
+    /// Fetches each partition from the node that leads it now. One that the node before has been asked for stays there
+    /// until that node has answered.
+    fn follow_leaders(&mut self) {
+        for position in &mut self.positions {
+            let leader = self.topics.leader(position.key, &self.sessions);
+            if position.host == leader {
+                continue;
+            }
+            if let Some(before) = position.host.and_then(|host| self.fetches_from.get_mut(&host)) {
+                if before.waiting {
+                    continue;
+                }
+                before.session = (0, 0);
+            }
+            (position.host, position.in_session) = (leader, None);
+            if let Some(leader) = leader {
+                self.fetches_from.entry(leader).or_default();
+            }
+        }
+    }
+
+    /// The nodes that something is fetched from.
+    fn hosts(&self) -> BTreeSet<Host> {
+        self.positions.iter().filter_map(|position| position.host).collect()
+    }
+
+    fn can_fetch(&self, host: Host) -> bool {
+        self.sessions.is_ready(host) && !self.fetches_from[&host].waiting
+    }
+
+    fn from(&mut self, host: Host) -> &mut FetchesFrom {
+        self.fetches_from.entry(host).or_default()
+    }
+
+    fn fetch(&mut self, now: u64, host: Host, out: &mut ClientOutbox) {
+        let lost = self.positions.iter().position(|position| position.lost && position.host == Some(host));
+        if let Some(place) = lost {
+            return self.ask_for_start(now, host, place, out);
+        }
+        let Some(version) = self.sessions.version::<FetchRequest>(host) else {
             return out.misbehaved("no version of Fetch is served".into());
         };
         self.fetches += 1;
-        let request = self.request(version);
-        self.waiting = true;
-        self.session.send(now, &request, self.fetches, out);
+        let request = self.request(host, version);
+        self.from(host).waiting = true;
+        self.sessions.send(now, host, &request, self.fetches, out);
     }
 
-    fn ask_for_start(&mut self, now: u64, place: usize, out: &mut ClientOutbox) {
+    fn ask_for_start(&mut self, now: u64, host: Host, place: usize, out: &mut ClientOutbox) {
         let key = self.positions[place].key;
         let partition = ListOffsetsPartition::default()
             .with_partition_index(key.index)
@@ -133,14 +185,14 @@ impl Fetcher {
             .with_name(topic_name(&self.setting.topics[usize::from(key.topic)].name))
             .with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
-        self.waiting = true;
-        self.session.send(now, &request, place as u64, out);
+        self.from(host).waiting = true;
+        self.sessions.send(now, host, &request, place as u64, out);
     }
 
     fn handle_start(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
-        self.waiting = false;
-        self.next_at = now + RETRY_NS;
-        let (place, asked_at) = (answer.tag as usize, answer.sent_at);
+        let (host, place, asked_at) = (answer.host, answer.tag as usize, answer.sent_at);
+        self.from(host).waiting = false;
+        self.from(host).next_at = now + RETRY_NS;
         let key = self.positions[place].key;
         let Some(response) = answer.decode::<ListOffsetsResponse>(out) else { return };
         let partition = response.topics.first().and_then(|topic| topic.partitions.first());
@@ -152,27 +204,29 @@ impl Fetcher {
             let (offset, timestamp) = (partition.offset, partition.timestamp);
             out.fact(Fact::Listed { partition: key, asked_at, asked: Asked::Earliest, offset, timestamp });
             (self.positions[place].offset, self.positions[place].lost) = (offset, false);
-            self.next_at = now;
+            self.from(host).next_at = now;
         } else {
             let is_retriable = ResponseError::try_from_code(error).is_some_and(|error| error.is_retriable());
             if !is_retriable && error != -1 {
                 out.misbehaved(format!("ListOffsets of {key} was answered with {error}"));
             }
-            if error == 3 {
+            if [3, NOT_LEADER_OR_FOLLOWER].contains(&error) {
                 self.topics.forget(key.topic.into(), now);
             }
         }
     }
 
-    fn request(&mut self, version: i16) -> FetchRequest {
+    fn request(&mut self, host: Host, version: i16) -> FetchRequest {
         let sessions = self.plan.with_session && version >= 7;
-        if self.fetch_session.1 == 0 {
-            self.positions.iter_mut().for_each(|position| position.in_session = None);
+        let fetch_session = self.from(host).session;
+        if fetch_session.1 == 0 {
+            let of_host = self.positions.iter_mut().filter(|position| position.host == Some(host));
+            of_host.for_each(|position| position.in_session = None);
         }
         let finishing = self.finish_since.is_some();
         let mut asked: BTreeMap<u16, Vec<FetchPartition>> = BTreeMap::new();
         let mut forgotten: BTreeMap<u16, Vec<i32>> = BTreeMap::new();
-        for position in &mut self.positions {
+        for position in self.positions.iter_mut().filter(|position| position.host == Some(host)) {
             // A partition is left out now and then, to remove it from the session and add it again.
             position.paused = !finishing && sessions && self.stream.one_in(8);
             if position.paused {
@@ -222,7 +276,7 @@ impl Fetcher {
             request = request.with_replica_id(BrokerId(-1));
         }
         if version >= 7 {
-            let (id, epoch) = if sessions { self.fetch_session } else { (0, -1) };
+            let (id, epoch) = if sessions { fetch_session } else { (0, -1) };
             request = request.with_session_id(id).with_session_epoch(epoch);
             if sessions && epoch > 0 {
                 request = request.with_forgotten_topics_data(forgotten.into_iter().map(forgotten_topic).collect());
@@ -233,18 +287,19 @@ impl Fetcher {
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         if answer.tag == TOPICS_TAG {
-            return self.topics.handle(now, &self.setting, answer, out);
+            return self.topics.handle(now, &self.setting, &mut self.sessions, answer, out);
         }
         if answer.key == ListOffsetsRequest::KEY {
             return self.handle_start(now, answer, out);
         }
-        self.waiting = false;
-        self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
-        let (version, asked_at) = (answer.version, answer.sent_at);
+        let (host, version, asked_at) = (answer.host, answer.version, answer.sent_at);
+        let gap_ns = self.stream.skewed(self.plan.gap_ns_max);
+        self.from(host).waiting = false;
+        self.from(host).next_at = now + gap_ns;
         let Some(response) = answer.decode::<FetchResponse>(out) else { return };
         if response.error_code != 0 {
-            self.fetch_session = (0, 0);
-            self.next_at = now + RETRY_NS;
+            self.from(host).session = (0, 0);
+            self.from(host).next_at = now + RETRY_NS;
             // FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR, and errors of the
             // whole request: KAFKA_STORAGE_ERROR, UNKNOWN_SERVER_ERROR.
             if ![70, 71, 106, 56, -1].contains(&response.error_code) {
@@ -253,13 +308,13 @@ impl Fetcher {
             return;
         }
         if self.plan.with_session && version >= 7 {
-            let (asked_id, epoch) = self.fetch_session;
+            let (asked_id, epoch) = self.from(host).session;
             // The broker answers with session 0 if it had no room for a session, or if no partition was left in it.
             if epoch > 0 && ![0, asked_id].contains(&response.session_id) {
                 out.misbehaved(format!("session {asked_id} was answered as {}", response.session_id));
             }
             let next_epoch = if response.session_id == 0 { 0 } else { epoch % i32::MAX + 1 };
-            self.fetch_session = (response.session_id, next_epoch);
+            self.from(host).session = (response.session_id, next_epoch);
         }
         let mut told = Vec::new();
         let endpoints: Vec<BrokerId> = response.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
@@ -274,7 +329,9 @@ impl Fetcher {
                     Some(usize::from(position.key.topic)) == place && position.key.index == partition.partition_index
                 });
                 match found {
-                    Some(found) if self.positions[found].in_session.is_some() => {
+                    Some(found)
+                        if self.positions[found].host == Some(host) && self.positions[found].in_session.is_some() =>
+                    {
                         told.push(found);
                         self.learn_leader(now, found, (version, asked_at), &partition, &endpoints, out);
                         self.handle_partition(now, found, asked_at, partition, out);
@@ -284,7 +341,8 @@ impl Fetcher {
             }
         }
         let sessionless = !(self.plan.with_session && version >= 7);
-        for (place, position) in self.positions.iter_mut().enumerate() {
+        let of_host = self.positions.iter_mut().enumerate().filter(|(_, position)| position.host == Some(host));
+        for (place, position) in of_host {
             let is_told = told.contains(&place);
             if !is_told && sessionless && self.topics.is_ready() {
                 out.misbehaved(format!("a full Fetch says nothing of {}", position.key));
@@ -336,6 +394,7 @@ impl Fetcher {
     ) {
         let position = &mut self.positions[place];
         let (partition, from) = (position.key, position.offset);
+        let host = position.host.expect("it was fetched from somewhere");
         match answer.error_code {
             0 => {}
             1 => {
@@ -350,11 +409,13 @@ impl Fetcher {
                 if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
                     out.misbehaved(format!("Fetch of {partition} was answered with {error}"));
                 }
-                if [3, 100, 103].contains(&error) {
+                if error == NOT_LEADER_OR_FOLLOWER {
                     self.topics.forget(partition.topic.into(), now);
-                    self.fetch_session.1 = 0;
+                } else if [3, 100, 103].contains(&error) {
+                    self.topics.forget(partition.topic.into(), now);
+                    self.from(host).session.1 = 0;
                 }
-                self.next_at = now + RETRY_NS;
+                self.from(host).next_at = now + RETRY_NS;
                 return;
             }
         }
@@ -362,7 +423,7 @@ impl Fetcher {
             Ok(seen) => seen,
             Err(Unreadable::Wrong(text)) => return out.misbehaved(format!("{partition} from {from}: {text}")),
             Err(Unreadable::Damaged(text)) => {
-                self.next_at = now + RETRY_NS;
+                self.from(host).next_at = now + RETRY_NS;
                 return out.fact(Fact::Corrupt { partition, asked_at, text: format!("from {from}: {text}") });
             }
         };
@@ -378,6 +439,7 @@ impl Fetcher {
                 leader_epoch,
             })
             .collect();
+        let position = &mut self.positions[place];
         if let Some(last) = records.last() {
             position.offset = last.offset + 1;
         }
@@ -399,14 +461,16 @@ impl Client for Fetcher {
         if matches!(input, ClientInput::Finish) {
             self.finish_since = Some(now);
         }
-        match self.session.handle(now, input, out) {
-            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
-            Some(SessionEvent::Lost) => {
-                self.topics.lost(now);
-                self.waiting = false;
-                self.fetch_session = (0, 0);
+        for event in self.sessions.handle(now, input, out) {
+            match event {
+                SessionEvent::Response(answer) => self.handle_answer(now, answer, out),
+                SessionEvent::Lost(host) => {
+                    self.topics.lost(host, now);
+                    let from = self.from(host);
+                    (from.waiting, from.session) = (false, (0, 0));
+                }
+                SessionEvent::Ready | SessionEvent::Unreachable(_) => {}
             }
-            Some(SessionEvent::Ready) | None => {}
         }
         self.pump(now, out);
     }
@@ -415,9 +479,10 @@ impl Client for Fetcher {
         if self.is_done() {
             return None;
         }
-        let next = (self.session.is_ready() && !self.waiting && self.topics.is_ready()).then_some(self.next_at);
-        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
-        [self.session.deadline(), next, topics].into_iter().flatten().min()
+        let can_fetch = self.fetches_from.keys().filter(|host| self.topics.is_ready() && self.can_fetch(**host));
+        let next = can_fetch.map(|host| self.fetches_from[host].next_at).min();
+        let topics = self.topics.deadline().filter(|_| self.sessions.any().is_some());
+        [self.sessions.deadline(), next, topics].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {

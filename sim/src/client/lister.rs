@@ -1,7 +1,8 @@
 //! A client that asks for offsets: where partitions begin and end, which offset belongs to a time (ListOffsets), and
 //! where leader epochs end (OffsetForLeaderEpoch).
 
-use super::session::{Answer, Session, SessionEvent};
+use super::session::{Answer, SessionEvent};
+use super::sessions::{Host, Sessions};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Asked, Fact, PartitionKey};
@@ -25,10 +26,11 @@ pub struct ListerPlan {
 pub struct Lister {
     plan: ListerPlan,
     setting: Setting,
-    session: Session,
+    sessions: Sessions,
     topics: Topics,
     stream: Stream,
-    asked: Option<(PartitionKey, Question)>,
+    /// The question under way, and to whom.
+    asked: Option<(Host, PartitionKey, Question)>,
     next_at: u64,
     questions: u64,
     finish: Finish,
@@ -57,7 +59,7 @@ const RETRY_NS: u64 = 30_000_000;
 impl Lister {
     pub fn new(plan: ListerPlan, setting: Setting) -> Self {
         Self {
-            session: Session::new(&setting),
+            sessions: Sessions::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "lister", &[setting.client.into()]),
             asked: None,
@@ -78,10 +80,10 @@ impl Lister {
     }
 
     fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
-        if !self.session.is_ready() {
+        if self.sessions.any().is_none() {
             return;
         }
-        self.topics.pump(now, &self.setting, &mut self.session, out);
+        self.topics.pump(now, &self.setting, &mut self.sessions, out);
         if self.asked.is_some() || !self.topics.is_ready() || now < self.next_at || self.finish == Finish::Done {
             return;
         }
@@ -90,19 +92,32 @@ impl Lister {
             let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
             return self.topics.forget(topic, now);
         }
-        let Some(version) = self.session.version::<ListOffsetsRequest>() else {
+        let key = self.partition();
+        let Some(host) = self.topics.ready_leader(key, &self.sessions) else {
+            self.next_at = now + RETRY_NS;
+            return;
+        };
+        let Some(version) = self.sessions.version::<ListOffsetsRequest>(host) else {
             return out.misbehaved("no version of ListOffsets is served".into());
         };
-        let (key, question) = self.question(now, version);
+        let question = self.question(now, key, version);
         self.questions += 1;
-        self.asked = Some((key, question));
+        self.asked = Some((host, key, question));
         match question {
-            Question::Offset(asked) => self.ask_for_offset(now, key, asked, version, out),
-            Question::EpochEnd { epoch, current } => self.ask_for_epoch_end(now, key, epoch, current, out),
+            Question::Offset(asked) => self.ask_for_offset(now, host, key, asked, version, out),
+            Question::EpochEnd { epoch, current } => self.ask_for_epoch_end(now, host, key, epoch, current, out),
         }
     }
 
-    fn ask_for_offset(&mut self, now: u64, key: PartitionKey, asked: Asked, version: i16, out: &mut ClientOutbox) {
+    fn ask_for_offset(
+        &mut self,
+        now: u64,
+        host: Host,
+        key: PartitionKey,
+        asked: Asked,
+        version: i16,
+        out: &mut ClientOutbox,
+    ) {
         let timestamp = match asked {
             Asked::Latest => -1,
             Asked::Earliest => -2,
@@ -120,10 +135,18 @@ impl Lister {
         if version >= 10 {
             request = request.with_timeout_ms(5_000);
         }
-        self.session.send(now, &request, self.questions, out);
+        self.sessions.send(now, host, &request, self.questions, out);
     }
 
-    fn ask_for_epoch_end(&mut self, now: u64, key: PartitionKey, epoch: i32, current: i32, out: &mut ClientOutbox) {
+    fn ask_for_epoch_end(
+        &mut self,
+        now: u64,
+        host: Host,
+        key: PartitionKey,
+        epoch: i32,
+        current: i32,
+        out: &mut ClientOutbox,
+    ) {
         let fence = if self.stream.one_in(2) { current } else { -1 };
         let partition = OffsetForLeaderPartition::default()
             .with_partition(key.index)
@@ -133,22 +156,29 @@ impl Lister {
             .with_topic(topic_name(&self.setting.topics[usize::from(key.topic)].name))
             .with_partitions(vec![partition]);
         let mut request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
-        if self.session.version::<OffsetForLeaderEpochRequest>().is_some_and(|version| version >= 3) {
+        if self.sessions.version::<OffsetForLeaderEpochRequest>(host).is_some_and(|version| version >= 3) {
             request = request.with_replica_id(BrokerId(-1));
         }
-        self.session.send(now, &request, self.questions, out);
+        self.sessions.send(now, host, &request, self.questions, out);
     }
 
-    fn question(&mut self, now: u64, version: i16) -> (PartitionKey, Question) {
+    /// The partition to ask about next.
+    fn partition(&mut self) -> PartitionKey {
         let partitions = self.partitions();
-        if let Finish::Partition(place) = self.finish {
-            return (partitions[place], Question::Offset(Asked::Latest));
+        match self.finish {
+            Finish::Partition(place) => partitions[place],
+            _ => *self.stream.pick(&partitions),
         }
-        let key = *self.stream.pick(&partitions);
+    }
+
+    fn question(&mut self, now: u64, key: PartitionKey, version: i16) -> Question {
+        if let Finish::Partition(_) = self.finish {
+            return Question::Offset(Asked::Latest);
+        }
         if self.stream.one_in(4) {
             let current = self.topics.leader_epoch(key.topic.into(), key.index);
             let epoch = self.stream.below(current.max(0) as u64 + 2) as i32;
-            return (key, Question::EpochEnd { epoch, current });
+            return Question::EpochEnd { epoch, current };
         }
         let asked = match self.stream.below(6) {
             0 => Asked::Earliest,
@@ -157,14 +187,14 @@ impl Lister {
             3 if version >= 7 => Asked::MaxTimestamp,
             _ => Asked::Timestamp(self.setting.wall(now) - self.stream.skewed(20_000) as i64),
         };
-        (key, Question::Offset(asked))
+        Question::Offset(asked)
     }
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         if answer.tag == TOPICS_TAG {
-            return self.topics.handle(now, &self.setting, answer, out);
+            return self.topics.handle(now, &self.setting, &mut self.sessions, answer, out);
         }
-        let (key, question) = self.asked.take().expect("an answer belongs to a question");
+        let (_, key, question) = self.asked.take().expect("an answer belongs to a question");
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
         let told = match question {
             Question::Offset(asked) => offset_told(key, asked, answer, out),
@@ -190,8 +220,8 @@ impl Lister {
         if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
             out.misbehaved(format!("{question:?} of {key} was answered with {error}"));
         }
-        // FENCED_LEADER_EPOCH: the broker has been restarted since its metadata was asked for.
-        if [3, 74].contains(&error) {
+        // NOT_LEADER_OR_FOLLOWER, FENCED_LEADER_EPOCH: somebody else leads it now, or the same broker in another epoch.
+        if [3, 6, 74].contains(&error) {
             self.topics.forget(key.topic.into(), now);
         }
         self.next_at = now + RETRY_NS;
@@ -239,13 +269,15 @@ impl Client for Lister {
             self.finish = Finish::Partition(0);
             self.next_at = now;
         }
-        match self.session.handle(now, input, out) {
-            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
-            Some(SessionEvent::Lost) => {
-                self.topics.lost(now);
-                self.asked = None;
+        for event in self.sessions.handle(now, input, out) {
+            match event {
+                SessionEvent::Response(answer) => self.handle_answer(now, answer, out),
+                SessionEvent::Lost(host) => {
+                    self.topics.lost(host, now);
+                    self.asked = self.asked.filter(|(asked, ..)| *asked != host);
+                }
+                SessionEvent::Ready | SessionEvent::Unreachable(_) => {}
             }
-            Some(SessionEvent::Ready) | None => {}
         }
         self.pump(now, out);
     }
@@ -254,9 +286,9 @@ impl Client for Lister {
         if self.finish == Finish::Done {
             return None;
         }
-        let can_ask = self.session.is_ready() && self.asked.is_none() && self.topics.is_ready();
-        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
-        [self.session.deadline(), can_ask.then_some(self.next_at), topics].into_iter().flatten().min()
+        let can_ask = self.sessions.any().is_some() && self.asked.is_none() && self.topics.is_ready();
+        let topics = self.topics.deadline().filter(|_| self.sessions.any().is_some());
+        [self.sessions.deadline(), can_ask.then_some(self.next_at), topics].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {

@@ -12,6 +12,7 @@ mod producer;
 mod reader;
 pub mod records;
 mod session;
+mod sessions;
 mod topics;
 mod trimmer;
 
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use records::Payloads;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use tidelog_client::Address;
 
 /// A topic that a scenario works with, on every node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +75,8 @@ pub struct Setting {
     pub seed: u64,
     pub client: u32,
     pub node: u32,
+    /// The addresses that the client knows from the start.
+    pub bootstrap: Vec<Address>,
     pub topics: Vec<TopicPlan>,
     pub payloads: Payloads,
     /// The client's wall clock at time 0, in milliseconds.
@@ -87,15 +91,24 @@ impl Setting {
     }
 }
 
-/// What happens to a client.
+/// A client's own name for a connection that it has asked for. It names no two connections alike.
+pub type Link = u64;
+
+/// What happens to the opener of a connection.
 #[derive(Clone, Debug)]
-pub enum ClientInput {
+pub enum OpenerInput {
     Connected,
     Refused,
     /// The connection is gone.
     Cut,
     /// A response, without its length.
     Frame(Bytes),
+}
+
+/// What happens to a client.
+#[derive(Clone, Debug)]
+pub enum ClientInput {
+    Link(Link, OpenerInput),
     /// A deadline has come.
     Wake,
     /// Everything was healed: from now on nothing fails.
@@ -107,10 +120,10 @@ pub enum ClientInput {
 /// What a client wants done.
 #[derive(Debug)]
 pub enum ClientAction {
-    Connect,
-    Close,
+    Connect(Link, Address),
+    Close(Link),
     /// A request, without its length.
-    Send(Bytes),
+    Send(Link, Bytes),
     Fact(Fact),
 }
 

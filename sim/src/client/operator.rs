@@ -5,8 +5,8 @@
 //! If a connection is lost during an operation, the operation may be carried out twice or later. From then on its topic
 //! is not judged any more.
 
-use super::door::{ADDRESS, Door};
-use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
+use super::door::Door;
+use super::{Client, ClientAction, ClientInput, ClientOutbox, OpenerInput, Setting};
 use crate::checkers::LEVEL_AT_A_START;
 use crate::history::{Asked, Fact, PartitionKey};
 use crate::random::{Stream, stream};
@@ -86,7 +86,7 @@ const LEVELS: &[&str] = &["ERROR", "WARN", LEVEL_AT_A_START, "DEBUG"];
 impl Operator {
     pub fn new(plan: OperatorPlan, setting: Setting) -> Self {
         let mut properties = plan.properties.clone();
-        properties.insert("bootstrap.servers".into(), ADDRESS.into());
+        properties.insert("bootstrap.servers".into(), setting.bootstrap_servers());
         properties.insert("client.id".into(), format!("operator-{}", setting.client));
         let (config, _) = AdminConfig::from_properties(&properties).unwrap_or_else(|errors| {
             panic!("the operator's configuration is refused: {}", crate::panics::listed(&errors))
@@ -396,9 +396,9 @@ impl Client for Operator {
             self.finish = Some(Finish::Topics);
             self.next_at = now;
         }
-        let was_cut = matches!(input, ClientInput::Cut);
+        let was_cut = matches!(input, ClientInput::Link(_, OpenerInput::Cut));
         let before = out.actions.len();
-        let is_close = |action: &ClientAction| matches!(action, ClientAction::Close);
+        let is_close = |action: &ClientAction| matches!(action, ClientAction::Close(_));
         // A request that was sent on a lost connection may have been carried out, or may be later.
         self.losses += u64::from(was_cut);
         let events = self.door.handle(now, input, &self.setting, out);

@@ -2,7 +2,8 @@
 //! sequence.
 
 use super::records::{Codec, Identity};
-use super::session::{Answer, Session, SessionEvent};
+use super::session::{Answer, SessionEvent};
+use super::sessions::{Host, Sessions};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Fact, OpId, PartitionKey, ValueId};
@@ -66,15 +67,17 @@ struct Queue {
 pub struct Producer {
     plan: ProducerPlan,
     setting: Setting,
-    session: Session,
+    sessions: Sessions,
     topics: Topics,
     stream: Stream,
     queues: Vec<Queue>,
     identity: Option<Identity>,
-    identity_asked: bool,
+    /// The node that was asked for an identity and has not answered.
+    identity_asked: Option<Host>,
     /// A broker has refused the identity. A new one is asked for when no request is in flight any more.
     resetting: bool,
-    in_flight: BTreeMap<u64, Vec<(usize, Batch)>>,
+    /// Requests in flight, by their tags: to whom, and the batches with the places of their queues.
+    in_flight: BTreeMap<u64, (Host, Vec<(usize, Batch)>)>,
     next_tag: u64,
     next_batch_at: u64,
     retry_at: u64,
@@ -109,12 +112,12 @@ impl Producer {
             }
         }
         Self {
-            session: Session::new(&setting),
+            sessions: Sessions::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "producer", &[setting.client.into()]),
             queues,
             identity: None,
-            identity_asked: false,
+            identity_asked: None,
             resetting: false,
             in_flight: BTreeMap::new(),
             next_tag: 0,
@@ -165,41 +168,49 @@ impl Producer {
 
     fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
         self.make_batches(now, out);
-        if !self.session.is_ready() {
-            return;
-        }
-        self.topics.pump(now, &self.setting, &mut self.session, out);
+        let Some(any) = self.sessions.any() else { return };
+        self.topics.pump(now, &self.setting, &mut self.sessions, out);
         if !self.topics.is_ready() || now < self.retry_at {
             return;
         }
         if self.plan.idempotent && self.identity.is_none() {
-            if !self.identity_asked && self.in_flight.is_empty() {
-                self.identity_asked = true;
+            if self.identity_asked.is_none() && self.in_flight.is_empty() {
+                self.identity_asked = Some(any);
                 let request = InitProducerIdRequest::default()
                     .with_transactional_id(None)
                     .with_transaction_timeout_ms(60_000)
                     .with_producer_id(ProducerId(-1))
                     .with_producer_epoch(-1);
-                self.session.send(now, &request, IDENTITY_TAG, out);
+                self.sessions.send(now, any, &request, IDENTITY_TAG, out);
             }
             return;
         }
-        while !self.resetting && self.in_flight.len() < self.plan.requests_in_flight_max as usize {
-            if !self.send_one(now, out) {
-                break;
-            }
-        }
+        while !self.resetting && self.send_one(now, out) {}
     }
 
-    /// Sends the next request, if any partition has something for it.
+    /// The node that leads each queue's partition, if a request can be sent to that node now.
+    fn open_leaders(&self) -> Vec<Option<Host>> {
+        let in_flight = |host: Host| self.in_flight.values().filter(|(to, _)| *to == host).count();
+        let is_open = |host: &Host| in_flight(*host) < self.plan.requests_in_flight_max as usize;
+        let leader = |queue: &Queue| self.topics.ready_leader(queue.key, &self.sessions).filter(is_open);
+        self.queues.iter().map(leader).collect()
+    }
+
+    /// Sends the next request, if any partition has something for it. All its partitions have the same leader.
     fn send_one(&mut self, now: u64, out: &mut ClientOutbox) -> bool {
+        let leaders = self.open_leaders();
+        if leaders.iter().all(Option::is_none) {
+            return false;
+        }
         let most = 1 + self.stream.below(u64::from(self.plan.partitions_per_request_max)) as usize;
         let first = self.stream.below(self.queues.len() as u64) as usize;
         let mut batches = Vec::new();
+        let mut to = None;
         let count = self.queues.len();
         for place in (0..count).map(|n| (first + n) % count) {
             let queue = &mut self.queues[place];
-            if batches.len() == most || !queue.failed.is_empty() {
+            let leads = leaders[place].is_some() && to.is_none_or(|to| leaders[place] == Some(to));
+            if batches.len() == most || !queue.failed.is_empty() || !leads {
                 continue;
             }
             let Some(mut batch) = queue.waiting.pop_front() else { continue };
@@ -210,28 +221,27 @@ impl Producer {
                 batch.encoded = Some(payloads.encode(&batch.values, &batch.timestamps, self.plan.codec, identity));
             }
             queue.in_flight.insert(batch.op);
+            to = leaders[place];
             batches.push((place, batch));
         }
-        if batches.is_empty() {
-            return false;
-        }
-        let request = self.request(&batches);
+        let Some(to) = to else { return false };
+        let request = self.request(to, &batches);
         if self.plan.acks == 0 {
-            self.session.send_without_answer(now, &request, out);
+            self.sessions.send_without_answer(now, to, &request, out);
             for (place, batch) in batches {
                 self.queues[place].in_flight.remove(&batch.op);
                 out.fact(Fact::Unknown { op: batch.op });
             }
         } else {
             self.next_tag += 1;
-            self.session.send(now, &request, self.next_tag, out);
-            self.in_flight.insert(self.next_tag, batches);
+            self.sessions.send(now, to, &request, self.next_tag, out);
+            self.in_flight.insert(self.next_tag, (to, batches));
         }
         true
     }
 
-    fn request(&self, batches: &[(usize, Batch)]) -> ProduceRequest {
-        let by_id = self.session.version::<ProduceRequest>().is_some_and(|version| version >= 13);
+    fn request(&self, to: Host, batches: &[(usize, Batch)]) -> ProduceRequest {
+        let by_id = self.sessions.version::<ProduceRequest>(to).is_some_and(|version| version >= 13);
         let mut topics: BTreeMap<u16, Vec<PartitionProduceData>> = BTreeMap::new();
         for (place, batch) in batches {
             let key = self.queues[*place].key;
@@ -255,7 +265,7 @@ impl Producer {
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         match (answer.tag, answer.key) {
-            (TOPICS_TAG, _) => self.topics.handle(now, &self.setting, answer, out),
+            (TOPICS_TAG, _) => self.topics.handle(now, &self.setting, &mut self.sessions, answer, out),
             (_, InitProducerIdRequest::KEY) => self.handle_identity(now, answer, out),
             (_, ProduceRequest::KEY) => self.handle_produced(now, answer, out),
             (_, key) => unreachable!("a producer sends no request of key {key}"),
@@ -263,7 +273,7 @@ impl Producer {
     }
 
     fn handle_identity(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
-        self.identity_asked = false;
+        self.identity_asked = None;
         let Some(response) = answer.decode::<InitProducerIdResponse>(out) else { return };
         if response.error_code == 0 {
             let identity = Identity { producer_id: response.producer_id.0, epoch: response.producer_epoch };
@@ -284,7 +294,7 @@ impl Producer {
     fn handle_produced(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         let (version, asked_at) = (answer.version, answer.sent_at);
         let by_id = version >= 13;
-        let mut batches = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
+        let (_, mut batches) = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
         // An answer that does not decode is told as a fact, and every batch counts as failed.
         let response = answer.decode::<ProduceResponse>(out).unwrap_or_default();
         let endpoints: Vec<BrokerId> = response.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
@@ -366,7 +376,8 @@ impl Producer {
                     let text = answer.error_message.clone().unwrap_or_default();
                     out.misbehaved(format!("Produce to {key} was answered with {error}: {text}"));
                 }
-                if [3, 100].contains(&error) {
+                // NOT_LEADER_OR_FOLLOWER, among others: somebody else may lead it now.
+                if [3, NOT_LEADER_OR_FOLLOWER, 100].contains(&error) {
                     self.topics.forget(key.topic.into(), now);
                 }
                 self.retry_at = now + RETRY_NS;
@@ -383,7 +394,7 @@ impl Producer {
 
     /// Puts failed batches back to the head of their queues once nothing of their partition is in flight.
     fn requeue(&mut self, out: &mut ClientOutbox) {
-        if self.resetting && self.in_flight.values().all(Vec::is_empty) {
+        if self.resetting && self.in_flight.is_empty() {
             self.reset(out);
         }
         for queue in &mut self.queues {
@@ -414,10 +425,11 @@ impl Producer {
         }
     }
 
-    fn lose(&mut self, now: u64, out: &mut ClientOutbox) {
-        self.topics.lost(now);
-        self.identity_asked = false;
-        for (place, batch) in std::mem::take(&mut self.in_flight).into_values().flatten() {
+    fn lose(&mut self, now: u64, host: Host, out: &mut ClientOutbox) {
+        self.topics.lost(host, now);
+        self.identity_asked = self.identity_asked.filter(|asked| *asked != host);
+        let lost: Vec<_> = self.in_flight.extract_if(.., |_, (to, _)| *to == host).collect();
+        for (place, batch) in lost.into_iter().flat_map(|(_, (_, batches))| batches) {
             self.fail(place, batch);
         }
         self.requeue(out);
@@ -427,10 +439,12 @@ impl Producer {
 impl Client for Producer {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
         self.healed |= matches!(input, ClientInput::Healed);
-        match self.session.handle(now, input, out) {
-            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
-            Some(SessionEvent::Lost) => self.lose(now, out),
-            Some(SessionEvent::Ready) | None => {}
+        for event in self.sessions.handle(now, input, out) {
+            match event {
+                SessionEvent::Response(answer) => self.handle_answer(now, answer, out),
+                SessionEvent::Lost(host) => self.lose(now, host, out),
+                SessionEvent::Ready | SessionEvent::Unreachable(_) => {}
+            }
         }
         self.requeue(out);
         self.now = now;
@@ -440,14 +454,15 @@ impl Client for Producer {
     fn deadline(&self) -> Option<u64> {
         let next_batch =
             (self.batches_made < self.plan.batches && self.backlog() < BACKLOG_MAX).then_some(self.next_batch_at);
-        let retry = (self.session.is_ready() && self.retry_at > self.now).then_some(self.retry_at);
-        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
-        [self.session.deadline(), next_batch, retry, topics].into_iter().flatten().min()
+        let is_ready = self.sessions.any().is_some();
+        let retry = (is_ready && self.retry_at > self.now).then_some(self.retry_at);
+        let topics = self.topics.deadline().filter(|_| is_ready);
+        [self.sessions.deadline(), next_batch, retry, topics].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {
         let (made, all) = (self.batches_made, self.plan.batches);
-        let in_flight: usize = self.in_flight.values().map(Vec::len).sum();
+        let in_flight: usize = self.in_flight.values().map(|(_, batches)| batches.len()).sum();
         let waits = self.backlog();
         (made < all || in_flight > 0 || waits > 0)
             .then(|| format!("{made} of {all} batches made, {waits} wait, {in_flight} in flight"))

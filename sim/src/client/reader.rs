@@ -2,7 +2,7 @@
 //! its start. It pauses, seeks, and polls late, so that records that
 //! were fetched stay in the consumer's buffer for a while.
 
-use super::door::{ADDRESS, Door};
+use super::door::Door;
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Fact, PartitionKey, ReadRecord};
 use crate::random::{Stream, stream};
@@ -63,7 +63,7 @@ const ENDS_AGAIN_NS: u64 = 5_000_000_000;
 impl Reader {
     pub fn new(plan: ReaderPlan, setting: Setting) -> Self {
         let mut properties = plan.properties.clone();
-        properties.insert("bootstrap.servers".into(), ADDRESS.into());
+        properties.insert("bootstrap.servers".into(), setting.bootstrap_servers());
         properties.insert("client.id".into(), format!("reader-{}", setting.client));
         properties.insert("auto.offset.reset".into(), "earliest".into());
         let (mut config, _) = ConsumerConfig::from_properties(&properties).unwrap_or_else(|errors| {

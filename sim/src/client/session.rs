@@ -1,7 +1,8 @@
-//! A client's session with its node: it connects, connects again after a loss, agrees on versions, and matches answers
+//! A client's session with one node: it connects, connects again after a loss, agrees on versions, and matches answers
 //! to requests.
 
-use super::{ClientAction, ClientInput, ClientOutbox, Setting};
+use super::sessions::Host;
+use super::{ClientAction, ClientOutbox, Link, OpenerInput, Setting};
 use crate::history::Fact;
 use crate::random::stream;
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,10 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use std::collections::{BTreeMap, VecDeque};
+use tidelog_client::Address;
+
+/// How long a client waits for a connection.
+const CONNECT_TIMEOUT_NS: u64 = 3_000_000_000;
 
 /// How long a client waits for an answer before it closes the connection.
 pub const REQUEST_TIMEOUT_NS: u64 = 10_000_000_000;
@@ -19,7 +24,8 @@ pub const REQUEST_TIMEOUT_NS: u64 = 10_000_000_000;
 enum State {
     /// Not connected. The session connects at this time.
     Idle(u64),
-    Connecting,
+    /// The attempt is given up at this time.
+    Connecting(u64),
     Negotiating,
     Ready,
 }
@@ -40,13 +46,16 @@ pub enum SessionEvent {
     /// Requests can be sent.
     Ready,
     Response(Answer),
-    /// The connection is gone. The requests in flight will have no answers.
-    Lost,
+    /// The connection is gone. The requests in flight to this node will have no answers.
+    Lost(Host),
+    /// There was no connection, and none could be made.
+    Unreachable(Host),
 }
 
 /// A response without its header.
 #[derive(Debug)]
 pub struct Answer {
+    pub host: Host,
     pub key: i16,
     pub version: i16,
     /// The tag with which the request was sent.
@@ -81,6 +90,10 @@ impl Answer {
 pub struct Session {
     seed: u64,
     client: u32,
+    host: Host,
+    address: Address,
+    /// The connection that was asked for last. A session uses one at a time.
+    pub link: Link,
     /// Batches may be compressed with zstd, which old versions do not know.
     zstd: bool,
     state: State,
@@ -93,12 +106,15 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(setting: &Setting) -> Self {
+    pub fn new(now: u64, host: Host, address: Address, setting: &Setting) -> Self {
         Self {
             seed: setting.seed,
             client: setting.client,
+            host,
+            address,
+            link: 0,
             zstd: setting.zstd,
-            state: State::Idle(0),
+            state: State::Idle(now),
             next_correlation_id: 0,
             in_flight: VecDeque::new(),
             versions: BTreeMap::new(),
@@ -113,15 +129,15 @@ impl Session {
 
     pub fn deadline(&self) -> Option<u64> {
         match self.state {
-            State::Idle(until) => Some(until),
+            State::Idle(until) | State::Connecting(until) => Some(until),
             _ => self.in_flight.front().map(|request| request.sent_at + REQUEST_TIMEOUT_NS),
         }
     }
 
-    pub fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) -> Option<SessionEvent> {
+    pub fn handle(&mut self, now: u64, input: OpenerInput, out: &mut ClientOutbox) -> Option<SessionEvent> {
         match input {
-            ClientInput::Connected => {
-                assert_eq!(self.state, State::Connecting, "a client connects once at a time");
+            OpenerInput::Connected => {
+                assert!(matches!(self.state, State::Connecting(_)), "a session connects once at a time");
                 self.state = State::Negotiating;
                 let request = ApiVersionsRequest::default()
                     .with_client_software_name(StrBytes::from_static_str("tidelog-sim"))
@@ -131,31 +147,37 @@ impl Session {
                 self.send_as(now, version, &request, 0, out);
                 None
             }
-            ClientInput::Refused => {
+            OpenerInput::Refused => {
                 self.back_off(now);
-                None
+                Some(SessionEvent::Unreachable(self.host))
             }
-            ClientInput::Cut => Some(self.lose(now)),
-            ClientInput::Frame(frame) => self.handle_frame(now, frame, out),
-            ClientInput::Healed => {
-                self.healed_at = Some(now);
-                None
-            }
-            ClientInput::Wake | ClientInput::Finish => self.handle_wake(now, out),
+            OpenerInput::Cut => Some(self.lose(now)),
+            OpenerInput::Frame(frame) => self.handle_frame(now, frame, out),
         }
     }
 
-    fn handle_wake(&mut self, now: u64, out: &mut ClientOutbox) -> Option<SessionEvent> {
+    pub fn handle_healed(&mut self, now: u64) {
+        self.healed_at = Some(now);
+    }
+
+    /// Does what is due by now. `next_link` names the connection that is asked for if it is time for one.
+    pub fn handle_wake(&mut self, now: u64, next_link: Link, out: &mut ClientOutbox) -> Option<SessionEvent> {
         if matches!(self.state, State::Idle(until) if until <= now) {
-            self.state = State::Connecting;
+            self.state = State::Connecting(now + CONNECT_TIMEOUT_NS);
             self.attempts += 1;
-            out.actions.push(ClientAction::Connect);
+            self.link = next_link;
+            out.actions.push(ClientAction::Connect(self.link, self.address.clone()));
+        }
+        if matches!(self.state, State::Connecting(until) if until <= now) {
+            out.actions.push(ClientAction::Close(self.link));
+            self.back_off(now);
+            return Some(SessionEvent::Unreachable(self.host));
         }
         let late = self.in_flight.front().filter(|request| request.sent_at + REQUEST_TIMEOUT_NS <= now)?;
         if self.healed_at.is_some_and(|healed| healed + REQUEST_TIMEOUT_NS < late.sent_at) {
             out.misbehaved(format!("no answer to key {} version {} in ten seconds", late.key, late.version));
         }
-        out.actions.push(ClientAction::Close);
+        out.actions.push(ClientAction::Close(self.link));
         Some(self.lose(now))
     }
 
@@ -177,14 +199,14 @@ impl Session {
             return None;
         }
         let InFlight { key, version, tag, sent_at, .. } = request;
-        let answer = Answer { key, version, tag, sent_at, body: frame };
+        let answer = Answer { host: self.host, key, version, tag, sent_at, body: frame };
         if self.state != State::Negotiating {
             return Some(SessionEvent::Response(answer));
         }
         let response: ApiVersionsResponse = answer.decode(out)?;
         if response.error_code != 0 {
             out.misbehaved(format!("ApiVersions was answered with error {}", response.error_code));
-            out.actions.push(ClientAction::Close);
+            out.actions.push(ClientAction::Close(self.link));
             return Some(self.lose(now));
         }
         let range = |key: &kafka_protocol::messages::api_versions_response::ApiVersion| {
@@ -259,13 +281,13 @@ impl Session {
             tag,
             sent_at: now,
         });
-        out.actions.push(ClientAction::Send(frame.freeze()));
+        out.actions.push(ClientAction::Send(self.link, frame.freeze()));
     }
 
     fn lose(&mut self, now: u64) -> SessionEvent {
         self.in_flight.clear();
         self.back_off(now);
-        SessionEvent::Lost
+        SessionEvent::Lost(self.host)
     }
 
     fn back_off(&mut self, now: u64) {

@@ -1,6 +1,8 @@
-//! A client's knowledge of its topics: it asks by Metadata, and creates by CreateTopics what does not exist yet.
+//! A client's knowledge of its topics, and of who leads their partitions: it asks by Metadata, and creates by
+//! CreateTopics what does not exist yet.
 
-use super::session::{Answer, Session};
+use super::session::Answer;
+use super::sessions::{Host, Sessions};
 use super::{ClientOutbox, Setting};
 use crate::history::{Fact, PartitionKey, TopicId};
 use bytes::Bytes;
@@ -23,9 +25,12 @@ pub struct Topics {
     known: Vec<Option<TopicId>>,
     /// For each topic, the leader epochs of its partitions, if Metadata tells them.
     epochs: Vec<BTreeMap<i32, i32>>,
+    /// For each topic, the node ids of its partitions' leaders.
+    leaders: Vec<BTreeMap<i32, i32>>,
     /// For each topic, whether Metadata is to be asked about it, for the first time or again.
     unsure: Vec<bool>,
-    waiting: bool,
+    /// The node that was asked and has not answered.
+    asked: Option<Host>,
     create_next: bool,
     retry_at: u64,
 }
@@ -35,8 +40,9 @@ impl Topics {
         Self {
             known: vec![None; topics],
             epochs: vec![BTreeMap::new(); topics],
+            leaders: vec![BTreeMap::new(); topics],
             unsure: vec![true; topics],
-            waiting: false,
+            asked: None,
             create_next: false,
             retry_at: 0,
         }
@@ -47,7 +53,7 @@ impl Topics {
     }
 
     pub fn deadline(&self) -> Option<u64> {
-        (!self.is_ready() && !self.waiting).then_some(self.retry_at)
+        (!self.is_ready() && self.asked.is_none()).then_some(self.retry_at)
     }
 
     pub fn id(&self, topic: usize) -> Option<uuid::Uuid> {
@@ -61,6 +67,16 @@ impl Topics {
     /// The leader epoch of a partition when it was last told; -1 where it never was.
     pub fn leader_epoch(&self, topic: usize, index: i32) -> i32 {
         self.epochs[topic].get(&index).copied().unwrap_or(-1)
+    }
+
+    /// The node that leads a partition, if that is known.
+    pub fn leader(&self, partition: PartitionKey, sessions: &Sessions) -> Option<Host> {
+        sessions.host_of(*self.leaders[usize::from(partition.topic)].get(&partition.index)?)
+    }
+
+    /// The node that leads a partition, if requests can be sent to it now.
+    pub fn ready_leader(&self, partition: PartitionKey, sessions: &Sessions) -> Option<Host> {
+        self.leader(partition, sessions).filter(|host| sessions.is_ready(*host))
     }
 
     /// An answer says who leads a partition and in which epoch, because the client knows it wrongly (KIP-951).
@@ -79,7 +95,10 @@ impl Topics {
         }
         out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
         let known = self.epochs[usize::from(partition.topic)].entry(partition.index).or_insert(epoch);
-        *known = epoch.max(*known);
+        if epoch >= *known {
+            *known = epoch;
+            self.leaders[usize::from(partition.topic)].insert(partition.index, leader.0);
+        }
     }
 
     /// The topic may have changed: it is to be asked about again.
@@ -88,19 +107,23 @@ impl Topics {
         self.retry_at = now + RETRY_NS;
     }
 
-    pub fn lost(&mut self, now: u64) {
-        self.waiting = false;
-        self.create_next = false;
-        self.retry_at = now;
+    /// The connection to a node was lost.
+    pub fn lost(&mut self, host: Host, now: u64) {
+        if self.asked.is_none_or(|asked| asked == host) {
+            self.asked = None;
+            self.create_next = false;
+            self.retry_at = now;
+        }
     }
 
     /// Asks about the next topic that is to be asked about, if it is time.
-    pub fn pump(&mut self, now: u64, setting: &Setting, session: &mut Session, out: &mut ClientOutbox) {
+    pub fn pump(&mut self, now: u64, setting: &Setting, sessions: &mut Sessions, out: &mut ClientOutbox) {
         let Some(topic) = self.unsure.iter().position(|unsure| *unsure) else { return };
-        if self.waiting || now < self.retry_at || !session.is_ready() {
+        if self.asked.is_some() || now < self.retry_at {
             return;
         }
-        self.waiting = true;
+        let Some(host) = sessions.any() else { return };
+        self.asked = Some(host);
         let plan = &setting.topics[topic];
         let name = TopicName(StrBytes::from_string(plan.name.clone()));
         if std::mem::take(&mut self.create_next) {
@@ -115,18 +138,25 @@ impl Topics {
                 .with_replication_factor(1)
                 .with_configs(plan.configs.iter().map(config).collect());
             let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
-            session.send(now, &request, TOPICS_TAG, out);
+            sessions.send(now, host, &request, TOPICS_TAG, out);
         } else {
             let topic = MetadataRequestTopic::default().with_name(Some(name));
             let request = MetadataRequest::default()
                 .with_topics(Some(vec![topic]))
                 .with_allow_auto_topic_creation(plan.auto_created);
-            session.send(now, &request, TOPICS_TAG, out);
+            sessions.send(now, host, &request, TOPICS_TAG, out);
         }
     }
 
-    pub fn handle(&mut self, now: u64, setting: &Setting, answer: Answer, out: &mut ClientOutbox) {
-        self.waiting = false;
+    pub fn handle(
+        &mut self,
+        now: u64,
+        setting: &Setting,
+        sessions: &mut Sessions,
+        answer: Answer,
+        out: &mut ClientOutbox,
+    ) {
+        self.asked = None;
         self.retry_at = now + RETRY_NS;
         if answer.key == CreateTopicsRequest::KEY {
             let Some(response) = answer.decode::<CreateTopicsResponse>(out) else { return };
@@ -147,6 +177,7 @@ impl Topics {
         if let Some(id) = &response.cluster_id {
             out.fact(Fact::Cluster { node: setting.node, id: id.to_string() });
         }
+        sessions.learn(&response.brokers);
         for topic in response.topics {
             let name = topic.name.clone().unwrap_or_default();
             let Some(place) = setting.topics.iter().position(|plan| plan.name == name.0.as_str()) else {
@@ -156,6 +187,11 @@ impl Topics {
             let plan = &setting.topics[place];
             match topic.error_code {
                 0 if topic.partitions.len() == plan.partitions as usize => {
+                    for partition in &topic.partitions {
+                        let leader = partition.leader_id.0;
+                        self.leaders[place].insert(partition.partition_index, leader);
+                        sessions.host_of(leader).inspect(|host| sessions.want(now, *host));
+                    }
                     for partition in topic.partitions.iter().filter(|_| tells_epochs) {
                         let (index, epoch) = (partition.partition_index, partition.leader_epoch);
                         self.epochs[place].insert(index, epoch);

@@ -1,6 +1,7 @@
 //! A client that deletes records from the start of partitions.
 
-use super::session::{Answer, Session, SessionEvent};
+use super::session::{Answer, SessionEvent};
+use super::sessions::{Host, Sessions};
 use super::topics::{TOPICS_TAG, Topics, topic_name};
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Fact, PartitionKey};
@@ -24,12 +25,13 @@ pub struct TrimmerPlan {
 pub struct Trimmer {
     plan: TrimmerPlan,
     setting: Setting,
-    session: Session,
+    sessions: Sessions,
     topics: Topics,
     stream: Stream,
     /// Where each partition's log started when a request was last answered.
     starts: BTreeMap<PartitionKey, i64>,
-    asked: Option<(PartitionKey, i64)>,
+    /// The request under way: to whom, about which partition, and up to which offset.
+    asked: Option<(Host, PartitionKey, i64)>,
     next_at: u64,
     requests: u64,
     /// Everything was healed: nothing is deleted any more, so that readers can catch up.
@@ -43,7 +45,7 @@ const RETRY_NS: u64 = 30_000_000;
 impl Trimmer {
     pub fn new(plan: TrimmerPlan, setting: Setting) -> Self {
         Self {
-            session: Session::new(&setting),
+            sessions: Sessions::new(&setting),
             topics: Topics::new(setting.topics.len()),
             stream: stream(setting.seed, "trimmer", &[setting.client.into()]),
             starts: BTreeMap::new(),
@@ -57,10 +59,10 @@ impl Trimmer {
     }
 
     fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
-        if !self.session.is_ready() || self.done {
+        if self.sessions.any().is_none() || self.done {
             return;
         }
-        self.topics.pump(now, &self.setting, &mut self.session, out);
+        self.topics.pump(now, &self.setting, &mut self.sessions, out);
         if self.asked.is_some() || !self.topics.is_ready() || now < self.next_at {
             return;
         }
@@ -68,6 +70,10 @@ impl Trimmer {
         let plan = &self.setting.topics[topic];
         let index = self.stream.below(plan.partitions as u64) as i32;
         let partition = PartitionKey { node: self.setting.node, topic: topic as u16, index };
+        let Some(host) = self.topics.ready_leader(partition, &self.sessions) else {
+            self.next_at = now + RETRY_NS;
+            return;
+        };
         let target = match self.stream.below(8) {
             0 => HIGH_WATERMARK,
             _ => self.starts.get(&partition).unwrap_or(&0) + self.stream.skewed(self.plan.step_max.into()) as i64,
@@ -76,16 +82,16 @@ impl Trimmer {
         let asked = DeleteRecordsTopic::default().with_name(topic_name(&plan.name)).with_partitions(vec![asked]);
         let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(5_000);
         self.requests += 1;
-        self.asked = Some((partition, target));
+        self.asked = Some((host, partition, target));
         out.fact(Fact::Trimming { partition, target });
-        self.session.send(now, &request, self.requests, out);
+        self.sessions.send(now, host, &request, self.requests, out);
     }
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         if answer.tag == TOPICS_TAG {
-            return self.topics.handle(now, &self.setting, answer, out);
+            return self.topics.handle(now, &self.setting, &mut self.sessions, answer, out);
         }
-        let (partition, target) = self.asked.take().expect("an answer belongs to a request");
+        let (_, partition, target) = self.asked.take().expect("an answer belongs to a request");
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
         let asked_at = answer.sent_at;
         let Some(response) = answer.decode::<DeleteRecordsResponse>(out) else { return };
@@ -105,7 +111,7 @@ impl Trimmer {
                 if !known.is_some_and(|error| error.is_retriable()) && error != -1 {
                     out.misbehaved(format!("DeleteRecords of {partition} was answered with {error}"));
                 }
-                if error == 3 {
+                if [3, 6].contains(&error) {
                     self.topics.forget(partition.topic.into(), now);
                 }
                 self.next_at = now + RETRY_NS;
@@ -117,13 +123,15 @@ impl Trimmer {
 impl Client for Trimmer {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
         self.done |= matches!(input, ClientInput::Healed);
-        match self.session.handle(now, input, out) {
-            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
-            Some(SessionEvent::Lost) => {
-                self.topics.lost(now);
-                self.asked = None;
+        for event in self.sessions.handle(now, input, out) {
+            match event {
+                SessionEvent::Response(answer) => self.handle_answer(now, answer, out),
+                SessionEvent::Lost(host) => {
+                    self.topics.lost(host, now);
+                    self.asked = self.asked.filter(|(asked, ..)| *asked != host);
+                }
+                SessionEvent::Ready | SessionEvent::Unreachable(_) => {}
             }
-            Some(SessionEvent::Ready) | None => {}
         }
         self.pump(now, out);
     }
@@ -131,11 +139,11 @@ impl Client for Trimmer {
     fn deadline(&self) -> Option<u64> {
         if self.done {
             // The request under way may still time out.
-            return self.asked.and(self.session.deadline());
+            return self.asked.and(self.sessions.deadline());
         }
-        let can_ask = self.session.is_ready() && self.asked.is_none() && self.topics.is_ready();
-        let topics = self.topics.deadline().filter(|_| self.session.is_ready());
-        [self.session.deadline(), can_ask.then_some(self.next_at), topics].into_iter().flatten().min()
+        let can_ask = self.sessions.any().is_some() && self.asked.is_none() && self.topics.is_ready();
+        let topics = self.topics.deadline().filter(|_| self.sessions.any().is_some());
+        [self.sessions.deadline(), can_ask.then_some(self.next_at), topics].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The events of a world, and the heap that orders them by time.
 
-use crate::client::ClientInput;
+use crate::client::OpenerInput;
 use crate::disk::Ticket;
 use bytes::Bytes;
 use std::cmp::Reverse;
@@ -59,10 +59,10 @@ pub enum Event {
         node: usize,
         life: u64,
     },
-    Client {
-        client: usize,
+    /// The opener of a connection gets this.
+    Opener {
         conn: ConnId,
-        input: ClientInput,
+        input: OpenerInput,
     },
     ClientWake {
         client: usize,
@@ -103,7 +103,7 @@ impl Event {
             | Event::Unheard { .. }
             | Event::StopDeadline { .. }
             | Event::RestartAfterDiskError { .. }
-            | Event::Client { .. }
+            | Event::Opener { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
             | Event::Resume { .. }

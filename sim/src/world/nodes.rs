@@ -2,7 +2,7 @@
 
 use super::events::Event;
 use super::{Phase, World};
-use crate::client::ClientInput;
+use crate::client::OpenerInput;
 use crate::disk::{self, Loss, Ticket};
 use crate::history::Fact;
 use crate::network::{End, Fate, Outgoing, Piece, Silence, Way};
@@ -67,24 +67,26 @@ impl World {
 
     pub(super) fn accept(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
-        let (opener, node) = (connection.opener, connection.acceptor.expect("it is a node's address"));
+        let node = connection.acceptor.expect("it is a node's address");
         if !self.nodes[node as usize].accepts() {
             return self.refuse(conn);
         }
         let Fate::Arrives(at) = self.network.send(self.now, conn, Way::Back, 0, false) else {
             unreachable!("an accept does not break")
         };
-        self.tell_opener(at, conn, opener, ClientInput::Connected);
+        self.tell_opener(at, conn, OpenerInput::Connected);
     }
 
     /// Nobody listens where a connection is asked for: the opener is told so, or is told nothing at all.
     pub(super) fn refuse(&mut self, conn: ConnId) {
         let hangs = self.network.hangs(conn);
-        let Some(refused) = self.network.cut(self.now, conn, Silence::Nobody) else { return };
+        if self.network.cut(self.now, conn, Silence::Nobody).is_none() {
+            return;
+        }
         if hangs {
             return self.count("connects that hang");
         }
-        self.tell_opener(self.now + 50_000, conn, refused.opener, ClientInput::Refused);
+        self.tell_opener(self.now + 50_000, conn, OpenerInput::Refused);
     }
 
     pub(super) fn request(&mut self, conn: ConnId, frame: Bytes) {
@@ -92,14 +94,14 @@ impl World {
         if connection.closing {
             return;
         }
-        let (opener, gone) = (connection.opener, connection.gone);
+        let (opener, listener, gone) = (connection.opener, connection.listener, connection.gone);
         let node = connection.acceptor.expect("it was accepted") as usize;
         if gone {
             self.count("requests of clients that are gone");
         }
         let mut digest = Digest::default();
         digest.bytes(&frame);
-        match prepare(conn, 0, frame, &BatchLimits::default()) {
+        match prepare(conn, listener, frame, &BatchLimits::default()) {
             Ok(request) => self.step_node(node, Input::Request(Box::new(request)), digest),
             Err(_) if self.is_hostile(opener) => {
                 self.count("requests that are none");
@@ -246,7 +248,7 @@ impl World {
 
     pub(super) fn depart(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get_mut(conn) else { return };
-        let (opener, gone) = (connection.opener, connection.gone);
+        let gone = connection.gone;
         let node = connection.acceptor.expect("it was accepted") as usize;
         match connection.outgoing.pop_front().expect("something departs") {
             Outgoing::Response(pieces) => {
@@ -272,7 +274,7 @@ impl World {
                     return;
                 }
                 match self.send(conn, Way::Back, &frame) {
-                    Fate::Arrives(at) => self.tell_opener(at, conn, opener, ClientInput::Frame(frame)),
+                    Fate::Arrives(at) => self.tell_opener(at, conn, OpenerInput::Frame(frame)),
                     Fate::Cut => self.break_connection(conn),
                 }
             }

@@ -1,5 +1,6 @@
 //! Messages that come late, connections that break, clients that do not reach their node.
 
+use tidelog_sim::disk::Loss;
 use tidelog_sim::history::{Fact, OpId};
 use tidelog_sim::network::{End, Ways};
 use tidelog_sim::random::Ratio;
@@ -202,4 +203,19 @@ fn clients_that_are_lost_one_by_one_and_come_back_in_another_order_miss_nothing(
     t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 400);
     assert!(slowest_acknowledgement_ms(&t) > 500, "{}", slowest_acknowledgement_ms(&t));
     assert_eq!(t.ends_well().values().next().unwrap().len(), 400);
+}
+
+#[test]
+fn attempts_to_connect_that_get_no_answer_are_given_up_and_made_again() {
+    for hang in [Ratio::ALWAYS, Ratio::NEVER] {
+        let mut t = Script::with(13, |scenario| scenario.network.hang = hang);
+        t.producer(0, 40);
+        t.fetcher(0);
+        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
+        t.deal(0, Fault::Crash { loss: Loss::Process, down_ns: 5_000 * MS, again_after_steps: Vec::new() });
+        t.run_for(4_900);
+        assert_eq!(t.count("connects that hang") > 0, hang == Ratio::ALWAYS);
+        t.run_until("all are acknowledged", |t| t.acknowledged(0) == 40);
+        assert_eq!(t.ends_well().values().next().unwrap().len(), 40);
+    }
 }

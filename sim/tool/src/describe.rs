@@ -8,7 +8,7 @@ use tidelog_core::ids::{ConnId, FileId, LinkId};
 use tidelog_core::io::{
     DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, LinkEvent, Output, PeerRequest,
 };
-use tidelog_sim::client::ClientInput;
+use tidelog_sim::client::{ClientInput, OpenerInput};
 use tidelog_sim::history::{Fact, PartitionKey};
 use tidelog_sim::network::{CONNECTIONS_MAX, End, Way};
 use tidelog_sim::trace::Note;
@@ -111,9 +111,8 @@ impl Describer {
             Note::Fault { node, fault } => {
                 vec![Line::new(format_args!("node{node}"), "fault", "", format!("{fault:?}"))]
             }
-            Note::Opened { conn, node } => {
-                let to = node.map_or("an address that is nobody's".into(), |node| format!("node{node}"));
-                let text = format!("{} is opened to {to}", conn_name(*conn));
+            Note::Opened { conn, address } => {
+                let text = format!("{} is opened to {address}", conn_name(*conn));
                 vec![Line::new(End::that_opened(*conn), "network", conn_name(*conn), text)]
             }
             Note::Message { conn, node, way, frame, arrives_at } => {
@@ -133,8 +132,9 @@ impl Describer {
                 let text = format!("{} is gone, with all that is under way on it", conn_name(*conn));
                 vec![Line::new("network", "network", conn_name(*conn), text)]
             }
-            Note::Client { client, input, .. } => {
-                vec![Line::new(format_args!("client{client}"), "client", "", client_input(input))]
+            Note::Client { client, conn, input } => {
+                let key = conn.map_or(String::new(), conn_name);
+                vec![Line::new(format_args!("client{client}"), "client", key, client_input(*conn, input))]
             }
             Note::Fact { client, fact } => {
                 let place = client.map_or("world".into(), |client| format!("client{client}"));
@@ -334,9 +334,13 @@ fn without_bytes(text: &str) -> String {
     plain + rest
 }
 
-fn client_input(input: &ClientInput) -> String {
+fn client_input(conn: Option<ConnId>, input: &ClientInput) -> String {
+    let conn = conn.map_or(String::new(), conn_name);
     match input {
-        ClientInput::Frame(frame) => format!("a response of {} bytes", frame.len()),
+        ClientInput::Link(_, OpenerInput::Frame(frame)) => format!("{conn} a response of {} bytes", frame.len()),
+        ClientInput::Link(_, OpenerInput::Connected) => format!("{conn} is connected"),
+        ClientInput::Link(_, OpenerInput::Refused) => format!("{conn} is refused"),
+        ClientInput::Link(_, OpenerInput::Cut) => format!("{conn} is cut"),
         other => format!("{other:?}"),
     }
 }

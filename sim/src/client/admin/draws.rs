@@ -1,6 +1,7 @@
 //! Draws the changes that an administrator asks for.
 
 use super::Admin;
+use crate::client::sessions::Host;
 use crate::history::Change;
 use crate::random::Stream;
 use std::collections::BTreeMap;
@@ -67,8 +68,8 @@ fn draw_configs(table: &[(&str, &[&str])], at_most: u64, stream: &mut Stream) ->
 impl Admin {
     /// Draws a change of a topic, or of the configs of what has nothing else; most can be made. Also draws whether it
     /// is only validated (`validate_only`).
-    pub(super) fn draw_change(&mut self, resource: usize) -> (Change, bool) {
-        let can_delete_by_id = self.deletes_by_id();
+    pub(super) fn draw_change(&mut self, to: Host, resource: usize) -> (Change, bool) {
+        let can_delete_by_id = self.deletes_by_id(to);
         let stream = &mut self.stream;
         let set = |table: &[(&str, &[&str])], stream: &mut Stream| {
             let mut values = draw_configs(table, 3, stream);

@@ -4,6 +4,7 @@ use super::draws::is_of_brokers;
 use super::{Admin, RETRY_NS, Request, Seen, kind, text};
 use crate::client::ClientOutbox;
 use crate::client::session::Answer;
+use crate::client::sessions::Host;
 use crate::client::topics::topic_name;
 use crate::history::{Fact, Sight, TopicId};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -56,7 +57,7 @@ const METADATA_TOPIC: &str = "__cluster_metadata";
 const UNKNOWN_TOPIC: i16 = 3;
 
 impl Admin {
-    pub(super) fn look(&mut self, now: u64, look: Look, out: &mut ClientOutbox) {
+    pub(super) fn look(&mut self, now: u64, to: Host, look: Look, out: &mut ClientOutbox) {
         let tag = self.requests;
         let names = self.own.iter().map(|own| topic_name(&own.name));
         match look {
@@ -65,7 +66,7 @@ impl Admin {
                 let request = MetadataRequest::default()
                     .with_topics((!all).then_some(topics))
                     .with_allow_auto_topic_creation(false);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
             Look::Partitions { limit } => {
                 let topics = names.map(|name| TopicRequest::default().with_name(name)).collect();
@@ -73,7 +74,7 @@ impl Admin {
                     .with_topics(topics)
                     .with_response_partition_limit(limit)
                     .with_cursor(None);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
             Look::Configs(resource) => {
                 let name = self.name(resource).to_owned();
@@ -82,33 +83,33 @@ impl Admin {
                     .with_resource_name(text(&name))
                     .with_configuration_keys(None);
                 let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
             Look::Logs => {
                 let request = DescribeLogDirsRequest::default().with_topics(None);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
-            Look::Cluster => self.session.send(now, &DescribeClusterRequest::default(), tag, out),
+            Look::Cluster => self.sessions.send(now, to, &DescribeClusterRequest::default(), tag, out),
             Look::Quorum => {
                 let topic = QuorumTopic::default()
                     .with_topic_name(topic_name(METADATA_TOPIC))
                     .with_partitions(vec![QuorumPartition::default().with_partition_index(0)]);
                 let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
             Look::Resources => {
                 let kinds = vec![KIND_TOPIC, KIND_BROKER, KIND_CLIENT_METRICS];
                 let request = ListConfigResourcesRequest::default().with_resource_types(kinds);
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
         }
-        self.asked = Some(Request::Look(look));
+        self.asked = Some((to, Request::Look(look)));
     }
 
     /// Tells what an answer shows as facts. False if the answer shows nothing, so that it must be asked again.
     pub(super) fn looked(&mut self, now: u64, look: Look, answer: Answer, out: &mut ClientOutbox) -> bool {
         let told = match look {
-            Look::Topics { all } => self.topics_told(all, answer, out),
+            Look::Topics { all } => self.topics_told(now, all, answer, out),
             Look::Partitions { .. } => self.partitions_told(answer, out),
             Look::Configs(resource) => self.configs_told(resource, answer, out),
             Look::Logs => self.logs_told(answer, out),
@@ -155,15 +156,23 @@ impl Admin {
         self.own.iter().position(|own| own.name == name)
     }
 
-    fn topics_told(&mut self, all: bool, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
+    fn topics_told(&mut self, now: u64, all: bool, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
         let response = answer.decode::<MetadataResponse>(out)?;
         if let Some(id) = &response.cluster_id {
             out.fact(Fact::Cluster { node: self.setting.node, id: id.to_string() });
         }
+        self.sessions.learn(&response.brokers);
         let mut told = Vec::new();
         for topic in response.topics {
             let Some(place) = topic.name.as_ref().and_then(|name| self.place_of(&name.0)) else { continue };
             told.push(place);
+            let leaders = topic.partitions.iter().map(|partition| (partition.partition_index, partition.leader_id.0));
+            self.own[place].leaders = leaders.collect();
+            for host in
+                self.own[place].leaders.values().filter_map(|leader| self.sessions.host_of(*leader)).collect::<Vec<_>>()
+            {
+                self.sessions.want(now, host);
+            }
             let indexes = topic.partitions.iter().map(|partition| partition.partition_index).collect();
             self.describe_topic(place, topic.error_code, *topic.topic_id.as_bytes(), indexes, out);
         }

@@ -10,7 +10,8 @@ mod looks;
 mod records;
 
 use super::records::Payloads;
-use super::session::{Answer, Session, SessionEvent};
+use super::session::{Answer, SessionEvent};
+use super::sessions::{Host, Sessions};
 use super::topics::topic_name;
 use super::{Client, ClientInput, ClientOutbox, Setting};
 use crate::history::{Change, Fact, SUBSCRIPTION, TopicId, ValueId};
@@ -30,6 +31,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use looks::{KIND_BROKER, KIND_CLIENT_METRICS, KIND_TOPIC, Look};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +55,8 @@ struct Own {
     unsure: u32,
     /// Whether its configs let records be deleted, or be lost with the page cache.
     sheds: bool,
+    /// The node ids of its partitions' leaders, as Metadata told them last.
+    leaders: BTreeMap<i32, i32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +95,14 @@ pub struct Admin {
     plan: AdminPlan,
     setting: Setting,
     payloads: Payloads,
-    session: Session,
+    sessions: Sessions,
     stream: Stream,
     own: Vec<Own>,
     /// How many changes of the configs of all brokers, and of the subscription, have no answer.
     others_unsure: [u32; 2],
     subscription: String,
-    asked: Option<Request>,
+    /// The request under way, and to whom.
+    asked: Option<(Host, Request)>,
     next_at: u64,
     requests: u64,
     values: u32,
@@ -122,11 +127,12 @@ impl Admin {
             seen: None,
             unsure: 0,
             sheds: place % 2 == 1,
+            leaders: BTreeMap::new(),
         };
         // Its topics may be compressed with any codec.
         let setting = Setting { zstd: true, ..setting };
         Self {
-            session: Session::new(&setting),
+            sessions: Sessions::new(&setting),
             stream: stream(setting.seed, "admin", &[setting.client.into()]),
             own: (0..plan.topics).map(own).collect(),
             payloads: Payloads { value_bytes_max: VALUE_BYTES_MAX, ..setting.payloads },
@@ -162,14 +168,15 @@ impl Admin {
     }
 
     fn pump(&mut self, now: u64, out: &mut ClientOutbox) {
-        if !self.session.is_ready() || self.asked.is_some() || self.is_idle() || now < self.next_at {
+        let Some(any) = self.sessions.any() else { return };
+        if self.asked.is_some() || self.is_idle() || now < self.next_at {
             return;
         }
         self.requests += 1;
         match self.finish {
-            Finish::NotYet => self.do_anything(now, out),
-            Finish::Topics => self.look(now, Look::Topics { all: false }, out),
-            Finish::Configs(resource) => self.look(now, Look::Configs(resource), out),
+            Finish::NotYet => self.do_anything(now, any, out),
+            Finish::Topics => self.look(now, any, Look::Topics { all: false }, out),
+            Finish::Configs(resource) => self.look(now, any, Look::Configs(resource), out),
             Finish::Records(topic, index) => {
                 if !self.read(now, topic, index, out) {
                     self.finish_next();
@@ -181,26 +188,26 @@ impl Admin {
         }
     }
 
-    fn do_anything(&mut self, now: u64, out: &mut ClientOutbox) {
+    fn do_anything(&mut self, now: u64, any: Host, out: &mut ClientOutbox) {
         match self.stream.below(12) {
-            0..=4 => self.change_anything(now, out),
+            0..=4 => self.change_anything(now, any, out),
             5 | 6 => {
                 let all = self.stream.one_in(2);
-                self.look(now, Look::Topics { all }, out);
+                self.look(now, any, Look::Topics { all }, out);
             }
             7 => {
                 let resource = self.stream.below(self.resources() as u64) as usize;
-                self.look(now, Look::Configs(resource), out);
+                self.look(now, any, Look::Configs(resource), out);
             }
             8 => {
                 let look = match self.stream.below(5) {
                     0 => Look::Cluster,
                     1 => Look::Logs,
                     2 => Look::Quorum,
-                    3 if self.lists_topics() => Look::Resources,
+                    3 if self.lists_topics(any) => Look::Resources,
                     _ => Look::Partitions { limit: [1, 3, 2_000][self.stream.below(3) as usize] },
                 };
-                self.look(now, look, out);
+                self.look(now, any, look, out);
             }
             drawn => {
                 let topic = self.stream.below(self.own.len() as u64) as usize;
@@ -209,25 +216,33 @@ impl Admin {
                 let has_asked = partitions > 0
                     && if drawn == 11 { self.read(now, topic, index, out) } else { self.store(now, topic, index, out) };
                 if !has_asked {
-                    self.change_anything(now, out);
+                    self.change_anything(now, any, out);
                 }
             }
         }
     }
 
-    fn change_anything(&mut self, now: u64, out: &mut ClientOutbox) {
+    fn change_anything(&mut self, now: u64, to: Host, out: &mut ClientOutbox) {
         let resource = self.stream.below(self.resources() as u64) as usize;
         if *self.unsure(resource) == UNSURE_MAX {
-            return self.look(now, Look::Topics { all: true }, out);
+            return self.look(now, to, Look::Topics { all: true }, out);
         }
-        let (change, validate_only) = self.draw_change(resource);
+        let (change, validate_only) = self.draw_change(to, resource);
         let (node, name) = (self.setting.node, self.name(resource).to_owned());
         out.fact(Fact::Changing { node, resource: name, change: change.clone(), validate_only });
-        self.send_change(now, resource, &change, validate_only, out);
-        self.asked = Some(Request::Change { resource, change, validate_only });
+        self.send_change(now, to, resource, &change, validate_only, out);
+        self.asked = Some((to, Request::Change { resource, change, validate_only }));
     }
 
-    fn send_change(&mut self, now: u64, resource: usize, change: &Change, validate_only: bool, out: &mut ClientOutbox) {
+    fn send_change(
+        &mut self,
+        now: u64,
+        to: Host,
+        resource: usize,
+        change: &Change,
+        validate_only: bool,
+        out: &mut ClientOutbox,
+    ) {
         let plain = self.name(resource).to_owned();
         let name = topic_name(&plain);
         let tag = self.requests;
@@ -242,7 +257,7 @@ impl Admin {
                     .with_replication_factor(1)
                     .with_configs(configs.iter().map(config).collect());
                 let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
-                self.session.send(now, &request.with_validate_only(validate_only), tag, out);
+                self.sessions.send(now, to, &request.with_validate_only(validate_only), tag, out);
             }
             Change::Delete | Change::DeleteById(_) => {
                 let request = DeleteTopicsRequest::default().with_timeout_ms(5_000);
@@ -251,17 +266,17 @@ impl Admin {
                         let id = uuid::Uuid::from_bytes(*id);
                         request.with_topics(vec![DeleteTopicState::default().with_name(None).with_topic_id(id)])
                     }
-                    _ if self.deletes_by_id() => {
+                    _ if self.deletes_by_id(to) => {
                         request.with_topics(vec![DeleteTopicState::default().with_name(Some(name))])
                     }
                     _ => request.with_topic_names(vec![name]),
                 };
-                self.session.send(now, &request, tag, out);
+                self.sessions.send(now, to, &request, tag, out);
             }
             Change::Grow(count) => {
                 let topic = CreatePartitionsTopic::default().with_name(name).with_count(*count).with_assignments(None);
                 let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
-                self.session.send(now, &request.with_validate_only(validate_only), tag, out);
+                self.sessions.send(now, to, &request.with_validate_only(validate_only), tag, out);
             }
             Change::Set(values) => {
                 let config = |(name, value): &(String, Option<String>)| {
@@ -275,7 +290,7 @@ impl Admin {
                     .with_resource_name(text(&plain))
                     .with_configs(values.iter().map(config).collect());
                 let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-                self.session.send(now, &request.with_validate_only(validate_only), tag, out);
+                self.sessions.send(now, to, &request.with_validate_only(validate_only), tag, out);
             }
             Change::Replace(values) => {
                 let config = |(name, value): (&String, &String)| {
@@ -286,24 +301,25 @@ impl Admin {
                     .with_resource_name(text(&plain))
                     .with_configs(values.iter().map(config).collect());
                 let request = AlterConfigsRequest::default().with_resources(vec![resource]);
-                self.session.send(now, &request.with_validate_only(validate_only), tag, out);
+                self.sessions.send(now, to, &request.with_validate_only(validate_only), tag, out);
             }
         }
     }
 
     /// KIP-1142: before it, ListConfigResources was for client metrics alone.
-    fn lists_topics(&self) -> bool {
-        self.session.version::<ListConfigResourcesRequest>().is_some_and(|version| version >= 1)
+    fn lists_topics(&self, host: Host) -> bool {
+        self.sessions.version::<ListConfigResourcesRequest>(host).is_some_and(|version| version >= 1)
     }
 
     /// KIP-516
-    fn deletes_by_id(&self) -> bool {
-        self.session.version::<DeleteTopicsRequest>().is_some_and(|version| version >= 6)
+    fn deletes_by_id(&self, host: Host) -> bool {
+        self.sessions.version::<DeleteTopicsRequest>(host).is_some_and(|version| version >= 6)
     }
 
     fn handle_answer(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
         self.next_at = now + self.stream.skewed(self.plan.gap_ns_max);
-        match self.asked.take().expect("an answer belongs to a request") {
+        let (_, request) = self.asked.take().expect("an answer belongs to a request");
+        match request {
             Request::Change { resource, change, validate_only } => {
                 let told = change_told(&change, answer, out);
                 self.changed(now, resource, &change, validate_only, told, out);
@@ -372,8 +388,9 @@ impl Admin {
         }
     }
 
-    fn lose(&mut self, out: &mut ClientOutbox) {
-        if let Some(Request::Change { resource, validate_only, .. }) = self.asked.take() {
+    fn lose(&mut self, host: Host, out: &mut ClientOutbox) {
+        let lost = self.asked.take_if(|(to, _)| *to == host);
+        if let Some((_, Request::Change { resource, validate_only, .. })) = lost {
             let (node, name) = (self.setting.node, self.name(resource).to_owned());
             out.fact(Fact::Changed { node, resource: name, error: None, id: None });
             self.lose_sight(resource, validate_only);
@@ -448,10 +465,12 @@ impl Client for Admin {
             ClientInput::Finish => (self.finish, self.next_at) = (Finish::Topics, now),
             _ => {}
         }
-        match self.session.handle(now, input, out) {
-            Some(SessionEvent::Response(answer)) => self.handle_answer(now, answer, out),
-            Some(SessionEvent::Lost) => self.lose(out),
-            Some(SessionEvent::Ready) | None => {}
+        for event in self.sessions.handle(now, input, out) {
+            match event {
+                SessionEvent::Response(answer) => self.handle_answer(now, answer, out),
+                SessionEvent::Lost(host) => self.lose(host, out),
+                SessionEvent::Ready | SessionEvent::Unreachable(_) => {}
+            }
         }
         self.pump(now, out);
     }
@@ -460,8 +479,8 @@ impl Client for Admin {
         if self.is_idle() && self.asked.is_none() {
             return None;
         }
-        let can_ask = self.session.is_ready() && self.asked.is_none();
-        [self.session.deadline(), can_ask.then_some(self.next_at)].into_iter().flatten().min()
+        let can_ask = self.sessions.any().is_some() && self.asked.is_none();
+        [self.sessions.deadline(), can_ask.then_some(self.next_at)].into_iter().flatten().min()
     }
 
     fn pending(&self) -> Option<String> {

@@ -4,6 +4,7 @@ use super::{Admin, Finish, RETRY_NS, Request};
 use crate::client::ClientOutbox;
 use crate::client::records::{Codec, Unreadable};
 use crate::client::session::Answer;
+use crate::client::sessions::Host;
 use crate::client::topics::topic_name;
 use crate::history::{Fact, TopicId, ValueId};
 use kafka_protocol::ResponseError;
@@ -12,9 +13,19 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 
 impl Admin {
-    /// Sends a batch to a partition. False if it is not certain to which topic it would go.
+    /// The node that leads a partition, or any node if it is not known who does, if requests can be sent to it now.
+    fn ready_leader(&self, topic: usize, index: i32) -> Option<Host> {
+        let leader = self.own[topic].leaders.get(&index).and_then(|leader| self.sessions.host_of(*leader));
+        match leader {
+            Some(leader) => Some(leader).filter(|leader| self.sessions.is_ready(*leader)),
+            None => self.sessions.any(),
+        }
+    }
+
+    /// Sends a batch to a partition. False if it is not certain to which topic or node it would go.
     pub(super) fn store(&mut self, now: u64, topic: usize, index: i32, out: &mut ClientOutbox) -> bool {
-        let Some(version) = self.session.version::<ProduceRequest>() else { return false };
+        let Some(to) = self.ready_leader(topic, index) else { return false };
+        let Some(version) = self.sessions.version::<ProduceRequest>(to) else { return false };
         let own = &self.own[topic];
         let by_id = own.seen.and_then(|seen| seen.id).filter(|_| version >= 13);
         if version >= 13 && by_id.is_none() {
@@ -37,8 +48,8 @@ impl Admin {
             None => data.with_name(topic_name(&own.name)),
         };
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![data]);
-        self.session.send(now, &request, self.requests, out);
-        self.asked = Some(Request::Store { topic, by_id, index, values });
+        self.sessions.send(now, to, &request, self.requests, out);
+        self.asked = Some((to, Request::Store { topic, by_id, index, values }));
         true
     }
 
@@ -66,9 +77,11 @@ impl Admin {
         }
     }
 
-    /// Reads a partition from its first offset. False if it is not certain which topic would be read.
+    /// Reads a partition from its first offset. False if it is not certain which topic would be read,
+    /// or from where.
     pub(super) fn read(&mut self, now: u64, topic: usize, index: i32, out: &mut ClientOutbox) -> bool {
-        let Some(version) = self.session.version::<FetchRequest>() else { return false };
+        let Some(to) = self.ready_leader(topic, index) else { return false };
+        let Some(version) = self.sessions.version::<FetchRequest>(to) else { return false };
         let own = &self.own[topic];
         let known = if version >= 13 { own.seen.and_then(|seen| seen.id) } else { own.id() };
         let Some(id) = known else { return false };
@@ -92,8 +105,8 @@ impl Admin {
         if version >= 7 {
             request = request.with_session_epoch(-1);
         }
-        self.session.send(now, &request, self.requests, out);
-        self.asked = Some(Request::Read { topic, id, index });
+        self.sessions.send(now, to, &request, self.requests, out);
+        self.asked = Some((to, Request::Read { topic, id, index }));
         true
     }
 
@@ -130,8 +143,8 @@ impl Admin {
                 if !is_retriable(error) {
                     out.misbehaved(format!("Fetch of {place} was answered with {error}"));
                 }
-                if [3, 100].contains(&error) && self.finish != Finish::NotYet {
-                    // A change without an answer was made after the topic was looked at.
+                if [3, 6, 100].contains(&error) && self.finish != Finish::NotYet {
+                    // A change without an answer was made after the topic was looked at, or another node leads it now.
                     self.finish = Finish::Topics;
                 }
                 self.next_at = now + RETRY_NS;

@@ -9,7 +9,7 @@ mod attacks;
 mod batches;
 mod operate;
 
-use super::{Client, ClientAction, ClientInput, ClientOutbox, Setting};
+use super::{Client, ClientAction, ClientInput, ClientOutbox, Link, OpenerInput, Setting};
 use crate::history::Fact;
 use crate::random::{Stream, stream};
 use answers::{Told, read_answer};
@@ -30,7 +30,8 @@ pub struct HostilePlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    Connecting,
+    /// The attempt is given up at this time.
+    Connecting(u64),
     /// Answers are awaited until this time.
     Waiting(u64),
     /// Everything was healed: it attacks no more.
@@ -43,6 +44,8 @@ pub struct Hostile {
     setting: Setting,
     stream: Stream,
     state: State,
+    /// The connection of this volley.
+    link: Link,
     next_at: u64,
     known: Known,
     correlation_id: i32,
@@ -64,6 +67,7 @@ impl Hostile {
         Self {
             stream: stream(setting.seed, "hostile", &[setting.client.into()]),
             state: State::Idle,
+            link: 0,
             next_at: 0,
             known: Known::default(),
             correlation_id: 0,
@@ -84,7 +88,7 @@ impl Hostile {
         let volley = attacks.volley(self.plan.volley_max);
         self.excused = false;
         for attack in volley {
-            out.actions.push(ClientAction::Send(attack.frame.clone()));
+            out.actions.push(ClientAction::Send(self.link, attack.frame.clone()));
             if attack.expect != Expect::Silence {
                 self.expected.push_back(attack);
             }
@@ -97,7 +101,7 @@ impl Hostile {
     }
 
     fn leave(&mut self, now: u64, out: &mut ClientOutbox) {
-        out.actions.push(ClientAction::Close);
+        out.actions.push(ClientAction::Close(self.link));
         self.rest(now);
     }
 
@@ -147,27 +151,35 @@ impl Hostile {
 impl Client for Hostile {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
         match input {
-            ClientInput::Connected => self.attack(now, out),
-            ClientInput::Refused => self.rest(now),
-            ClientInput::Cut => {
-                if let Some(Attack { name, expect: Expect::Closed, .. }) = self.expected.front() {
-                    out.fact(Fact::Withstood { attack: name });
+            ClientInput::Link(_, input) => match input {
+                OpenerInput::Connected => self.attack(now, out),
+                OpenerInput::Refused => self.rest(now),
+                OpenerInput::Cut => {
+                    if let Some(Attack { name, expect: Expect::Closed, .. }) = self.expected.front() {
+                        out.fact(Fact::Withstood { attack: name });
+                    }
+                    self.rest(now);
                 }
-                self.rest(now);
-            }
-            ClientInput::Frame(frame) => self.handle_frame(now, frame, out),
+                OpenerInput::Frame(frame) => self.handle_frame(now, frame, out),
+            },
             ClientInput::Healed => {
                 if self.state != State::Idle {
-                    out.actions.push(ClientAction::Close);
+                    out.actions.push(ClientAction::Close(self.link));
                 }
                 self.state = State::Over;
             }
             ClientInput::Wake | ClientInput::Finish => match self.state {
                 State::Idle if self.next_at <= now => {
-                    self.state = State::Connecting;
-                    out.actions.push(ClientAction::Connect);
+                    self.state = State::Connecting(now + PATIENCE_NS);
+                    self.link += 1;
+                    let bootstrap = &self.setting.bootstrap;
+                    let address = match &bootstrap[..] {
+                        [only] => only,
+                        several => self.stream.pick(several),
+                    };
+                    out.actions.push(ClientAction::Connect(self.link, address.clone()));
                 }
-                State::Waiting(until) if until <= now => self.leave(now, out),
+                State::Connecting(until) | State::Waiting(until) if until <= now => self.leave(now, out),
                 _ => {}
             },
         }
@@ -176,8 +188,8 @@ impl Client for Hostile {
     fn deadline(&self) -> Option<u64> {
         match self.state {
             State::Idle => Some(self.next_at),
-            State::Waiting(until) => Some(until),
-            State::Connecting | State::Over => None,
+            State::Connecting(until) | State::Waiting(until) => Some(until),
+            State::Over => None,
         }
     }
 

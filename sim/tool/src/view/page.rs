@@ -8,7 +8,7 @@ use std::rc::Rc;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, IoError, IoErrorKind, IoId, IoOp, Output};
 use tidelog_core::wire::ApiKey;
-use tidelog_sim::client::ClientInput;
+use tidelog_sim::client::{ClientInput, OpenerInput};
 use tidelog_sim::history::{Fact, OpId};
 use tidelog_sim::network::{End, Way};
 use tidelog_sim::scenario::{Fault, Scenario};
@@ -247,7 +247,7 @@ impl Recorder {
             Note::Input { input: Input::Request(request), .. } => {
                 self.arrive(page, now, (request.conn, true), about);
             }
-            Note::Client { conn: Some(conn), input: ClientInput::Frame(_), .. } => {
+            Note::Client { conn: Some(conn), input: ClientInput::Link(_, OpenerInput::Frame(_)), .. } => {
                 self.arrive(page, now, (*conn, false), Vec::new());
             }
             Note::Cut { conn } => {
