@@ -52,7 +52,7 @@ const PARTITIONS_PER_WEIGHT: usize = 8;
 /// While this many bytes of encoded answers wait to be sent, further answers stay as the core gave them.
 const ENCODED_BYTES_MAX: usize = 256 << 10;
 /// Checking a larger frame takes long, so the runtime moves the thread's other tasks to another thread first.
-const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
+pub const INLINE_FRAME_BYTES_MAX: usize = 2 << 20;
 /// How long the client may take to receive what is still to be sent, once the connection is to be closed or the client
 /// has closed its sending side.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ const OVERDRAFT_BYTES_PER_SECOND: usize = 1 << 20;
 /// What all connections share.
 pub struct Shared {
     pub door: Arc<Door>,
-    pub budget: Budget,
+    pub budget: Arc<Budget>,
     pub batch_limits: BatchLimits,
     /// `socket.request.max.bytes`
     pub request_bytes_max: i32,
@@ -560,7 +560,7 @@ fn shortened(name: &str) -> &str {
 }
 
 /// Does work that takes long. The runtime moves this thread's other tasks to another thread meanwhile.
-fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
+pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     // The simulated runtime has one thread, and its clock does not move during the work.
     #[cfg(madsim)]
     return work();

@@ -8,21 +8,23 @@
 //!
 //! Every queue here is bounded. Each connection may have only so many unanswered requests, the requests of all
 //! connections together are limited by the [`Budget`](crate::budget::Budget), and there is at most one completion for
-//! each I/O command.
+//! each I/O command. A link's queue holds at most the questions that the core waits for.
 
 use crate::clock::Clock;
 use crate::disk::{Completions, Content, Storage, Task};
 use crate::inbox::{Inbox, Message};
+use crate::links::{NewLink, Requests};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidelog_core::broker::{Broker, Health, Metrics};
 use tidelog_core::config::ConnectionLimits;
-use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, Outbox, Output, Response};
+use tidelog_core::ids::{ConnId, LinkId};
+use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Outbox, Output, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{RecordsChunk, ResponseBody};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::yield_now;
 
@@ -104,6 +106,8 @@ pub struct Door {
     /// The time at which the ticker wakes, in nanoseconds of [`Mono`]; `u64::MAX` if it has nothing to wait for.
     ticker_due_ns: AtomicU64,
     ticker_set_earlier: Notify,
+    /// The links that the core wants opened, for [`links::serve`](crate::links::serve).
+    new_links: UnboundedSender<NewLink>,
     /// Wakes [`bring_large`](Self::bring_large): the inbox is ready for the next large request.
     large_ready: Notify,
 }
@@ -112,6 +116,8 @@ pub struct Door {
 struct Core {
     machine: Box<dyn Machine>,
     queues: HashMap<ConnId, Arc<OutgoingQueue>>,
+    /// The links that the core has not hung up and that are not lost.
+    links: HashMap<LinkId, Requests>,
     outbox: Outbox,
     commands: Vec<IoCommand>,
     /// Empty between batches. It is swapped with the inbox's list of messages, so that no batch allocates a new list.
@@ -121,12 +127,19 @@ struct Core {
 }
 
 impl Door {
-    pub fn new(machine: Box<dyn Machine>, disk: Box<dyn Storage>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self {
+    /// Gives the door, and the links that the core wants opened.
+    pub fn new(
+        machine: Box<dyn Machine>,
+        disk: Box<dyn Storage>,
+        clock: Clock,
+    ) -> (Arc<Self>, UnboundedReceiver<NewLink>) {
+        let (new_links, wanted_links) = unbounded_channel();
+        let door = Arc::new(Self {
             inbox: Mutex::default(),
             core: Mutex::new(Core {
                 machine,
                 queues: HashMap::new(),
+                links: HashMap::new(),
                 outbox: Outbox::default(),
                 commands: Vec::new(),
                 batch: Vec::new(),
@@ -140,7 +153,9 @@ impl Door {
             ticker_due_ns: AtomicU64::new(u64::MAX),
             ticker_set_earlier: Notify::new(),
             large_ready: Notify::new(),
-        })
+            new_links,
+        });
+        (door, wanted_links)
     }
 
     pub fn run_state(&self) -> watch::Receiver<RunState> {
@@ -267,8 +282,16 @@ impl Door {
         let mut had_large = false;
         let mut batch = std::mem::take(&mut core.batch);
         for message in batch.drain(..) {
+            let mut held = None;
             let input = match message {
                 Message::Input(input) => input,
+                Message::Link(link, event, holds) => {
+                    if matches!(event, LinkEvent::Lost(_)) {
+                        core.links.remove(&link);
+                    }
+                    held = holds;
+                    Input::Link(link, event)
+                }
                 Message::Large(request) => {
                     had_large = true;
                     Input::Request(request)
@@ -297,6 +320,7 @@ impl Door {
             let silent = unanswered(&input);
             core.machine.handle(now, input, &mut core.outbox);
             self.dispatch(core);
+            drop(held);
             if let Some(queue) = silent.and_then(|conn| core.queues.get(&conn)) {
                 queue.put(Outgoing::Nothing);
             }
@@ -340,10 +364,28 @@ impl Door {
                     }
                 }
                 Output::Io(command) => core.commands.push(command),
-                Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => unreachable!("no node asks another yet"),
+                Output::Connect(link, address) => {
+                    let (sender, requests) = unbounded_channel();
+                    core.links.insert(link, sender);
+                    // Nobody opens links any more when the runtime shuts down.
+                    let _ = self.new_links.send(NewLink { link, address, requests });
+                }
+                Output::Send(link, request) => {
+                    if let Some(requests) = core.links.get(&link) {
+                        // A link that has ended meanwhile will be told as lost.
+                        let _ = requests.send(request);
+                    }
+                }
+                Output::HangUp(link) => drop(core.links.remove(&link)),
                 Output::Ready => self.set_run_state(RunState::Ready),
-                Output::Stopped => self.set_run_state(RunState::Stopped),
-                Output::Fatal(text) => self.set_run_state(RunState::Fatal(text)),
+                Output::Stopped => {
+                    core.links.clear();
+                    self.set_run_state(RunState::Stopped);
+                }
+                Output::Fatal(text) => {
+                    core.links.clear();
+                    self.set_run_state(RunState::Fatal(text));
+                }
                 Output::Limits(limits) => drop(self.connection_limits.send_replace(Some(limits))),
                 #[cfg(not(madsim))]
                 Output::LogLevels(loggers) => crate::logging::apply(&loggers),

@@ -7,16 +7,19 @@
 //! has submitted a large request submits no other request until that one is answered.
 
 use crate::door::{Inspection, OutgoingQueue};
+use crate::links::Held;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Input, Request};
+use tidelog_core::ids::{ConnId, LinkId};
+use tidelog_core::io::{Input, LinkEvent, Request};
 
 /// An input of the core, or news for the door about connections.
 pub enum Message {
     Input(Input),
     /// A request that takes the core long. Until it is answered, its connection submits nothing but `Disconnected`.
     Large(Box<Request>),
+    /// Something happened on a link. An answer comes with what it holds until the core has handled it.
+    Link(LinkId, LinkEvent, Option<Held>),
     Connected(Arc<OutgoingQueue>),
     Disconnected(ConnId),
     /// All connections are to read no more requests.

@@ -42,7 +42,8 @@
 // | `service`, `admission` | a broker inside a runtime that exists already; how many connections there may be |
 // | `door`, `inbox` | which thread runs the core, in which order inputs reach it, and where its outputs go |
 // | `connection`, `frames`, `sender`, `budget` | one client's connection; backpressure |
-// | `transport`, `tcp` | the trait of a connection's socket, and its implementation for TCP |
+// | `links`, `outgoing` | connections that the broker opens to other nodes; what they share with those of clients |
+// | `transport`, `tcp` | the traits of sockets, and their implementation for TCP |
 // | `disk` | carries out the core's I/O commands, inline or in a pool of threads |
 // | `metrics` | `/metrics` and `/healthz` |
 // | `limited_log` | a limit on log lines that clients can cause |
@@ -80,7 +81,11 @@ pub mod inbox;
 #[doc(hidden)]
 pub mod limited_log;
 #[doc(hidden)]
+pub mod links;
+#[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
+pub mod outgoing;
 #[doc(hidden)]
 pub mod platform;
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use crate::listeners::{Bound, ListenError, SocketOptions};
 use crate::logging;
 use crate::metrics::http::{self, Observer};
 use crate::service::{Fatal, Service};
-use crate::tcp::TcpAcceptor;
+use crate::tcp::{TcpAcceptor, TcpConnector};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -148,7 +148,8 @@ impl Server {
             .map_err(ServerError::Runtime)?;
         let service = {
             let _inside = runtime.enter();
-            Arc::new(Service::new(&config, limits, machine(config.clone()), storage.storage()))
+            let connector = TcpConnector { options: Some(SocketOptions::of(&config)) };
+            Arc::new(Service::new(&config, limits, machine(config.clone()), storage.storage(), connector))
         };
         let server = Self {
             runtime: Some(runtime),

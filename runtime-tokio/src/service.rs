@@ -11,8 +11,9 @@ use crate::disk::Storage;
 use crate::door::{Door, Machine, OutgoingQueue, RunState};
 use crate::inbox::Message;
 use crate::limited_log::LimitedLog;
+use crate::links;
 use crate::metrics::Counters;
-use crate::transport::Listener;
+use crate::transport::{Connector, Listener};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,13 +46,15 @@ impl Service {
         limits: ResolvedLimits,
         machine: Box<dyn Machine>,
         disk: Box<dyn Storage>,
+        connector: impl Connector,
     ) -> Self {
-        let door = Door::new(machine, disk, Clock::start());
+        let (door, wanted_links) = Door::new(machine, disk, Clock::start());
         tokio::spawn(door.clone().tick());
         tokio::spawn(door.clone().bring_large());
+        let budget_bytes = usize::try_from(config.queued_max_request_bytes).unwrap_or(budget::DEFAULT_BYTES);
         let shared = Arc::new(Shared {
             door,
-            budget: Budget::new(usize::try_from(config.queued_max_request_bytes).unwrap_or(budget::DEFAULT_BYTES)),
+            budget: Arc::new(Budget::new(budget_bytes)),
             batch_limits: BatchLimits {
                 decompressed_bytes_max: config.produce_decompressed_bytes_max as u64,
                 ..BatchLimits::default()
@@ -63,6 +66,7 @@ impl Service {
             unsupported_log: LimitedLog::new("connections of clients that want what is not supported yet"),
         });
         let connections = Arc::new(Connections::new(limits));
+        tokio::spawn(links::serve(wanted_links, connector, shared.clone()));
         tokio::spawn(follow_limits(shared.door.connection_limits(), connections.clone()));
         Self { shared, connections }
     }

@@ -6,15 +6,16 @@ use crate::frames::FrameReader;
 use crate::listeners::SocketOptions;
 use crate::platform;
 use crate::sender::Sender;
-use crate::transport::{Listener, Output, Socket};
+use crate::transport::{Connecting, Connector, Listener, Output, Socket};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::{TcpListener, TcpStream};
+use tidelog_core::wire::Address;
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 /// Content that is in no file is copied in pieces of at most this size.
 const COPIED_BYTES_MAX: usize = 128 << 10;
@@ -36,6 +37,33 @@ impl Listener for TcpAcceptor {
     }
 }
 
+/// Opens TCP connections. Options are set if there are any: those of the broker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpConnector {
+    pub options: Option<SocketOptions>,
+}
+
+impl Connector for TcpConnector {
+    type Socket = TcpStream;
+
+    fn connect(&self, address: &Address, attempt: usize) -> Connecting<TcpStream> {
+        let (host, port, options) = (address.host.clone(), address.port, self.options);
+        Box::pin(async move {
+            let mut addresses: Vec<_> = lookup_host((&host[..], port)).await?.collect();
+            if !addresses.is_empty() {
+                let first = attempt % addresses.len();
+                addresses.rotate_left(first);
+            }
+            let stream = TcpStream::connect(&addresses[..]).await?;
+            match options {
+                Some(options) => options.apply(&stream)?,
+                None => stream.set_nodelay(true)?,
+            }
+            Ok(stream)
+        })
+    }
+}
+
 impl Socket for TcpStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, reader: &mut FrameReader) -> Poll<io::Result<usize>> {
         match self.poll_read_ready(cx)? {
@@ -46,6 +74,10 @@ impl Socket for TcpStream {
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write_ready(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(self), cx)
     }
 
     fn try_send(&mut self, sender: &mut Sender) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The traits of a connection's socket. The production world implements them for TCP ([`tcp`](crate::tcp)), the
+//! The traits of sockets, of connections that come in and of those that go out. The production world implements them for TCP ([`tcp`](crate::tcp)), the
 //! simulation of `tests/madsim` for a simulated network; the code between the socket and the core is the same.
 
 use crate::disk::Content;
@@ -7,7 +7,9 @@ use crate::sender::Sender;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use tidelog_core::wire::Address;
 
 /// Accepts connections.
 pub trait Listener: Send + Sync + 'static {
@@ -17,6 +19,19 @@ pub trait Listener: Send + Sync + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>> + Send;
 }
 
+/// Opens connections.
+pub trait Connector: Send + 'static {
+    type Socket: Socket;
+
+    /// Connects to an address. A host may have several: they are tried one after the other. `attempt`: how often this
+    /// was tried before. Each attempt begins with another of them, so that one that never answers does not block the
+    /// others. Dropping the future gives up.
+    fn connect(&self, address: &Address, attempt: usize) -> Connecting<Self::Socket>;
+}
+
+/// A connection that is being made.
+pub type Connecting<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+
 /// One connection's stream of bytes, in both directions.
 pub trait Socket: Output + Send + 'static {
     /// Reads bytes that have arrived into the reader's buffer, which is only allocated once there are some. 0: the peer
@@ -25,6 +40,9 @@ pub trait Socket: Output + Send + 'static {
 
     /// Completes when the socket takes bytes again.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Sends what is still to be sent, and then that no more will come. Reading goes on.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Calls [`Sender::send_some`] with this socket.
     fn try_send(&mut self, sender: &mut Sender) -> io::Result<()>;

@@ -19,6 +19,7 @@ use tidelog::disk::Content;
 use tidelog::frames::FrameReader;
 use tidelog::sender::Sender;
 use tidelog::transport;
+use tidelog_core::wire::Address;
 use tidelog_sim::random::{Stream as Random, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil_net::shim::tokio::net::{TcpListener, TcpStream};
@@ -112,6 +113,10 @@ impl Network {
         let (host, port) = (self.hosts[BROKER], self.state().next_port());
         let inner = OnHost { host, future: Box::pin(TcpListener::bind(("0.0.0.0", port))) }.await?;
         Ok(Listener { host, inner })
+    }
+
+    pub fn connector(&self) -> Connector {
+        Connector { broker: self.hosts[BROKER] }
     }
 
     /// Connects from `host` to the broker.
@@ -283,6 +288,25 @@ impl Drop for Listener {
     }
 }
 
+/// Opens the broker's connections to other hosts.
+#[derive(Clone)]
+pub struct Connector {
+    broker: HostId,
+}
+
+impl transport::Connector for Connector {
+    type Socket = Stream;
+
+    fn connect(&self, address: &Address, _: usize) -> transport::Connecting<Stream> {
+        let (host, ip) = (self.broker, address.host.parse().expect("hosts have no names here"));
+        let to = SocketAddr::new(ip, address.port);
+        Box::pin(async move {
+            let inner = OnHost { host, future: Box::pin(TcpStream::connect(to)) }.await?;
+            Ok(Stream { host, inner })
+        })
+    }
+}
+
 /// A socket of the broker or of a client. Dropping it closes it as Linux does: with a reset if received bytes were not
 /// read, else with a FIN behind what was written.
 pub struct Stream {
@@ -324,11 +348,7 @@ impl Stream {
 
     /// Closes the sending side; reading goes on.
     pub async fn half_close(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
-            turmoil_net::set_current(self.host);
-            Pin::new(&mut self.inner).poll_shutdown(cx)
-        })
-        .await
+        poll_fn(|cx| transport::Socket::poll_shutdown(self, cx)).await
     }
 }
 
@@ -346,6 +366,11 @@ impl transport::Socket for Stream {
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write(cx, &[]).map_ok(|_| ())
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        turmoil_net::set_current(self.host);
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
     fn try_send(&mut self, sender: &mut Sender) -> io::Result<()> {

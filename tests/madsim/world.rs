@@ -74,7 +74,8 @@ impl World {
             let storage = SimulatedStorage::start(disk, log);
             let broker = Broker::new(config.clone(), seed);
             let limits = ResolvedLimits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
-            let service = Arc::new(Service::new(&config, limits, Box::new(broker), Box::new(storage)));
+            let (broker, storage) = (Box::new(broker), Box::new(storage));
+            let service = Arc::new(Service::new(&config, limits, broker, storage, network.connector()));
             service.boot().await.expect("a broker that comes up");
             let listener: Listener = network.listen().await.expect("the port is free");
             service.listen(0, listener);

@@ -20,6 +20,8 @@ mod broker_connection;
 mod tests;
 
 use crate::clock::Clock;
+use crate::tcp::TcpConnector;
+use crate::transport::Connector;
 use broker_connection::{BrokerConnection, ConnectionEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -50,14 +52,13 @@ impl fmt::Display for ConnectionFailure {
 }
 
 /// A client (`Producer`, `Consumer` or `Admin`) with its sockets and its clock.
-pub struct Driver<C: Client> {
+pub struct Driver<C: Client, N: Connector = TcpConnector> {
     client: C,
+    connector: N,
     clock: Clock,
     outbox: Outbox<C::Event>,
     events: VecDeque<C::Event>,
-    connections: BTreeMap<LinkId, BrokerConnection>,
-    /// Connections on which a write failed; the client has not been told yet.
-    lost: Vec<LinkId>,
+    connections: BTreeMap<LinkId, BrokerConnection<N::Socket>>,
     /// How many attempts to connect to an address have failed in a row.
     failures: BTreeMap<Address, usize>,
     last_failure: Option<ConnectionFailure>,
@@ -67,13 +68,21 @@ pub struct Driver<C: Client> {
 
 impl<C: Client> Driver<C> {
     pub fn new(client: C) -> Self {
+        Self::over(client, TcpConnector::default())
+    }
+}
+
+impl<C: Client, N: Connector> Driver<C, N> {
+    /// Like [`new`](Driver::new), with other sockets than TCP's.
+    #[doc(hidden)]
+    pub fn over(client: C, connector: N) -> Self {
         Self {
             client,
+            connector,
             clock: Clock::start(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             connections: BTreeMap::new(),
-            lost: Vec::new(),
             failures: BTreeMap::new(),
             last_failure: None,
             has_connected: false,
@@ -148,15 +157,12 @@ impl<C: Client> Driver<C> {
             match output {
                 Output::Connect(link, address) => {
                     let failures = self.failures.get(&address).copied().unwrap_or(0);
-                    self.connections.insert(link, BrokerConnection::connect(address, failures));
+                    let connecting = self.connector.connect(&address, failures);
+                    self.connections.insert(link, BrokerConnection::new(address, connecting));
                 }
                 Output::Send(link, request) => {
-                    let Some(connection) = self.connections.get_mut(&link) else { continue };
-                    if let Err(error) = connection.send(&request) {
-                        let address = self.connections.remove(&link).expect("found above").address;
-                        self.last_failure = Some(ConnectionFailure { address, error });
-                        self.lost.push(link);
-                    }
+                    let connection = self.connections.get_mut(&link).expect("a client sends on open connections only");
+                    connection.send(&request);
                 }
                 Output::Close(link) => {
                     let connection = self.connections.remove(&link);
@@ -175,10 +181,6 @@ impl<C: Client> Driver<C> {
     /// Handles what has happened on the connections; returns whether anything has.
     fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Some(link) = self.lost.pop() {
-            moved = true;
-            self.input(Input::Disconnected(link));
-        }
         let links: Vec<LinkId> = self.connections.keys().copied().collect();
         for link in links {
             // Handling an event of another connection may have closed this one.
@@ -242,7 +244,7 @@ impl<C: Client> Driver<C> {
     }
 }
 
-impl<C: Client + fmt::Debug> fmt::Debug for Driver<C> {
+impl<C: Client + fmt::Debug, N: Connector> fmt::Debug for Driver<C, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("client", &self.client)

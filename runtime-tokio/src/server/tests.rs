@@ -131,7 +131,7 @@ impl Machine for Script {
                 "stop"
             }
             Input::Disconnected(_) => "disconnected",
-            Input::Link(..) => panic!("the machine opens no links"),
+            Input::Link(..) => unreachable!("the machine opens no links"),
             Input::Tick => "tick",
         };
         let _ = self.seen.send(seen.to_string());
