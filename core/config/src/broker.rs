@@ -67,6 +67,8 @@ pub struct BrokerConfig {
     pub num_io_threads: i32,
     pub num_network_threads: i32,
 
+    /// A broker that the active controller has not heard of for this time is fenced.
+    pub broker_session_timeout_ms: i32,
     pub log_flush_offset_checkpoint_interval_ms: i32,
     pub log_flush_start_offset_checkpoint_interval_ms: i32,
     pub log_initial_task_delay_ms: i64,
@@ -311,6 +313,7 @@ impl Reader {
             socket_listen_backlog_size: self.int("socket.listen.backlog.size"),
             num_io_threads: self.int("num.io.threads"),
             num_network_threads: self.int("num.network.threads"),
+            broker_session_timeout_ms: self.int("broker.session.timeout.ms"),
             log_flush_offset_checkpoint_interval_ms: self.int("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: self.int("log.flush.start.offset.checkpoint.interval.ms"),
             log_initial_task_delay_ms: self.long("log.initial.task.delay.ms"),

@@ -2,18 +2,16 @@
 
 use super::Context;
 use super::image::{ConfigResource, Image, Partition};
-use super::records::{self, FEATURES, KRAFT_VERSION_MAX};
+use super::records::{self, FEATURES};
 use tidelog_config::Listener;
-use tidelog_wire::ids::{NodeId, Offset, Uuid};
-use tidelog_wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
-use tidelog_wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
+use tidelog_wire::ids::{NodeId, Uuid};
 use tidelog_wire::messages::{
-    BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord,
-    RegisterControllerRecord,
+    BrokerRegistrationChangeRecord, BrokerRegistrationRequest, ControllerRegistrationRequest, FeatureLevelRecord,
+    PartitionChangeRecord, broker_registration_request, controller_registration_request,
 };
 use tidelog_wire::{Int32s, MetadataRecord, node_ids};
 
-/// What a broker tells the controller at its start.
+/// What a node tells the controller at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerStart {
     pub node_id: NodeId,
@@ -26,6 +24,8 @@ pub struct BrokerStart {
     pub controller_listeners: Vec<Listener>,
     /// The ids of its log directories that are online.
     pub log_dirs: Vec<Uuid>,
+    /// The broker epoch in which the node last ran, if it then stopped cleanly.
+    pub previous_broker_epoch: Option<i64>,
 }
 
 /// The features of a newly formatted cluster.
@@ -59,99 +59,80 @@ pub fn bootstrap_records(context: &Context, features: Vec<MetadataRecord>) -> Ve
     bootstrap
 }
 
-/// The registration of a broker that starts. It is fenced at first. Its epoch is `offset`, the offset that this record
-/// will have.
-pub fn register_broker(start: &BrokerStart, offset: Offset) -> MetadataRecord {
-    let end_points = start.listeners.iter().map(|listener| BrokerEndpoint {
-        name: listener.name.as_str().into(),
-        host: listener.host.as_str().into(),
-        port: listener.port,
-        security_protocol: listener.protocol as i16,
-        ..BrokerEndpoint::default()
-    });
-    let features = supported_features().map(|(name, min, max)| BrokerFeature {
-        name: name.into(),
-        min_supported_version: min,
-        max_supported_version: max,
-        ..BrokerFeature::default()
-    });
-    RegisterBrokerRecord {
-        broker_id: start.node_id.0,
-        incarnation_id: start.incarnation_id,
-        broker_epoch: offset.0,
-        end_points: end_points.collect(),
-        features: features.collect(),
-        rack: start.rack.as_deref().map(Into::into),
-        fenced: true,
-        log_dirs: start.log_dirs.clone(),
-        ..RegisterBrokerRecord::default()
+impl BrokerStart {
+    /// What the broker asks of the controller.
+    pub fn broker_registration(&self, cluster_id: &str) -> BrokerRegistrationRequest {
+        let listeners = self.listeners.iter().map(|listener| broker_registration_request::Listener {
+            name: listener.name.as_str().into(),
+            host: listener.host.as_str().into(),
+            port: listener.port,
+            security_protocol: listener.protocol as i16,
+            ..Default::default()
+        });
+        let features = records::levels_accepted().map(|(name, min, max)| broker_registration_request::Feature {
+            name: name.into(),
+            min_supported_version: min,
+            max_supported_version: max,
+            ..Default::default()
+        });
+        BrokerRegistrationRequest {
+            broker_id: self.node_id.0,
+            cluster_id: cluster_id.into(),
+            incarnation_id: self.incarnation_id,
+            listeners: listeners.collect(),
+            features: features.collect(),
+            rack: self.rack.as_deref().map(Into::into),
+            log_dirs: self.log_dirs.clone(),
+            previous_broker_epoch: self.previous_broker_epoch.unwrap_or(-1),
+            ..Default::default()
+        }
     }
-    .into()
-}
 
-/// The registration of a controller (KIP-919).
-pub fn register_controller(start: &BrokerStart) -> MetadataRecord {
-    let end_points = start.controller_listeners.iter().map(|listener| ControllerEndpoint {
-        name: listener.name.as_str().into(),
-        host: listener.host.as_str().into(),
-        port: listener.port,
-        security_protocol: listener.protocol as i16,
-        ..ControllerEndpoint::default()
-    });
-    let features = supported_features().map(|(name, min, max)| ControllerFeature {
-        name: name.into(),
-        min_supported_version: min,
-        max_supported_version: max,
-        ..ControllerFeature::default()
-    });
-    RegisterControllerRecord {
-        controller_id: start.node_id.0,
-        incarnation_id: start.incarnation_id,
-        end_points: end_points.collect(),
-        features: features.collect(),
-        ..RegisterControllerRecord::default()
+    /// What the node's controller asks of the active controller (KIP-919).
+    pub fn controller_registration(&self) -> ControllerRegistrationRequest {
+        let listeners = self.controller_listeners.iter().map(|listener| controller_registration_request::Listener {
+            name: listener.name.as_str().into(),
+            host: listener.host.as_str().into(),
+            port: listener.port,
+            security_protocol: listener.protocol as i16,
+            ..Default::default()
+        });
+        let features = records::levels_accepted().map(|(name, min, max)| controller_registration_request::Feature {
+            name: name.into(),
+            min_supported_version: min,
+            max_supported_version: max,
+            ..Default::default()
+        });
+        ControllerRegistrationRequest {
+            controller_id: self.node_id.0,
+            incarnation_id: self.incarnation_id,
+            listeners: listeners.collect(),
+            features: features.collect(),
+            ..Default::default()
+        }
     }
-    .into()
-}
-
-fn supported_features() -> impl Iterator<Item = (&'static str, i16, i16)> {
-    let kraft = (super::KRAFT_VERSION, 0, KRAFT_VERSION_MAX);
-    FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max)).chain([kraft])
 }
 
 /// Unfences a broker that has started: its replicas may be in sync, and may lead.
 pub fn unfence_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
-    BrokerRegistrationChangeRecord {
-        broker_id: node_id.0,
-        broker_epoch,
-        fenced: -1,
-        ..BrokerRegistrationChangeRecord::default()
-    }
-    .into()
+    BrokerRegistrationChangeRecord { fenced: -1, ..registration_change(node_id, broker_epoch) }.into()
 }
 
 /// Fences a broker that stops cleanly. In a cluster of one no other broker takes its partitions over, so it stays in
 /// their ISRs, and the next start claims them again.
 pub fn shut_down_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
-    BrokerRegistrationChangeRecord {
-        broker_id: node_id.0,
-        broker_epoch,
-        fenced: 1,
-        ..BrokerRegistrationChangeRecord::default()
-    }
-    .into()
+    BrokerRegistrationChangeRecord { fenced: 1, ..registration_change(node_id, broker_epoch) }.into()
 }
 
 /// Names the log directories of a broker that still work after one has failed. New replicas are placed only in these
 /// (KIP-858).
 pub fn directories_left(node_id: NodeId, broker_epoch: i64, log_dirs: Vec<Uuid>) -> MetadataRecord {
-    BrokerRegistrationChangeRecord {
-        broker_id: node_id.0,
-        broker_epoch,
-        log_dirs,
-        ..BrokerRegistrationChangeRecord::default()
-    }
-    .into()
+    BrokerRegistrationChangeRecord { log_dirs, ..registration_change(node_id, broker_epoch) }.into()
+}
+
+/// A change of a registration that changes nothing yet.
+pub(super) fn registration_change(node_id: NodeId, broker_epoch: i64) -> BrokerRegistrationChangeRecord {
+    BrokerRegistrationChangeRecord { broker_id: node_id.0, broker_epoch, ..Default::default() }
 }
 
 /// Makes a broker that has started the leader of partitions, each in a new leader epoch. These are the partitions that

@@ -1,30 +1,23 @@
 //! Elections of leaders that a client asks for (KIP-460), and the list of reassignments (KIP-455).
 
-use super::image::{Image, Partition};
-use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
-use tidelog_wire::ids::{NodeId, Uuid};
+use super::image::Image;
+use super::partition_changes::{Election, PartitionChange, TopicRules, may_lead};
+use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use tidelog_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use tidelog_wire::messages::list_partition_reassignments_response::{
     OngoingPartitionReassignment, OngoingTopicReassignment,
 };
 use tidelog_wire::messages::{
     ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
-    PartitionChangeRecord,
 };
-use tidelog_wire::{ErrorCode, Int32s, MetadataRecord, node_ids};
-
-/// Which replicas an election may choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Election {
-    /// The first replica of the assignment, if it is in sync.
-    Preferred,
-    /// Any replica on an active broker, for a partition without a leader. Records that only other replicas have are
-    /// lost.
-    Unclean,
-}
+use tidelog_wire::{ErrorCode, MetadataRecord, node_ids};
 
 /// Elects leaders for the named partitions, or for all partitions that need an election.
-pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<ElectLeadersResponse> {
+pub fn elect_leaders(
+    image: &Image,
+    context: &Context,
+    request: &ElectLeadersRequest,
+) -> Decision<ElectLeadersResponse> {
     let election = match request.election_type {
         0 => Election::Preferred,
         1 => Election::Unclean,
@@ -32,7 +25,7 @@ pub fn elect_leaders(image: &Image, request: &ElectLeadersRequest) -> Decision<E
     };
     let mut records = Vec::new();
     let mut elect = |topic: &str, index: i32| {
-        let outcome = elect_leader(image, topic, index, election).and_then(|record| {
+        let outcome = elect_leader(image, context, topic, index, election).and_then(|record| {
             if records.len() >= MAX_RECORDS_PER_REQUEST {
                 return Err(too_many_records());
             }
@@ -89,50 +82,32 @@ fn refused(request: &ElectLeadersRequest, why: &str) -> Decision<ElectLeadersRes
     Decision { records: Vec::new(), response }
 }
 
-fn elect_leader(image: &Image, name: &str, index: i32, election: Election) -> Result<MetadataRecord, Refusal> {
+fn elect_leader(
+    image: &Image,
+    context: &Context,
+    name: &str,
+    index: i32,
+    election: Election,
+) -> Result<MetadataRecord, Refusal> {
     let unknown = |text: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, text);
     let topic = image.topic_named(name).ok_or_else(|| unknown(format!("No such topic as {name}")))?;
     let partition = topic.partitions.get(&index);
     let partition = partition.ok_or_else(|| unknown(format!("No such partition as {name}-{index}")))?;
-    match election {
-        Election::Preferred if partition.leader == partition.replicas.first().copied() => {
-            Err(Refusal::silent(ErrorCode::ElectionNotNeeded))
-        }
-        Election::Unclean if partition.leader.is_some() => Err(Refusal::silent(ErrorCode::ElectionNotNeeded)),
-        Election::Preferred => {
-            let preferred = partition.replicas.first().filter(|node| may_lead(image, partition, **node));
-            let preferred = preferred.ok_or_else(|| Refusal::silent(ErrorCode::PreferredLeaderNotAvailable))?;
-            Ok(leads(topic.id, index, *preferred, None))
-        }
-        Election::Unclean => {
-            let in_sync = partition.replicas.iter().find(|node| may_lead(image, partition, **node));
-            if let Some(node) = in_sync {
-                return Ok(leads(topic.id, index, *node, None));
-            }
-            let any = partition.replicas.iter().find(|node| image.is_active(**node));
-            let any = any.ok_or_else(|| Refusal::silent(ErrorCode::EligibleLeadersNotAvailable))?;
-            Ok(leads(topic.id, index, *any, Some(*any)))
-        }
+    let is_well = match election {
+        Election::Preferred => partition.leader == partition.replicas.first().copied(),
+        Election::Online | Election::Unclean => partition.leader.is_some(),
+    };
+    if is_well {
+        return Err(Refusal::silent(ErrorCode::ElectionNotNeeded));
     }
-}
-
-fn may_lead(image: &Image, partition: &Partition, node: NodeId) -> bool {
-    image.is_active(node) && partition.isr.contains(&node)
-}
-
-/// `unclean`: the new leader of an unclean election, which is then the only replica in sync.
-fn leads(topic_id: Uuid, partition_id: i32, leader: NodeId, unclean: Option<NodeId>) -> MetadataRecord {
-    PartitionChangeRecord {
-        partition_id,
-        topic_id,
-        leader: leader.0,
-        isr: unclean.map(|node| Int32s::from_slice(&[node.0])),
-        leader_recovery_state: if unclean.is_some() { 1 } else { -1 },
-        eligible_leader_replicas: unclean.map(|_| Int32s::new()),
-        last_known_elr: unclean.map(|_| Int32s::new()),
-        ..PartitionChangeRecord::default()
-    }
-    .into()
+    let change = PartitionChange::election(partition, TopicRules::of(image, context, topic), election);
+    let record = change.record(topic.id, index, |node| may_lead(image, partition, node));
+    record.ok_or_else(|| {
+        Refusal::silent(match election {
+            Election::Preferred => ErrorCode::PreferredLeaderNotAvailable,
+            Election::Online | Election::Unclean => ErrorCode::EligibleLeadersNotAvailable,
+        })
+    })
 }
 
 /// Lists the partitions whose replicas are being moved, among all or among those that the request names.

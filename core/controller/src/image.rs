@@ -243,10 +243,15 @@ impl Image {
         self.brokers.get(&id).is_some_and(|broker| !broker.fenced && !broker.in_controlled_shutdown)
     }
 
-    /// Whether a replica on this broker, in this log directory, can be reached. As in Kafka, every directory of a
-    /// broker that has not told its directories yet is online.
+    /// Whether a replica on this broker, in this log directory, can be reached.
     pub fn is_online(&self, id: NodeId, dir: Uuid) -> bool {
-        let Some(broker) = self.brokers.get(&id).filter(|broker| !broker.fenced) else { return false };
+        self.brokers.get(&id).is_some_and(|broker| !broker.fenced) && self.has_online_directory(id, dir)
+    }
+
+    /// Whether this broker is registered with this log directory online, be the broker fenced or not. As in Kafka,
+    /// every directory of a broker that has not told its directories yet is online.
+    pub fn has_online_directory(&self, id: NodeId, dir: Uuid) -> bool {
+        let Some(broker) = self.brokers.get(&id) else { return false };
         broker.log_dirs.contains(&dir)
             || [DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED].contains(&dir)
             || (broker.log_dirs.is_empty() && dir != DIRECTORY_LOST)

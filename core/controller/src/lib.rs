@@ -9,33 +9,41 @@
 
 #![forbid(unsafe_code)]
 
+mod broker_lifecycle;
 mod brokers;
 mod configs;
 mod elections;
 mod features;
+mod heartbeats;
 mod image;
 mod image_apply;
 mod image_diff;
+mod partition_changes;
 mod partitions;
+mod placement;
 mod producer_ids;
 pub mod records;
+mod registration;
 #[cfg(test)]
 mod tests;
 mod topics;
 
+pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_broker, unregister_broker};
 pub use brokers::{
-    BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, register_broker,
-    register_controller, shut_down_broker, unfence_broker,
+    BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, shut_down_broker,
+    unfence_broker,
 };
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use elections::{elect_leaders, list_reassignments};
 pub use features::{KRAFT_VERSION, update_features};
+pub use heartbeats::{BrokerState, Heartbeats};
 pub use image::{
     ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, Image, ImageChange, ImageError, KeptKey,
     Partition, ResourceKind, Topic,
 };
 pub use partitions::create_partitions;
 pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};
+pub use registration::{Registrar, register_broker, register_controller};
 pub use topics::{create_topics, delete_topics, validate_topic_name};
 
 use bytestring::ByteString;

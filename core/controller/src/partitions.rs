@@ -1,6 +1,7 @@
 //! Places partitions on brokers and their log directories, and adds partitions to topics (KIP-195).
 
 use super::image::{DIRECTORY_UNASSIGNED, Image};
+use super::placement::Placer;
 use super::topics::new_partition;
 use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +41,8 @@ impl ReplicaCounts {
     }
 
     /// Assigns each replica to the directory of its broker that holds the fewest replicas. In Kafka a broker with
-    /// several directories chooses itself and tells the controller later (KIP-858). Here controller and broker are one
-    /// process.
+    /// several directories chooses itself and tells the controller later (KIP-858). It uses the directory that the
+    /// controller names if there is one.
     pub fn assign_directories(&mut self, image: &Image, replicas: Vec<NodeId>) -> Assignment {
         let directories = replicas.iter().map(|id| self.emptiest(image.broker(*id))).collect();
         Assignment { replicas, directories }
@@ -60,53 +61,24 @@ fn usable_directories(broker: &RegisterBrokerRecord) -> Vec<Uuid> {
     broker.log_dirs.iter().copied().filter(|directory| !cordoned.contains(directory)).collect()
 }
 
-fn takes_replicas(broker: &RegisterBrokerRecord) -> bool {
+pub(super) fn takes_replicas(broker: &RegisterBrokerRecord) -> bool {
     // A broker that is older than KIP-858 names no directories, and takes replicas nevertheless.
     broker.log_dirs.is_empty() || !usable_directories(broker).is_empty()
 }
 
-/// Places `count` partitions with `factor` replicas each. The first replica is placed on a broker that is not fenced.
-/// Brokers take turns, and the first turn is drawn at random.
+/// Places `count` partitions with `factor` replicas each.
 pub(super) fn place(
     image: &Image,
-    first_index: i32,
     count: i32,
     factor: i16,
     load: &mut ReplicaCounts,
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Assignment>, String> {
-    if factor <= 0 {
-        return Err(format!("Invalid replication factor {factor}: the replication factor must be positive."));
-    }
-    let all: Vec<&RegisterBrokerRecord> = image.brokers().filter(|broker| takes_replicas(broker)).collect();
-    let (up, fenced): (Vec<&RegisterBrokerRecord>, Vec<_>) = all.iter().partition(|broker| !broker.fenced);
-    if up.is_empty() {
-        return Err("All brokers are currently fenced, or have all their log directories cordoned.".to_owned());
-    }
-    if factor as usize > all.len() {
-        return Err(format!(
-            "The target replication factor of {factor} cannot be reached because only {} broker(s) are registered or \
-             some brokers have all their log directories cordoned.",
-            all.len()
-        ));
-    }
-    if !up.iter().any(|broker| image.is_active(NodeId(broker.broker_id))) {
-        return Err("All brokers are currently fenced or in controlled shutdown.".to_owned());
-    }
-    let start = u64::from_le_bytes(draw()[..8].try_into().expect("8 of 16 bytes")) as usize;
+    let mut placer = Placer::new(image, draw);
+    placer.check(factor)?;
     let mut made = Vec::new();
-    for index in first_index..first_index + count {
-        let turn = start.wrapping_add(index as usize);
-        let turned = |brokers: &[&RegisterBrokerRecord]| -> Vec<NodeId> {
-            let len = brokers.len().max(1);
-            (0..brokers.len()).map(|step| NodeId(brokers[(turn % len + step) % len].broker_id)).collect()
-        };
-        // Active brokers come first, then those that are shutting down, then fenced ones.
-        let mut order = turned(&up);
-        order.sort_by_key(|id| !image.is_active(*id));
-        order.extend(turned(&fenced));
-        order.truncate(factor as usize);
-        let assignment = load.assign_directories(image, order);
+    for _ in 0..count {
+        let assignment = load.assign_directories(image, placer.place(factor as usize));
         load.add(std::slice::from_ref(&assignment));
         made.push(assignment);
     }
@@ -237,7 +209,7 @@ fn add_partitions(
     };
     let factor = first.replicas.len();
     let made = match &request.assignments {
-        None => place(image, existing, additional, factor as i16, load, draw)
+        None => place(image, additional, factor as i16, load, draw)
             .map_err(|text| Refusal::new(ErrorCode::InvalidReplicationFactor, text))?,
         Some(assignments) => {
             let mut made = Vec::new();

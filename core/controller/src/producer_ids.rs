@@ -1,5 +1,6 @@
 //! Gives producer ids to brokers, in blocks (KIP-730).
 
+use super::broker_lifecycle::check_broker_epoch;
 use super::image::Image;
 use super::{Decision, Refusal};
 use tidelog_wire::ErrorCode;
@@ -23,16 +24,8 @@ pub fn allocate_producer_ids(
     broker_epoch: i64,
 ) -> Decision<Result<ProducerIdBlock, Refusal>> {
     let refuse = |refusal| Decision { records: Vec::new(), response: Err(refusal) };
-    match image.broker(broker_id) {
-        None => {
-            let text = format!("No broker registration found for broker id {broker_id}");
-            return refuse(Refusal::new(ErrorCode::StaleBrokerEpoch, text));
-        }
-        Some(broker) if broker.broker_epoch != broker_epoch => {
-            let text = format!("Expected broker epoch {broker_epoch}, but found broker epoch {}", broker.broker_epoch);
-            return refuse(Refusal::new(ErrorCode::StaleBrokerEpoch, text));
-        }
-        Some(_) => {}
+    if let Err(refusal) = check_broker_epoch(image, broker_id, broker_epoch) {
+        return refuse(refusal);
     }
     let first = image.next_producer_id();
     let Some(next_producer_id) = first.checked_add(i64::from(PRODUCER_ID_BLOCK)) else {

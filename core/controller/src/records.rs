@@ -1,5 +1,6 @@
 //! The versions in which metadata records are written, and the features that decide the versions.
 
+use super::features::KRAFT_VERSION;
 use tidelog_wire::MetadataRecord;
 use tidelog_wire::ids::Uuid;
 
@@ -45,6 +46,7 @@ pub struct Feature {
 /// Each of these constants is the first level of `metadata.version` whose records have what its name says.
 const WITH_CONTROLLED_SHUTDOWN: i16 = 7;
 const WITH_ZK_MIGRATION: i16 = 8;
+const WITHOUT_EPOCH_FOR_EVERY_SHRINKING: i16 = 12;
 const WITH_TRANSACTIONS: i16 = 13;
 const WITH_CONTROLLER_REGISTRATION: i16 = 15;
 const WITH_DIRECTORIES: i16 = 17;
@@ -123,6 +125,13 @@ pub fn encode(record: &MetadataRecord, metadata_version: i16) -> bytes::Bytes {
     }
 }
 
+/// The levels of features with which [`check_features`] lets a node be in a cluster, and of `kraft.version`.
+pub fn levels_accepted() -> impl Iterator<Item = (&'static str, i16, i16)> {
+    let served = FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max));
+    let kept = NOT_SERVED.iter().map(|(name, max)| (*name, 0, *max));
+    served.chain(kept).chain([(KRAFT_VERSION, 0, KRAFT_VERSION_MAX)])
+}
+
 /// Checks that this broker can serve a cluster whose features are at these levels. The error names the first feature
 /// that it cannot serve.
 pub fn check_features<'a>(levels: impl IntoIterator<Item = (&'a str, i16)>) -> Result<(), String> {
@@ -149,6 +158,21 @@ pub fn has_transactions(metadata_version: i16) -> bool {
 /// Whether a metadata log at this level may hold registrations of controllers (KIP-919).
 pub fn registers_controllers(metadata_version: i16) -> bool {
     metadata_version >= WITH_CONTROLLER_REGISTRATION
+}
+
+/// Whether registrations at this level name log directories (KIP-858).
+pub fn assigns_directories(metadata_version: i16) -> bool {
+    metadata_version >= WITH_DIRECTORIES
+}
+
+/// Whether registrations at this level name log directories that take no new replicas (KIP-1066).
+pub fn cordons_directories(metadata_version: i16) -> bool {
+    metadata_version >= WITH_CORDONED_DIRECTORIES
+}
+
+/// Whether at this level every replica that leaves an ISR begins a new leader epoch (KAFKA-15021).
+pub fn shrinking_begins_epoch(metadata_version: i16) -> bool {
+    metadata_version < WITHOUT_EPOCH_FOR_EVERY_SHRINKING
 }
 
 /// Whether a directory id stands for a state instead of a directory (KIP-858).

@@ -300,7 +300,7 @@ fn assignments(
     let count = if topic.num_partitions == -1 { broker.num_partitions } else { topic.num_partitions };
     let factor =
         if topic.replication_factor == -1 { broker.default_replication_factor } else { topic.replication_factor };
-    partitions::place(image, 0, count, factor, placed, draw).map_err(|why| {
+    partitions::place(image, count, factor, placed, draw).map_err(|why| {
         let text = format!("Unable to replicate the partition {factor} time(s): {why}");
         Refusal::new(ErrorCode::InvalidReplicationFactor, text)
     })

@@ -12,7 +12,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, mut request: ElectLea
         // Version 0 is older than KIP-460 and has no field for the type: it asks for the preferred leader.
         request.election_type = 0;
     }
-    let decision = controller::elect_leaders(&parts.proposed, &request);
+    let decision = controller::elect_leaders(&parts.proposed, &parts.controller_context(), &request);
     let body = ResponseBody::ElectLeaders(decision.response);
     parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
 }

@@ -91,6 +91,8 @@ pub struct Parts {
     pub committed: Offset,
     /// The offset of this broker's registration; -1 before it is committed (KIP-631).
     pub broker_epoch: i64,
+    /// The broker epoch of the earlier life, if it ended with a clean stop.
+    pub previous_broker_epoch: Option<i64>,
     pub commits: Commits,
     pub partitions: Partitions,
     /// Whether the broker is stopping. Then fetches are answered without waiting for records.

@@ -46,6 +46,7 @@ impl Parts {
             image: Image::default(),
             committed: Offset::ZERO,
             broker_epoch: -1,
+            previous_broker_epoch: None,
             commits: Commits::default(),
             partitions: Partitions::default(),
             stopping: false,
@@ -100,6 +101,7 @@ impl Parts {
             listeners: self.config.client_listeners().cloned().collect(),
             controller_listeners: controllers.cloned().collect(),
             log_dirs: self.directories_online(),
+            previous_broker_epoch: self.previous_broker_epoch,
         }
     }
 

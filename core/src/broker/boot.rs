@@ -80,6 +80,7 @@ impl Broker {
         let paths = &self.parts.config.log_dirs;
         self.openings = Openings::begin(now, &booted, |dir| &paths[usize::from(dir.0)], out);
         self.parts.cluster_id = booted.cluster_id.clone();
+        self.parts.previous_broker_epoch = booted.previous_broker_epoch;
         for dir in &booted.dirs {
             for (name, _, reason) in &dir.aside {
                 let path = &self.parts.config.log_dirs[usize::from(dir.dir.0)];

@@ -6,7 +6,7 @@
 use super::{Broker, Phase};
 use crate::api::AfterCommit;
 use crate::buggify::Site;
-use crate::controller::{self, Image, ImageChange, ResourceKind};
+use crate::controller::{self, Heartbeats, Image, ImageChange, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
@@ -68,16 +68,41 @@ impl Broker {
         if let Err(reason) = controller::records::check_features(features) {
             return self.fatal(format!("this broker cannot serve the cluster of its log directories: {reason}"), out);
         }
+        self.register(now, out);
+    }
+
+    /// Registers this node, whose earlier incarnation is known not to run any more, and claims its partitions.
+    fn register(&mut self, now: Now, out: &mut Outbox) {
         let start = self.parts.broker_start();
         let node = start.node_id;
         if controller::records::registers_controllers(self.parts.proposed.metadata_version()) {
-            self.parts.commit(now, vec![controller::register_controller(&start)], AfterCommit::Nothing, out);
+            let decision = controller::register_controller(&self.parts.proposed, &start.controller_registration());
+            self.parts.commit(now, decision.records, AfterCommit::Nothing, out);
         }
-        let epoch = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
-        self.parts.commit(now, vec![controller::register_broker(&start, epoch)], AfterCommit::Nothing, out);
-        let mut records = vec![controller::unfence_broker(node, epoch.0)];
+        let kraft_version = self.parts.quorum().kraft_version();
+        let next_offset = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
+        let timeout_ms = i64::from(self.parts.config.broker_session_timeout_ms);
+        let registrar = controller::Registrar {
+            context: self.parts.controller_context(),
+            cluster_id: &self.parts.cluster_id,
+            kraft_version,
+            heartbeats: &Heartbeats::adopt(&self.parts.proposed, Some(node), now.mono, timeout_ms),
+            now: now.mono,
+            next_offset,
+        };
+        let request = start.broker_registration(&self.parts.cluster_id);
+        let registration = match registrar.registration(&self.parts.proposed, &request) {
+            Ok(registration) => registration,
+            Err(refusal) => {
+                let why = refusal.message.unwrap_or_default();
+                return self.fatal(format!("this broker cannot be in the cluster of its log directories: {why}"), out);
+            }
+        };
+        let broker_epoch = registration.broker_epoch;
+        self.parts.commit(now, vec![registration.into()], AfterCommit::Nothing, out);
+        let mut records = vec![controller::unfence_broker(node, broker_epoch)];
         records.extend(controller::claim_partitions(&self.parts.proposed, node));
-        self.parts.commit(now, records, AfterCommit::Registered { broker_epoch: epoch.0 }, out);
+        self.parts.commit(now, records, AfterCommit::Registered { broker_epoch }, out);
     }
 
     pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {

@@ -37,7 +37,7 @@ fn elect(cluster: &mut Cluster, election_type: i8, named: Option<&[i32]>) -> Vec
         vec![TopicPartitions { topic: "t".into(), partitions: partitions.into(), ..Default::default() }]
     });
     let request = ElectLeadersRequest { election_type, topic_partitions: topics, ..Default::default() };
-    let response = cluster.decide(|image, _, _| elect_leaders(image, &request));
+    let response = cluster.decide(|image, context, _| elect_leaders(image, context, &request));
     let results = response.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
     results.map(|result| (result.partition_id, ErrorCode::from_code(result.error_code).unwrap())).collect()
 }

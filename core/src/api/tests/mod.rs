@@ -47,6 +47,8 @@ const FETCHER: ConnId = ConnId(2);
 struct Bench {
     config: BrokerConfig,
     broker: Broker,
+    /// The seed of the broker. Each start has another.
+    lives: u8,
     /// One disk for each of `log.dirs`.
     disks: Vec<TestDisk>,
     files: BTreeMap<FileId, usize>,
@@ -78,6 +80,7 @@ impl Bench {
         let dirs = config.log_dirs.len();
         let mut bench = Self {
             broker: Broker::new(config.clone(), [7; 32]),
+            lives: 7,
             config,
             disks: vec![TestDisk::default(); dirs],
             files: BTreeMap::new(),
@@ -109,7 +112,8 @@ impl Bench {
         self.files.clear();
         self.waiting.clear();
         self.stopped = false;
-        self.broker = Broker::new(self.config.clone(), [8; 32]);
+        self.lives += 1;
+        self.broker = Broker::new(self.config.clone(), [self.lives; 32]);
         self.handle(Input::Boot)
     }
 
