@@ -31,6 +31,9 @@ pub enum Append<'a> {
     Produced(&'a CheckedBatch),
     /// One batch that this broker has made with `BatchBuilder`. Its base offset and leader epoch are set by the append.
     Own(&'a Bytes),
+    /// One batch of the leader's log, as it stands there. It must begin where this log ends, and its checksum must have
+    /// been verified. It keeps its base offset and its leader epoch, which is at most the one that the append names.
+    Replicated(&'a Bytes),
 }
 
 /// Where a batch was appended.
@@ -120,12 +123,22 @@ impl Log {
                 self.producers.check(&producer_batch, AppendOrigin::Coordinator)?;
                 (BatchHeader { base_offset, leader_epoch, ..header }, producer_batch)
             }
+            Append::Replicated(bytes) => {
+                let header = BatchHeader::parse(bytes).expect("a batch that was verified has a header");
+                assert_eq!(header.size_bytes(), bytes.len(), "the bytes are one whole batch");
+                assert_eq!(header.base_offset, base_offset, "a leader's batch begins where this log ends");
+                assert!(header.leader_epoch <= leader_epoch, "a leader's batch is of its epoch or of an earlier one");
+                let header = self.check_room(&header)?;
+                (header, producer_batch(&header, Some(bytes)))
+            }
         };
+        let leader_epoch = header.leader_epoch;
         let chunks: Chunks = match batch {
             Append::Produced(checked) => checked.with_header(&header),
             Append::Own(bytes) => {
                 smallvec![Bytes::copy_from_slice(&header.encode()), bytes.slice(BatchHeader::LEN..)]
             }
+            Append::Replicated(bytes) => smallvec![bytes.clone()],
         };
         if self.epochs.assign(leader_epoch, base_offset) {
             self.write_epochs(out);

@@ -260,6 +260,24 @@ impl Log {
         self.start_loading(hints, Some(offset), out);
     }
 
+    /// Removes all batches, and lets the log begin again at `start`, empty. A follower calls this when a snapshot that
+    /// ends at `start` replaces what its log holds (KIP-630). Appends and reads are refused until
+    /// [`LogEvent::Truncated`](super::LogEvent).
+    ///
+    /// A crash may leave any first part of the old batches. The caller must be able to tell from what it has on stable
+    /// storage that the log has to begin again.
+    pub fn restart_at(&mut self, start: Offset, out: &mut Outbox) {
+        assert!(self.is_open() && start >= Offset::ZERO, "restarted at {start} while {:?}", self.state);
+        self.write_all(out);
+        self.cancel_leaving(out);
+        let hints = LoadHints { clean: true, recovery_point: None, log_start: Some(start), has_topic_id: true };
+        for slot in 0..self.segments.len() {
+            self.issue(Purpose::Step, IoOp::Close { file: self.segments[slot].file }, out);
+        }
+        // Nothing is kept, so the loading ends at the first offset there may be, which is below `start`.
+        self.start_loading(hints, Some(Offset::ZERO), out);
+    }
+
     /// Deletes the log. Its directory is renamed at once, to a name that contains `unique`. It is removed after
     /// `file.delete.delay.ms`; then [`LogEvent::Deleted`](super::LogEvent) comes.
     ///

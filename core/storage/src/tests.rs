@@ -653,6 +653,61 @@ fn a_truncation_cuts_records_epochs_and_producer_state() {
 }
 
 #[test]
+fn a_log_that_is_restarted_is_empty_and_begins_at_the_new_offset_whatever_a_crash_leaves() {
+    for (steps, start) in (0..40).flat_map(|steps| [(steps, 10), (steps, 30), (steps, 70)]) {
+        let mut world = World::new(small_segments());
+        world.append_plain(30);
+        world.run();
+        world.log.restart_at(Offset(start), &mut world.out);
+        world.take_out();
+        let is_done = !(0..steps).all(|_| world.step());
+        if is_done {
+            assert_eq!(world.events, [LogEvent::Truncated]);
+            assert_eq!(world.log.log_start_offset(), Offset(start));
+            assert_eq!(world.log.latest_epoch(), LeaderEpoch::UNKNOWN);
+        } else {
+            world.disk.crash(&mut world.random);
+            world.queue.clear();
+            world.reload(LoadHints::default());
+            world.run();
+            // Whatever is left is shorter than the log was, or its first part, and can be restarted again.
+            world.loaded();
+            world.events.clear();
+            world.log.restart_at(Offset(start), &mut world.out);
+            world.take_out();
+            world.run();
+            assert_eq!(world.events, [LogEvent::Truncated]);
+        }
+        assert_eq!(world.log.log_end_offset(), Offset(start));
+        world.append_plain(1);
+        world.run();
+        world.close_and_reload();
+        assert_eq!((world.log.log_start_offset(), world.log.log_end_offset()), (Offset(start), Offset(start + 1)));
+    }
+}
+
+#[test]
+fn a_replicated_batch_keeps_its_offset_and_its_epoch() {
+    let mut leader = World::new(small_segments());
+    for epoch in [1, 1, 4] {
+        let batch = plain(&leader);
+        leader.log.append(leader.now, Append::Produced(&batch), LeaderEpoch(epoch), &mut leader.out).unwrap();
+    }
+    leader.take_out();
+    leader.run();
+    let file = leader.disk.content("topic-0/00000000000000000000.log").unwrap().to_vec();
+    let mut follower = World::new(small_segments());
+    for batch in Scan::new(&file, 0, true) {
+        let bytes = bytes::Bytes::copy_from_slice(batch.bytes);
+        follower.log.append(follower.now, Append::Replicated(&bytes), LeaderEpoch(5), &mut follower.out).unwrap();
+    }
+    follower.take_out();
+    follower.run();
+    assert_eq!(follower.disk.content("topic-0/00000000000000000000.log").unwrap(), file);
+    assert_eq!(follower.log.epochs(), leader.log.epochs());
+}
+
+#[test]
 fn the_directory_of_a_deleted_log_is_renamed_at_once_and_removed_after_the_delay() {
     let mut world = ten_batches();
     world.log.delete(world.now, Uuid::from_bytes([5; 16]), &mut world.out);
