@@ -18,12 +18,12 @@ mod view;
 use crate::api::{self, Parts, PendingRequest};
 use crate::buggify::Site;
 use crate::config::{BrokerConfig, ConnectionLimits};
-use crate::ids::{ConnId, LogId};
+use crate::ids::{ConnId, LogDirId, LogId};
 use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
 use crate::peers::Peers;
 use crate::probe::Probe;
 use crate::quorum;
-use crate::storage::{CheckpointKind, DirEvent};
+use crate::storage::{CheckpointKind, CheckpointWrites, DirEvent};
 use crate::time::{Mono, Now};
 use boot::FoundPartitions;
 pub use metrics::{
@@ -49,6 +49,8 @@ pub struct Broker {
     peers: Peers,
     found_partitions: FoundPartitions,
     openings: Openings,
+    /// The checkpoint that must be written before the metadata log is cut.
+    lowering: Option<(LogDirId, CheckpointWrites)>,
     /// When the clean stop began.
     stop_began: Option<Mono>,
     names: LeavingNames,
@@ -86,6 +88,7 @@ impl Broker {
             parts: Parts::new(config, seed),
             found_partitions: FoundPartitions::default(),
             openings: Openings::default(),
+            lowering: None,
             stop_began: None,
             names: LeavingNames::default(),
         }
@@ -136,6 +139,10 @@ impl Broker {
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
         if matches!(self.phase, Phase::Running | Phase::ClosingLogs(_)) {
             api::handle(&mut self.parts, now, request, out);
+            let events = self.parts.quorum_requests.take_events();
+            if !events.is_empty() {
+                self.quorum_events(now, events, out);
+            }
         } else {
             // A world accepts connections between `Ready` and `Stopped` only. A request that comes at another time is
             // refused.
@@ -186,6 +193,7 @@ impl Broker {
                 DirEvent::SetAside => self.logs_loaded(now, out),
                 DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
                 DirEvent::CheckpointWritten { dir, .. } => {
+                    self.recovery_point_written(now, dir, out);
                     self.forget_names(now, dir, out);
                     self.logs_loaded(now, out);
                 }
@@ -207,10 +215,6 @@ impl Broker {
         while let Some(timer) = self.timers.take_due(now.mono) {
             self.timer(now, timer, out);
         }
-        if matches!(self.phase, Phase::Running) {
-            let deadline = self.parts.quorum().deadline();
-            self.timers.set(Timer::Quorum, deadline);
-        }
     }
 
     fn timer(&mut self, now: Now, timer: Timer, out: &mut Outbox) {
@@ -227,7 +231,10 @@ impl Broker {
             Timer::RecoveryPointCheckpoint => self.parts.checkpoint(CheckpointKind::RecoveryPoint, out),
             Timer::LogStartCheckpoint => self.parts.checkpoint(CheckpointKind::LogStart, out),
             Timer::Retention => self.each_log(now, out, crate::replication::Partition::enforce_retention),
-            Timer::Quorum => self.snapshot_if_due(now, out),
+            Timer::Quorum => {
+                let events = self.parts.quorum().tick(now, out);
+                self.quorum_events(now, events, out);
+            }
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {
                     partition.tick(now, out);

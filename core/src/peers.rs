@@ -146,9 +146,9 @@ fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
     let (client_id, reconnect_max_ms, versions_timeout_ms, max_idle_ms) = match owner {
         PeerOwner::Quorum => {
             let client_id = format!("raft-client-{}", config.node_id);
-            (client_id, 500, config.controller_quorum_request_timeout_ms, config.connections_max_idle_ms)
+            (client_id, 500, config.quorum.request_timeout_ms, config.connections_max_idle_ms)
         }
-        PeerOwner::Controller => (config.node_id.to_string(), 50, config.controller_socket_timeout_ms, -1),
+        PeerOwner::Controller => (config.node_id.to_string(), 50, config.controller_socket_timeout_ms.into(), -1),
     };
     PoolConfig {
         client_id: client_id.into(),
@@ -157,7 +157,7 @@ fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
             first_ms: config.socket_connection_setup_timeout_ms,
             max_ms: config.socket_connection_setup_timeout_max_ms,
         },
-        versions_timeout_ms: versions_timeout_ms.into(),
+        versions_timeout_ms,
         connections_max_idle_ms: max_idle_ms,
     }
 }

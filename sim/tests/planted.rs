@@ -26,13 +26,14 @@ fn first_to_find(plant: Plant) -> Option<(u64, String)> {
 #[test]
 fn every_planted_bug_is_found() {
     let next = AtomicUsize::new(0);
+    let plants: Vec<Plant> = Plant::ALL.iter().copied().filter(|plant| !plant.needs_many_nodes()).collect();
     panics::install(|| {});
     let missed: Vec<String> = std::thread::scope(|scope| {
         let search = || {
             // Panics are expected: some planted bugs make the core panic.
             panics::quiet(true);
             let mut missed = Vec::new();
-            while let Some(plant) = Plant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(plant) = plants.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match first_to_find(*plant) {
                     Some((seed, verdict)) => println!("{plant:?} is found by seed {seed}: {verdict}"),
                     None => missed.push(format!("{plant:?} is not found by {SEEDS_AT_MOST} seeds")),

@@ -3,6 +3,7 @@
 use super::dynamic::connection_overrides;
 use super::key::{Kind, Update, Value};
 use super::listeners::{self, Listener, METRICS_LISTENER, SecurityProtocol};
+use super::quorum::{self, QuorumSettings};
 use super::{ConfigError, Loggers, Warning, rules, table};
 use std::collections::BTreeMap;
 use tidelog_wire::ids::{NodeId, Uuid};
@@ -26,7 +27,7 @@ pub struct BrokerConfig {
     pub advertised_listeners: Vec<Listener>,
     /// Names of the controller's listeners, which clients are not told about.
     pub controller_listener_names: Vec<String>,
-    pub controller_quorum_request_timeout_ms: i32,
+    pub quorum: QuorumSettings,
     pub controller_socket_timeout_ms: i32,
     pub inter_broker_listener_name: String,
     /// Where metrics and health are served over HTTP.
@@ -265,6 +266,7 @@ impl Reader {
         let max_connections_per_ip_overrides = self.connection_overrides();
         let (log_dirs, partition_dirs, metadata_log_dir) = self.log_dirs();
         let metrics_listener = self.metrics_listener(&listeners);
+        let quorum = self.quorum();
         let values = &self.values;
         let broken = rules::broken(&|name| values.get(name).cloned());
         self.errors.extend(broken);
@@ -281,7 +283,7 @@ impl Reader {
             listeners,
             advertised_listeners,
             controller_listener_names,
-            controller_quorum_request_timeout_ms: self.int("controller.quorum.request.timeout.ms"),
+            quorum,
             controller_socket_timeout_ms: self.int("controller.socket.timeout.ms"),
             inter_broker_listener_name,
             metrics_listener,
@@ -449,6 +451,30 @@ impl Reader {
     fn connection_overrides(&self) -> Vec<(String, i32)> {
         let text = self.text("max.connections.per.ip.overrides").expect("it has a default");
         connection_overrides(&text).unwrap_or_default()
+    }
+
+    fn quorum(&mut self) -> QuorumSettings {
+        let voters = quorum::voters(&self.list(quorum::VOTERS).unwrap_or_default()).unwrap_or_else(|why| {
+            self.refuse(quorum::VOTERS, why);
+            Vec::new()
+        });
+        let servers = self.list(quorum::BOOTSTRAP_SERVERS).unwrap_or_default();
+        let bootstrap_servers = quorum::servers(&servers).unwrap_or_else(|why| {
+            self.refuse(quorum::BOOTSTRAP_SERVERS, why);
+            Vec::new()
+        });
+        QuorumSettings {
+            voters,
+            bootstrap_servers,
+            election_timeout_ms: self.long("controller.quorum.election.timeout.ms"),
+            election_backoff_ms_max: self.long("controller.quorum.election.backoff.max.ms"),
+            fetch_timeout_ms: self.long("controller.quorum.fetch.timeout.ms"),
+            request_timeout_ms: self.long("controller.quorum.request.timeout.ms"),
+            retry_backoff_ms: self.long("controller.quorum.retry.backoff.ms"),
+            fetch_bytes_max: self.int("controller.quorum.fetch.max.bytes"),
+            fetch_snapshot_bytes_max: self.int("controller.quorum.fetch.snapshot.max.bytes"),
+            joins_by_itself: self.boolean("controller.quorum.auto.join.enable"),
+        }
     }
 
     fn metrics_listener(&mut self, others: &[Listener]) -> Option<Listener> {

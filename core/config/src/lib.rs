@@ -16,6 +16,7 @@ mod key;
 mod listeners;
 mod loggers;
 pub mod plant;
+mod quorum;
 mod rules;
 pub mod table;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, METRICS_LISTENER, SecurityProtocol};
 pub use loggers::{LogLevel, Loggers, PARTS, ROOT_LOGGER};
+pub use quorum::QuorumSettings;
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
 pub use warning::{Warning, did_you_mean, suggest_broker, suggest_topic};
 

@@ -84,6 +84,41 @@ plants! {
     EpochStartNotRecorded,
     /// The wall clock is asserted not to go back (KAFKA-5415, KAFKA-8803).
     WallClockAsserted,
+
+    // The quorum.
+    /// A vote is told before it is on stable storage.
+    VoteToldBeforeSync,
+    /// A voter votes for every candidate that asks, also for a second one in the same epoch.
+    VotesTwice,
+    /// A voter votes for a candidate whose log is shorter than its own.
+    VotesForShorterLog,
+    /// A leader commits records of earlier epochs by counting who has them (Raft, figure 8).
+    EarlierEpochCommittedByCounting,
+    /// The high watermark is known one record too early in an epoch: before the leader's own first record is on a
+    /// majority (KAFKA-12619).
+    HighWatermarkAtEpochStart,
+    /// A leader that restarts leads in the same epoch again (KAFKA-10527).
+    RestartedLeaderLeadsAgain,
+    /// A leader that is removed from the voters still counts itself (KAFKA-16530).
+    RemovedLeaderCounts,
+    /// A replica that is no voter stands for election (KAFKA-17067).
+    ObserverStandsForElection,
+    /// A new set of voters counts only once it is committed.
+    OldVotersCountUntilCommit,
+    /// A truncation leaves the set of voters that the truncated record named.
+    TruncationKeepsVoters,
+    /// A voter fetches on, and so acknowledges, before it has synced what it fetched (KAFKA-10533).
+    FollowerAcknowledgesBeforeSync,
+    /// A leader counts its own records before it has synced them (KAFKA-17332).
+    LeaderCountsUnsynced,
+}
+
+impl Plant {
+    /// Whether the bug needs several nodes to show. The simulator runs single nodes for now, and the tests of the quorum
+    /// find these.
+    pub fn needs_many_nodes(self) -> bool {
+        self as u32 >= Self::VoteToldBeforeSync as u32
+    }
 }
 
 /// The bugs that are switched on.

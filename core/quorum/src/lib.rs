@@ -1,63 +1,105 @@
-//! The metadata log `__cluster_metadata-0`: reading it at the start, appending to it, and replacing its oldest part by
-//! snapshots.
-//!
-//! For now the quorum has one voter, this node (KIP-595, KIP-853). So this node is always the leader, and a record is
-//! committed as soon as it is on this node's stable storage. The files have Kafka's formats, so that a quorum of
-//! several voters can continue from them.
+//! KRaft: the metadata log `__cluster_metadata-0`, replicated among the controllers by a quorum of voters, and read by
+//! every other node (KIP-595, KIP-630, KIP-853, KIP-996).
 //!
 //! ```text
-//! boot:  list the directory → read quorum-state → read bootstrap.checkpoint → read the newest valid snapshot
-//!        → load the log → replay the records that follow the snapshot → write quorum-state with the next epoch
-//!        → append a LeaderChange record → Leading
-//! run:   propose → Committed once the proposed records are on stable storage; SnapshotDue when enough has been
-//!        written or enough time has passed
-//! stop:  close → Closed
+//!  Quorum          the door: requests, answers, completions and ticks go in; answers, requests to peers, I/O and
+//!                  events come out
+//!    boot.rs          what the disk holds: quorum-state, snapshots, the log
+//!    role.rs          what this node is in its epoch, and for whom it votes
+//!    transitions.rs   from one role to the next
+//!    polling.rs       what each role does when time passes
+//!    voting.rs        Vote, BeginQuorumEpoch, EndQuorumEpoch
+//!    fetching.rs      a leader serves its log, a follower reads it
+//!    progress.rs      how far the replicas are: the high watermark
+//!    voters.rs        the set of voters, by offset
+//!    changes.rs       voters are added, removed and updated
+//!    snapshots.rs     taking, serving and fetching snapshots; trimming the log
 //! ```
 //!
-//! Invariants: `committed ≤ log end`; a record of an epoch is only written when `quorum-state` with that epoch is on
-//! stable storage.
+//! **What is in the log is not committed.** A record is committed when a majority of the voters has it on stable
+//! storage. Until then it waits in `uncommitted`, and a new leader may truncate it.
+//!
+//! **Nothing is told before it is durable.** While `quorum-state` is being written, or the log is being cut, the quorum
+//! is *busy*: what comes in waits, and so does what was to go out. So every answer and every request to a peer rests on
+//! an epoch and a vote that are on stable storage, as if the disk were written synchronously.
+//!
+//! Invariants: `committed` never falls, and is at most the end of the log or of a snapshot; a record of an epoch is only
+//! written when `quorum-state` with that epoch is on stable storage; a leader never truncates its log.
 
 #![forbid(unsafe_code)]
 
+mod boot;
+mod changes;
+mod describe;
+mod election;
+mod fetching;
+mod messages;
+mod peers;
+mod polling;
+mod progress;
+mod role;
 mod snapshot;
+mod snapshots;
 mod state_file;
+mod transitions;
+mod voters;
+mod voting;
 
-pub use snapshot::SoleVoter;
-use snapshot::{BATCH_BYTES_MAX, Voters};
+pub use role::Role;
+pub use snapshot::encode as encode_snapshot;
 pub use state_file::QuorumState;
+pub use voters::{Endpoints, KRAFT_VERSIONS, ReplicaKey, Voter, VoterSet, kraft_version_record};
 
+use boot::Boot;
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
-use tidelog_batch::{BatchHeader, ControlRecord, ControlType};
+use bytestring::ByteString;
+use fetching::Fetch;
+use peers::Peers;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use snapshot::BATCH_BYTES_MAX;
+use snapshots::{SnapshotId, Snapshots};
+use std::collections::{BTreeMap, VecDeque};
+use tidelog_batch::{BatchHeader, ControlRecord};
 use tidelog_config::plant::{Plant, Plants};
-use tidelog_storage::io::{DiskPath, IoCompletion, IoDone, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox};
-use tidelog_storage::names::{self, ParsedFile, SnapshotStage};
-use tidelog_storage::probe::Probe;
-use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogPlace, LogSettings, ReadOutcome};
-use tidelog_wire::MetadataRecord;
-use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, Offset, Uuid};
-use tidelog_wire::messages::LeaderChangeMessage;
-use tidelog_wire::messages::leader_change_message::Voter;
+use tidelog_storage::io::{Answer, Ask, DiskPath, IoCompletion, IoId, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner};
+use tidelog_storage::names;
+use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogSettings};
+use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset};
 use tidelog_wire::time::{Mono, Now, WallMs};
+use tidelog_wire::{Address, MetadataRecord, RequestBody, ResponseBody};
+use voters::VoterHistory;
 
 const PART: &str = "quorum";
 /// The topic of the metadata log. It has one partition.
 pub const TOPIC: &str = "__cluster_metadata";
 /// The log id of the metadata log.
 pub const LOG: LogId = LogId(0);
-/// How much of the log one read of the replay asks for.
-const REPLAY_BYTES: u32 = 1 << 20;
-/// A larger snapshot or `bootstrap.checkpoint` is not read.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
-/// A larger `quorum-state` is not read.
-const STATE_BYTES_MAX: u64 = 64 << 10;
-/// How many snapshots are kept. The second newest is used if the newest turns out to be damaged.
-const SNAPSHOTS_KEPT: usize = 2;
 
 /// The configuration of the quorum on this node.
 #[derive(Clone, Debug)]
 pub struct QuorumConfig {
-    pub voter: SoleVoter,
+    pub me: ReplicaKey,
+    pub cluster_id: ByteString,
+    /// Whether this node is a controller, which may be a voter.
+    pub is_controller: bool,
+    /// Where this node's controller listens, by the name of each controller listener.
+    pub endpoints: Endpoints,
+    /// The listener at which this node reaches other controllers: the first of `controller.listener.names`.
+    pub listener: ByteString,
+    /// `controller.quorum.voters`; this node alone where neither voters nor bootstrap servers are configured.
+    pub voters: VoterSet,
+    /// Whether this node forms a quorum of its own if its directory is empty.
+    pub forms_itself: bool,
+    /// `controller.quorum.bootstrap.servers`
+    pub bootstrap_servers: Vec<Address>,
+    pub timeouts: Timeouts,
+    /// `controller.quorum.fetch.max.bytes`
+    pub fetch_bytes_max: i32,
+    /// `controller.quorum.fetch.snapshot.max.bytes`
+    pub fetch_snapshot_bytes_max: i32,
+    /// `controller.quorum.auto.join.enable`
+    pub joins_by_itself: bool,
     /// The log directory of the metadata log.
     pub dir: LogDirId,
     /// The path of `dir`, for messages.
@@ -70,6 +112,29 @@ pub struct QuorumConfig {
     pub snapshot_interval_ms: i64,
 }
 
+/// The `controller.quorum.*.ms` of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub election_ms: i64,
+    pub election_backoff_ms_max: i64,
+    pub fetch_ms: i64,
+    pub request_ms: i64,
+    pub retry_backoff_ms: i64,
+}
+
+impl Default for Timeouts {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self {
+            election_ms: 1_000,
+            election_backoff_ms_max: 1_000,
+            fetch_ms: 2_000,
+            request_ms: 2_000,
+            retry_backoff_ms: 20,
+        }
+    }
+}
+
 /// The records with which a new cluster begins, whose metadata log is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
@@ -78,162 +143,253 @@ pub struct Bootstrap {
     pub values: Vec<Bytes>,
 }
 
+/// Identifies a request that the quorum answers. The caller chooses it, and uses none twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// A request to the quorum: Vote, BeginQuorumEpoch, EndQuorumEpoch, Fetch of the metadata log, FetchSnapshot,
+/// DescribeQuorum, AddRaftVoter, RemoveRaftVoter or UpdateRaftVoter.
+#[derive(Debug)]
+pub struct QuorumRequest {
+    pub id: RequestId,
+    pub version: i16,
+    /// The name of the listener that the request came in on: answers name the leader's address for that listener.
+    pub listener: ByteString,
+    pub body: RequestBody,
+}
+
 /// What the quorum tells the broker.
 #[derive(Debug)]
 pub enum QuorumEvent {
-    /// These records are committed. The last of them has the offset `end - 1`. While booting, these are the records
-    /// that were found on disk.
+    /// These records are committed. The last of them has the offset `end - 1`.
     Committed {
         end: Offset,
         records: Vec<MetadataRecord>,
     },
-    /// A snapshot was read. Its records take the place of all records that were given out before, and stand for those
-    /// before the offset `end`.
+    /// The committed metadata up to `end` is what these records say, whatever was told before.
     SnapshotLoaded {
         end: Offset,
         records: Vec<MetadataRecord>,
     },
-    /// All committed records have been given out, as [`Committed`](Self::Committed) or in a snapshot, and [`Quorum::propose`] may be
+    /// This node leads in this epoch. All that earlier leaders have committed was told, and [`Quorum::propose`] may be
     /// called.
     Leading {
+        epoch: LeaderEpoch,
         /// The records that the broker shall propose first, if the log holds no metadata record yet.
         bootstrap: Option<Vec<MetadataRecord>>,
     },
+    /// This node does not lead any more. What it has proposed and was not told as committed may be committed yet, or be
+    /// lost.
+    Resigned,
+    /// The leader of the quorum is another one, or not known any more.
+    LeaderChanged {
+        leader: Option<NodeId>,
+        epoch: LeaderEpoch,
+    },
+    /// The answer to a request.
+    Answer(RequestId, Box<ResponseBody>),
     /// A snapshot is due: the broker shall call [`Quorum::snapshot`] with the image of all committed records.
     SnapshotDue,
+    /// The log is about to be cut. The broker shall write the recovery-point checkpoint, with
+    /// [`Quorum::recovery_point`], and then call [`Quorum::recovery_point_lowered`].
+    RecoveryPointTooHigh,
     Closed,
     /// The metadata cannot be read or written, for this reason. The broker must stop.
     Failed(String),
 }
 
-/// What the quorum does now. The variants before `Leading` are the steps of the boot, in their order.
-#[derive(Debug, PartialEq, Eq)]
+/// What the quorum waits for before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    /// `quorum-state` is being written.
+    SavingState,
+    /// The checkpoint of the recovery point is being written. Then the log is truncated to this offset.
+    LoweringRecoveryPoint(Offset),
+    /// The log is being truncated to this offset.
+    Truncating(Offset),
+    /// A fetched snapshot is being written.
+    SavingSnapshot,
+    /// The log begins again behind a snapshot.
+    Restarting,
+}
+
+/// An input that waits while the quorum is busy.
+#[derive(Debug)]
+enum Deferred {
+    Request(Now, QuorumRequest),
+    Answer(Now, Answer),
+}
+
+/// An output that waits until the quorum is not busy.
+#[derive(Debug)]
+enum Held {
+    Ask(Box<Ask>),
+    Answer(RequestId, Box<ResponseBody>),
+}
+
+/// What a disk command of [`IoOwner::Quorum`] is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Command {
+    /// A step of the boot.
+    Boot,
+    SaveState,
+    WriteSnapshot(SnapshotId),
+    SaveDownload(SnapshotId),
+    OpenSnapshot(SnapshotId),
+    /// Its failure does no harm: a file that is not needed any more is closed or removed.
+    Cleanup,
+}
+
+/// Records that are in the log and not committed.
+#[derive(Debug)]
+struct Uncommitted {
+    /// One past the last of them.
+    end: Offset,
+    /// Empty for control records.
+    records: Vec<MetadataRecord>,
+}
+
+#[derive(Debug)]
 enum Phase {
     Created,
-    Listing,
-    LoadingState,
-    /// The last snapshot of the list is being read. The others are tried if it is damaged.
-    LoadingSnapshot(Vec<(Offset, LeaderEpoch)>),
-    LoadingBootstrap,
-    Formatting {
-        /// How many commands have not completed yet.
-        commands_left: u32,
-    },
-    LoadingLog,
-    Replaying {
-        /// The offset from which the next read goes on.
-        next: Offset,
-    },
-    SavingState,
-    Leading,
+    Booting(Box<Boot>),
+    Running,
+    /// The broker stops. A leader first tells the other voters, until one of them leads, at most until this moment.
+    Leaving(Mono),
+    /// The log is being closed.
     Closing,
     Ended,
 }
 
-/// The metadata log with its snapshots and `quorum-state`.
+/// A replica of the metadata log.
 #[derive(Debug)]
 pub struct Quorum {
     config: QuorumConfig,
     phase: Phase,
-    /// The number of the next disk command.
-    next_seq: u64,
-    /// The commands in flight that remove files which are no longer needed. Their failure does no harm.
-    removals_in_flight: BTreeSet<u64>,
+    rng: ChaCha8Rng,
+    /// What `quorum-state` says, or will say when it is written.
     state: QuorumState,
+    /// Whether `state` differs from what was last given to the disk.
+    state_is_new: bool,
+    role: Role,
+    voters: VoterHistory,
     log: Option<Log>,
-    /// The end offset and epoch of each finished snapshot in the directory, oldest first.
-    snapshots: Vec<(Offset, LeaderEpoch)>,
-    /// Whether the directory holds a segment of the log.
-    has_log: bool,
-    /// What the checkpoints of the log directory say about the log.
-    hints: LoadHints,
-    bootstrap: Bootstrap,
-    /// Whether `bootstrap.checkpoint` was found.
-    bootstrap_found: bool,
-    /// The voters according to the last record that names them. `None` for a log from before KIP-853.
-    voters: Option<Voters>,
-    /// Whether a metadata record was found, beside the quorum's own control records.
-    has_metadata: bool,
-    /// One past the last record that was given out as [`QuorumEvent::Committed`].
+    snapshots: Snapshots,
+    /// One past the last record that the broker knows of.
     committed: Offset,
+    /// The high watermark that a follower knows from its leaders.
+    high_watermark: Option<Offset>,
+    /// The records from `committed` to the end of the log.
+    uncommitted: VecDeque<Uncommitted>,
+    bootstrap: Bootstrap,
+    /// Whether a metadata record was found or appended, beside the quorum's own control records.
+    has_metadata: bool,
     /// When the last metadata records were appended. The header of a snapshot carries this time.
-    last_proposed_at: WallMs,
-    /// The proposals that are not committed yet: the offset after the last record of each, and its records.
-    proposed: VecDeque<(Offset, Vec<MetadataRecord>)>,
-    bytes_since_snapshot: u64,
-    /// When this node began to lead or, if that is later, when a snapshot was last begun.
-    last_snapshot_at: Mono,
-    /// The snapshot that is being written: the number of the command, its end offset, its epoch.
-    snapshot_in_flight: Option<(u64, Offset, LeaderEpoch)>,
+    last_append_at: WallMs,
+    peers: Peers,
+    /// Fetches that wait for records or for the high watermark.
+    waiting: Vec<Fetch>,
+    /// Fetches that wait for the disk, by the token of their read.
+    reading: BTreeMap<u64, Fetch>,
+    next_read: u64,
+    busy: Option<Busy>,
+    deferred: VecDeque<Deferred>,
+    held: Vec<Held>,
+    /// The leader that the broker was last told of.
+    told_leader: (Option<NodeId>, LeaderEpoch),
+    next_seq: u64,
+    commands: BTreeMap<u64, Command>,
+    events: Vec<QuorumEvent>,
+    /// Warnings for the operator, until there is an outbox for them.
+    warnings: Vec<String>,
+    /// The content of the fetched snapshot that is being written.
+    fetched_snapshot: Option<Bytes>,
+    failure: Option<String>,
 }
 
 impl Quorum {
-    pub fn new(config: QuorumConfig, bootstrap: Bootstrap) -> Self {
+    pub fn new(config: QuorumConfig, bootstrap: Bootstrap, seed: [u8; 32]) -> Self {
         Self {
-            config,
             phase: Phase::Created,
-            next_seq: 0,
-            removals_in_flight: BTreeSet::new(),
+            rng: ChaCha8Rng::from_seed(seed),
             state: QuorumState::NONE,
+            state_is_new: false,
+            role: Role::Unattached { until: None },
+            voters: VoterHistory::new(config.voters.clone()),
             log: None,
-            snapshots: Vec::new(),
-            has_log: false,
-            hints: LoadHints::default(),
-            bootstrap,
-            bootstrap_found: false,
-            voters: None,
-            has_metadata: false,
+            snapshots: Snapshots::default(),
             committed: Offset::ZERO,
-            last_proposed_at: WallMs(0),
-            proposed: VecDeque::new(),
-            bytes_since_snapshot: 0,
-            last_snapshot_at: Mono::ZERO,
-            snapshot_in_flight: None,
+            high_watermark: None,
+            uncommitted: VecDeque::new(),
+            bootstrap,
+            has_metadata: false,
+            last_append_at: WallMs(0),
+            peers: Peers::new(config.timeouts.retry_backoff_ms),
+            waiting: Vec::new(),
+            reading: BTreeMap::new(),
+            next_read: 0,
+            busy: None,
+            deferred: VecDeque::new(),
+            held: Vec::new(),
+            told_leader: (None, LeaderEpoch(0)),
+            next_seq: 0,
+            commands: BTreeMap::new(),
+            events: Vec::new(),
+            warnings: Vec::new(),
+            fetched_snapshot: None,
+            failure: None,
+            config,
         }
     }
+
+    // What comes in.
 
     /// Begins to read the directory of the metadata log. `hints`: what the checkpoints of the log directory say about
     /// it.
     pub fn boot(&mut self, hints: LoadHints, out: &mut Outbox) {
-        assert_eq!(self.phase, Phase::Created, "booted twice");
-        self.hints = hints;
-        self.submit(IoOp::CreateDir { path: self.path("") }, out);
-        self.submit(IoOp::List { path: self.path("") }, out);
-        self.phase = Phase::Listing;
+        assert!(matches!(self.phase, Phase::Created), "booted twice");
+        self.begin_boot(hints, out);
     }
 
-    /// The epoch in which this node leads.
-    pub fn epoch(&self) -> LeaderEpoch {
-        self.state.leader_epoch
+    /// Takes a request. Its answer comes as [`QuorumEvent::Answer`], now or later.
+    pub fn handle_request(&mut self, now: Now, request: QuorumRequest, out: &mut Outbox) -> Vec<QuorumEvent> {
+        self.deferred.push_back(Deferred::Request(now, request));
+        self.settle(now, out)
     }
 
-    /// One past the last committed record.
-    pub fn committed(&self) -> Offset {
-        self.committed
+    /// Takes the answer to a request of [`PeerOwner::Quorum`].
+    pub fn handle_answer(&mut self, now: Now, answer: Answer, out: &mut Outbox) -> Vec<QuorumEvent> {
+        self.deferred.push_back(Deferred::Answer(now, answer));
+        self.settle(now, out)
     }
 
-    pub fn is_leading(&self) -> bool {
-        self.phase == Phase::Leading
+    /// Takes the completion of a command of [`IoOwner::Quorum`] or of the metadata log.
+    pub fn handle_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Vec<QuorumEvent> {
+        if matches!(self.phase, Phase::Ended) {
+            return Vec::new();
+        }
+        let outcome = match completion.id.owner {
+            IoOwner::Quorum => self.file_done(now, completion, out),
+            _ => self.log_done(now, completion, out),
+        };
+        if let Err(reason) = outcome {
+            self.fail(reason);
+        }
+        self.settle(now, out)
     }
 
-    /// The level of `kraft.version`: 1 where the set of voters is recorded in the log (KIP-853), 0 where it is static.
-    pub fn kraft_version(&self) -> i16 {
-        i16::from(self.voters.is_some())
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
+        self.settle(now, out)
     }
 
-    pub fn voter(&self) -> &SoleVoter {
-        &self.config.voter
-    }
-
-    pub fn log(&self) -> Option<&Log> {
-        self.log.as_ref()
-    }
-
-    /// Whether `values` are sure to fit into one batch. Records that take several batches may be written in part when
-    /// the broker crashes.
-    pub fn fits_one_batch(&self, values: &[Bytes]) -> bool {
-        let records: usize = values.iter().map(|value| value.len() + snapshot::RECORD_OVERHEAD_MAX).sum();
-        BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
+    /// The checkpoint with the lower [`recovery_point`](Self::recovery_point) is on stable storage.
+    pub fn recovery_point_lowered(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
+        if let Some(Busy::LoweringRecoveryPoint(end)) = self.busy {
+            self.busy = Some(Busy::Truncating(end));
+            self.log_mut().truncate_to(end, out);
+        }
+        self.settle(now, out)
     }
 
     /// Appends the records of one decision and returns the offset of the last. `values` are the records in their
@@ -248,468 +404,363 @@ impl Quorum {
         values: &[Bytes],
         out: &mut Outbox,
     ) -> Result<Offset, String> {
-        assert!(self.is_leading(), "a proposal while {:?}", self.phase);
+        assert!(self.is_leading(), "a proposal while {}", self.role.name());
         assert!(!records.is_empty() && records.len() == values.len(), "a proposal has a value for each of its records");
-        let epoch = self.epoch();
-        let log = self.log.as_mut().expect("a leader has a log");
-        let base = log.log_end_offset();
+        let (base, epoch) = (self.log_end(), self.epoch());
         for bytes in snapshot::batches(base, epoch, now.wall, values, batch_bytes_max(&self.config.log)) {
-            self.bytes_since_snapshot += bytes.len() as u64;
-            append(log, now, epoch, bytes, out)?;
+            self.append(now, Append::Own(&bytes), out)?;
         }
-        let end = log.log_end_offset();
+        let end = self.log_end();
         assert_eq!(end - base, records.len() as i64);
-        self.proposed.push_back((end, records));
-        self.last_proposed_at = now.wall;
+        self.uncommitted.push_back(Uncommitted { end, records });
+        self.has_metadata = true;
+        self.last_append_at = now.wall;
         Ok(end + -1)
     }
 
-    /// Writes a snapshot. `image` holds the encoded records of the metadata as it is at the offset `end`, which must be
-    /// the committed offset. See [`QuorumEvent::SnapshotDue`].
-    pub fn snapshot(&mut self, now: Now, end: Offset, image: &[Bytes], out: &mut Outbox) {
-        assert!(self.is_leading() && self.snapshot_in_flight.is_none());
-        assert_eq!(end, self.committed, "a snapshot ends at the committed offset");
-        let log = self.log.as_ref().expect("a leader has a log");
-        let epoch = log.epochs().epoch_for_offset(end + -1).unwrap_or(LeaderEpoch::UNKNOWN);
-        // The next snapshot is due one interval from now, even if this one is not written.
-        self.bytes_since_snapshot = 0;
-        self.last_snapshot_at = now.mono;
-        if self.snapshots.last().is_some_and(|(newest, _)| *newest >= end) || epoch == LeaderEpoch::UNKNOWN {
-            return;
+    /// Gives up the leadership as soon as possible, so that another voter takes it over.
+    pub fn resign(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.resigns = true;
         }
-        out.probe(Probe::MetadataSnapshotTaken);
-        let content = snapshot::encode(epoch, now.wall, self.last_proposed_at, Some(&self.config.voter), image);
-        let path = self.path(&names::metadata_snapshot_file(end, epoch));
-        let seq = self.submit(IoOp::Replace { path, content }, out);
-        self.snapshot_in_flight = Some((seq, end, epoch));
     }
 
-    /// Whether [`snapshot`](Self::snapshot) may be called now with an image that ends at `end`.
-    pub fn can_snapshot(&self, end: Offset) -> bool {
-        end == self.committed && self.can_write_snapshot()
+    /// Begins to close the log. A leader hands its leadership over first. [`QuorumEvent::Closed`] comes in the end.
+    pub fn close(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
+        assert!(matches!(self.phase, Phase::Running), "closed while {:?}", self.phase);
+        self.phase = Phase::Leaving(now.mono.plus_ms(LEAVING_MS_MAX));
+        self.settle(now, out)
     }
 
-    fn can_write_snapshot(&self) -> bool {
-        self.is_leading() && self.snapshot_in_flight.is_none() && self.proposed.is_empty()
+    // What can be asked.
+
+    /// The epoch that this node knows.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.state.leader_epoch
     }
 
-    /// Whether a snapshot is due at `now`.
-    pub fn snapshot_due(&self, now: Mono) -> bool {
-        let by_time = self.config.snapshot_interval_ms > 0
-            && now >= self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms)
-            && self.bytes_since_snapshot > 0;
-        self.can_write_snapshot() && (by_time || self.bytes_since_snapshot >= self.config.snapshot_bytes)
+    /// The leader of that epoch, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.state.leader
     }
 
-    /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
-    pub fn deadline(&self) -> Option<Mono> {
-        // While no snapshot can be written there is no deadline. The completion that ends this makes the caller ask for
-        // the deadline again.
-        let waits = self.can_write_snapshot() && self.config.snapshot_interval_ms > 0 && self.bytes_since_snapshot > 0;
-        waits.then(|| self.last_snapshot_at.plus_ms(self.config.snapshot_interval_ms))
-    }
-
-    /// Begins to close the log. [`QuorumEvent::Closed`] comes when it is closed.
-    pub fn close(&mut self, out: &mut Outbox) {
-        assert!(self.is_leading());
-        self.phase = Phase::Closing;
-        self.log.as_mut().expect("a leader has a log").close(out);
-    }
-
-    /// Takes the completion of a command of [`IoOwner::Quorum`] or of the metadata log.
-    pub fn handle_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Vec<QuorumEvent> {
-        let mut events = Vec::new();
-        if self.phase == Phase::Ended {
-            return events;
+    /// Where the leader listens for controllers' peers.
+    pub fn leader_endpoints(&self) -> Endpoints {
+        match &self.role {
+            Role::Leader(_) | Role::Resigned(_) => self.config.endpoints.clone(),
+            Role::Follower(follower) => follower.leader_endpoints.clone(),
+            Role::Prospective(nominee) => nominee.leader_endpoints.clone(),
+            Role::Unattached { .. } | Role::Candidate(_) => Endpoints::default(),
         }
-        let outcome = match completion.id.owner {
-            IoOwner::Quorum => self.file_done(now, completion, out, &mut events),
-            _ => self.log_done(now, completion, out, &mut events),
+    }
+
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Whether this node leads, and the broker was told so.
+    pub fn is_leading(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.is_told)
+    }
+
+    /// Whether what the disk holds is read.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Leaving(_))
+    }
+
+    /// One past the last committed record that the broker was told of.
+    pub fn committed(&self) -> Offset {
+        self.committed
+    }
+
+    /// The high watermark as this node knows it in its role.
+    pub fn high_watermark(&self) -> Option<Offset> {
+        match &self.role {
+            Role::Leader(leader) => leader.progress.high_watermark(),
+            _ => self.high_watermark,
+        }
+    }
+
+    /// The voters that count now.
+    pub fn voters(&self) -> &VoterSet {
+        self.voters.latest()
+    }
+
+    /// The level of `kraft.version`: 1 where the set of voters is recorded in the log (KIP-853), 0 where it is static.
+    pub fn kraft_version(&self) -> i16 {
+        self.voters.kraft_version()
+    }
+
+    pub fn me(&self) -> ReplicaKey {
+        self.config.me
+    }
+
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// What the recovery-point checkpoint shall say of the metadata log.
+    pub fn recovery_point(&self) -> Option<Offset> {
+        let log = self.log.as_ref()?;
+        Some(match self.busy {
+            Some(Busy::LoweringRecoveryPoint(end) | Busy::Truncating(end)) => log.synced_offset().min(end),
+            Some(Busy::Restarting) => Offset::ZERO,
+            _ => log.synced_offset(),
+        })
+    }
+
+    /// Whether `values` are sure to fit into one batch. Records that take several batches may be written in part when
+    /// the broker crashes.
+    pub fn fits_one_batch(&self, values: &[Bytes]) -> bool {
+        let records: usize = values.iter().map(|value| value.len() + snapshot::RECORD_OVERHEAD_MAX).sum();
+        BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
+    }
+
+    /// When to call [`tick`](Self::tick) next, if nothing else happens before. `now`: the moment of the last input.
+    pub fn deadline(&self, now: Now) -> Option<Mono> {
+        if self.busy.is_some() || !self.is_running() {
+            return None;
+        }
+        let leaving = match self.phase {
+            Phase::Leaving(until) => Some(until),
+            _ => None,
         };
-        if let Err(reason) = outcome {
+        let fetches = self.waiting.iter().map(|fetch| fetch.until).min();
+        let updates = match &self.role {
+            Role::Follower(follower) if self.config.is_controller => Some(follower.update_voter_at),
+            _ => None,
+        };
+        let role = self.role.deadline().filter(|_| self.may_stand() || !matches!(self.role, Role::Follower(_)));
+        [role, fetches, updates, leaving, self.peers.deadline(now.mono), self.snapshot_deadline()]
+            .into_iter()
+            .flatten()
+            // What is overdue waits for something else, such as an answer that is in flight.
+            .filter(|at| *at > now.mono)
+            .min()
+    }
+
+    // Inside.
+
+    /// Does everything that can be done now.
+    fn settle(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
+        while self.failure.is_none() && self.is_running() {
+            if self.state_is_new && self.busy.is_none() {
+                self.save_state(out);
+            }
+            if self.busy.is_some() {
+                break;
+            }
+            for held in std::mem::take(&mut self.held) {
+                match held {
+                    Held::Ask(ask) => out.ask(*ask),
+                    Held::Answer(id, body) => self.events.push(QuorumEvent::Answer(id, body)),
+                }
+            }
+            match self.deferred.pop_front() {
+                Some(Deferred::Request(now, request)) => self.request(now, request, out),
+                Some(Deferred::Answer(now, answer)) => self.answer(now, answer, out),
+                None if self.poll(now, out) => {}
+                None if self.held.is_empty() && !self.state_is_new => break,
+                None => {}
+            }
+        }
+        for text in self.warnings.drain(..) {
+            out.event(Level::Warn, PART, text);
+        }
+        if self.is_running() && self.failure.is_none() && self.snapshot_due(now.mono) {
+            self.events.push(QuorumEvent::SnapshotDue);
+        }
+        if let Some(reason) = self.failure.take() {
             self.phase = Phase::Ended;
-            events.push(QuorumEvent::Failed(format!(
+            self.events.push(QuorumEvent::Failed(format!(
                 "the metadata in {}/{} cannot be used: {reason}",
                 self.config.dir_path,
                 names::METADATA_PARTITION_DIR
             )));
         }
-        events
+        std::mem::take(&mut self.events)
     }
 
-    fn file_done(
-        &mut self,
-        now: Now,
-        completion: IoCompletion,
-        out: &mut Outbox,
-        events: &mut Vec<QuorumEvent>,
-    ) -> Result<(), String> {
-        if let Some((seq, end, epoch)) = self.snapshot_in_flight
-            && seq == completion.id.seq
-        {
-            completion.result.map_err(|error| error.text)?;
-            self.snapshot_in_flight = None;
-            self.snapshots.push((end, epoch));
-            if self.is_leading() {
-                self.remove_old_snapshots(now, out);
-            }
-            return Ok(());
+    fn request(&mut self, now: Now, request: QuorumRequest, out: &mut Outbox) {
+        let QuorumRequest { id, version, listener, body } = request;
+        match body {
+            RequestBody::Vote(body) => self.handle_vote(now, id, &listener, body),
+            RequestBody::BeginQuorumEpoch(body) => self.handle_begin_quorum_epoch(now, id, &listener, body),
+            RequestBody::EndQuorumEpoch(body) => self.handle_end_quorum_epoch(now, id, &listener, body),
+            RequestBody::Fetch(body) => self.handle_fetch(now, id, listener, body, out),
+            RequestBody::FetchSnapshot(body) => self.handle_fetch_snapshot(now, id, listener, body, out),
+            RequestBody::DescribeQuorum(body) => self.handle_describe(now, id, version, body),
+            RequestBody::AddRaftVoter(body) => self.handle_add_voter(now, id, body),
+            RequestBody::RemoveRaftVoter(body) => self.handle_remove_voter(now, id, body, out),
+            RequestBody::UpdateRaftVoter(body) => self.handle_update_voter(now, id, &listener, body, out),
+            other => panic!("the quorum serves no {:?}", other.api_key()),
         }
-        if self.removals_in_flight.remove(&completion.id.seq) {
-            if let Err(error) = completion.result {
-                out.event(Level::Warn, PART, format!("a file that is no longer needed could not be removed: {error}"));
-            }
-            return Ok(());
+    }
+
+    fn answer(&mut self, now: Now, answer: Answer, out: &mut Outbox) {
+        let Some((peer, api_key)) = self.peers.take(answer.id.seq) else { return };
+        let is_useful = match answer.result.map(|answered| answered.body) {
+            Ok(ResponseBody::Vote(body)) => self.handle_vote_answer(now, &peer, body),
+            Ok(ResponseBody::BeginQuorumEpoch(body)) => self.handle_begin_quorum_epoch_answer(now, body),
+            Ok(ResponseBody::EndQuorumEpoch(body)) => self.handle_end_quorum_epoch_answer(now, &peer, body),
+            Ok(ResponseBody::Fetch(body)) => self.handle_fetch_answer(now, body, out),
+            Ok(ResponseBody::FetchSnapshot(body)) => self.handle_fetch_snapshot_answer(now, body, out),
+            Ok(ResponseBody::ApiVersions(body)) => self.handle_versions_of_new_voter(now, &peer, Some(body), out),
+            Ok(ResponseBody::UpdateRaftVoter(body)) => self.handle_update_voter_answer(now, body),
+            Ok(ResponseBody::AddRaftVoter(body)) => self.handle_join_answer(now, body.error_code),
+            Ok(ResponseBody::RemoveRaftVoter(body)) => self.handle_join_answer(now, body.error_code),
+            Ok(other) => panic!("a {:?} was answered with {:?}", api_key, other.api_key()),
+            Err(error) => self.handle_no_answer(now, &peer, api_key, error, out),
+        };
+        if !is_useful {
+            self.peers.failed(now.mono, peer);
         }
-        match &mut self.phase {
-            Phase::Listing => {
-                // The other completion in this phase is that of CreateDir: there is nothing to do.
-                if let IoDone::Entries(entries) = completion.result.map_err(|error| error.text)? {
-                    for entry in entries.iter().filter(|entry| !entry.is_dir) {
-                        match ParsedFile::parse(&entry.name) {
-                            ParsedFile::MetadataSnapshot { end_offset, epoch, stage: SnapshotStage::Live } => {
-                                self.snapshots.push((end_offset, epoch));
-                            }
-                            ParsedFile::MetadataSnapshot { .. } => {
-                                self.remove(&entry.name, out);
-                            }
-                            ParsedFile::Segment { .. } => self.has_log = true,
-                            _ => {}
-                        }
-                    }
-                    self.snapshots.sort();
-                    self.phase = Phase::LoadingState;
-                    let path = self.path(names::QUORUM_STATE);
-                    self.submit(IoOp::Load { path, limit_bytes: STATE_BYTES_MAX }, out);
-                }
-            }
-            Phase::LoadingState => match completion.result {
-                Ok(IoDone::Bytes(bytes)) => {
-                    self.state =
-                        QuorumState::decode(&bytes).map_err(|reason| format!("{}: {reason}", names::QUORUM_STATE))?;
-                    self.load_bootstrap(out);
-                }
-                Ok(other) => panic!("a Load was answered with {other:?}"),
-                Err(error) if error.kind == IoErrorKind::NotFound => self.load_bootstrap(out),
-                Err(error) => return Err(error.text),
-            },
-            Phase::LoadingSnapshot(left) => {
-                let (end, epoch) = left.pop().expect("one is being loaded");
-                let left = std::mem::take(left);
-                let name = names::metadata_snapshot_file(end, epoch);
-                let read = match completion.result {
-                    Ok(IoDone::Bytes(bytes)) => snapshot::decode(&bytes),
-                    Ok(other) => panic!("a Load was answered with {other:?}"),
-                    Err(error) => Err(error.text),
-                };
-                match read {
-                    Ok((records, voters)) => {
-                        self.voters = voters;
-                        self.committed = end;
-                        if end > Offset::ZERO {
-                            out.probe(Probe::MetadataSnapshotRead);
-                            self.has_metadata = true;
-                            events.push(QuorumEvent::SnapshotLoaded { end, records });
-                        }
-                        self.open_log(now, out);
-                    }
-                    Err(reason) => {
-                        out.event(Level::Warn, PART, format!("snapshot {name} is not used: {reason}"));
-                        self.snapshots.retain(|snapshot| *snapshot != (end, epoch));
-                        self.load_snapshot(now, left, out);
-                    }
-                }
-            }
-            Phase::LoadingBootstrap => {
-                let file = names::BOOTSTRAP_CHECKPOINT;
-                match completion.result {
-                    Ok(IoDone::Bytes(bytes)) => {
-                        let (records, _) = snapshot::decode(&bytes).map_err(|reason| format!("{file}: {reason}"))?;
-                        self.bootstrap.records = records;
-                        self.bootstrap_found = true;
-                        self.load_snapshot(now, self.snapshots.clone(), out);
-                    }
-                    Ok(other) => panic!("a Load was answered with {other:?}"),
-                    Err(error) if error.kind == IoErrorKind::NotFound => {
-                        self.load_snapshot(now, self.snapshots.clone(), out);
-                    }
-                    Err(error) => return Err(error.text),
-                }
-            }
-            Phase::Formatting { commands_left } => {
+    }
+
+    /// Sends a request to a peer, when the quorum is not busy.
+    fn ask(&mut self, peer: peers::Peer, to: Address, body: RequestBody, versions: std::ops::RangeInclusive<i16>) {
+        let seq = self.peers.sent(peer, body.api_key());
+        let id = PeerId { owner: PeerOwner::Quorum, seq };
+        let timeout_ms = self.config.timeouts.request_ms;
+        self.held.push(Held::Ask(Box::new(Ask { id, to, body, versions, timeout_ms })));
+    }
+
+    /// Answers a request, when the quorum is not busy.
+    fn reply(&mut self, id: RequestId, body: impl Into<ResponseBody>) {
+        self.held.push(Held::Answer(id, Box::new(body.into())));
+    }
+
+    fn file_done(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Result<(), String> {
+        let command = self.commands.remove(&completion.id.seq).expect("a completion belongs to a command");
+        match command {
+            Command::Boot => return self.boot_step(now, completion.result, out),
+            Command::SaveState => {
                 completion.result.map_err(|error| error.text)?;
-                *commands_left -= 1;
-                if *commands_left == 0 {
-                    self.create_log(now, out)?;
-                }
+                let is_planted = self.config.plants.has(Plant::VoteToldBeforeSync);
+                assert!(is_planted || self.busy == Some(Busy::SavingState));
+                self.busy = self.busy.filter(|busy| *busy != Busy::SavingState);
             }
-            Phase::Replaying { .. } => match completion.result.map_err(|error| error.text)? {
-                IoDone::Bytes(bytes) => {
-                    self.replay_bytes(&bytes, events)?;
-                    self.replay(out)?;
-                }
-                other => panic!("a Read was answered with {other:?}"),
-            },
-            Phase::SavingState => {
+            Command::WriteSnapshot(id) => {
                 completion.result.map_err(|error| error.text)?;
-                self.lead(now, out, events)?;
+                self.snapshot_written(now, id, out);
             }
-            Phase::Created | Phase::LoadingLog | Phase::Leading | Phase::Closing | Phase::Ended => {
-                panic!("a completion although no command is in flight")
+            Command::SaveDownload(id) => {
+                completion.result.map_err(|error| error.text)?;
+                self.download_saved(id, out);
+            }
+            Command::OpenSnapshot(id) => self.snapshot_opened(now, id, completion.result, out),
+            Command::Cleanup => {
+                if let Err(error) = completion.result {
+                    let text = format!("a file that is no longer needed could not be removed: {error}");
+                    out.event(Level::Warn, PART, text);
+                }
             }
         }
         Ok(())
     }
 
-    fn log_done(
-        &mut self,
-        now: Now,
-        completion: IoCompletion,
-        out: &mut Outbox,
-        events: &mut Vec<QuorumEvent>,
-    ) -> Result<(), String> {
-        let log = self.log.as_mut().expect("the log of a completion exists");
+    fn log_done(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Result<(), String> {
         let mut log_events = Vec::new();
-        log.handle_io(now, completion, out, &mut log_events);
+        self.log_mut().handle_io(now, completion, out, &mut log_events);
         for event in log_events {
             match event {
-                LogEvent::Loaded => self.loaded(out)?,
-                LogEvent::ReadDone { outcome, .. } => match outcome {
-                    ReadOutcome::Found(found) => self.read_slice(found.slice, out),
-                    other => {
-                        return Err(format!("the log cannot be read after the end of the newest snapshot: {other:?}"));
-                    }
+                LogEvent::Loaded => self.log_loaded(now, out)?,
+                LogEvent::Truncated => self.log_cut(now, out)?,
+                LogEvent::ReadDone { token, outcome } => match self.reading.remove(&token) {
+                    Some(fetch) => self.fetch_read(now, fetch, outcome),
+                    None => self.replay_found(outcome, out)?,
                 },
                 LogEvent::Failed(reason) => return Err(reason),
                 LogEvent::Closed => {
                     self.phase = Phase::Ended;
-                    events.push(QuorumEvent::Closed);
+                    self.events.push(QuorumEvent::Closed);
                 }
-                LogEvent::Truncated | LogEvent::LookupDone { .. } | LogEvent::NameFreed | LogEvent::Deleted => {}
+                LogEvent::LookupDone { .. } | LogEvent::NameFreed | LogEvent::Deleted => {}
             }
         }
-        if self.phase == Phase::Leading {
-            self.tell_committed(events);
-            if self.snapshot_due(now.mono) {
-                events.push(QuorumEvent::SnapshotDue);
-            }
+        if self.is_running() {
+            self.log_advanced(now, out);
         }
         Ok(())
     }
 
-    /// Reads the last of the snapshots `left`, which have not been tried yet. If none is left, goes on to the log. The
-    /// oldest snapshot may be the one that formatting wrote: it holds the voters and no metadata.
-    fn load_snapshot(&mut self, now: Now, left: Vec<(Offset, LeaderEpoch)>, out: &mut Outbox) {
-        let Some((end, epoch)) = left.last() else { return self.open_log(now, out) };
-        let path = self.path(&names::metadata_snapshot_file(*end, *epoch));
-        self.submit(IoOp::Load { path, limit_bytes: SNAPSHOT_BYTES_MAX }, out);
-        self.phase = Phase::LoadingSnapshot(left);
-    }
-
-    /// Reads `bootstrap.checkpoint`, which formatting wrote. If it is there, its records replace `self.bootstrap`.
-    fn load_bootstrap(&mut self, out: &mut Outbox) {
-        let path = DiskPath { dir: self.config.dir, path: names::BOOTSTRAP_CHECKPOINT.to_owned() };
-        self.submit(IoOp::Load { path, limit_bytes: SNAPSHOT_BYTES_MAX }, out);
-        self.phase = Phase::LoadingBootstrap;
-    }
-
-    /// Writes the files that `kafka-storage format --standalone` writes, except those that are there already.
-    fn format(&mut self, now: Now, out: &mut Outbox) {
-        let mut commands = 0;
-        if !self.bootstrap_found {
-            let content = snapshot::encode(LeaderEpoch(0), now.wall, WallMs(0), None, &self.bootstrap.values);
-            let path = DiskPath { dir: self.config.dir, path: names::BOOTSTRAP_CHECKPOINT.to_owned() };
-            self.submit(IoOp::Replace { path, content }, out);
-            commands += 1;
-        }
-        if self.snapshots.is_empty() {
-            let content = snapshot::encode(LeaderEpoch(0), now.wall, now.wall, Some(&self.config.voter), &[]);
-            let path = self.path(&names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0)));
-            self.submit(IoOp::Replace { path, content }, out);
-            commands += 1;
-        }
-        self.submit(IoOp::SyncDir { path: DiskPath { dir: self.config.dir, path: String::new() } }, out);
-        self.phase = Phase::Formatting { commands_left: commands + 1 };
-    }
-
-    fn log_place(&self) -> LogPlace {
-        LogPlace {
-            dir: self.config.dir,
-            name: names::METADATA_PARTITION_DIR.to_owned(),
-            topic_id: Uuid::METADATA_TOPIC,
-        }
-    }
-
-    fn create_log(&mut self, now: Now, out: &mut Outbox) -> Result<(), String> {
-        let log = Log::create(LOG, self.log_place(), self.config.log.clone(), self.config.plants, now, out);
-        self.log = Some(log);
-        self.loaded(out)
-    }
-
-    /// Loads the log. If there is no log and no snapshot with metadata, formats the directory and creates the log.
-    fn open_log(&mut self, now: Now, out: &mut Outbox) {
-        if !self.has_log && self.committed == Offset::ZERO {
-            return self.format(now, out);
-        }
-        self.phase = Phase::LoadingLog;
-        let log = Log::load(LOG, self.log_place(), self.config.log.clone(), self.config.plants, self.hints, out);
-        self.log = Some(log);
-    }
-
-    /// The log has been loaded or created: checks it against the snapshot, and begins the replay.
-    fn loaded(&mut self, out: &mut Outbox) -> Result<(), String> {
-        let log = self.log.as_ref().expect("just loaded");
-        if log.log_start_offset() > self.committed {
-            return Err(format!(
-                "the log starts at offset {}, and no valid snapshot reaches that far (the newest ends at {})",
-                log.log_start_offset(),
-                self.committed
-            ));
-        }
-        if log.log_end_offset() < self.committed {
-            return Err(format!(
-                "the log ends at offset {}, before the newest snapshot does ({})",
-                log.log_end_offset(),
-                self.committed
-            ));
-        }
-        self.phase = Phase::Replaying { next: self.committed };
-        self.replay(out)
-    }
-
-    /// Reads the next part of the log. At its end, goes on to write `quorum-state`.
-    fn replay(&mut self, out: &mut Outbox) -> Result<(), String> {
-        let Phase::Replaying { next } = self.phase else { panic!("a replay while {:?}", self.phase) };
-        let log = self.log.as_mut().expect("a log is replayed");
-        let end = log.log_end_offset();
-        if next >= end {
-            return self.save_state(out);
-        }
-        match log.read(next, end, REPLAY_BYTES, true, 0, out) {
-            ReadOutcome::Found(found) => self.read_slice(found.slice, out),
-            ReadOutcome::Pending => {}
-            other => return Err(format!("the log ends at {end} and cannot be read at {next}: {other:?}")),
-        }
-        Ok(())
-    }
-
-    fn read_slice(&mut self, slice: tidelog_wire::FileSlice, out: &mut Outbox) {
-        self.submit(IoOp::Read { file: slice.file, position: slice.position, len: slice.len }, out);
-    }
-
-    fn replay_bytes(&mut self, bytes: &Bytes, events: &mut Vec<QuorumEvent>) -> Result<(), String> {
-        let Phase::Replaying { next } = &mut self.phase else { panic!("replaying") };
-        let mut told = Vec::new();
-        let mut whole_batches = 0;
-        for batch in tidelog_batch::Scan::new(bytes, 0, true) {
-            whole_batches += 1;
-            // A read may begin with batches that are before `next`. No batch is partly before it.
-            if batch.header.last_offset() < *next {
-                continue;
-            }
-            let start = batch.position as usize;
-            let whole = bytes.slice(start..start + batch.bytes.len());
-            if batch.header.is_control() {
-                self.voters = snapshot::voters_after_batch(self.voters.take(), &whole)?;
-            } else {
-                told.extend(snapshot::metadata_records(&whole)?);
-            }
-            *next = batch.header.next_offset();
-        }
-        if whole_batches == 0 {
-            return Err(format!("the batch at offset {next} is damaged"));
-        }
-        self.committed = *next;
-        self.has_metadata |= !told.is_empty();
-        events.push(QuorumEvent::Committed { end: *next, records: told });
-        Ok(())
-    }
-
-    /// Checks that this node is the only voter. If it led alone although there are other voters, the cluster would
-    /// split in two.
-    fn check_voters(&self) -> Result<(), String> {
-        let me = (self.config.voter.node, self.config.voter.directory);
-        let Some(voters) = &self.voters else { return Ok(()) };
-        if *voters == [me] || *voters == [(me.0, Uuid::ZERO)] {
-            return Ok(());
-        }
-        let voters: Vec<String> = voters.iter().map(|(node, directory)| format!("{node} ({directory})")).collect();
-        Err(format!(
-            "its quorum has the voters {}, and this is node {} ({}); only a quorum of this node alone is supported",
-            voters.join(", "),
-            me.0,
-            me.1
-        ))
-    }
-
-    /// Writes `quorum-state` with the next epoch. It must be on stable storage before any record of that epoch is
-    /// written.
-    fn save_state(&mut self, out: &mut Outbox) -> Result<(), String> {
-        self.check_voters()?;
-        let log = self.log.as_ref().expect("replayed");
-        let seen = self.state.leader_epoch.max(log.latest_epoch()).0;
-        let epoch = seen.checked_add(1).ok_or("its last epoch was the greatest that an int32 holds")?;
-        self.state =
-            QuorumState { leader_id: Some(self.config.voter.node), leader_epoch: LeaderEpoch(epoch), voted: None };
-        let path = self.path(names::QUORUM_STATE);
-        self.submit(IoOp::Replace { path, content: self.state.encode() }, out);
-        self.phase = Phase::SavingState;
-        Ok(())
-    }
-
-    /// Begins to lead: appends the LeaderChange record of the new epoch.
-    fn lead(&mut self, now: Now, out: &mut Outbox, events: &mut Vec<QuorumEvent>) -> Result<(), String> {
+    /// Appends to the log. Error: the log is offline, for this reason.
+    fn append(&mut self, now: Now, batch: Append<'_>, out: &mut Outbox) -> Result<Offset, String> {
         let epoch = self.epoch();
-        let log = self.log.as_mut().expect("replayed");
-        log.assign_epoch(epoch, out);
-        let base = log.log_end_offset();
-        let me = Voter { voter_id: self.config.voter.node.0, ..Default::default() };
-        let change = LeaderChangeMessage {
-            version: 0,
-            leader_id: self.config.voter.node.0,
-            voters: vec![me.clone()],
-            granting_voters: vec![me],
-            ..Default::default()
-        };
-        let mut controls = vec![ControlRecord { kind: ControlType::LeaderChange, value: change.to_bytes(0) }];
-        if base == Offset::ZERO {
-            controls.extend(self.config.voter.control_records());
-            self.voters = Some(vec![(self.config.voter.node, self.config.voter.directory)]);
-        }
-        append(log, now, epoch, ControlRecord::batch(&controls, base, epoch, now.wall), out)?;
-        self.proposed.push_back((base + controls.len() as i64, Vec::new()));
-        self.last_snapshot_at = now.mono;
-        self.phase = Phase::Leading;
-        // A log that holds only control records counts as new: an earlier run may have crashed right after it appended
-        // its LeaderChange record.
-        let bootstrap = (!self.has_metadata).then(|| std::mem::take(&mut self.bootstrap.records));
-        events.push(QuorumEvent::Leading { bootstrap });
-        Ok(())
-    }
-
-    /// Reports the proposals that have become stable as committed.
-    fn tell_committed(&mut self, events: &mut Vec<QuorumEvent>) {
-        let log = self.log.as_ref().expect("a leader has a log");
-        let early = self.config.plants.has(Plant::MetadataCommittedBeforeSync);
-        let stable = if early { log.written_offset() } else { log.stable_offset() };
-        while let Some((end, records)) = self.proposed.pop_front_if(|(end, _)| *end <= stable) {
-            self.committed = end;
-            events.push(QuorumEvent::Committed { end, records });
+        let (Append::Own(bytes) | Append::Replicated(bytes)) = batch else { panic!("clients do not write metadata") };
+        self.snapshots.bytes_since += bytes.len() as u64;
+        match self.log_mut().append(now, batch, epoch, out) {
+            Ok(appended) => Ok(appended.base_offset),
+            Err(AppendError::NotOpen(why)) => Err(why),
+            // The node must not go on after this: the records would never be committed, and the requests that wait for
+            // them would wait for ever.
+            Err(error) => Err(format!("the metadata log refuses a batch: {error}")),
         }
     }
 
-    /// Removes all but the newest snapshots, and the part of the log before the oldest snapshot that is kept.
-    fn remove_old_snapshots(&mut self, now: Now, out: &mut Outbox) {
-        while self.snapshots.len() > SNAPSHOTS_KEPT {
-            let (end, epoch) = self.snapshots.remove(0);
-            self.remove(&names::metadata_snapshot_file(end, epoch), out);
+    /// Appends control records, which take effect at once.
+    fn append_controls(&mut self, now: Now, controls: &[ControlRecord], out: &mut Outbox) -> Offset {
+        let base = self.log_end();
+        let bytes = ControlRecord::batch(controls, base, self.epoch(), now.wall);
+        if let Err(reason) = self.append(now, Append::Own(&bytes), out) {
+            self.fail(reason);
+            return base;
         }
-        let (oldest, _) = self.snapshots[0];
-        let log = self.log.as_mut().expect("a leader has a log");
-        if oldest > log.log_start_offset() {
-            log.delete_records(oldest, out);
-            log.enforce_retention(now, self.committed, out);
+        for (place, control) in controls.iter().enumerate() {
+            self.voters.apply(base + place as i64, control).expect("a record of our own is right");
         }
+        let end = self.log_end();
+        self.uncommitted.push_back(Uncommitted { end, records: Vec::new() });
+        end + -1
+    }
+
+    /// Everything below `end` is committed.
+    fn commit_up_to(&mut self, end: Offset) {
+        while let Some(committed) = self.uncommitted.pop_front_if(|next| next.end <= end) {
+            self.committed = committed.end;
+            self.events.push(QuorumEvent::Committed { end: committed.end, records: committed.records });
+        }
+    }
+
+    /// Whether this node stands for election if there is no leader: it is a voter. A node that the newest set of voters
+    /// removes still stands while that set is not committed: it may be the only one that has the record, and so the only
+    /// one that can be elected (Raft dissertation, 4.2.2).
+    fn may_stand(&self) -> bool {
+        let (me, last) = (self.config.me, self.committed + -1);
+        let is_voter = self.voters.latest().has(me);
+        let is_being_removed =
+            || self.voters.latest_offset() > Some(last) && self.voters.in_force_at(last).is_some_and(|set| set.has(me));
+        let planted = self.config.plants.has(Plant::ObserverStandsForElection);
+        self.config.is_controller && (is_voter || is_being_removed() || planted)
+    }
+
+    fn log_mut(&mut self) -> &mut Log {
+        self.log.as_mut().expect("the log is open once the disk is read")
+    }
+
+    fn log_end(&self) -> Offset {
+        self.log.as_ref().map_or(Offset::ZERO, Log::log_end_offset)
+    }
+
+    /// The epoch of the last record of the log, or of the snapshot in front of it; 0 if there is none.
+    fn last_epoch(&self) -> LeaderEpoch {
+        let in_log = self.log.as_ref().map_or(LeaderEpoch::UNKNOWN, Log::latest_epoch);
+        in_log.max(self.snapshots.newest().map_or(LeaderEpoch(0), |newest| newest.epoch)).max(LeaderEpoch(0))
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.failure.get_or_insert(reason);
+    }
+
+    /// Begins to write `quorum-state`.
+    fn save_state(&mut self, out: &mut Outbox) {
+        self.state_is_new = false;
+        if !self.config.plants.has(Plant::VoteToldBeforeSync) {
+            self.busy = Some(Busy::SavingState);
+        }
+        let content = self.state.encode(self.kraft_version(), self.voters.latest().keys().map(|voter| voter.node));
+        let path = self.path(names::QUORUM_STATE);
+        self.submit(Command::SaveState, IoOp::Replace { path, content }, out);
     }
 
     fn path(&self, file: &str) -> DiskPath {
@@ -717,41 +768,51 @@ impl Quorum {
         DiskPath { dir: self.config.dir, path: format!("{}{separator}{file}", names::METADATA_PARTITION_DIR) }
     }
 
-    fn remove(&mut self, file: &str, out: &mut Outbox) {
-        let seq = self.submit(IoOp::Remove { path: self.path(file) }, out);
-        self.removals_in_flight.insert(seq);
-    }
-
-    fn submit(&mut self, op: IoOp, out: &mut Outbox) -> u64 {
+    fn submit(&mut self, command: Command, op: IoOp, out: &mut Outbox) {
         let seq = self.next_seq;
         self.next_seq += 1;
+        self.commands.insert(seq, command);
         out.io(IoId { owner: IoOwner::Quorum, seq }, op);
-        seq
     }
 
     /// Asserts the invariants of this module.
     pub fn verify(&self) {
-        if let Some(log) = &self.log {
-            log.verify();
-            if self.is_leading() {
-                assert!(self.committed <= log.log_end_offset());
-                assert!(self.proposed.iter().is_sorted_by_key(|(end, _)| *end));
+        let Some(log) = &self.log else { return };
+        log.verify();
+        if !self.is_running() {
+            return;
+        }
+        let (me, state) = (self.config.me.node, &self.state);
+        match &self.role {
+            Role::Leader(leader) => {
+                assert_eq!(state.leader, Some(me));
+                assert!(self.committed <= self.log_end(), "a leader has what is committed");
+                leader.progress.verify();
             }
+            Role::Resigned(_) => assert_eq!(state.leader, Some(me)),
+            Role::Follower(follower) => assert!(state.leader == Some(follower.leader) && follower.leader != me),
+            Role::Candidate(_) => {
+                let is_own = |voted: ReplicaKey| voted.covers(self.config.me);
+                assert!(state.leader.is_none() && state.voted.is_some_and(is_own), "a candidate votes for itself");
+            }
+            Role::Prospective(_) | Role::Unattached { .. } => {}
+        }
+        assert!(self.uncommitted.iter().is_sorted_by_key(|next| next.end));
+        let is_cut = matches!(self.busy, Some(Busy::LoweringRecoveryPoint(_) | Busy::Truncating(_) | Busy::Restarting));
+        if !is_cut {
+            let end = self.uncommitted.back().map_or(self.committed, |last| last.end);
+            assert_eq!(end, self.log_end(), "what is in the log is committed, or waits to be");
         }
     }
 }
+
+/// How long a leader that stops waits for another one.
+const LEAVING_MS_MAX: i64 = 5_000;
 
 /// The greatest size of a batch of metadata. A batch must fit into a segment, however small `segment.bytes` is.
 fn batch_bytes_max(settings: &LogSettings) -> usize {
     BATCH_BYTES_MAX.min(settings.segment_bytes as usize)
 }
 
-fn append(log: &mut Log, now: Now, epoch: LeaderEpoch, bytes: Bytes, out: &mut Outbox) -> Result<(), String> {
-    match log.append(now, Append::Own(&bytes), epoch, out) {
-        Ok(_) => Ok(()),
-        Err(AppendError::NotOpen(why)) => Err(why),
-        // The broker must not go on after this: the records would never be committed, and the requests that wait for
-        // them would wait for ever.
-        Err(error) => panic!("the metadata log refuses a batch: {error}"),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! The file is one line of JSON. It must be on stable storage before the node votes or leads in the epoch: a node that
 //! forgot its vote could vote for a second leader in the same epoch.
 
+use crate::voters::ReplicaKey;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
@@ -11,23 +12,33 @@ use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
 /// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumState {
-    pub leader_id: Option<NodeId>,
+    pub leader: Option<NodeId>,
     pub leader_epoch: LeaderEpoch,
-    pub voted: Option<(NodeId, Uuid)>,
+    pub voted: Option<ReplicaKey>,
 }
 
 impl QuorumState {
-    pub const NONE: Self = Self { leader_id: None, leader_epoch: LeaderEpoch(0), voted: None };
+    pub const NONE: Self = Self { leader: None, leader_epoch: LeaderEpoch(0), voted: None };
 
-    /// Encodes the file with `data_version` 1, which belongs to `kraft.version` 1.
-    pub fn encode(&self) -> Bytes {
-        let (voted_id, voted_directory_id) = self.voted.unwrap_or((NodeId(-1), Uuid::ZERO));
+    /// Encodes the file. Its `data_version` is that of `kraft.version`: version 0 does not name directories, and names
+    /// the static `voters`, which no reader needs.
+    pub fn encode(&self, kraft_version: i16, voters: impl Iterator<Item = NodeId>) -> Bytes {
+        let leader = self.leader.unwrap_or(NodeId(-1));
+        let voted = self.voted.map_or(NodeId(-1), |voted| voted.node);
+        let epoch = self.leader_epoch;
         // Formatted by hand, so that the fields have the same order as in Kafka's file.
-        let text = format!(
-            r#"{{"leaderId":{},"leaderEpoch":{},"votedId":{voted_id},"votedDirectoryId":"{voted_directory_id}","data_version":1}}"#,
-            self.leader_id.unwrap_or(NodeId(-1)),
-            self.leader_epoch,
-        );
+        let text = if kraft_version == 0 {
+            let voters: Vec<String> = voters.map(|voter| format!(r#"{{"voterId":{voter}}}"#)).collect();
+            let voters = voters.join(",");
+            format!(
+                r#"{{"clusterId":"","leaderId":{leader},"leaderEpoch":{epoch},"votedId":{voted},"appliedOffset":0,"currentVoters":[{voters}],"data_version":0}}"#
+            )
+        } else {
+            let directory = self.voted.map_or(Uuid::ZERO, ReplicaKey::wire_directory);
+            format!(
+                r#"{{"leaderId":{leader},"leaderEpoch":{epoch},"votedId":{voted},"votedDirectoryId":"{directory}","data_version":1}}"#
+            )
+        };
         Bytes::from(text)
     }
 
@@ -51,9 +62,9 @@ impl QuorumState {
                 .ok_or_else(|| format!("votedDirectoryId is {id}, and must be an id of 22 characters"))?,
         };
         Ok(Self {
-            leader_id: node(number(&value, "leaderId")?),
+            leader: node(number(&value, "leaderId")?),
             leader_epoch: LeaderEpoch(leader_epoch),
-            voted: node(number(&value, "votedId")?).map(|id| (id, directory)),
+            voted: node(number(&value, "votedId")?).map(|node| ReplicaKey::from_wire(node.0, directory)),
         })
     }
 }
@@ -74,16 +85,17 @@ mod tests {
     fn a_file_that_kafka_wrote_is_read_and_written_unchanged() {
         let kafka = br#"{"leaderId":1,"leaderEpoch":7,"votedId":-1,"votedDirectoryId":"AAAAAAAAAAAAAAAAAAAAAA","data_version":1}"#;
         let state = QuorumState::decode(kafka).unwrap();
-        assert_eq!(state, QuorumState { leader_id: Some(NodeId(1)), leader_epoch: LeaderEpoch(7), voted: None });
-        assert_eq!(state.encode(), &kafka[..]);
+        assert_eq!(state, QuorumState { leader: Some(NodeId(1)), leader_epoch: LeaderEpoch(7), voted: None });
+        assert_eq!(state.encode(1, std::iter::empty()), &kafka[..]);
     }
 
     #[test]
     fn version_0_of_the_file_is_read_too() {
         let old = br#"{"clusterId":"x","leaderId":-1,"leaderEpoch":3,"votedId":2,"appliedOffset":0,"currentVoters":[{"voterId":2}],"data_version":0}"#;
         let state = QuorumState::decode(old).unwrap();
-        assert_eq!(state.voted, Some((NodeId(2), Uuid::ZERO)));
-        assert_eq!(state.leader_id, None);
+        assert_eq!(state.voted, Some(ReplicaKey { node: NodeId(2), directory: None }));
+        assert_eq!(state.leader, None);
+        assert_eq!(QuorumState::decode(&state.encode(0, [NodeId(2)].into_iter())), Ok(state));
     }
 
     #[test]

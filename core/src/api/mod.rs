@@ -14,7 +14,6 @@ mod delete_records;
 mod describe_client_quotas;
 mod describe_cluster;
 mod describe_producers;
-mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
@@ -32,6 +31,7 @@ mod parts;
 mod pending;
 mod prepare;
 pub mod produce;
+pub mod quorum;
 mod replies;
 mod sasl;
 #[cfg(test)]
@@ -44,6 +44,7 @@ pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
 pub use pending::{PendingCounts, PendingRequest, PendingRequests};
 pub use prepare::{prepare, prepare_answer};
+pub use quorum::QuorumRequests;
 pub use replies::{Replies, Ticket};
 
 use crate::config::{BrokerConfig, Loggers};
@@ -83,6 +84,7 @@ pub struct Parts {
     pub dirs: LogDirs,
     /// None until the directories are read.
     pub quorum: Option<Quorum>,
+    pub quorum_requests: QuorumRequests,
     /// The metadata with all proposals applied, committed or not. The next decision is made from it.
     pub proposed: Image,
     /// The metadata up to `committed`. Clients see this image.
@@ -130,7 +132,7 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
-        RequestBody::DescribeQuorum(body) => describe_quorum::handle(parts, now, ticket, body, out),
+        RequestBody::DescribeQuorum(body) => quorum::handle(parts, now, ticket, body, out),
         RequestBody::ElectLeaders(body) => elect_leaders::handle(parts, now, ticket, body, out),
         RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, ticket, body, out),
         RequestBody::UpdateFeatures(body) => update_features::handle(parts, now, ticket, body, out),

@@ -1,21 +1,22 @@
 //! How the parts are created from the configuration, and what more than one kind of request needs of them.
 
-use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, Replies};
+use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
 use crate::batch::{Codec, TopicBatchRules};
 use crate::config::{BrokerConfig, CompressionType, Layers, TimestampType, TopicConfig};
 use crate::controller::{self, Image};
 use crate::ids::{LogDirId, Offset, Uuid};
 use crate::io::Outbox;
 use crate::plant::Plant;
-use crate::quorum::{Bootstrap, Quorum, QuorumConfig, SoleVoter};
+use crate::quorum::{Bootstrap, Endpoints, Quorum, QuorumConfig, ReplicaKey, Timeouts, Voter};
 use crate::replication::{PartitionRules, Partitions};
 use crate::storage::checkpoints::Offsets;
 use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{
     CheckpointKind, CheckpointWrites, LoadHints, LogDirs, LogDirsConfig, LogSettings, TopicPartition,
 };
+use crate::wire::Address;
 use bytestring::ByteString;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
@@ -42,6 +43,7 @@ impl Parts {
             producer_ids: ProducerIds::default(),
             dirs,
             quorum: None,
+            quorum_requests: QuorumRequests::default(),
             proposed: Image::default(),
             image: Image::default(),
             committed: Offset::ZERO,
@@ -56,16 +58,41 @@ impl Parts {
     /// Begins to read the metadata. The log directories must have been read.
     pub fn start_quorum(&mut self, hints: LoadHints, out: &mut Outbox) {
         let dir = metadata_dir(&self.config);
+        let directory = self.dirs.directory_id(dir).expect("the metadata directory is online");
+        let me = ReplicaKey::new(self.config.node_id, directory);
         let endpoints = self.config.advertised_listeners.iter();
         let endpoints = endpoints.filter(|listener| self.config.is_controller_listener(listener));
+        let endpoints: Endpoints =
+            endpoints.map(|listener| (&*listener.name, &*listener.host, listener.port)).collect();
+        let settings = self.config.quorum.clone();
+        let listener = ByteString::from(self.config.controller_listener_names.first().map_or("", |name| name));
+        let forms_itself = settings.voters.is_empty() && settings.bootstrap_servers.is_empty();
+        // The directories of static voters are not known.
+        let voter =
+            |node, endpoints| Voter { key: ReplicaKey { node, directory: None }, endpoints, kraft_versions: (0, 0) };
+        let at = |address: &Address| [(listener.clone(), address.host.clone(), address.port)].into_iter().collect();
         let config = QuorumConfig {
-            voter: SoleVoter {
-                node: self.config.node_id,
-                directory: self.dirs.directory_id(dir).expect("the metadata directory is online"),
-                endpoints: endpoints
-                    .map(|listener| (listener.name.as_str().into(), listener.host.as_str().into(), listener.port))
-                    .collect(),
+            me,
+            cluster_id: self.cluster_id.clone(),
+            is_controller: true,
+            voters: match forms_itself {
+                true => [voter(me.node, endpoints.clone())].into_iter().collect(),
+                false => settings.voters.iter().map(|(node, address)| voter(*node, at(address))).collect(),
             },
+            forms_itself,
+            endpoints,
+            listener,
+            bootstrap_servers: settings.bootstrap_servers,
+            timeouts: Timeouts {
+                election_ms: settings.election_timeout_ms,
+                election_backoff_ms_max: settings.election_backoff_ms_max,
+                fetch_ms: settings.fetch_timeout_ms,
+                request_ms: settings.request_timeout_ms,
+                retry_backoff_ms: settings.retry_backoff_ms,
+            },
+            fetch_bytes_max: settings.fetch_bytes_max,
+            fetch_snapshot_bytes_max: settings.fetch_snapshot_bytes_max,
+            joins_by_itself: settings.joins_by_itself,
             dir,
             dir_path: self.config.log_dirs[usize::from(dir.0)].clone(),
             log: metadata_log_settings(&self.config),
@@ -75,7 +102,9 @@ impl Parts {
         };
         let records = controller::bootstrap_features();
         let values = records.iter().map(|record| record.encode(record.newest_version())).collect();
-        let mut quorum = Quorum::new(config, Bootstrap { records, values });
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let mut quorum = Quorum::new(config, Bootstrap { records, values }, seed);
         quorum.boot(hints, out);
         self.quorum = Some(quorum);
     }
@@ -159,14 +188,16 @@ impl Parts {
                 offsets.insert(name, offset);
             }
         }
-        if let Some(log) = self.quorum.as_ref().and_then(Quorum::log)
+        if let Some(quorum) = &self.quorum
+            && let Some(log) = quorum.log()
+            && let Some(recovery_point) = quorum.recovery_point()
             && let Some(offsets) = by_dir.get_mut(&log.place().dir)
         {
             let name =
                 TopicPartition::parse(METADATA_PARTITION_DIR).expect("it is the name of a partition's directory");
             let offset = match kind {
                 CheckpointKind::LogStart => log.log_start_offset(),
-                CheckpointKind::RecoveryPoint | CheckpointKind::HighWatermark => log.synced_offset(),
+                CheckpointKind::RecoveryPoint | CheckpointKind::HighWatermark => recovery_point,
             };
             offsets.insert(name, offset);
         }

@@ -4,10 +4,10 @@
 //! not ended, or is aborted, changes nothing (KIP-868).
 
 use super::{Broker, Phase};
-use crate::api::AfterCommit;
+use crate::api::{self, AfterCommit};
 use crate::buggify::Site;
 use crate::controller::{self, Heartbeats, Image, ImageChange, ResourceKind};
-use crate::ids::{LogId, Offset, Uuid};
+use crate::ids::{LogDirId, LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
 use crate::quorum::QuorumEvent;
@@ -33,14 +33,26 @@ impl Broker {
     }
 
     pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
-        for event in self.parts.quorum().handle_io(now, completion, out) {
+        let events = self.parts.quorum().handle_io(now, completion, out);
+        self.quorum_events(now, events, out);
+    }
+
+    /// Acts on what the quorum tells, after each call of it that takes the time.
+    pub(super) fn quorum_events(&mut self, now: Now, events: Vec<QuorumEvent>, out: &mut Outbox) {
+        let deadline = self.parts.quorum().deadline(now);
+        self.timers.set(super::Timer::Quorum, deadline);
+        for event in events {
             match event {
                 QuorumEvent::Committed { end, records } => self.committed(now, end, records, out),
                 QuorumEvent::SnapshotLoaded { end, records } => match Image::from_records(&records) {
                     Ok(image) => self.image_loaded(now, end, image, out),
                     Err(error) => self.fatal(error.to_string(), out),
                 },
-                QuorumEvent::Leading { bootstrap } => self.leading(now, bootstrap, out),
+                QuorumEvent::Leading { bootstrap, .. } => self.leading(now, bootstrap, out),
+                QuorumEvent::Resigned => panic!("the only voter leads until it stops"),
+                QuorumEvent::LeaderChanged { .. } => {}
+                QuorumEvent::Answer(id, body) => api::quorum::answered(&mut self.parts, id, *body, out),
+                QuorumEvent::RecoveryPointTooHigh => self.lower_recovery_point(now, out),
                 QuorumEvent::SnapshotDue => self.snapshot_if_due(now, out),
                 QuorumEvent::Closed => self.metadata_closed(now, out),
                 QuorumEvent::Failed(reason) => self.fatal(reason, out),
@@ -103,6 +115,25 @@ impl Broker {
         let mut records = vec![controller::unfence_broker(node, broker_epoch)];
         records.extend(controller::claim_partitions(&self.parts.proposed, node));
         self.parts.commit(now, records, AfterCommit::Registered { broker_epoch }, out);
+    }
+
+    /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
+    fn lower_recovery_point(&mut self, now: Now, out: &mut Outbox) {
+        let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
+        let writes = self.parts.checkpoint_dir(dir, out);
+        self.lowering = Some((dir, writes));
+        self.recovery_point_written(now, dir, out);
+    }
+
+    pub(super) fn recovery_point_written(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
+        if let Some((of, writes)) = self.lowering
+            && of == dir
+            && self.parts.dirs.has_written(dir, writes)
+        {
+            self.lowering = None;
+            let events = self.parts.quorum().recovery_point_lowered(now, out);
+            self.quorum_events(now, events, out);
+        }
     }
 
     pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
@@ -301,14 +332,14 @@ impl Broker {
                     self.parts.partitions.remove(log);
                 }
                 PartitionEvent::ProduceDone(id, place, outcome) => {
-                    crate::api::produce::partition_done(&mut self.parts, id, place, outcome, out);
+                    api::produce::partition_done(&mut self.parts, id, place, outcome, out);
                 }
-                PartitionEvent::FetchAgain(id) => crate::api::fetch::wake(&mut self.parts, now, id, out),
+                PartitionEvent::FetchAgain(id) => api::fetch::wake(&mut self.parts, now, id, out),
                 PartitionEvent::ReadDone(id, outcome) => {
-                    crate::api::fetch::read_done(&mut self.parts, now, id, outcome, out);
+                    api::fetch::read_done(&mut self.parts, now, id, outcome, out);
                 }
                 PartitionEvent::LookedUp(id, outcome) => {
-                    crate::api::list_offsets::looked_up(&mut self.parts, id, outcome, out);
+                    api::list_offsets::looked_up(&mut self.parts, id, outcome, out);
                 }
             }
         }

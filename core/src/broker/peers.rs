@@ -2,19 +2,19 @@
 
 use super::Broker;
 use crate::ids::LinkId;
-use crate::io::{LinkEvent, Outbox};
+use crate::io::{LinkEvent, Outbox, PeerOwner};
 use crate::time::Now;
 
 impl Broker {
     pub(super) fn link(&mut self, now: Now, link: LinkId, event: LinkEvent, out: &mut Outbox) {
         self.peers.handle_link(now.mono, link, event, out);
-        self.hand_out_answers();
+        self.hand_out_answers(now, out);
     }
 
     pub(super) fn tick_peers(&mut self, now: Now, out: &mut Outbox) {
         if self.peers.deadline().is_some_and(|deadline| deadline <= now.mono) {
             self.peers.tick(now.mono, out);
-            self.hand_out_answers();
+            self.hand_out_answers(now, out);
         }
     }
 
@@ -28,8 +28,15 @@ impl Broker {
     }
 
     /// Gives each answer to its owner.
-    fn hand_out_answers(&mut self) {
-        let answers = self.peers.take_answers();
-        assert!(answers.is_empty(), "no part asks other nodes yet: {answers:?}");
+    fn hand_out_answers(&mut self, now: Now, out: &mut Outbox) {
+        for answer in self.peers.take_answers() {
+            match answer.id.owner {
+                PeerOwner::Quorum => {
+                    let events = self.parts.quorum().handle_answer(now, answer, out);
+                    self.quorum_events(now, events, out);
+                }
+                PeerOwner::Controller => panic!("the broker asks no controller yet"),
+            }
+        }
     }
 }

@@ -65,7 +65,8 @@ impl Broker {
             self.parts.commit(now, goodbye, AfterCommit::Nothing, out);
         } else if matches!(self.phase, Phase::LeavingCluster) && self.parts.commits.is_empty() {
             self.phase = Phase::ClosingMetadata;
-            self.parts.quorum().close(out);
+            let events = self.parts.quorum().close(now, out);
+            self.quorum_events(now, events, out);
         }
     }
 

@@ -129,9 +129,9 @@ fn quorum_state(bytes: &[u8]) -> Result<Vec<Line>, String> {
     let state = QuorumState::decode(bytes)?;
     let node = |id: Option<NodeId>| json!(id.map(|id| id.0));
     Ok(vec![properties([
-        ("leaderId", node(state.leader_id)),
+        ("leaderId", node(state.leader)),
         ("leaderEpoch", json!(state.leader_epoch.0)),
-        ("votedId", node(state.voted.map(|(id, _)| id))),
-        ("votedDirectoryId", json!(state.voted.map(|(_, directory)| directory.to_string()))),
+        ("votedId", node(state.voted.map(|voted| voted.node))),
+        ("votedDirectoryId", json!(state.voted.map(|voted| voted.wire_directory().to_string()))),
     ])])
 }

@@ -73,7 +73,10 @@ impl Planted {
             let failed = |error| format!("cannot make the directory {}: {error}", directory.display());
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
-        let plants = if self.plants.is_empty() { Plant::ALL.to_vec() } else { self.plants.clone() };
+        let plants = match self.plants.is_empty() {
+            true => Plant::ALL.iter().copied().filter(|plant| !plant.needs_many_nodes()).collect(),
+            false => self.plants.clone(),
+        };
         let jobs = self.jobs.unwrap_or_else(jobs_default);
         let span = Span { from: 0, seeds: Some(plants.len() as u64 * self.seeds), time: None, jobs };
         let progress = Progress::new(&span);
