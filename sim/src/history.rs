@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A partition of a topic on one node (each node is a cluster of its own, for now).
+/// A partition of a topic, whichever nodes have its replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartitionKey {
-    pub node: u32,
     /// The place of the topic in the scenario's list.
     pub topic: u16,
     pub index: i32,
@@ -19,7 +18,7 @@ pub struct PartitionKey {
 
 impl fmt::Display for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node{}/t{}-{}", self.node, self.topic, self.index)
+        write!(f, "t{}-{}", self.topic, self.index)
     }
 }
 
@@ -192,13 +191,11 @@ pub enum Fact {
     },
     /// A topic has this id.
     Topic {
-        node: u32,
         topic: u16,
         id: TopicId,
     },
     /// A change goes out, by the only client that changes this resource.
     Changing {
-        node: u32,
         resource: String,
         change: Change,
         /// The broker is asked only whether the change could be made (`validate_only`).
@@ -207,14 +204,12 @@ pub enum Fact {
     /// The answer to the change under way. `error` is 0 if it was made, another code if it was refused, and none if no
     /// answer will tell whether it was made or will be.
     Changed {
-        node: u32,
         resource: String,
         error: Option<i16>,
         /// The id of the topic that was created or deleted.
         id: Option<TopicId>,
     },
     Described {
-        node: u32,
         resource: String,
         sight: Sight,
     },
@@ -236,17 +231,14 @@ pub enum Fact {
     },
     /// A producer id was given out.
     ProducerId {
-        node: u32,
         id: i64,
     },
-    /// The node is of this cluster.
+    /// The cluster has this id.
     Cluster {
-        node: u32,
         id: String,
     },
-    /// What the node tells of its metadata log.
+    /// What is told of the metadata log.
     Quorum {
-        node: u32,
         epoch: i32,
         high_watermark: i64,
         log_end: i64,
@@ -254,7 +246,6 @@ pub enum Fact {
     /// An administrator sends a value to one of its topics: to the topic with this id, or, if there is no id, to any
     /// topic of this name.
     Entrusted {
-        node: u32,
         topic: String,
         id: Option<TopicId>,
         value: ValueId,
@@ -267,7 +258,6 @@ pub enum Fact {
     },
     /// An administrator has read a partition of one of its topics.
     Found {
-        node: u32,
         topic: String,
         id: TopicId,
         index: i32,
@@ -283,14 +273,17 @@ pub enum Fact {
     /// The node lost its page cache: with its power, or with a process of which a sync had failed.
     CacheLost {
         node: u32,
+        /// The partitions of which the node has replicas.
+        held: Vec<PartitionKey>,
     },
-    /// Bytes on the disk were damaged: of a segment of a partition, or of one of its time indexes. Kafka's format has
-    /// no checksum for time indexes, and no operator restores them.
+    /// Bytes on a node's disk were damaged: of a segment of a replica, or of one of its time indexes. Kafka's format
+    /// has no checksum for time indexes, and no operator restores them.
     Damaged {
+        node: u32,
         partition: PartitionKey,
         time_index: bool,
     },
-    /// An operator has restored what was damaged.
+    /// An operator has restored what was damaged on the node's disk.
     Repaired {
         node: u32,
     },
@@ -303,6 +296,8 @@ pub enum Fact {
     /// The node has a new process.
     Restarted {
         node: u32,
+        /// The partitions of which the node has replicas.
+        held: Vec<PartitionKey>,
     },
     /// From now on nothing fails any more.
     Healed,
@@ -320,6 +315,18 @@ pub type FinalLogs = BTreeMap<PartitionKey, FinalLog>;
 pub struct FinalLog {
     pub start: i64,
     pub records: Vec<ReadRecord>,
+    /// What each replica holds, by its node.
+    pub replicas: BTreeMap<u32, Vec<StoredBatch>>,
+}
+
+/// A batch as it lies on a node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBatch {
+    pub base_offset: i64,
+    pub last_offset: i64,
+    pub leader_epoch: i32,
+    /// A digest of all its bytes.
+    pub digest: u64,
 }
 
 impl FinalLog {
@@ -335,7 +342,7 @@ impl FinalLog {
     /// reader had not read yet, the log begins anew at `from`.
     pub fn extend(&mut self, from: i64, records: &[ReadRecord]) {
         if from != self.end() {
-            *self = Self { start: from, records: Vec::new() };
+            *self = Self { start: from, ..Self::default() };
         }
         self.records.extend(records);
     }

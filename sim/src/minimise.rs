@@ -180,12 +180,8 @@ impl Shrinker<'_> {
     fn guesses(&self, is_busy: bool) -> Vec<(Value, String)> {
         let mut guesses = Vec::new();
         for node in 0..self.best["nodes"].as_u64().unwrap_or(1) {
-            if self.fingerprint.contains("node") && !self.fingerprint.contains(&format!("node{node}/")) {
-                continue;
-            }
             let alone = self.with_nodes(1, |of| (of == node).then_some(0));
-            let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
-            let (alone, fingerprint) = with_one_partition(alone, &fingerprint);
+            let (alone, fingerprint) = with_one_partition(alone, &self.fingerprint);
             let list = |name: &str| alone[name].as_array().cloned().unwrap_or_default();
             for (clients, faults) in each_with_each(&few_of(&list("clients")), &few_faults_of(&list("faults"))) {
                 for among in [0, 20, 4] {
@@ -308,7 +304,7 @@ impl Shrinker<'_> {
             candidate["topics"].as_array_mut().expect("a list").remove(topic);
             let mut fingerprint = self.fingerprint.clone();
             for behind in topic + 1..8 {
-                fingerprint = fingerprint.replace(&format!("/t{behind}-"), &format!("/t{}-", behind - 1));
+                fingerprint = fingerprint.replace(&format!(" t{behind}-"), &format!(" t{}-", behind - 1));
             }
             self.take_as(candidate, fingerprint, SIMPLER, "without a topic");
         }
@@ -380,9 +376,8 @@ impl Shrinker<'_> {
             return;
         }
         for node in 0..nodes {
-            let fingerprint = self.fingerprint.replace(&format!("node{node}/"), "node0/");
             let alone = self.with_nodes(1, |of| (of == node).then_some(0));
-            if self.take_with_luck(&alone, &fingerprint, SIMPLER, "with one node") {
+            if self.take_with_luck(&alone, &self.fingerprint.clone(), SIMPLER, "with one node") {
                 return;
             }
         }
@@ -390,20 +385,33 @@ impl Shrinker<'_> {
         self.take(fewer, SIMPLER, "with a node less");
     }
 
-    /// A scenario with this many nodes. `renamed` says which node each old node becomes; clients and faults of a node
-    /// that becomes none are taken out.
+    /// A scenario with this many nodes. `renamed` says which node each old node becomes. Faults of a node that becomes
+    /// none are taken out, and no client knows it.
     fn with_nodes(&self, nodes: u64, renamed: impl Fn(u64) -> Option<u64>) -> Value {
         let mut candidate = self.best.clone();
         candidate["nodes"] = nodes.into();
-        for list in ["clients", "faults"] {
-            let Some(entries) = candidate[list].as_array_mut() else { continue };
-            entries.retain_mut(|entry| match entry["node"].as_u64().and_then(&renamed) {
-                Some(node) => {
-                    entry["node"] = node.into();
-                    true
-                }
-                None => false,
-            });
+        let stays = |node: &mut Value| match node.as_u64().and_then(&renamed) {
+            Some(other) => {
+                *node = other.into();
+                true
+            }
+            None => false,
+        };
+        for client in candidate["clients"].as_array_mut().into_iter().flatten() {
+            client["bootstrap"].as_array_mut().into_iter().for_each(|known| known.retain_mut(stays));
+        }
+        let faults = candidate["faults"].as_array_mut();
+        faults.into_iter().for_each(|faults| faults.retain_mut(|fault| stays(&mut fault["node"])));
+        for fault in candidate["faults"].as_array_mut().into_iter().flatten() {
+            for list in ["with", "from"] {
+                // Other faults than partitions have no such lists.
+                let Some(ends) =
+                    fault["fault"].get_mut("Partition").and_then(|partition| partition.get_mut(list)?.as_array_mut())
+                else {
+                    continue;
+                };
+                ends.retain_mut(|end| end.get_mut("Node").is_none_or(stays));
+            }
         }
         candidate
     }
@@ -521,7 +529,7 @@ fn with_one_partition(mut candidate: Value, fingerprint: &str) -> (Value, String
         *default = json!("1");
     }
     let fingerprint = match fingerprint.rsplit_once('-') {
-        Some((topic, _)) if topic.contains("/t") => format!("{topic}-0"),
+        Some((topic, _)) if topic.contains(" t") => format!("{topic}-0"),
         _ => fingerprint.to_string(),
     };
     (candidate, fingerprint)
@@ -606,11 +614,8 @@ mod tests {
 
     #[test]
     fn a_topic_of_one_partition_has_its_name_in_the_fingerprint() {
-        let (scenario, fingerprint) = with_one_partition(json!({"topics": [{"partitions": 3}]}), "offsets node0/t1-2");
-        assert_eq!(
-            (scenario["topics"][0]["partitions"].as_i64(), fingerprint.as_str()),
-            (Some(1), "offsets node0/t1-0")
-        );
+        let (scenario, fingerprint) = with_one_partition(json!({"topics": [{"partitions": 3}]}), "offsets t1-2");
+        assert_eq!((scenario["topics"][0]["partitions"].as_i64(), fingerprint.as_str()), (Some(1), "offsets t1-0"));
         let (_, panic) = with_one_partition(json!({"topics": []}), "panic left-right (at core/x.rs:#)");
         assert_eq!(panic, "panic left-right (at core/x.rs:#)");
     }

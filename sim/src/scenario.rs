@@ -49,7 +49,7 @@ pub enum Profile {
     /// One node, few clients, a second or two.
     #[default]
     Lite,
-    /// Up to three nodes, three topics, 32 partitions and ten clients on each; up to six seconds.
+    /// Up to three topics, 32 partitions and ten clients; up to six seconds.
     Swarm,
 }
 
@@ -60,13 +60,16 @@ pub struct ClientPlan {
     /// client behaves the same when other clients are taken out of the scenario.
     #[serde(default)]
     pub number: Option<u32>,
-    pub node: u32,
+    /// The nodes whose addresses the client knows from the start; all, if there are none. A number that is no node's
+    /// is an address where nobody listens.
+    #[serde(default)]
+    pub bootstrap: Vec<u32>,
     pub role: Role,
 }
 
 impl ClientPlan {
-    fn new(node: u32, role: Role) -> Self {
-        Self { number: None, node, role }
+    fn new(role: Role) -> Self {
+        Self { number: None, bootstrap: Vec::new(), role }
     }
 }
 
@@ -80,7 +83,7 @@ pub enum Role {
     Application(ApplicationPlan),
     Reader(ReaderPlan),
     Operator(OperatorPlan),
-    /// At most one to a node: it relies on being the only client that changes its topics.
+    /// At most one: it relies on being the only client that changes its topics, and the configs of all brokers.
     Admin(AdminPlan),
 }
 
@@ -125,7 +128,7 @@ pub enum Fault {
         for_ns: u64,
         times: u32,
     },
-    /// Each client of the node is partitioned from it. The partitions begin one after the other and end in another
+    /// Each client and each other node is partitioned from the node. The partitions begin one after the other and end in another
     /// order.
     Swizzle {
         for_ns: u64,
@@ -195,10 +198,15 @@ impl Scenario {
                 return Err(format!("{name} is 0, and must be 1 or more"));
             }
         }
-        let of_clients = self.clients.iter().map(|client| client.node).zip(0..).map(|place| ("client", place));
-        let of_faults = self.faults.iter().map(|fault| fault.node).zip(0..).map(|place| ("fault", place));
-        if let Some((what, (node, place))) = of_clients.chain(of_faults).find(|(_, (node, _))| *node >= self.nodes) {
-            return Err(format!("{what} {place} is on node {node}, and the last is {}", self.nodes - 1));
+        let last = self.nodes - 1;
+        let knows_none =
+            |plan: &ClientPlan| !plan.bootstrap.is_empty() && plan.bootstrap.iter().all(|node| *node > last);
+        if let Some(place) = self.clients.iter().position(knows_none) {
+            let known = &self.clients[place].bootstrap;
+            return Err(format!("client {place} knows the nodes {known:?}, and the last is {last}"));
+        }
+        if let Some(place) = self.faults.iter().position(|fault| fault.node > last) {
+            return Err(format!("fault {place} is on node {}, and the last is {last}", self.faults[place].node));
         }
         if let Some(topic) = self.topics.iter().find(|topic| topic.partitions < 1) {
             return Err(format!(
@@ -236,24 +244,23 @@ impl Scenario {
         let mut streams = Streams::new(seed, bytes);
         let mut swarm = streams.stream("scenario", &[]);
         let profile = if swarm.one_in(2) { Profile::Lite } else { Profile::Swarm };
-        let (nodes, fault_ns) = match profile {
-            Profile::Lite => (1, swarm.between(500, 2_000) * MS),
-            Profile::Swarm => {
-                let nodes = if swarm.one_in(6) { 2 + swarm.below(2) as u32 } else { 1 };
-                (nodes, swarm.between(1, 6) * SECOND)
-            }
+        let fault_ns = match profile {
+            Profile::Lite => swarm.between(500, 2_000) * MS,
+            Profile::Swarm => swarm.between(1, 6) * SECOND,
         };
+        let nodes = 1;
         let topics = draw_topics(profile, &mut streams);
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
         let batch_records_max = if segment_bytes < 2_048 { 8 } else { 12 };
-        let size = Size { profile, nodes, fault_ns, batch_records_max };
+        let size = Size { profile, fault_ns, batch_records_max };
         let mut clients = draw_clients(&mut streams.stream("scenario.clients", &[]), &size);
         let mut applications = streams.stream("scenario.applications", &[]);
-        clients.extend(draw_applications(&mut applications, nodes, fault_ns, segment_bytes));
+        clients.extend(draw_applications(&mut applications, fault_ns, segment_bytes));
         for (place, plan) in clients.iter_mut().enumerate() {
             plan.number = Some(place as u32);
+            plan.bootstrap = draw_bootstrap(&mut streams.stream("scenario.bootstrap", &[place as u64]), nodes);
         }
         Self {
             seed,
@@ -276,7 +283,6 @@ impl Scenario {
 
 struct Size {
     profile: Profile,
-    nodes: u32,
     fault_ns: u64,
     batch_records_max: u64,
 }
@@ -397,97 +403,102 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
 }
 
 fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
-    let Size { profile, nodes, fault_ns, batch_records_max } = *size;
+    let Size { profile, fault_ns, batch_records_max } = *size;
     let (producers, batches_max, fetchers) = match profile {
         Profile::Lite => (2, 20, 1),
         Profile::Swarm => (4, 60, 2),
     };
     let mut clients = Vec::new();
-    for node in 0..nodes {
-        for _ in 0..stream.between(1, producers) {
-            let idempotent = !stream.one_in(3);
-            let acks = match stream.below(6) {
-                0 if !idempotent => 0,
-                1 => 1,
-                _ => -1,
-            };
-            let batches = stream.between(5, batches_max) as u32;
-            let role = Role::Producer(ProducerPlan {
-                idempotent,
-                acks: if idempotent { -1 } else { acks },
-                batches,
-                batch_records_max: stream.between(1, batch_records_max) as u32,
-                gap_ns_max: 4 * fault_ns / u64::from(batches),
-                requests_in_flight_max: stream.between(1, 5) as u32,
-                partitions_per_request_max: stream.between(1, 3) as u32,
-                // Only without idempotence: an idempotent batch that times out often enough is no longer one of the
-                // five that a broker remembers of its producer.
-                timeout_ms: if !idempotent && stream.one_in(2) {
-                    [1, 20, 300][stream.below(3) as usize]
-                } else {
-                    5_000
-                },
-                codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
-            });
-            clients.push(ClientPlan::new(node, role));
-        }
-        for _ in 0..stream.between(1, fetchers) {
-            // A fetch that waits for long shows whether an append wakes it: `wakeups` judges that.
-            let waits_long = stream.one_in(5);
-            let role = Role::Fetcher(FetcherPlan {
-                with_session: stream.one_in(2),
-                max_wait_ms: if waits_long { 9_000 } else { [0, 10, 100, 500][stream.below(4) as usize] },
-                min_bytes: if waits_long { 1 } else { [0, 1, 100, 5_000][stream.below(4) as usize] },
-                max_bytes: [1, 1_000, 50_000_000][stream.below(3) as usize],
-                partition_max_bytes: [1, 500, 1_000_000][stream.below(3) as usize],
-                gap_ns_max: stream.between(1, 200) * MS,
-                last: false,
-            });
-            clients.push(ClientPlan::new(node, role));
-        }
-        if stream.one_in(2) {
-            let gap_ns_max = stream.between(10, 500) * MS;
-            clients.push(ClientPlan::new(node, Role::Lister(ListerPlan { gap_ns_max })));
-        }
-        if stream.one_in(3) {
-            let gap_ns_max = stream.between(10, 500) * MS;
-            let volley_max = stream.between(1, 8) as u32;
-            clients.push(ClientPlan::new(node, Role::Hostile(HostilePlan { gap_ns_max, volley_max })));
-        }
-        if stream.one_in(3) {
-            let role = Role::Admin(AdminPlan {
-                topics: stream.between(1, 4) as u32,
-                partitions_max: stream.between(1, 3) as i32,
-                gap_ns_max: stream.between(10, 300) * MS,
-                only_looks: false,
-            });
-            clients.push(ClientPlan::new(node, role));
-        }
-        if stream.one_in(5) {
-            let gap_ns_max = stream.between(50, 1_000) * MS;
-            let step_max = stream.between(1, 30) as u32;
-            clients.push(ClientPlan::new(node, Role::Trimmer(TrimmerPlan { gap_ns_max, step_max })));
-        }
+    for _ in 0..stream.between(1, producers) {
+        let idempotent = !stream.one_in(3);
+        let acks = match stream.below(6) {
+            0 if !idempotent => 0,
+            1 => 1,
+            _ => -1,
+        };
+        let batches = stream.between(5, batches_max) as u32;
+        let role = Role::Producer(ProducerPlan {
+            idempotent,
+            acks: if idempotent { -1 } else { acks },
+            batches,
+            batch_records_max: stream.between(1, batch_records_max) as u32,
+            gap_ns_max: 4 * fault_ns / u64::from(batches),
+            requests_in_flight_max: stream.between(1, 5) as u32,
+            partitions_per_request_max: stream.between(1, 3) as u32,
+            // Only without idempotence: an idempotent batch that times out often enough is no longer one of the
+            // five that a broker remembers of its producer.
+            timeout_ms: if !idempotent && stream.one_in(2) { [1, 20, 300][stream.below(3) as usize] } else { 5_000 },
+            codec: if stream.one_in(2) { Codec::None } else { *stream.pick(&Codec::ALL) },
+        });
+        clients.push(ClientPlan::new(role));
+    }
+    for _ in 0..stream.between(1, fetchers) {
+        // A fetch that waits for long shows whether an append wakes it: `wakeups` judges that.
+        let waits_long = stream.one_in(5);
+        let role = Role::Fetcher(FetcherPlan {
+            with_session: stream.one_in(2),
+            max_wait_ms: if waits_long { 9_000 } else { [0, 10, 100, 500][stream.below(4) as usize] },
+            min_bytes: if waits_long { 1 } else { [0, 1, 100, 5_000][stream.below(4) as usize] },
+            max_bytes: [1, 1_000, 50_000_000][stream.below(3) as usize],
+            partition_max_bytes: [1, 500, 1_000_000][stream.below(3) as usize],
+            gap_ns_max: stream.between(1, 200) * MS,
+            last: false,
+        });
+        clients.push(ClientPlan::new(role));
+    }
+    if stream.one_in(2) {
+        let gap_ns_max = stream.between(10, 500) * MS;
+        clients.push(ClientPlan::new(Role::Lister(ListerPlan { gap_ns_max })));
+    }
+    if stream.one_in(3) {
+        let gap_ns_max = stream.between(10, 500) * MS;
+        let volley_max = stream.between(1, 8) as u32;
+        clients.push(ClientPlan::new(Role::Hostile(HostilePlan { gap_ns_max, volley_max })));
+    }
+    if stream.one_in(3) {
+        let role = Role::Admin(AdminPlan {
+            topics: stream.between(1, 4) as u32,
+            partitions_max: stream.between(1, 3) as i32,
+            gap_ns_max: stream.between(10, 300) * MS,
+            only_looks: false,
+        });
+        clients.push(ClientPlan::new(role));
+    }
+    if stream.one_in(5) {
+        let gap_ns_max = stream.between(50, 1_000) * MS;
+        let step_max = stream.between(1, 30) as u32;
+        clients.push(ClientPlan::new(Role::Trimmer(TrimmerPlan { gap_ns_max, step_max })));
     }
     clients
 }
 
 /// Clients that use Tidelog's own producer, consumer and admin.
-fn draw_applications(stream: &mut Stream, nodes: u32, fault_ns: u64, segment_bytes: u32) -> Vec<ClientPlan> {
+fn draw_applications(stream: &mut Stream, fault_ns: u64, segment_bytes: u32) -> Vec<ClientPlan> {
     let mut clients = Vec::new();
-    for node in 0..nodes {
-        if stream.one_in(2) {
-            let plan = draw_application(stream, fault_ns, segment_bytes);
-            clients.push(ClientPlan::new(node, Role::Application(plan)));
-        }
-        if stream.one_in(2) {
-            clients.push(ClientPlan::new(node, Role::Reader(draw_reader(stream))));
-        }
-        if stream.one_in(4) {
-            clients.push(ClientPlan::new(node, Role::Operator(draw_operator(stream, fault_ns))));
-        }
+    if stream.one_in(2) {
+        let plan = draw_application(stream, fault_ns, segment_bytes);
+        clients.push(ClientPlan::new(Role::Application(plan)));
+    }
+    if stream.one_in(2) {
+        clients.push(ClientPlan::new(Role::Reader(draw_reader(stream))));
+    }
+    if stream.one_in(4) {
+        clients.push(ClientPlan::new(Role::Operator(draw_operator(stream, fault_ns))));
     }
     clients
+}
+
+/// The nodes that a client knows from the start: one of them, in any order some of them, or first of all one that is
+/// none.
+fn draw_bootstrap(stream: &mut Stream, nodes: u32) -> Vec<u32> {
+    let first = stream.below(nodes.into()) as u32;
+    let mut known = vec![first];
+    let others = (0..nodes).filter(|node| *node != first);
+    known.extend(others.filter(|_| stream.one_in(3)));
+    if stream.one_in(8) {
+        known.insert(0, nodes);
+    }
+    known
 }
 
 fn draw_application(stream: &mut Stream, fault_ns: u64, segment_bytes: u32) -> ApplicationPlan {
@@ -707,7 +718,8 @@ mod tests {
             scenario.check().unwrap_err()
         };
         assert_eq!(error(|scenario| scenario.nodes = 0), "nodes is 0, and must be 1 or more");
-        assert_eq!(error(|scenario| scenario.clients[0].node = 9), "client 0 is on node 9, and the last is 0");
+        let far = error(|scenario| scenario.clients[0].bootstrap = vec![9]);
+        assert_eq!(far, "client 0 knows the nodes [9], and the last is 0");
         assert!(error(|scenario| scenario.topics.clear()).starts_with("topics is empty"));
         assert!(error(|scenario| scenario.disk.stall.among = 0).starts_with("disk.stall is"));
     }
@@ -724,7 +736,8 @@ mod tests {
     fn seeds_differ_in_what_they_draw() {
         let scenarios: Vec<Scenario> = (0..200).map(Scenario::draw).collect();
         let share = |what: &dyn Fn(&Scenario) -> bool| scenarios.iter().filter(|scenario| what(scenario)).count();
-        assert!(share(&|scenario| scenario.nodes > 1) > 10);
+        let knows_none_first = |plan: &ClientPlan| plan.bootstrap.len() > 1;
+        assert!(share(&|scenario| scenario.clients.iter().any(knows_none_first)) > 10);
         assert!(share(&|scenario| !scenario.disk.sync_error.is_never()) > 10);
         assert!(share(&|scenario| !scenario.network.cut.is_never()) > 50);
         assert!(share(&|scenario| scenario.topics.iter().any(TopicPlan::is_relaxed)) > 10);

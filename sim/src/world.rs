@@ -10,6 +10,7 @@
 mod events;
 mod nemesis;
 mod nodes;
+mod replicas;
 pub mod script;
 
 use crate::checkers::{self, Checker, Rules, Violation};
@@ -20,16 +21,16 @@ use crate::client::{
 };
 use crate::clock::WALL_START_MS;
 use crate::disk::Loss;
-use crate::history::{Entry, Fact, FinalLogs};
+use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
 use crate::network::{End, Fate, Network, Silence, Way};
 use crate::node::{Node, address};
 use crate::panics;
 use crate::random::stream;
-use crate::scenario::{Role, Scenario};
+use crate::scenario::{ClientPlan, Role, Scenario};
 use crate::trace::{Digest, Note, Part, Trace};
 use bytes::Bytes;
 use events::{Event, Events};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidelog_client::Address;
 use tidelog_core::broker::Broker;
 use tidelog_core::ids::ConnId;
@@ -45,9 +46,9 @@ const QUIET_NS: u64 = 10_000_000_000;
 /// A run with more events than this is a violation: no run without a bug has that many.
 const EVENTS_MAX: u64 = 3_000_000;
 
-/// The clients that read every log at the end of a run are numbered from here on.
-const LAST_READERS: u32 = 1_000;
-const LAST_ADMINS: u32 = 2_000;
+/// The client that reads every log at the end of a run, and the one that looks at an administrator's topics.
+const LAST_READER: u32 = 1_000;
+const LAST_ADMIN: u32 = 2_000;
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -106,7 +107,6 @@ struct HostedClient {
     client: Box<dyn Client>,
     /// The client's name in traces and in the names of its random streams.
     number: u32,
-    node: usize,
     /// The connections that the client believes in.
     links: BTreeMap<Link, ConnId>,
     wake_at: Option<u64>,
@@ -120,6 +120,10 @@ struct World {
     /// By node: the events that a paused process will get when it goes on.
     deferred: Vec<Vec<Event>>,
     network: Network,
+    /// Attempts to connect that nobody has answered.
+    hanging: Vec<ConnId>,
+    /// The partitions of which each node has, or had, a replica.
+    held: Vec<BTreeSet<PartitionKey>>,
     clients: Vec<HostedClient>,
     /// The places in `clients`, by the clients' numbers.
     places: BTreeMap<u32, usize>,
@@ -155,6 +159,8 @@ impl World {
             deferred: nodes.iter().map(|_| Vec::new()).collect(),
             nodes,
             network: Network::new(scenario.seed, scenario.network.clone()),
+            hanging: Vec::new(),
+            held: vec![BTreeSet::new(); scenario.nodes as usize],
             clients: Vec::new(),
             places: BTreeMap::new(),
             checkers: checkers::all(&rules),
@@ -178,7 +184,7 @@ impl World {
         }
         world.events.push(scenario.fault_ns, Event::Heal);
         for (place, plan) in scenario.clients.clone().into_iter().enumerate() {
-            world.add_client_as(plan.number.unwrap_or(place as u32), plan.node, plan.role);
+            world.add_client_as(plan.number.unwrap_or(place as u32), &plan.bootstrap, plan.role);
         }
         world
     }
@@ -351,18 +357,17 @@ impl World {
         self.trace.enter(Part::World);
     }
 
-    fn add_client(&mut self, node: u32, role: Role) {
-        self.add_client_as(self.clients.len() as u32, node, role);
-    }
-
-    fn add_client_as(&mut self, number: u32, node: u32, role: Role) {
+    /// Adds a client that knows these nodes from the start; all, if there are none.
+    fn add_client_as(&mut self, number: u32, bootstrap: &[u32], role: Role) {
         let place = self.clients.len();
+        let all: Vec<u32> = (0..self.scenario.nodes).collect();
+        let bootstrap = if bootstrap.is_empty() { &all } else { bootstrap };
         let client = number;
         let seed = self.scenario.seed;
         let zstd_topic = |topic: &crate::client::TopicPlan| {
             topic.configs.get("compression.type").is_some_and(|codec| codec == "zstd")
         };
-        let zstd_client = |plan: &crate::scenario::ClientPlan| match &plan.role {
+        let zstd_client = |plan: &ClientPlan| match &plan.role {
             Role::Producer(plan) => plan.codec == Codec::Zstd,
             Role::Application(plan) => plan.properties.get("compression.type").is_some_and(|codec| codec == "zstd"),
             _ => false,
@@ -370,8 +375,9 @@ impl World {
         let setting = Setting {
             seed,
             client,
-            node,
-            bootstrap: vec![address(node)],
+            nodes: self.scenario.nodes,
+            bootstrap: bootstrap.iter().map(|node| address(*node)).collect(),
+            first_node: *bootstrap.iter().find(|node| **node < self.scenario.nodes).expect("it knows a node"),
             topics: self.scenario.topics.clone(),
             payloads: Payloads { seed, value_bytes_max: self.scenario.value_bytes_max },
             wall_ms: WALL_START_MS + stream(seed, "client.wall", &[client.into()]).below(1_000) as i64,
@@ -389,13 +395,7 @@ impl World {
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
         self.places.insert(number, place);
-        self.clients.push(HostedClient {
-            client,
-            number,
-            node: node as usize,
-            links: BTreeMap::new(),
-            wake_at: Some(self.now),
-        });
+        self.clients.push(HostedClient { client, number, links: BTreeMap::new(), wake_at: Some(self.now) });
         self.events.push(self.now, Event::ClientWake { client: place, at: self.now });
     }
 
@@ -559,7 +559,7 @@ impl World {
     fn pending(&self) -> Option<String> {
         self.clients.iter().enumerate().find_map(|(place, slot)| {
             let what = slot.client.pending()?;
-            Some(format!("{} {place} of node {}: {what}", slot.client.role(), slot.node))
+            Some(format!("{} {place}: {what}", slot.client.role()))
         })
     }
 
@@ -598,32 +598,28 @@ impl World {
     fn begin_last_read(&mut self) {
         self.phase = Phase::Last;
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
-        for node in 0..self.nodes.len() {
-            if self.scenario.last_power_loss {
-                self.end_process(node, Loss::Power, 1_000_000);
-            }
-            let plan = FetcherPlan {
-                with_session: false,
-                max_wait_ms: 100,
-                min_bytes: 1,
-                max_bytes: 50_000_000,
-                partition_max_bytes: 1_000_000,
-                gap_ns_max: 1_000,
-                last: true,
-            };
-            self.add_client_as(LAST_READERS + node as u32, node as u32, Role::Fetcher(plan));
-            let mut admins = self.scenario.clients.iter().filter(|plan| plan.node as usize == node);
-            if let Some(plan) =
-                admins.find_map(|plan| if let Role::Admin(plan) = &plan.role { Some(plan) } else { None })
-            {
-                let plan = AdminPlan { only_looks: true, ..plan.clone() };
-                self.add_client_as(LAST_ADMINS + node as u32, node as u32, Role::Admin(plan));
-            }
+        if self.scenario.last_power_loss {
+            (0..self.nodes.len()).for_each(|node| self.end_process(node, Loss::Power, 1_000_000));
+        }
+        let plan = FetcherPlan {
+            with_session: false,
+            max_wait_ms: 100,
+            min_bytes: 1,
+            max_bytes: 50_000_000,
+            partition_max_bytes: 1_000_000,
+            gap_ns_max: 1_000,
+            last: true,
+        };
+        self.add_client_as(LAST_READER, &[], Role::Fetcher(plan));
+        let admin = |plan: &ClientPlan| if let Role::Admin(plan) = &plan.role { Some(plan.clone()) } else { None };
+        if let Some(plan) = self.scenario.clients.iter().find_map(admin) {
+            self.add_client_as(LAST_ADMIN, &[], Role::Admin(AdminPlan { only_looks: true, ..plan }));
         }
     }
 
     fn judge(&mut self) {
         self.trace.enter(Part::Checkers);
+        self.read_replicas();
         for checker in &mut self.checkers {
             if let Err(violation) = checker.finish(&self.finals) {
                 self.violation.get_or_insert(violation);

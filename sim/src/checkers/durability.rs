@@ -50,9 +50,9 @@ impl Checker for Durability {
                     self.owe(*partition, record.value, "read", entry.at, Some(record.offset));
                 }
             }
-            Fact::CacheLost { node } => {
+            Fact::CacheLost { held, .. } => {
                 let rules = &self.rules;
-                self.owed.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
+                self.owed.retain(|partition, _| !held.contains(partition) || !rules.is_relaxed(*partition));
             }
             _ => {}
         }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_power_cut_excuses_only_topics_that_do_not_require_a_sync() {
         for (partition, verdict) in [(RELAXED, true), (P, false)] {
-            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0), Fact::CacheLost { node: 0 }];
+            let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0), cache_lost()];
             assert_eq!(judge(checker(), facts, &[(partition, &[])]).is_ok(), verdict, "{partition}");
             let facts = vec![sent(1, partition, 0..1), acknowledged(1, 0)];
             assert!(judge(checker(), facts, &[(partition, &[])]).is_err(), "and only a power cut does");

@@ -134,10 +134,10 @@ impl Checker for Epochs {
                 self.trimmed.insert(*partition);
                 Ok(())
             }
-            Fact::CacheLost { node } => {
+            Fact::CacheLost { held, .. } => {
                 // A relaxed topic may have lost records. Others stand at their offsets then, of another epoch.
                 let rules = &self.rules;
-                let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
+                let lost = |partition: &PartitionKey| held.contains(partition) && rules.is_relaxed(*partition);
                 self.read.retain(|partition, _| !lost(partition));
                 self.answers.retain(|(partition, _)| !lost(partition));
                 Ok(())

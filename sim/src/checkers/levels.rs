@@ -80,7 +80,7 @@ impl Checker for Levels {
                 }
                 node.settle(level);
             }
-            Fact::Restarted { node } => {
+            Fact::Restarted { node, .. } => {
                 // The operator may send the change again, to the new process.
                 let under_way = self.node(*node).under_way.take();
                 self.nodes.insert(*node, Node::new(entry.at, under_way));
@@ -100,7 +100,7 @@ mod tests {
     use super::super::bench::judge;
     use super::*;
 
-    const RESTARTED: Fact = Fact::Restarted { node: 0 };
+    const RESTARTED: Fact = Fact::Restarted { node: 0, held: Vec::new() };
 
     fn changing(level: &str) -> Fact {
         Fact::LevelChanging { node: 0, level: level.into() }

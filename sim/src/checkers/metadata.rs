@@ -6,19 +6,21 @@
 //! not, and may still be made while the process runs to which it was sent. So the checker keeps every possible state of
 //! a resource, and each answer rules some of them out.
 
-use super::{Checker, Violation};
+use super::{Checker, Rules, Violation};
 use crate::history::{Change, Entry, Fact, FinalLogs, SUBSCRIPTION, Sight, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Metadata {
-    resources: BTreeMap<(u32, String), Resource>,
-    /// Every topic id that a node has told, with the name of its topic.
-    ids: BTreeMap<(u32, TopicId), String>,
-    producer_ids: BTreeSet<(u32, i64)>,
-    clusters: BTreeMap<u32, String>,
-    /// The greatest epoch and high watermark of its metadata log that each node has told.
-    quorums: BTreeMap<u32, (i32, i64)>,
+    /// Whether the process that gets a request also carries it out, because there is one node.
+    is_alone: bool,
+    resources: BTreeMap<String, Resource>,
+    /// Every topic id that was told, with the name of its topic.
+    ids: BTreeMap<TopicId, String>,
+    producer_ids: BTreeSet<i64>,
+    cluster: Option<String>,
+    /// The greatest epoch and high watermark of the metadata log that were told.
+    quorum: (i32, i64),
 }
 
 #[derive(Debug)]
@@ -173,8 +175,8 @@ impl Resource {
         }
     }
 
-    /// The node has a new process: a change that was sent to the process before was made by that process, or never will
-    /// be.
+    /// The only node has a new process: a change that was sent to the process before was made by that process, or never
+    /// will be.
     fn restart(&mut self) {
         self.lose_sight();
         let reachable = self.reachable().into_iter();
@@ -183,15 +185,19 @@ impl Resource {
 }
 
 impl Metadata {
-    fn resource(&mut self, node: u32, name: &str) -> &mut Resource {
-        self.resources.entry((node, name.to_owned())).or_insert_with(|| Resource::new(name))
+    pub fn new(rules: &Rules) -> Self {
+        Self { is_alone: rules.nodes == 1, ..Self::default() }
+    }
+
+    fn resource(&mut self, name: &str) -> &mut Resource {
+        self.resources.entry(name.to_owned()).or_insert_with(|| Resource::new(name))
     }
 
     /// Notes a topic's id. Gives true if it is told for the first time, and a violation if it belongs to another topic.
-    fn meet(&mut self, node: u32, id: TopicId, topic: &str) -> Result<bool, Violation> {
-        match self.ids.get(&(node, id)) {
+    fn meet(&mut self, id: TopicId, topic: &str) -> Result<bool, Violation> {
+        match self.ids.get(&id) {
             None => {
-                self.ids.insert((node, id), topic.to_owned());
+                self.ids.insert(id, topic.to_owned());
                 Ok(true)
             }
             Some(known) if known == topic => Ok(false),
@@ -199,12 +205,12 @@ impl Metadata {
         }
     }
 
-    fn changed(&mut self, node: u32, name: &str, error: Option<i16>, id: Option<TopicId>) -> Result<(), Violation> {
+    fn changed(&mut self, name: &str, error: Option<i16>, id: Option<TopicId>) -> Result<(), Violation> {
         let id_is_new = match id {
-            Some(id) => self.meet(node, id, name)?,
+            Some(id) => self.meet(id, name)?,
             None => true,
         };
-        let resource = self.resource(node, name);
+        let resource = self.resource(name);
         let Some(error) = error else {
             resource.lose_sight();
             return Ok(());
@@ -225,62 +231,61 @@ impl Metadata {
             Ok(next) => Some(next),
         });
         narrowed.or_else(|states| {
-            violation(format!("node{node}: {change:?} of {name:?} was answered with {error}, and it was {states}"))
+            violation(format!("{change:?} of {name:?} was answered with {error}, and it was {states}"))
         })
     }
 
-    fn described(&mut self, node: u32, name: &str, sight: &Sight) -> Result<(), Violation> {
+    fn described(&mut self, name: &str, sight: &Sight) -> Result<(), Violation> {
         let id_is_new = match sight {
-            Sight::Topic { id: Some(id), .. } => self.meet(node, *id, name)?,
+            Sight::Topic { id: Some(id), .. } => self.meet(*id, name)?,
             _ => false,
         };
-        let narrowed = self.resource(node, name).narrow(|state| state.looks(sight, id_is_new));
-        narrowed.or_else(|states| violation(format!("node{node}: {name:?} is {sight:?}, and it was {states}")))
+        let narrowed = self.resource(name).narrow(|state| state.looks(sight, id_is_new));
+        narrowed.or_else(|states| violation(format!("{name:?} is {sight:?}, and it was {states}")))
     }
 }
 
 impl Checker for Metadata {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
-            Fact::Changing { node, resource, change, validate_only } => {
-                let resource = self.resource(*node, resource);
+            Fact::Changing { resource, change, validate_only } => {
+                let resource = self.resource(resource);
                 assert!(resource.under_way.is_none(), "one change at a time");
                 resource.under_way = Some((change.clone(), *validate_only));
                 Ok(())
             }
-            Fact::Changed { node, resource, error, id } => self.changed(*node, resource, *error, *id),
-            Fact::Described { node, resource, sight } => self.described(*node, resource, sight),
-            Fact::Topic { node, topic, id } => self.meet(*node, *id, &format!("t{topic}")).map(drop),
-            Fact::ProducerId { node, id } => match self.producer_ids.insert((*node, *id)) {
+            Fact::Changed { resource, error, id } => self.changed(resource, *error, *id),
+            Fact::Described { resource, sight } => self.described(resource, sight),
+            Fact::Topic { topic, id } => self.meet(*id, &format!("t{topic}")).map(drop),
+            Fact::ProducerId { id } => match self.producer_ids.insert(*id) {
                 true => Ok(()),
-                false => violation(format!("node{node}: the producer id {id} was given out twice")),
+                false => violation(format!("the producer id {id} was given out twice")),
             },
-            Fact::Cluster { node, id } => {
-                let first = self.clusters.entry(*node).or_insert_with(|| id.clone());
+            Fact::Cluster { id } => {
+                let first = self.cluster.get_or_insert_with(|| id.clone());
                 match first == id {
                     true => Ok(()),
-                    false => violation(format!("node{node}: the cluster {first} is now {id}")),
+                    false => violation(format!("the cluster {first} is now {id}")),
                 }
             }
-            Fact::Quorum { node, epoch, high_watermark, log_end } => {
-                let (last_epoch, last_high_watermark) = self.quorums.entry(*node).or_default();
+            Fact::Quorum { epoch, high_watermark, log_end } => {
+                let (last_epoch, last_high_watermark) = &mut self.quorum;
                 if epoch < last_epoch || high_watermark < last_high_watermark {
                     let last = format!("epoch {last_epoch} and high watermark {last_high_watermark}");
                     return violation(format!(
-                        "node{node}: the metadata log went from {last} back to {epoch} and {high_watermark}"
+                        "the metadata log went from {last} back to {epoch} and {high_watermark}"
                     ));
                 }
                 if log_end < high_watermark {
                     return violation(format!(
-                        "node{node}: the metadata log ends at {log_end}, below its high watermark {high_watermark}"
+                        "the metadata log ends at {log_end}, below its high watermark {high_watermark}"
                     ));
                 }
                 (*last_epoch, *last_high_watermark) = (*epoch, *high_watermark);
                 Ok(())
             }
-            Fact::Restarted { node } => {
-                let of_node = self.resources.iter_mut().filter(|((of, _), _)| of == node);
-                of_node.for_each(|(_, resource)| resource.restart());
+            Fact::Restarted { .. } if self.is_alone => {
+                self.resources.values_mut().for_each(Resource::restart);
                 Ok(())
             }
             _ => Ok(()),
@@ -306,18 +311,18 @@ mod tests {
     use super::*;
 
     const TOPIC: &str = "topic";
-    const RESTARTED: Fact = Fact::Restarted { node: 0 };
+    const RESTARTED: Fact = Fact::Restarted { node: 0, held: Vec::new() };
 
     fn changing(change: Change) -> Fact {
-        Fact::Changing { node: 0, resource: TOPIC.into(), change, validate_only: false }
+        Fact::Changing { resource: TOPIC.into(), change, validate_only: false }
     }
 
     fn changed(error: impl Into<Option<i16>>) -> Fact {
-        Fact::Changed { node: 0, resource: TOPIC.into(), error: error.into(), id: None }
+        Fact::Changed { resource: TOPIC.into(), error: error.into(), id: None }
     }
 
     fn described(sight: Sight) -> Fact {
-        Fact::Described { node: 0, resource: TOPIC.into(), sight }
+        Fact::Described { resource: TOPIC.into(), sight }
     }
 
     fn create() -> Change {
@@ -341,7 +346,7 @@ mod tests {
     }
 
     fn run(facts: Vec<Fact>) -> Result<(), String> {
-        judge(Metadata::default(), facts, &[])
+        judge(Metadata::new(&rules()), facts, &[])
     }
 
     #[test]
@@ -370,10 +375,10 @@ mod tests {
     fn a_subscription_that_was_acknowledged_and_is_lost_is_found() {
         let resource = || format!("{SUBSCRIPTION}0");
         let made = |value| {
-            let changing = Fact::Changing { node: 0, resource: resource(), change: set(value), validate_only: false };
-            [changing, Fact::Changed { node: 0, resource: resource(), error: Some(0), id: None }]
+            let changing = Fact::Changing { resource: resource(), change: set(value), validate_only: false };
+            [changing, Fact::Changed { resource: resource(), error: Some(0), id: None }]
         };
-        let told = |sight| Fact::Described { node: 0, resource: resource(), sight };
+        let told = |sight| Fact::Described { resource: resource(), sight };
         let nothing = || told(Sight::Configs(BTreeMap::new()));
         let with = |made: [Fact; 2], last: &[Fact]| run([&made[..], &[RESTARTED], last].concat());
         assert_eq!(run(vec![nothing(), told(Sight::Absent)]), Ok(()), "one that does not exist has its defaults");
@@ -408,7 +413,7 @@ mod tests {
 
     #[test]
     fn what_was_only_asked_is_not_done() {
-        let asked = |change| Fact::Changing { node: 0, resource: TOPIC.into(), change, validate_only: true };
+        let asked = |change| Fact::Changing { resource: TOPIC.into(), change, validate_only: true };
         assert_eq!(run(vec![asked(create()), changed(0), absent()]), Ok(()));
         assert!(run(vec![asked(create()), changed(0), topic(1)]).is_err());
         assert!(run(vec![asked(create()), changed(None), topic(1)]).is_err());
@@ -416,24 +421,23 @@ mod tests {
 
     #[test]
     fn an_id_that_belongs_to_two_is_found() {
-        let other = Fact::Topic { node: 0, topic: 0, id: [1; 16] };
+        let other = Fact::Topic { topic: 0, id: [1; 16] };
         assert!(run(vec![other, changing(create()), changed(0), topic(1)]).unwrap_err().contains("is that of t0"));
-        let producer = |node, id| Fact::ProducerId { node, id };
-        assert_eq!(run(vec![producer(0, 1), producer(0, 2), producer(1, 1)]), Ok(()));
-        assert!(run(vec![producer(0, 1), producer(0, 1)]).unwrap_err().contains("given out twice"));
-        let cluster = |id: &str| Fact::Cluster { node: 0, id: id.into() };
+        let producer = |id| Fact::ProducerId { id };
+        assert_eq!(run(vec![producer(1), producer(2)]), Ok(()));
+        assert!(run(vec![producer(1), producer(1)]).unwrap_err().contains("given out twice"));
+        let cluster = |id: &str| Fact::Cluster { id: id.into() };
         assert!(run(vec![cluster("a"), cluster("b")]).unwrap_err().contains("is now b"));
     }
 
     #[test]
     fn a_metadata_log_that_went_back_is_found() {
-        let quorum = |node, epoch, high_watermark, log_end| Fact::Quorum { node, epoch, high_watermark, log_end };
-        let with = |last: Fact| run(vec![quorum(0, 2, 10, 12), RESTARTED, last]);
-        assert_eq!(with(quorum(0, 3, 10, 10)), Ok(()));
-        assert_eq!(with(quorum(1, 1, 5, 5)), Ok(()), "another node's");
-        assert!(with(quorum(0, 3, 9, 12)).unwrap_err().contains("back to 3 and 9"));
-        assert!(with(quorum(0, 1, 12, 12)).unwrap_err().contains("back to 1 and 12"));
-        assert!(with(quorum(0, 2, 12, 11)).unwrap_err().contains("ends at 11"));
+        let quorum = |epoch, high_watermark, log_end| Fact::Quorum { epoch, high_watermark, log_end };
+        let with = |last: Fact| run(vec![quorum(2, 10, 12), RESTARTED, last]);
+        assert_eq!(with(quorum(3, 10, 10)), Ok(()));
+        assert!(with(quorum(3, 9, 12)).unwrap_err().contains("back to 3 and 9"));
+        assert!(with(quorum(1, 12, 12)).unwrap_err().contains("back to 1 and 12"));
+        assert!(with(quorum(2, 12, 11)).unwrap_err().contains("ends at 11"));
     }
 
     #[test]
@@ -448,11 +452,11 @@ mod tests {
     #[test]
     fn the_configs_of_all_brokers_are_always_there() {
         let of_brokers = |fact: Fact| match fact {
-            Fact::Changing { node, change, validate_only, .. } => {
-                Fact::Changing { node, resource: String::new(), change, validate_only }
+            Fact::Changing { change, validate_only, .. } => {
+                Fact::Changing { resource: String::new(), change, validate_only }
             }
-            Fact::Changed { node, error, id, .. } => Fact::Changed { node, resource: String::new(), error, id },
-            Fact::Described { node, sight, .. } => Fact::Described { node, resource: String::new(), sight },
+            Fact::Changed { error, id, .. } => Fact::Changed { resource: String::new(), error, id },
+            Fact::Described { sight, .. } => Fact::Described { resource: String::new(), sight },
             other => other,
         };
         let facts = |last| [changing(set(Some("5"))), changed(0), last].map(of_brokers).into();

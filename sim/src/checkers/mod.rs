@@ -10,6 +10,7 @@ mod metadata;
 mod offsets;
 mod order;
 mod protocol;
+mod replicas;
 mod retention;
 mod timestamps;
 mod topics;
@@ -18,8 +19,9 @@ mod watermark;
 
 use crate::client::TopicPlan;
 use crate::clock::Drift;
-use crate::history::{Entry, FinalLogs, PartitionKey};
+use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
 use crate::scenario::{Fault, Scenario, TimedFault};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a checker found wrong, and in which partition.
@@ -58,6 +60,7 @@ impl fmt::Display for Violation {
 /// What checkers know of the scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
+    pub nodes: u32,
     pub topics: Vec<TopicPlan>,
     /// By how many milliseconds a node's wall clock may differ from the clients'.
     pub wall_slack_ms: i64,
@@ -73,7 +76,7 @@ impl Rules {
         // A clock drifts by at most 1 %, and a run takes some minutes at most.
         let drift = if scenario.clock.drift == Drift::None { 0 } else { 5_000 };
         let wall_slack_ms = scenario.clock.wall_apart_ms_max as i64 + jumps + drift;
-        Self { topics: scenario.topics.clone(), wall_slack_ms }
+        Self { nodes: scenario.nodes, topics: scenario.topics.clone(), wall_slack_ms }
     }
 
     fn topic(&self, partition: PartitionKey) -> Option<&TopicPlan> {
@@ -92,6 +95,29 @@ impl Rules {
 
     fn is_log_append_time(&self, partition: PartitionKey) -> bool {
         self.topic(partition).is_some_and(TopicPlan::is_log_append_time)
+    }
+}
+
+/// Which replicas were damaged, and when they were repaired, if they were.
+#[derive(Debug, Default)]
+struct Damages(BTreeMap<(PartitionKey, u32), Option<u64>>);
+
+impl Damages {
+    fn observe(&mut self, entry: &Entry) {
+        match &entry.fact {
+            Fact::Damaged { node, partition, time_index: false } => drop(self.0.insert((*partition, *node), None)),
+            Fact::Repaired { node } => {
+                let of_node = self.0.iter_mut().filter(|((_, of), _)| of == node);
+                of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether an answer to a question of `asked_at` may come from a damaged replica.
+    fn excuse(&self, partition: PartitionKey, asked_at: u64) -> bool {
+        let mut of_partition = self.0.range((partition, 0)..=(partition, u32::MAX));
+        of_partition.any(|(_, repaired_at)| repaired_at.is_none_or(|repaired_at| asked_at <= repaired_at))
     }
 }
 
@@ -114,10 +140,11 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(retention::Retention::new(rules)),
         Box::new(protocol::Protocol::new(rules)),
         Box::new(epochs::Epochs::new(rules)),
-        Box::new(metadata::Metadata::default()),
+        Box::new(metadata::Metadata::new(rules)),
         Box::new(levels::Levels::default()),
         Box::new(topics::Topics::default()),
         Box::new(wakeups::Wakeups::new(rules)),
+        Box::new(replicas::Replicas::new(rules)),
     ]
 }
 
@@ -129,17 +156,17 @@ fn violation(checker: &'static str, place: PartitionKey, text: String) -> Result
 #[cfg(test)]
 mod bench {
     use super::*;
-    use crate::history::{Fact, FinalLog, OpId, ReadRecord, ValueId};
+    use crate::history::{FinalLog, OpId, ReadRecord, ValueId};
     use std::collections::BTreeMap;
 
-    pub const P: PartitionKey = PartitionKey { node: 0, topic: 0, index: 0 };
+    pub const P: PartitionKey = PartitionKey { topic: 0, index: 0 };
     /// A partition whose topic has `acks.require.fsync=false`.
-    pub const RELAXED: PartitionKey = PartitionKey { node: 0, topic: 1, index: 0 };
+    pub const RELAXED: PartitionKey = PartitionKey { topic: 1, index: 0 };
 
     /// A partition whose records leave a second after their timestamps.
-    pub const AGED: PartitionKey = PartitionKey { node: 0, topic: 2, index: 0 };
+    pub const AGED: PartitionKey = PartitionKey { topic: 2, index: 0 };
     /// A partition of which retention keeps 500 bytes.
-    pub const SIZED: PartitionKey = PartitionKey { node: 0, topic: 3, index: 0 };
+    pub const SIZED: PartitionKey = PartitionKey { topic: 3, index: 0 };
 
     pub fn rules() -> Rules {
         let topic = |configs: &[(&str, &str)]| TopicPlan {
@@ -151,7 +178,17 @@ mod bench {
         };
         let aged = topic(&[("retention.ms", "1000"), ("internal.segment.bytes", "1000")]);
         let sized = topic(&[("retention.bytes", "500"), ("internal.segment.bytes", "1000")]);
-        Rules { topics: vec![topic(&[]), topic(&[("acks.require.fsync", "false")]), aged, sized], wall_slack_ms: 0 }
+        let topics = vec![topic(&[]), topic(&[("acks.require.fsync", "false")]), aged, sized];
+        Rules { nodes: 1, topics, wall_slack_ms: 0 }
+    }
+
+    /// Node 0 lost its page cache. It has replicas of all partitions.
+    pub fn cache_lost() -> Fact {
+        Fact::CacheLost { node: 0, held: vec![P, RELAXED, AGED, SIZED] }
+    }
+
+    pub fn restarted() -> Fact {
+        Fact::Restarted { node: 0, held: vec![P, RELAXED, AGED, SIZED] }
     }
 
     pub fn value(count: u32) -> ValueId {
@@ -213,6 +250,7 @@ mod bench {
         let log = |records: &[ReadRecord]| FinalLog {
             start: records.first().map_or(0, |record| record.offset),
             records: records.to_vec(),
+            replicas: BTreeMap::new(),
         };
         let finals: BTreeMap<_, _> = finals.iter().map(|(partition, records)| (*partition, log(records))).collect();
         checker.finish(&finals).map_err(|violation| violation.to_string())

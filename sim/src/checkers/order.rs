@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Order {
     rules: Rules,
     idempotent: BTreeSet<u32>,
-    /// Nodes that have lost their page cache: their relaxed topics may have lost the state of producers.
-    dark: BTreeSet<u32>,
-    restarted: BTreeSet<u32>,
+    /// Partitions of which a node has lost its page cache: those of relaxed topics may have lost the state of producers.
+    dark: BTreeSet<PartitionKey>,
+    /// Partitions of which a node was restarted.
+    restarted: BTreeSet<PartitionKey>,
 }
 
 const NAME: &str = "order";
@@ -26,7 +27,7 @@ impl Order {
     }
 
     fn is_excused(&self, partition: PartitionKey) -> bool {
-        self.dark.contains(&partition.node) && self.rules.is_relaxed(partition)
+        self.dark.contains(&partition) && self.rules.is_relaxed(partition)
     }
 }
 
@@ -37,15 +38,15 @@ impl Checker for Order {
                 self.idempotent.extend(values.first().map(|value| value.client()));
                 Ok(())
             }
-            Fact::CacheLost { node } => {
-                self.dark.insert(*node);
+            Fact::CacheLost { held, .. } => {
+                self.dark.extend(held);
                 Ok(())
             }
-            Fact::Restarted { node } => {
-                self.restarted.insert(*node);
+            Fact::Restarted { held, .. } => {
+                self.restarted.extend(held);
                 Ok(())
             }
-            Fact::SequenceRefused { partition, error } if !self.restarted.contains(&partition.node) => {
+            Fact::SequenceRefused { partition, error } if !self.restarted.contains(partition) => {
                 violation(NAME, *partition, format!("the next sequence was refused with error {error}"))
             }
             _ => Ok(()),
@@ -94,7 +95,10 @@ mod tests {
     fn a_refused_sequence_is_found_unless_the_broker_was_restarted() {
         let refused = || Fact::SequenceRefused { partition: P, error: 45 };
         assert!(judge(Order::new(&rules()), vec![refused()], &[]).is_err());
-        assert!(judge(Order::new(&rules()), vec![Fact::Restarted { node: 1 }, refused()], &[]).is_err());
-        assert!(judge(Order::new(&rules()), vec![Fact::Restarted { node: 0 }, refused()], &[]).is_ok());
+        assert!(
+            judge(Order::new(&rules()), vec![Fact::Restarted { node: 1, held: vec![RELAXED] }, refused()], &[])
+                .is_err()
+        );
+        assert!(judge(Order::new(&rules()), vec![restarted(), refused()], &[]).is_ok());
     }
 }

@@ -4,15 +4,14 @@
 //!
 //! The clients notice most of this and tell it as [`Fact::Misbehaved`](crate::history::Fact::Misbehaved).
 
-use super::{Checker, Rules, Violation};
-use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
+use super::{Checker, Damages, Rules, Violation};
+use crate::history::{Entry, Fact, FinalLogs};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Protocol {
-    topics: BTreeMap<(u32, u16), [u8; 16]>,
-    /// Partitions whose segments were damaged, and when they were repaired, if they were.
-    damaged: BTreeMap<PartitionKey, Option<u64>>,
+    topics: BTreeMap<u16, [u8; 16]>,
+    damages: Damages,
 }
 
 impl Protocol {
@@ -27,26 +26,19 @@ impl Checker for Protocol {
             Fact::Misbehaved { text } => {
                 entry.client.map_or_else(|| text.clone(), |client| format!("client {client}: {text}"))
             }
-            Fact::Topic { node, topic, id } => {
-                let first = *self.topics.entry((*node, *topic)).or_insert(*id);
+            Fact::Topic { topic, id } => {
+                let first = *self.topics.entry(*topic).or_insert(*id);
                 if first == *id {
                     return Ok(());
                 }
-                format!("topic t{topic} of node {node} has changed its id")
+                format!("topic t{topic} has changed its id")
             }
-            Fact::Damaged { partition, time_index: false } => {
-                self.damaged.insert(*partition, None);
+            Fact::Damaged { .. } | Fact::Repaired { .. } => {
+                self.damages.observe(entry);
                 return Ok(());
             }
-            Fact::Repaired { node } => {
-                let of_node = self.damaged.iter_mut().filter(|(partition, _)| partition.node == *node);
-                of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
-                return Ok(());
-            }
-            Fact::Corrupt { partition, asked_at, text } => match self.damaged.get(partition) {
-                Some(repaired_at) if repaired_at.is_none_or(|repaired_at| *asked_at <= repaired_at) => return Ok(()),
-                _ => format!("{partition} {text}"),
-            },
+            Fact::Corrupt { partition, asked_at, .. } if self.damages.excuse(*partition, *asked_at) => return Ok(()),
+            Fact::Corrupt { partition, text, .. } => format!("{partition} {text}"),
             _ => return Ok(()),
         };
         Err(Violation { checker: "protocol", place: None, text })
@@ -71,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_suddenly_another_is_found() {
-        let topic = |id| Fact::Topic { node: 0, topic: 0, id: [id; 16] };
+        let topic = |id| Fact::Topic { topic: 0, id: [id; 16] };
         assert_eq!(judge(Protocol::default(), vec![topic(1), topic(1)], &[]), Ok(()));
         assert!(judge(Protocol::default(), vec![topic(1), topic(2)], &[]).is_err());
     }
@@ -79,12 +71,14 @@ mod tests {
     #[test]
     fn bytes_that_do_not_check_out_are_excused_by_damage_until_it_is_repaired() {
         let corrupt = |asked_at| Fact::Corrupt { partition: P, asked_at, text: "from 3: crc".into() };
-        let damaged = |time_index| Fact::Damaged { partition: P, time_index };
+        let damaged = |time_index| Fact::Damaged { node: 0, partition: P, time_index };
         let run = |facts| judge(Protocol::default(), facts, &[]);
         assert_eq!(run(vec![damaged(false), corrupt(1)]), Ok(()));
         assert_eq!(run(vec![damaged(false), Fact::Repaired { node: 0 }, corrupt(1)]), Ok(()), "asked before");
         assert!(run(vec![corrupt(1)]).unwrap_err().contains("from 3: crc"));
         assert!(run(vec![damaged(true), corrupt(1)]).is_err());
         assert!(run(vec![damaged(false), Fact::Repaired { node: 0 }, corrupt(3)]).is_err());
+        let other = Fact::Repaired { node: 1 };
+        assert_eq!(run(vec![damaged(false), other, corrupt(3)]), Ok(()), "the other replica is still damaged");
     }
 }

@@ -185,16 +185,16 @@ impl Checker for Retention {
                 }
                 self.learn(*partition, *asked_at, entry.at, *offset)
             }
-            Fact::Restarted { node } => {
-                for (_, known) in self.partitions.iter_mut().filter(|(partition, _)| partition.node == *node) {
+            Fact::Restarted { held, .. } => {
+                for (_, known) in self.partitions.iter_mut().filter(|(partition, _)| held.contains(partition)) {
                     known.told.clear();
                 }
-                self.out_of_range.retain(|(_, partition), _| partition.node != *node);
+                self.out_of_range.retain(|(_, partition), _| !held.contains(partition));
                 Ok(())
             }
-            Fact::CacheLost { node } => {
+            Fact::CacheLost { held, .. } => {
                 let rules = &self.rules;
-                for (partition, known) in self.partitions.iter_mut().filter(|(partition, _)| partition.node == *node) {
+                for (partition, known) in self.partitions.iter_mut().filter(|(partition, _)| held.contains(partition)) {
                     if rules.is_relaxed(*partition) {
                         *known = Known { asked: known.asked, ..Known::default() };
                     }
@@ -249,7 +249,7 @@ mod tests {
         let back = || vec![asked(3), trimmed(3), asked(3), earliest(P, 0)];
         assert!(run(back(), &[]).unwrap_err().contains("it did at 3"));
         let mut restarted = back();
-        restarted.insert(2, Fact::Restarted { node: 0 });
+        restarted.insert(2, super::super::bench::restarted());
         assert_eq!(run(restarted, &[]), Ok(()), "a crash may take it back");
     }
 

@@ -5,7 +5,7 @@
 //! records are only added at the end: no later append puts an earlier record into the log, and an answer of "none" is
 //! judged by the part of the log that was known to be readable when the question was asked.
 
-use super::{Checker, Rules, Violation, violation};
+use super::{Checker, Damages, Rules, Violation, violation};
 use crate::history::{Asked, Entry, Fact, FinalLog, FinalLogs, PartitionKey};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,11 +17,10 @@ pub struct Timestamps {
     known: BTreeMap<PartitionKey, Vec<(u64, i64)>>,
     /// The highest start that a DeleteRecords asked for. A crash may move the start back, as in Kafka.
     starts: BTreeMap<PartitionKey, i64>,
-    /// Partitions whose segments were damaged, and when they were repaired, if they were.
-    damaged: BTreeMap<PartitionKey, Option<u64>>,
+    damages: Damages,
     blurred: BTreeSet<PartitionKey>,
-    /// When the latest process of each node started.
-    restarted: BTreeMap<u32, u64>,
+    /// When the latest process of a node started that has a replica.
+    restarted: BTreeMap<PartitionKey, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +63,7 @@ impl Checker for Timestamps {
                 let (partition, asked, asked_at) = (*partition, *asked, *asked_at);
                 // While a segment is damaged, wrong timestamps in batch headers may be believed: as in Kafka, no
                 // checksum is compared.
-                let repaired_at = self.damaged.get(&partition);
-                let in_doubt = repaired_at.is_some_and(|at| at.is_none_or(|repaired_at| asked_at <= repaired_at));
-                if in_doubt || self.blurred.contains(&partition) {
+                if self.damages.excuse(partition, asked_at) || self.blurred.contains(&partition) {
                     return Ok(());
                 }
                 let start = self.starts.get(&partition).copied().unwrap_or(0);
@@ -78,16 +75,12 @@ impl Checker for Timestamps {
                 let start = self.starts.entry(*partition).or_default();
                 *start = target.max(*start);
             }
-            Fact::Damaged { partition, time_index: true } => drop(self.blurred.insert(*partition)),
-            Fact::Damaged { partition, .. } => drop(self.damaged.insert(*partition, None)),
-            Fact::Repaired { node } => {
-                let of_node = self.damaged.iter_mut().filter(|(partition, _)| partition.node == *node);
-                of_node.for_each(|(_, repaired_at)| *repaired_at = repaired_at.or(Some(entry.at)));
-            }
-            Fact::Restarted { node } => drop(self.restarted.insert(*node, entry.at)),
-            Fact::CacheLost { node } => {
+            Fact::Damaged { partition, time_index: true, .. } => drop(self.blurred.insert(*partition)),
+            Fact::Damaged { .. } | Fact::Repaired { .. } => self.damages.observe(entry),
+            Fact::Restarted { held, .. } => self.restarted.extend(held.iter().map(|partition| (*partition, entry.at))),
+            Fact::CacheLost { held, .. } => {
                 let rules = &self.rules;
-                let lost = |partition: &PartitionKey| partition.node == *node && rules.is_relaxed(*partition);
+                let lost = |partition: &PartitionKey| held.contains(partition) && rules.is_relaxed(*partition);
                 self.known.retain(|partition, _| !lost(partition));
                 self.answers.retain(|answer| !lost(&answer.partition));
             }
@@ -124,7 +117,7 @@ impl Checker for Timestamps {
                 // process that ended took that record with it. Or the newest record stood before the log's start, in a
                 // segment that is still there.
                 (Asked::MaxTimestamp, None) => {
-                    let is_same_process = self.restarted.get(&partition.node).is_none_or(|at| *at < asked_at);
+                    let is_same_process = self.restarted.get(&partition).is_none_or(|at| *at < asked_at);
                     let has_newest = there().any(|record| record.timestamp >= 0);
                     (is_same_process && has_newest && log.start == 0 && start == 0 && known_end >= log.end())
                         .then(|| "no newest record, and there are some".into())
@@ -194,9 +187,9 @@ mod tests {
             facts.extend(after);
             judge(Timestamps::new(&rules()), facts, &[(P, &log)])
         };
-        let restarted = |node| vec![Fact::Restarted { node }];
-        assert_eq!(run(vec![], restarted(0)), Ok(()));
-        assert!(run(vec![], restarted(1)).is_err() && run(restarted(0), vec![]).is_err());
+        let restarted = |held: &[PartitionKey]| vec![Fact::Restarted { node: 0, held: held.to_vec() }];
+        assert_eq!(run(vec![], restarted(&[P])), Ok(()));
+        assert!(run(vec![], restarted(&[RELAXED])).is_err() && run(restarted(&[P]), vec![]).is_err());
     }
 
     #[test]
@@ -232,7 +225,7 @@ mod tests {
             facts.extend([sent(9, P, 8..9), listed(Asked::Timestamp(1_002), -1, -1)]);
             judge(Timestamps::new(&rules()), facts, &[(P, &log)])
         };
-        let damaged = |time_index| Fact::Damaged { partition: P, time_index };
+        let damaged = |time_index| Fact::Damaged { node: 0, partition: P, time_index };
         assert!(run(vec![]).is_err());
         assert_eq!(run(vec![damaged(false)]), Ok(()));
         assert!(run(vec![damaged(false), Fact::Repaired { node: 0 }]).is_err());

@@ -13,7 +13,6 @@ pub struct Topics {
 
 #[derive(Debug)]
 struct Sent {
-    node: u32,
     topic: String,
     /// The id of the topic that may hold the value, if it is known.
     id: Option<TopicId>,
@@ -22,8 +21,8 @@ struct Sent {
 impl Checker for Topics {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
-            Fact::Entrusted { node, topic, id, value } => {
-                self.sent.insert(*value, Sent { node: *node, topic: topic.clone(), id: *id });
+            Fact::Entrusted { topic, id, value } => {
+                self.sent.insert(*value, Sent { topic: topic.clone(), id: *id });
             }
             Fact::Kept { value, id, index } => {
                 if let Some(sent) = self.sent.get_mut(value) {
@@ -31,14 +30,14 @@ impl Checker for Topics {
                 }
                 self.kept.entry((*id, *index)).or_default().push((entry.at, *value));
             }
-            Fact::Found { node, topic, id, index, asked_at, values, whole } => {
-                let place = format!("node{node}: {topic}-{index}");
+            Fact::Found { topic, id, index, asked_at, values, whole } => {
+                let place = format!("{topic}-{index}");
                 let mut found = BTreeSet::new();
                 for value in values {
                     found.insert(*value);
                     match self.sent.get(value) {
                         None => return violation(format!("{place} has {value}, which nobody sent")),
-                        Some(sent) if (sent.node, &sent.topic) != (*node, topic) => {
+                        Some(sent) if sent.topic != *topic => {
                             return violation(format!("{place} has {value}, which was sent to {}", sent.topic));
                         }
                         Some(sent) if sent.id.is_some_and(|of| of != *id) => {
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     fn sent(id: Option<u8>) -> Fact {
-        Fact::Entrusted { node: 0, topic: "a".into(), id: id.map(|id| [id; 16]), value: value(1) }
+        Fact::Entrusted { topic: "a".into(), id: id.map(|id| [id; 16]), value: value(1) }
     }
 
     fn kept(id: u8) -> Fact {
@@ -83,7 +82,7 @@ mod tests {
 
     fn found(topic: &str, id: u8, counts: &[u32]) -> Fact {
         let values = counts.iter().map(|count| value(*count)).collect();
-        Fact::Found { node: 0, topic: topic.into(), id: [id; 16], index: 0, asked_at: 0, values, whole: true }
+        Fact::Found { topic: topic.into(), id: [id; 16], index: 0, asked_at: 0, values, whole: true }
     }
 
     fn run(facts: Vec<Fact>) -> Result<(), String> {

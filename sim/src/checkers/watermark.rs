@@ -13,7 +13,7 @@ pub struct Watermark {
     /// By partition: how high its high watermark was known to be, and since when.
     floors: BTreeMap<PartitionKey, Vec<Floor>>,
     /// When a node last lost what was not stable.
-    lost_at: BTreeMap<u32, u64>,
+    lost_at: BTreeMap<PartitionKey, u64>,
 }
 
 /// From `at` on the high watermark is at least `offset`.
@@ -34,7 +34,7 @@ impl Watermark {
     /// Notes that the high watermark is at least `offset` from `at` on. What a relaxed partition answered may have been
     /// lost since: the answer to a question from before the loss (`asked_at`) proves nothing.
     fn raise(&mut self, partition: PartitionKey, asked_at: u64, at: u64, offset: i64, why: &'static str) {
-        let lost_at = self.lost_at.get(&partition.node);
+        let lost_at = self.lost_at.get(&partition);
         if self.rules.is_relaxed(partition) && lost_at.is_some_and(|lost_at| asked_at <= *lost_at) {
             return;
         }
@@ -91,10 +91,10 @@ impl Checker for Watermark {
                 self.raise(*partition, *asked_at, entry.at, *offset, "the latest offset");
                 Ok(())
             }
-            Fact::CacheLost { node } => {
-                self.lost_at.insert(*node, entry.at);
+            Fact::CacheLost { held, .. } => {
+                self.lost_at.extend(held.iter().map(|partition| (*partition, entry.at)));
                 let rules = &self.rules;
-                self.floors.retain(|partition, _| partition.node != *node || !rules.is_relaxed(*partition));
+                self.floors.retain(|partition, _| !held.contains(partition) || !rules.is_relaxed(*partition));
                 Ok(())
             }
             _ => Ok(()),

@@ -151,7 +151,7 @@ impl Application {
     fn key(&self, partition: &TopicPartition) -> PartitionKey {
         let topic = self.setting.topics.iter().position(|plan| plan.name == *partition.topic);
         let topic = topic.expect("only topics of the scenario are used") as u16;
-        PartitionKey { node: self.setting.node, topic, index: partition.partition }
+        PartitionKey { topic, index: partition.partition }
     }
 
     fn op(&self, record: u64) -> OpId {
@@ -164,7 +164,7 @@ impl Application {
             return out.misbehaved(format!("record {id} was placed twice, or after it was settled"));
         };
         record.is_placed = true;
-        let partition = PartitionKey { node: self.setting.node, topic: record.topic as u16, index };
+        let partition = PartitionKey { topic: record.topic as u16, index };
         out.fact(Fact::Sent {
             op,
             partition,

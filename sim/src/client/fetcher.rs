@@ -83,7 +83,7 @@ impl Fetcher {
         for (topic, topic_plan) in setting.topics.iter().enumerate() {
             for index in 0..topic_plan.partitions {
                 positions.push(Position {
-                    key: PartitionKey { node: setting.node, topic: topic as u16, index },
+                    key: PartitionKey { topic: topic as u16, index },
                     host: None,
                     offset: 0,
                     high_watermark: None,

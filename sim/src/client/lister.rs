@@ -72,9 +72,8 @@ impl Lister {
     }
 
     fn partitions(&self) -> Vec<PartitionKey> {
-        let node = self.setting.node;
         let of_topic = |(topic, plan): (usize, &super::TopicPlan)| {
-            (0..plan.partitions).map(move |index| PartitionKey { node, topic: topic as u16, index })
+            (0..plan.partitions).map(move |index| PartitionKey { topic: topic as u16, index })
         };
         self.setting.topics.iter().enumerate().flat_map(of_topic).collect()
     }

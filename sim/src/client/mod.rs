@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidelog_client::Address;
 
-/// A topic that a scenario works with, on every node.
+/// A topic that a scenario works with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicPlan {
@@ -74,9 +74,12 @@ impl TopicPlan {
 pub struct Setting {
     pub seed: u64,
     pub client: u32,
-    pub node: u32,
+    /// How many nodes the cluster has.
+    pub nodes: u32,
     /// The addresses that the client knows from the start.
     pub bootstrap: Vec<Address>,
+    /// The node of the first of these addresses that is a node's.
+    pub first_node: u32,
     pub topics: Vec<TopicPlan>,
     pub payloads: Payloads,
     /// The client's wall clock at time 0, in milliseconds.

@@ -106,9 +106,14 @@ impl Operator {
         }
     }
 
-    /// The one broker of its cluster.
+    /// The broker whose log directories it looks at and whose levels of the log it changes.
     fn broker(&self) -> NodeId {
-        NodeId(self.setting.node as i32 + 1)
+        NodeId(self.setting.first_node as i32 + 1)
+    }
+
+    /// Whether the node is one of the cluster's.
+    fn is_there(&self, node: NodeId) -> bool {
+        (1..=self.setting.nodes as i32).contains(&node.0)
     }
 
     fn name(&self, topic: usize) -> String {
@@ -130,7 +135,7 @@ impl Operator {
         self.begun += 1;
         let operation = self.operation(&step);
         if let Step::SetLevel { level } = step {
-            out.fact(Fact::LevelChanging { node: self.setting.node, level: level.to_owned() });
+            out.fact(Fact::LevelChanging { node: self.setting.first_node, level: level.to_owned() });
         }
         self.step = Some((step, now, self.losses));
         let call = Call { id: self.begun.into(), operation };
@@ -211,11 +216,10 @@ impl Operator {
         }
     }
 
-    /// All partitions of the scenario's topics on this node.
+    /// All partitions of the scenario's topics.
     fn partitions(&self) -> Vec<PartitionKey> {
-        let node = self.setting.node;
         let of_topic = |(topic, plan): (usize, &super::TopicPlan)| {
-            (0..plan.partitions).map(move |index| PartitionKey { node, topic: topic as u16, index })
+            (0..plan.partitions).map(move |index| PartitionKey { topic: topic as u16, index })
         };
         self.setting.topics.iter().enumerate().flat_map(of_topic).collect()
     }
@@ -264,17 +268,17 @@ impl Operator {
                     }
                 }
                 (Step::SetLevel { .. }, [result]) => {
-                    out.fact(Fact::LevelChanged { node: self.setting.node, once: is_sure && result.is_ok() });
+                    out.fact(Fact::LevelChanged { node: self.setting.first_node, once: is_sure && result.is_ok() });
                 }
                 (Step::DescribeLevels, [Ok(Answer::Configs(levels))]) => {
                     let level = levels.iter().find(|it| it.name == LOGGER).and_then(|it| it.value.clone());
                     let level = level.map(|level| level.to_string()).unwrap_or_default();
-                    out.fact(Fact::LevelTold { node: self.setting.node, asked_at, level });
+                    out.fact(Fact::LevelTold { node: self.setting.first_node, asked_at, level });
                 }
                 (Step::DescribeCluster, [Ok(Answer::Cluster(cluster))]) => {
                     let brokers: Vec<NodeId> = cluster.brokers.iter().map(|broker| broker.node).collect();
-                    if brokers != [self.broker()] {
-                        out.misbehaved(format!("the brokers of node {} are {brokers:?}", self.setting.node));
+                    if brokers.is_empty() || !brokers.iter().all(|broker| self.is_there(*broker)) {
+                        out.misbehaved(format!("the brokers are {brokers:?}"));
                     }
                 }
                 (Step::DescribeLogDirs, [Ok(Answer::LogDirs(dirs))]) => {
@@ -284,8 +288,9 @@ impl Operator {
                 }
                 (Step::DescribeQuorum, [Ok(Answer::Quorum(quorum))]) => {
                     let voters: Vec<NodeId> = quorum.voters.iter().map(|voter| voter.node).collect();
-                    if (quorum.leader, &voters[..]) != (Some(self.broker()), &[self.broker()]) {
-                        out.misbehaved(format!("the quorum of node {} is {quorum:?}", self.setting.node));
+                    let leads = quorum.leader.is_some_and(|leader| voters.contains(&leader));
+                    if !leads || !voters.iter().all(|voter| self.is_there(*voter)) {
+                        out.misbehaved(format!("the quorum is {quorum:?}"));
                     }
                 }
                 (step, [result]) => self.learn(step, result, is_sure),

@@ -101,7 +101,7 @@ impl Producer {
         let mut queues = Vec::new();
         for (topic, topic_plan) in setting.topics.iter().enumerate() {
             for index in 0..topic_plan.partitions {
-                let key = PartitionKey { node: setting.node, topic: topic as u16, index };
+                let key = PartitionKey { topic: topic as u16, index };
                 queues.push(Queue {
                     key,
                     waiting: VecDeque::new(),
@@ -280,7 +280,7 @@ impl Producer {
             if identity.producer_id < 0 || identity.epoch < 0 {
                 out.misbehaved(format!("InitProducerId gave {identity:?}"));
             }
-            out.fact(Fact::ProducerId { node: self.setting.node, id: identity.producer_id });
+            out.fact(Fact::ProducerId { id: identity.producer_id });
             self.identity = Some(identity);
             return;
         }

@@ -163,7 +163,7 @@ impl Reader {
     fn key(&self, partition: &TopicPartition) -> PartitionKey {
         let topic = self.setting.topics.iter().position(|plan| plan.name == *partition.topic);
         let topic = topic.expect("only topics of the scenario are used") as u16;
-        PartitionKey { node: self.setting.node, topic, index: partition.partition }
+        PartitionKey { topic, index: partition.partition }
     }
 
     fn is_relaxed(&self, partition: &TopicPartition) -> bool {

@@ -175,7 +175,7 @@ impl Topics {
         let (tells_epochs, asked_at) = (answer.version >= 7, answer.sent_at);
         let Some(response) = answer.decode::<MetadataResponse>(out) else { return };
         if let Some(id) = &response.cluster_id {
-            out.fact(Fact::Cluster { node: setting.node, id: id.to_string() });
+            out.fact(Fact::Cluster { id: id.to_string() });
         }
         sessions.learn(&response.brokers);
         for topic in response.topics {
@@ -195,12 +195,12 @@ impl Topics {
                     for partition in topic.partitions.iter().filter(|_| tells_epochs) {
                         let (index, epoch) = (partition.partition_index, partition.leader_epoch);
                         self.epochs[place].insert(index, epoch);
-                        let partition = PartitionKey { node: setting.node, topic: place as u16, index };
+                        let partition = PartitionKey { topic: place as u16, index };
                         out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
                     }
                     let leaderless = topic.partitions.iter().any(|partition| partition.error_code != 0);
                     if !leaderless {
-                        self.learn(place, *topic.topic_id.as_bytes(), setting, out);
+                        self.learn(place, *topic.topic_id.as_bytes(), out);
                     }
                 }
                 0 => {
@@ -218,10 +218,10 @@ impl Topics {
         }
     }
 
-    fn learn(&mut self, place: usize, id: TopicId, setting: &Setting, out: &mut ClientOutbox) {
+    fn learn(&mut self, place: usize, id: TopicId, out: &mut ClientOutbox) {
         // Before version 10 Metadata tells no id. A client with such a version sends no request with ids.
         if id != [0; 16] {
-            out.fact(Fact::Topic { node: setting.node, topic: place as u16, id });
+            out.fact(Fact::Topic { topic: place as u16, id });
         }
         self.known[place] = Some(id);
         self.unsure[place] = false;

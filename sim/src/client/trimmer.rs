@@ -69,7 +69,7 @@ impl Trimmer {
         let topic = self.stream.below(self.setting.topics.len() as u64) as usize;
         let plan = &self.setting.topics[topic];
         let index = self.stream.below(plan.partitions as u64) as i32;
-        let partition = PartitionKey { node: self.setting.node, topic: topic as u16, index };
+        let partition = PartitionKey { topic: topic as u16, index };
         let Some(host) = self.topics.ready_leader(partition, &self.sessions) else {
             self.next_at = now + RETRY_NS;
             return;

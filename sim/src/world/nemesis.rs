@@ -2,7 +2,7 @@
 
 use super::events::Event;
 use super::{Phase, World};
-use crate::client::ClientInput;
+use crate::client::{ClientInput, OpenerInput};
 use crate::disk::{Damage, Loss};
 use crate::history::{Fact, PartitionKey};
 use crate::network::{End, Outage, Ways};
@@ -65,13 +65,13 @@ impl World {
             Fault::Swizzle { for_ns } => {
                 self.count("partitions");
                 let mut stream = stream(self.scenario.seed, "swizzle", &[node as u64, self.now]);
-                let clients = self.clients.iter().filter(|client| client.node == node);
-                let clients = clients.map(|client| End::Client(client.number));
+                let clients = self.clients.iter().map(|client| End::Client(client.number));
+                let others = (0..self.scenario.nodes).filter(|other| *other as usize != node).map(End::Node);
                 let half = for_ns / 2;
-                let outages = clients.map(|client| {
+                let outages = clients.chain(others).map(|other| {
                     let (from, until) = (self.now + stream.between(0, half), self.now + half + stream.between(0, half));
                     let until = until.min(self.scenario.fault_ns);
-                    let (ends, others) = (vec![End::Node(node as u32)], vec![client]);
+                    let (ends, others) = (vec![End::Node(node as u32)], vec![other]);
                     Outage { ends, others, ways: Ways::Both, from, until }
                 });
                 outages.for_each(|outage| self.network.part(outage));
@@ -121,10 +121,10 @@ impl World {
         self.count("bytes damaged");
         self.trace.say(self.now, format_args!("node{node}"), format_args!("! {damage:?} in {damaged:?}"));
         let time_index = damaged.path.ends_with(".timeindex");
-        if let Some(partition) = self.partition_at(node, &damaged.path)
+        if let Some(partition) = self.partition_at(&damaged.path)
             && (damage != Damage::Hint || time_index)
         {
-            self.fact(None, Fact::Damaged { partition, time_index });
+            self.fact(None, Fact::Damaged { node: node as u32, partition, time_index });
         }
         if damage != Damage::Hint {
             self.events.push(self.now + for_ns, Event::Repair { node });
@@ -132,11 +132,11 @@ impl World {
     }
 
     /// The partition to whose directory a path belongs.
-    pub(super) fn partition_at(&self, node: usize, path: &str) -> Option<PartitionKey> {
+    pub(super) fn partition_at(&self, path: &str) -> Option<PartitionKey> {
         let (directory, _) = path.split_once('/')?;
         let (name, index) = directory.rsplit_once('-')?;
         let topic = self.scenario.topics.iter().position(|topic| topic.name == name)?;
-        Some(PartitionKey { node: node as u32, topic: topic as u16, index: index.parse().ok()? })
+        Some(PartitionKey { topic: topic as u16, index: index.parse().ok()? })
     }
 
     /// An operator restores what was damaged and starts the broker again.
@@ -227,6 +227,9 @@ impl World {
         self.healed_at = Some(self.now);
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         self.network.heal();
+        for conn in std::mem::take(&mut self.hanging) {
+            self.tell_opener(self.now + 50_000, conn, OpenerInput::Refused);
+        }
         for node in 0..self.nodes.len() {
             if self.nodes[node].disk.full {
                 self.trace.note(self.now, Note::Full { node, full: false });

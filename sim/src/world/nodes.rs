@@ -4,7 +4,7 @@ use super::events::Event;
 use super::{Phase, World};
 use crate::client::OpenerInput;
 use crate::disk::{self, Loss, Ticket};
-use crate::history::Fact;
+use crate::history::{Fact, PartitionKey};
 use crate::network::{End, Fate, Outgoing, Piece, Silence, Way};
 use crate::random::stream;
 use crate::trace::{Digest, Note, Part};
@@ -33,7 +33,8 @@ impl World {
         self.nodes[node].start();
         self.trace.note(self.now, Note::Started { node });
         if life > 0 {
-            self.fact(None, Fact::Restarted { node: node as u32 });
+            let held = self.held(node);
+            self.fact(None, Fact::Restarted { node: node as u32, held });
         }
         self.step_node(node, Input::Boot, Digest::default());
     }
@@ -84,6 +85,7 @@ impl World {
             return;
         }
         if hangs {
+            self.hanging.push(conn);
             return self.count("connects that hang");
         }
         self.tell_opener(self.now + 50_000, conn, OpenerInput::Refused);
@@ -329,12 +331,24 @@ impl World {
         self.end_process(node, Loss::Process, down_ns);
     }
 
+    /// The partitions of which the node has a replica. A volume that is not mounted still counts.
+    fn held(&mut self, node: usize) -> Vec<PartitionKey> {
+        for dir in 0..self.scenario.disk.directories {
+            let files = self.nodes[node].disk.files(dir);
+            let held = files.iter().filter_map(|path| self.partition_at(path)).collect::<Vec<_>>();
+            self.held[node].extend(held);
+        }
+        self.held[node].iter().copied().collect()
+    }
+
     /// Ends the node's process now, and starts another `down_ns` later.
     pub(super) fn end_process(&mut self, node: usize, loss: Loss, down_ns: u64) {
         if self.nodes[node].process.is_none() {
             return;
         }
         self.trace.note(self.now, Note::Ended { node, loss });
+        // What the crash may take is seen before.
+        let held = self.held(node);
         let cache_is_lost = self.nodes[node].end(self.now, loss);
         self.deferred[node].clear();
         let silence = if loss == Loss::Power { Silence::Of(node as u32) } else { Silence::Nobody };
@@ -346,7 +360,7 @@ impl World {
             self.count("power cuts");
         }
         if cache_is_lost {
-            self.fact(None, Fact::CacheLost { node: node as u32 });
+            self.fact(None, Fact::CacheLost { node: node as u32, held });
         }
         let life = self.nodes[node].life;
         self.events.push(self.now + down_ns, Event::NodeStart { node, life });

@@ -5,8 +5,8 @@
 //! use tidelog_sim::script::Script;
 //!
 //! let mut t = Script::new(1);
-//! t.producer(0, 20);
-//! t.run_until("ten records are acknowledged", |t| t.acknowledged(0) >= 10);
+//! t.producer(20);
+//! t.run_until("ten records are acknowledged", |t| t.acknowledged() >= 10);
 //! t.cut_power(0);
 //! t.ends_well();
 //! ```
@@ -24,7 +24,7 @@ use crate::history::{Entry, Fact, PartitionKey, ReadRecord};
 use crate::network::NetworkOptions;
 use crate::scenario::{ClientPlan, Fault, Profile, Role, Scenario};
 use crate::trace::Trace;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tidelog_core::plant::Plants;
 
 const MS: u64 = 1_000_000;
@@ -68,13 +68,18 @@ impl Script {
         Self { world }
     }
 
+    fn add_client(&mut self, role: Role) {
+        let number = self.world.clients.len() as u32;
+        self.world.add_client_as(number, &[], role);
+    }
+
     /// An idempotent producer that sends `batches` batches of one record each, with pauses of at most 20 ms.
-    pub fn producer(&mut self, node: u32, batches: u32) {
-        self.producer_with(node, batches, |_| {});
+    pub fn producer(&mut self, batches: u32) {
+        self.producer_with(batches, |_| {});
     }
 
     /// Like [`producer`](Self::producer), with a plan that `change` has changed.
-    pub fn producer_with(&mut self, node: u32, batches: u32, change: impl FnOnce(&mut ProducerPlan)) {
+    pub fn producer_with(&mut self, batches: u32, change: impl FnOnce(&mut ProducerPlan)) {
         let mut plan = ProducerPlan {
             idempotent: true,
             acks: -1,
@@ -87,16 +92,16 @@ impl Script {
             timeout_ms: 5_000,
         };
         change(&mut plan);
-        self.world.add_client(node, Role::Producer(plan));
+        self.add_client(Role::Producer(plan));
     }
 
     /// A reader that fetches whatever records there are, with pauses of at most 5 ms.
-    pub fn fetcher(&mut self, node: u32) {
-        self.fetcher_with(node, |_| {});
+    pub fn fetcher(&mut self) {
+        self.fetcher_with(|_| {});
     }
 
     /// Like [`fetcher`](Self::fetcher), with a plan that `change` has changed.
-    pub fn fetcher_with(&mut self, node: u32, change: impl FnOnce(&mut FetcherPlan)) {
+    pub fn fetcher_with(&mut self, change: impl FnOnce(&mut FetcherPlan)) {
         let mut plan = FetcherPlan {
             with_session: false,
             max_wait_ms: 5,
@@ -107,21 +112,25 @@ impl Script {
             last: false,
         };
         change(&mut plan);
-        self.world.add_client(node, Role::Fetcher(plan));
+        self.add_client(Role::Fetcher(plan));
     }
 
     /// An administrator that creates, changes and deletes three topics of its own, with pauses of at most 5 ms.
-    pub fn admin(&mut self, node: u32) {
+    pub fn admin(&mut self) {
         let plan = AdminPlan { topics: 3, partitions_max: 2, gap_ns_max: 5 * MS, only_looks: false };
         // At the end of the run, the world makes the last administrator from the first administrator's plan in this
         // list.
-        self.world.scenario.clients.push(ClientPlan { number: None, node, role: Role::Admin(plan.clone()) });
-        self.world.add_client(node, Role::Admin(plan));
+        self.world.scenario.clients.push(ClientPlan {
+            number: None,
+            bootstrap: Vec::new(),
+            role: Role::Admin(plan.clone()),
+        });
+        self.add_client(Role::Admin(plan));
     }
 
     /// A client that asks for offsets, by time and by leader epoch, with pauses of at most 5 ms.
-    pub fn lister(&mut self, node: u32) {
-        self.world.add_client(node, Role::Lister(ListerPlan { gap_ns_max: 5 * MS }));
+    pub fn lister(&mut self) {
+        self.add_client(Role::Lister(ListerPlan { gap_ns_max: 5 * MS }));
     }
 
     /// Lets `ms` virtual milliseconds go by.
@@ -203,14 +212,13 @@ impl Script {
     /// restored when the script ends.
     pub fn damage_at(&mut self, node: usize, path: &str, damage: impl FnOnce(&mut Disk)) {
         damage(&mut self.world.nodes[node].disk);
-        let partition = self.world.partition_at(node, path).expect("a partition's file");
-        self.world.fact(None, Fact::Damaged { partition, time_index: false });
+        let partition = self.world.partition_at(path).expect("a partition's file");
+        self.world.fact(None, Fact::Damaged { node: node as u32, partition, time_index: false });
     }
 
-    /// How often a client of a node has read bytes whose checksum is wrong.
-    pub fn corrupt(&self, node: u32) -> usize {
-        let of_node = |fact: &Fact| matches!(fact, Fact::Corrupt { partition, .. } if partition.node == node);
-        self.facts().iter().filter(|entry| of_node(&entry.fact)).count()
+    /// How often a client has read bytes whose checksum is wrong.
+    pub fn corrupt(&self) -> usize {
+        self.facts().iter().filter(|entry| matches!(entry.fact, Fact::Corrupt { .. })).count()
     }
 
     /// How many processes of the node have ended.
@@ -235,36 +243,27 @@ impl Script {
         self.world.record.as_ref().expect("a script has a record")
     }
 
-    /// How many batches a node has acknowledged.
-    pub fn acknowledged(&self, node: u32) -> usize {
-        let mut of_node = BTreeSet::new();
-        let mut count = 0;
-        for entry in self.facts() {
-            match &entry.fact {
-                Fact::Sent { op, partition, .. } if partition.node == node => drop(of_node.insert(*op)),
-                Fact::Acknowledged { op, .. } if of_node.contains(op) => count += 1,
-                _ => {}
-            }
-        }
-        count
+    /// How many batches were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.facts().iter().filter(|entry| matches!(entry.fact, Fact::Acknowledged { .. })).count()
     }
 
-    /// How many records of a node were read. A record that was read twice counts twice.
-    pub fn read(&self, node: u32) -> usize {
-        let of_node = self.facts().iter().map(|entry| match &entry.fact {
-            Fact::Fetched { partition, records, .. } if partition.node == node => records.len(),
+    /// How many records were read. A record that was read twice counts twice.
+    pub fn read(&self) -> usize {
+        let read = self.facts().iter().map(|entry| match &entry.fact {
+            Fact::Fetched { records, .. } => records.len(),
             _ => 0,
         });
-        of_node.sum()
+        read.sum()
     }
 
-    /// The errors that a node has answered a kind of request with (0: Produce, 1: Fetch).
-    pub fn refusals(&self, node: u32, api_key: i16) -> Vec<i16> {
-        let of_node = self.facts().iter().filter_map(|entry| match entry.fact {
-            Fact::Refused { partition, api_key: key, error } if partition.node == node && key == api_key => Some(error),
+    /// The errors that a kind of request was answered with (0: Produce, 1: Fetch).
+    pub fn refusals(&self, api_key: i16) -> Vec<i16> {
+        let refused = self.facts().iter().filter_map(|entry| match entry.fact {
+            Fact::Refused { api_key: key, error, .. } if key == api_key => Some(error),
             _ => None,
         });
-        of_node.collect()
+        refused.collect()
     }
 
     /// How often the world has counted the thing that `Outcome::counts` calls `name`.

@@ -26,11 +26,11 @@ fn the_smallest_segments_and_indexes_roll_all_the_time_and_lose_nothing() {
         &[("segment.ms", "1"), ("segment.jitter.ms", "0")],
     ] {
         let mut t = configured(1, topic, &[]);
-        t.producer_with(0, 200, |plan| (plan.gap_ns_max, plan.requests_in_flight_max) = (20 * MS, 1));
-        t.fetcher(0);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+        t.producer_with(200, |plan| (plan.gap_ns_max, plan.requests_in_flight_max) = (20 * MS, 1));
+        t.fetcher();
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
         assert!(segments(&mut t) > 10, "{topic:?}: {}", segments(&mut t));
-        t.lister(0);
+        t.lister();
         t.run_for(200);
         t.cut_power(0);
         assert_eq!(t.ends_well().values().next().unwrap().len(), 200, "{topic:?}");
@@ -42,11 +42,11 @@ fn records_leave_after_a_second_or_a_few_bytes_and_readers_go_on_where_the_log_s
     for topic in [("retention.ms", "1000"), ("retention.bytes", "1000")] {
         let topic = [topic, ("internal.segment.bytes", "1024"), ("file.delete.delay.ms", "0")];
         let mut t = configured(2, &topic, &[("log.retention.check.interval.ms", "100")]);
-        t.producer_with(0, 400, |plan| plan.gap_ns_max = 100 * MS);
-        t.fetcher(0);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 400);
+        t.producer_with(400, |plan| plan.gap_ns_max = 100 * MS);
+        t.fetcher();
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 400);
         t.run_for(10_000);
-        t.fetcher(0);
+        t.fetcher();
         t.run_for(1_000);
         let left = t.ends_well().values().next().map_or(0, Vec::len);
         assert!(left < 100, "{topic:?}: {left} are left");
@@ -63,9 +63,9 @@ fn records_without_timestamps_leave_a_second_after_the_last_of_them_whatever_res
         }
     });
     let is_there = |t: &mut Script| t.disk(0).files(0).iter().any(|path| path == "topic-0-0/00000000000000000000.log");
-    t.producer_with(0, 200, |plan| plan.gap_ns_max = 500 * MS);
-    t.fetcher(0);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    t.producer_with(200, |plan| plan.gap_ns_max = 500 * MS);
+    t.fetcher();
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
     assert!(t.now_ms() > 3_000 && is_there(&mut t), "records came all the time, for {} ms", t.now_ms());
     for _ in 0..3 {
         t.run_for(400);
@@ -81,11 +81,11 @@ fn records_without_timestamps_leave_a_second_after_the_last_of_them_whatever_res
 fn a_broker_without_room_for_fetch_sessions_serves_full_fetches() {
     for slots in ["0", "1"] {
         let mut t = configured(3, &[], &[("max.incremental.fetch.session.cache.slots", slots)]);
-        t.producer(0, 60);
+        t.producer(60);
         for _ in 0..3 {
-            t.fetcher_with(0, |plan| plan.with_session = true);
+            t.fetcher_with(|plan| plan.with_session = true);
         }
-        t.run_until("everything is read", |t| t.read(0) >= 180);
+        t.run_until("everything is read", |t| t.read() >= 180);
         assert_eq!(t.ends_well().values().next().unwrap().len(), 60);
     }
 }
@@ -95,7 +95,7 @@ fn a_snapshot_of_the_metadata_at_every_record_and_tiny_segments_of_its_log_are_r
     let broker =
         [("metadata.log.max.record.bytes.between.snapshots", "1"), ("internal.metadata.log.segment.bytes", "1024")];
     let mut t = configured(4, &[], &broker);
-    t.producer(0, 60);
+    t.producer(60);
     for _ in 0..5 {
         t.run_for(20);
         t.restart(0);
@@ -112,8 +112,8 @@ fn a_snapshot_of_the_metadata_at_every_record_and_tiny_segments_of_its_log_are_r
 fn a_topic_that_is_flushed_now_and_then_loses_no_more_than_what_came_since() {
     let topic = [("acks.require.fsync", "false"), ("flush.messages", "5"), ("flush.ms", "50")];
     let mut t = configured(5, &topic, &[]);
-    t.producer_with(0, 100, |plan| plan.gap_ns_max = MS);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 100);
+    t.producer_with(100, |plan| plan.gap_ns_max = MS);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 100);
     t.run_for(200);
     t.cut_power(0);
     assert_eq!(t.ends_well().values().next().unwrap().len(), 100, "all of it was flushed by then");
@@ -124,9 +124,9 @@ fn what_the_topic_compresses_and_stamps_anew_is_read_back_whole() {
     for codec in ["gzip", "snappy", "lz4", "zstd", "uncompressed"] {
         let topic = [("compression.type", codec), ("message.timestamp.type", "LogAppendTime")];
         let mut t = configured(6, &topic, &[]);
-        t.producer_with(0, 30, |plan| (plan.batch_records_max, plan.codec) = (10, Codec::Lz4));
-        t.producer_with(0, 30, |plan| plan.batch_records_max = 10);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 60);
+        t.producer_with(30, |plan| (plan.batch_records_max, plan.codec) = (10, Codec::Lz4));
+        t.producer_with(30, |plan| plan.batch_records_max = 10);
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 60);
         t.cut_power(0);
         assert!(t.ends_well().values().next().unwrap().len() > 60, "{codec}");
     }
@@ -139,7 +139,7 @@ fn a_topic_that_is_made_by_the_way_survives_a_power_cut_in_the_middle_of_it() {
             scenario.topics[0].auto_created = true;
             scenario.properties.insert("auto.create.topics.enable".into(), "true".into());
         });
-        t.producer(0, 10);
+        t.producer(10);
         t.run_until("it is up", |t| t.is_up(0));
         t.run_events(2 * events);
         t.cut_power(0);

@@ -27,12 +27,12 @@ fn two_directories(seed: u64) -> Script {
 #[test]
 fn a_stalled_disk_delays_what_needs_it_and_loses_nothing() {
     let mut t = Script::new(1);
-    t.producer_with(0, 60, |plan| plan.requests_in_flight_max = 1);
-    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 10);
+    t.producer_with(60, |plan| plan.requests_in_flight_max = 1);
+    t.run_until("some are acknowledged", |t| t.acknowledged() >= 10);
     assert!(t.now_ms() < 200, "{}", t.now_ms());
     t.on_disk(0, |disk| (disk.stall, disk.stall_ns_max) = (Ratio::ALWAYS, 5_000 * MS));
-    let (began, before) = (t.now_ms(), t.acknowledged(0));
-    t.run_until("ten more are acknowledged", |t| t.acknowledged(0) >= before + 10);
+    let (began, before) = (t.now_ms(), t.acknowledged());
+    t.run_until("ten more are acknowledged", |t| t.acknowledged() >= before + 10);
     assert!(t.now_ms() - began > 1_000, "{}", t.now_ms() - began);
     t.on_disk(0, |disk| disk.stall = Ratio::NEVER);
     assert_eq!(count(&t.ends_well()), 60);
@@ -41,8 +41,8 @@ fn a_stalled_disk_delays_what_needs_it_and_loses_nothing() {
 #[test]
 fn a_write_that_fails_or_is_cut_short_takes_its_directory_offline_and_is_acknowledged_to_nobody() {
     let mut t = two_directories(2);
-    t.producer(0, 300);
-    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+    t.producer(300);
+    t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
     t.on_disk(0, |disk| disk.write_error = Ratio::new(1, 20));
     t.run_until("a write fails", |t| t.count("disk errors") > 0);
     t.on_disk(0, |disk| disk.write_error = Ratio::NEVER);
@@ -56,13 +56,13 @@ fn a_sync_that_fails_acknowledges_nothing_and_ends_the_trust_in_its_directory() 
     let mut found = 0;
     for seed in 0..8 {
         let mut t = two_directories(seed);
-        t.producer(0, 300);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.producer(300);
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
         t.on_disk(0, |disk| disk.sync_error = Ratio::new(1, 10));
         t.run_until("a sync fails", |t| t.count("disk errors") > 0);
         t.on_disk(0, |disk| disk.sync_error = Ratio::NEVER);
         t.run_for(300);
-        found += usize::from(t.refusals(0, PRODUCE).contains(&KAFKA_STORAGE_ERROR));
+        found += usize::from(t.refusals(PRODUCE).contains(&KAFKA_STORAGE_ERROR));
         // A later sync would report success for these pages without writing them. After a power cut the checkers judge
         // what is left.
         t.cut_power(0);
@@ -76,17 +76,17 @@ fn a_read_that_fails_is_an_error_for_the_reader_and_no_loss() {
     let mut t = Script::with(3, |scenario| {
         scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
     });
-    t.producer(0, 200);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
-    t.fetcher(0);
+    t.producer(200);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
+    t.fetcher();
     t.on_disk(0, |disk| disk.read_error = Ratio::ALWAYS);
     t.run_until("a response breaks off", |t| t.count("responses that cannot be read") > 0);
     t.on_disk(0, |disk| disk.read_error = Ratio::NEVER);
-    t.run_until("everything is read", |t| t.read(0) >= 200);
+    t.run_until("everything is read", |t| t.read() >= 200);
     // A new process has to read its indexes from the disk.
     t.restart(0);
     t.on_disk(0, |disk| disk.read_error = Ratio::ALWAYS);
-    t.fetcher(0);
+    t.fetcher();
     t.run_until("a read fails", |t| t.count("disk errors") > 0);
     assert!(t.has_said(0, "/disk0 is offline"), "{}", t.story());
     t.on_disk(0, |disk| disk.read_error = Ratio::NEVER);
@@ -96,14 +96,14 @@ fn a_read_that_fails_is_an_error_for_the_reader_and_no_loss() {
 #[test]
 fn a_full_volume_refuses_records_until_there_is_room_and_a_new_start() {
     let mut t = Script::new(4);
-    t.producer(0, 100);
-    t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+    t.producer(100);
+    t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
     t.deal(0, Fault::DiskFull { for_ns: 300 * MS });
     t.run_until("a write is refused", |t| t.has_said(0, "no space left on device"));
-    let before = t.acknowledged(0);
+    let before = t.acknowledged();
     t.run_for(100);
-    assert_eq!(t.acknowledged(0), before);
-    t.run_until("it goes on", |t| t.acknowledged(0) > before);
+    assert_eq!(t.acknowledged(), before);
+    t.run_until("it goes on", |t| t.acknowledged() > before);
     assert_eq!(count(&t.ends_well()), 100);
 }
 
@@ -113,9 +113,9 @@ fn a_slow_disk_is_slow_and_one_sync_serves_all_that_came_meanwhile() {
         (scenario.disk.latency_ns_max, scenario.disk.sync_ns_max) = (5 * MS, 300 * MS);
     });
     for _ in 0..5 {
-        t.producer_with(0, 40, |plan| plan.gap_ns_max = MS);
+        t.producer_with(40, |plan| plan.gap_ns_max = MS);
     }
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
     let took = t.now_ms();
     assert!(took > 300, "{took}: a sync takes its time");
     assert!(took < 200 * 20, "{took}: less than a sync for each");
@@ -128,8 +128,8 @@ fn a_name_that_cannot_be_made_or_a_file_that_cannot_be_opened_takes_the_director
         let mut t = Script::with(seed, |scenario| {
             scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
         });
-        t.producer(0, 200);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.producer(200);
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
         t.on_disk(0, |disk| disk.name_error = Ratio::new(1, 4));
         t.run_until("it fails", |t| t.count("disk errors") > 0);
         t.run_until("the directory is offline", |t| t.has_said(0, "is offline"));
@@ -146,8 +146,8 @@ fn a_power_cut_keeps_drops_tears_and_reorders_what_was_not_synced_and_nothing_el
             scenario.disk.sync_ns_max = 30 * MS;
             scenario.value_bytes_max = 3_000;
         });
-        t.producer_with(0, 400, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 40);
+        t.producer_with(400, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 40);
         t.cut_power(0);
         t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
         cut_back += usize::from(t.has_said(0, "ends at position"));
@@ -168,8 +168,8 @@ fn what_was_queued_at_a_crash_happened_in_part_and_is_recovered_to_a_whole() {
             scenario.disk.latency_ns_max = 20 * MS;
             scenario.value_bytes_max = 3_000;
         });
-        t.producer_with(0, 100, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 30);
+        t.producer_with(100, |plan| (plan.gap_ns_max, plan.batch_records_max) = (2 * MS, 10));
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 30);
         // The page cache stays: only commands that were queued can be torn.
         t.kill(0);
         t.run_until("it is up again", |t| t.life(0) == 1 && t.is_up(0));
@@ -184,8 +184,8 @@ fn pages_that_a_failed_sync_has_lost_are_not_acknowledged_by_a_later_one() {
     let mut lost = 0;
     for seed in 0..20 {
         let mut t = two_directories(seed);
-        t.producer_with(0, 300, |plan| plan.gap_ns_max = MS);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.producer_with(300, |plan| plan.gap_ns_max = MS);
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
         t.on_disk(0, |disk| disk.sync_error = Ratio::new(1, 5));
         t.run_until("a sync fails", |t| t.count("disk errors") > 0);
         t.on_disk(0, |disk| disk.sync_error = Ratio::NEVER);
@@ -206,10 +206,10 @@ fn a_disk_that_lies_about_its_syncs_costs_records_and_the_broker_tells_that_its_
         let mut t = Script::with(seed, |scenario| {
             scenario.properties.insert("log.flush.offset.checkpoint.interval.ms".into(), "20".into());
         });
-        t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.producer_with(200, |plan| plan.gap_ns_max = MS);
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
         t.on_disk(0, |disk| disk.sync_lie = Ratio::ALWAYS);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
         t.run_for(100);
         t.cut_power(0);
         t.on_disk(0, |disk| disk.sync_lie = Ratio::NEVER);
@@ -230,8 +230,8 @@ fn what_lies_behind_a_hole_that_a_lying_disk_left_goes_with_it() {
             scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
             scenario.disk.sync_lie = Ratio::ALWAYS;
         });
-        t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+        t.producer_with(200, |plan| plan.gap_ns_max = MS);
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
         t.cut_power(0);
         t.on_disk(0, |disk| disk.sync_lie = Ratio::NEVER);
         let ending = t.ends();
@@ -252,8 +252,8 @@ fn a_topic_that_asks_for_no_sync_may_lose_its_end_with_the_power_and_never_with_
             scenario.topics[0].configs.insert("acks.require.fsync".into(), "false".into());
             scenario.last_power_loss = false;
         });
-        t.producer_with(0, 100, |plan| plan.gap_ns_max = MS);
-        t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 100);
+        t.producer_with(100, |plan| plan.gap_ns_max = MS);
+        t.run_until("everything is acknowledged", |t| t.acknowledged() == 100);
         t
     };
     let mut lost = 0;
@@ -276,7 +276,7 @@ fn names_that_were_not_synced_may_be_gone_after_a_power_cut_with_no_record_missi
             scenario.topics[0].configs.insert("internal.segment.bytes".into(), "1024".into());
             scenario.disk.sync_ns_max = 100 * MS;
         });
-        t.producer_with(0, 600, |plan| plan.gap_ns_max = 10 * MS);
+        t.producer_with(600, |plan| plan.gap_ns_max = 10 * MS);
         for _ in 0..10 {
             t.run_until("it is up again", |t| t.is_up(0));
             t.run_for(10 + seed);
@@ -294,7 +294,7 @@ fn a_disk_that_fails_while_it_is_formatted_is_formatted_by_a_later_start() {
     for seed in 0..30 {
         let mut t = two_directories(seed);
         t.on_disk(0, |disk| (disk.write_error, disk.sync_error) = (Ratio::new(1, 6), Ratio::new(1, 6)));
-        t.producer(0, 20);
+        t.producer(20);
         t.run_for(500);
         failed += t.count("processes that gave up");
         t.on_disk(0, |disk| (disk.write_error, disk.sync_error) = (Ratio::NEVER, Ratio::NEVER));

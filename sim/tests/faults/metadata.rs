@@ -17,7 +17,7 @@ fn has_made(t: &Script, is_like: impl Fn(&Change) -> bool) -> bool {
 fn every_acknowledged_change_outlives_a_power_cut_at_any_moment() {
     for seed in 0..8 {
         let mut t = Script::new(100 + seed);
-        t.admin(0);
+        t.admin();
         for round in 1..6 {
             t.run_until("more changes are acknowledged", |t| t.count(ACKNOWLEDGED) >= 7 * round);
             t.cut_power(0);
@@ -30,7 +30,7 @@ fn every_acknowledged_change_outlives_a_power_cut_at_any_moment() {
 #[test]
 fn an_administrator_makes_every_kind_of_change() {
     let mut t = Script::new(1);
-    t.admin(0);
+    t.admin();
     t.run_until("many changes are acknowledged", |t| t.count(ACKNOWLEDGED) >= 200);
     assert!(has_made(&t, |change| matches!(change, Change::Create { .. })));
     assert!(has_made(&t, |change| matches!(change, Change::Delete | Change::DeleteById(_))));

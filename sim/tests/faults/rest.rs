@@ -19,8 +19,8 @@ fn filled(seed: u64) -> Script {
             scenario.properties.insert(name.into(), "100".into());
         }
     });
-    t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    t.producer_with(200, |plan| plan.gap_ns_max = MS);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
     t.run_for(500);
     t
 }
@@ -39,11 +39,11 @@ fn a_flipped_bit_in_a_segment_is_the_readers_to_notice_and_never_a_record() {
     let mut t = filled(1);
     let segment = files(&mut t, ".log")[1].clone();
     t.damage_at(0, &segment, |disk| disk.flip(0, &segment, 100, 4));
-    t.fetcher(0);
-    t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
-    let before = t.read(0);
+    t.fetcher();
+    t.run_until("a reader has come to it", |t| t.corrupt() > 0 || !t.refusals(FETCH).is_empty());
+    let before = t.read();
     t.run_for(500);
-    assert_eq!(t.read(0), before, "it comes no further, and nothing is left out");
+    assert_eq!(t.read(), before, "it comes no further, and nothing is left out");
     ends_with_everything(t);
 }
 
@@ -55,9 +55,9 @@ fn a_batch_that_says_it_ends_early_is_not_passed_over_in_silence() {
         let segment = files(&mut t, ".log")[1].clone();
         let third = batch_positions(&t.disk(0).content(0, &segment))[2];
         t.damage_at(0, &segment, |disk| disk.flip(0, &segment, third + position, 0x81));
-        t.fetcher(0);
+        t.fetcher();
         t.run_for(1_000);
-        assert!(t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty(), "byte {position}: {}", t.story());
+        assert!(t.corrupt() > 0 || !t.refusals(FETCH).is_empty(), "byte {position}: {}", t.story());
         ends_with_everything(t);
     }
 }
@@ -72,8 +72,8 @@ fn a_length_that_was_damaged_is_an_error_and_no_panic() {
             let batch = *batches.get(1).unwrap_or(&batches[0]);
             t.damage_at(0, segment, |disk| disk.flip(0, segment, batch + position, bits));
         }
-        t.fetcher(0);
-        t.lister(0);
+        t.fetcher();
+        t.lister();
         t.run_for(1_000);
         ends_with_everything(t);
     }
@@ -113,8 +113,8 @@ fn a_write_that_landed_elsewhere_is_noticed_by_whoever_reads_there() {
     let (from, to) = (batches[0] as usize, batches[3]);
     let len = (batches[1] - batches[0]) as usize;
     t.damage_at(0, &segment, |disk| disk.overwrite(0, &segment, to, &content[from..from + len]));
-    t.fetcher(0);
-    t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
+    t.fetcher();
+    t.run_until("a reader has come to it", |t| t.corrupt() > 0 || !t.refusals(FETCH).is_empty());
     ends_with_everything(t);
 }
 
@@ -129,8 +129,8 @@ fn a_write_that_never_reached_the_platter_is_refused_where_it_was_stable() {
             t.cut_power(0);
             t.run_until("it refuses", |t| t.has_said(0, "which had been on stable storage"));
         } else {
-            t.fetcher(0);
-            t.run_until("a reader has come to it", |t| t.corrupt(0) > 0 || !t.refusals(0, FETCH).is_empty());
+            t.fetcher();
+            t.run_until("a reader has come to it", |t| t.corrupt() > 0 || !t.refusals(FETCH).is_empty());
         }
         ends_with_everything(t);
     }
@@ -147,8 +147,8 @@ fn with_metadata(seed: u64) -> Script {
             scenario.properties.insert(name.into(), value.into());
         }
     });
-    t.producer_with(0, 200, |plan| plan.gap_ns_max = MS);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 200);
+    t.producer_with(200, |plan| plan.gap_ns_max = MS);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 200);
     t.restart(0);
     t.run_for(500);
     t
@@ -189,10 +189,10 @@ fn a_sector_that_cannot_be_read_fails_the_fetch_and_the_recovery_and_loses_nothi
     let mut t = filled(7);
     let segment = files(&mut t, ".log")[1].clone();
     t.damage_at(0, &segment, |disk| disk.go_bad(0, &segment, 512, 1_024));
-    t.fetcher(0);
+    t.fetcher();
     t.run_for(500);
-    assert!(t.read(0) < 200);
-    assert!(t.count("connections broken") > 0 || !t.refusals(0, FETCH).is_empty(), "{}", t.story());
+    assert!(t.read() < 200);
+    assert!(t.count("connections broken") > 0 || !t.refusals(FETCH).is_empty(), "{}", t.story());
     let last = files(&mut t, ".log").last().unwrap().clone();
     t.damage_at(0, &last, |disk| disk.go_bad(0, &last, 0, 512));
     t.cut_power(0);
@@ -216,11 +216,11 @@ fn indexes_and_snapshots_that_are_flipped_zeroed_or_gone_are_rebuilt() {
                     _ => {}
                 }
             }
-            t.fetcher(0);
+            t.fetcher();
             if end != ".timeindex" || way < 2 {
-                t.lister(0);
+                t.lister();
             }
-            t.run_until("everything is read", |t| t.read(0) >= 200);
+            t.run_until("everything is read", |t| t.read() >= 200);
             t.restart(0);
             t.cut_power(0);
             t.run_until("it is up again", |t| t.is_up(0));
@@ -275,15 +275,15 @@ fn a_lost_marker_of_a_clean_stop_costs_a_recovery_and_no_more() {
 fn a_volume_that_is_not_mounted_is_waited_for_and_not_begun_anew() {
     for dir in 0..2 {
         let mut t = Script::with(11, |scenario| scenario.disk.directories = 2);
-        t.producer(0, 100);
-        t.run_until("some are acknowledged", |t| t.acknowledged(0) >= 20);
+        t.producer(100);
+        t.run_until("some are acknowledged", |t| t.acknowledged() >= 20);
         t.deal(0, Fault::Unmount { dir, for_ns: 3_000 * MS });
-        let before = t.acknowledged(0);
+        let before = t.acknowledged();
         t.run_for(2_500);
         assert!(t.count("processes that gave up") > 0, "{}", t.story());
         assert!(t.has_said(0, "may not be mounted"), "{}", t.story());
-        assert_eq!(t.acknowledged(0), before);
-        t.run_until("the rest is acknowledged", |t| t.acknowledged(0) == 100);
+        assert_eq!(t.acknowledged(), before);
+        t.run_until("the rest is acknowledged", |t| t.acknowledged() == 100);
         assert_eq!(t.ends_well().values().map(Vec::len).sum::<usize>(), 100);
     }
 }
@@ -291,8 +291,8 @@ fn a_volume_that_is_not_mounted_is_waited_for_and_not_begun_anew() {
 #[test]
 fn a_node_that_was_reformatted_is_a_new_cluster_and_says_so() {
     let mut t = Script::new(12);
-    t.producer(0, 20);
-    t.run_until("everything is acknowledged", |t| t.acknowledged(0) == 20);
+    t.producer(20);
+    t.run_until("everything is acknowledged", |t| t.acknowledged() == 20);
     t.cut_power(0);
     t.disk(0).reformat();
     t.run_until("it is up again", |t| t.is_up(0));
@@ -306,8 +306,8 @@ fn whatever_the_atlas_deals_is_rebuilt_or_refused_and_all_is_there_once_it_is_re
     let mut dealt = 0;
     for seed in 0..60 {
         let mut t = filled(seed);
-        t.fetcher(0);
-        t.lister(0);
+        t.fetcher();
+        t.lister();
         let mut stream = stream(seed, "atlas", &[]);
         for _ in 0..6 {
             let damage = *stream.pick(&[Damage::Flip, Damage::Misdirected, Damage::Latent, Damage::Hint]);
@@ -327,7 +327,7 @@ fn whatever_the_atlas_deals_is_rebuilt_or_refused_and_all_is_there_once_it_is_re
 fn errors_of_reads_and_damage_at_once_lose_nothing() {
     for seed in 0..20 {
         let mut t = filled(seed);
-        t.fetcher(0);
+        t.fetcher();
         t.on_disk(0, |disk| disk.read_error = Ratio::new(1, 10));
         t.deal(0, Fault::Damage { damage: Damage::Flip, for_ns: 300 * MS });
         t.run_for(1_000);

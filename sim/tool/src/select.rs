@@ -234,7 +234,11 @@ mod tests {
         let error =
             |text: &str| Options { plants: Vec::new(), overrides: vec![text.to_string()] }.can_begin(1).unwrap_err();
         assert!(error("nodes=0").contains("nodes is 0"), "{}", error("nodes=0"));
-        assert!(error("clients.0.node=9").contains("client 0 is on node 9"), "{}", error("clients.0.node=9"));
+        assert!(
+            error("clients.0.bootstrap=[9]").contains("client 0 knows the nodes [9]"),
+            "{}",
+            error("clients.0.bootstrap=[9]")
+        );
         assert!(error("disk.directories=0").contains("disk.directories is 0"), "{}", error("disk.directories=0"));
         let text = error("properties.log.index.interval.bytes=many");
         assert!(text.contains("log.index.interval.bytes") && text.contains("many"), "{text}");

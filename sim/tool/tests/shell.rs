@@ -22,7 +22,10 @@ fn error(arguments: &[&str]) -> String {
 fn wrong_arguments_are_errors_that_say_what_is_wrong_and_no_panics() {
     assert!(error(&["run"]).contains("<--seed <SEED>|FILE>"), "{}", error(&["run"]));
     assert!(error(&["run", "51"]).contains("a seed is `--seed 51`"));
-    assert!(error(&["run", "--seed", "1", "--override", "clients.0.node=9"]).contains("client 0 is on node 9"));
+    assert!(
+        error(&["run", "--seed", "1", "--override", "clients.0.bootstrap=[9]"])
+            .contains("client 0 knows the nodes [9]")
+    );
     let refused = error(&["run", "--seed", "1", "--override", "properties.log.index.interval.bytes=many"]);
     assert!(refused.contains("the brokers' configuration is refused: log.index.interval.bytes=many"), "{refused}");
     assert!(error(&["view", "--seed", "1", "-o", "no/such/view.html"]).contains("there is no directory no/such"));

@@ -123,6 +123,11 @@ impl Admin {
         told.is_some()
     }
 
+    /// Whether the node with this id is one of the cluster's.
+    fn is_there(&self, node: i32) -> bool {
+        (1..=self.setting.nodes as i32).contains(&node)
+    }
+
     fn describe(&mut self, resource: usize, sight: Sight, out: &mut ClientOutbox) {
         if let Some(own) = self.own.get_mut(resource) {
             match &sight {
@@ -134,8 +139,8 @@ impl Admin {
                 Sight::Named | Sight::Configs(_) | Sight::Logs(_) => {}
             }
         }
-        let (node, resource) = (self.setting.node, self.name(resource).to_owned());
-        out.fact(Fact::Described { node, resource, sight });
+        let resource = self.name(resource).to_owned();
+        out.fact(Fact::Described { resource, sight });
     }
 
     fn describe_topic(&mut self, place: usize, error: i16, id: TopicId, indexes: Vec<i32>, out: &mut ClientOutbox) {
@@ -159,7 +164,7 @@ impl Admin {
     fn topics_told(&mut self, now: u64, all: bool, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
         let response = answer.decode::<MetadataResponse>(out)?;
         if let Some(id) = &response.cluster_id {
-            out.fact(Fact::Cluster { node: self.setting.node, id: id.to_string() });
+            out.fact(Fact::Cluster { id: id.to_string() });
         }
         self.sessions.learn(&response.brokers);
         let mut told = Vec::new();
@@ -244,11 +249,11 @@ impl Admin {
 
     fn cluster_told(&mut self, answer: Answer, out: &mut ClientOutbox) -> Option<()> {
         let response = answer.decode::<DescribeClusterResponse>(out)?;
-        if response.error_code != 0 || response.brokers.len() != 1 {
-            let brokers = response.brokers.len();
-            out.misbehaved(format!("DescribeCluster: error {}, {brokers} brokers", response.error_code));
+        let brokers: Vec<i32> = response.brokers.iter().map(|broker| broker.broker_id.0).collect();
+        if response.error_code != 0 || brokers.is_empty() || !brokers.iter().all(|broker| self.is_there(*broker)) {
+            out.misbehaved(format!("DescribeCluster: error {}, the brokers {brokers:?}", response.error_code));
         }
-        out.fact(Fact::Cluster { node: self.setting.node, id: response.cluster_id.to_string() });
+        out.fact(Fact::Cluster { id: response.cluster_id.to_string() });
         Some(())
     }
 
@@ -259,18 +264,13 @@ impl Admin {
             out.misbehaved(format!("DescribeQuorum: error {}, {} partitions", response.error_code, partitions.len()));
             return Some(());
         };
-        let [voter] = &partition.current_voters[..] else {
-            let voters = partition.current_voters.len();
-            out.misbehaved(format!("DescribeQuorum: error {}, {voters} voters", partition.error_code));
+        let (leader, voters) = (partition.leader_id.0, &partition.current_voters);
+        let ids: Vec<i32> = voters.iter().map(|voter| voter.replica_id.0).collect();
+        let Some(voter) = voters.iter().find(|voter| voter.replica_id.0 == leader && self.is_there(leader)) else {
+            out.misbehaved(format!("DescribeQuorum: error {}, {leader} leads {ids:?}", partition.error_code));
             return Some(());
         };
-        let node_id = self.setting.node as i32 + 1;
-        if (partition.leader_id.0, voter.replica_id.0) != (node_id, node_id) {
-            let (leader, voter) = (partition.leader_id.0, voter.replica_id.0);
-            out.misbehaved(format!("DescribeQuorum of broker {node_id}: {leader} leads and {voter} votes"));
-        }
         out.fact(Fact::Quorum {
-            node: self.setting.node,
             epoch: partition.leader_epoch,
             high_watermark: partition.high_watermark,
             log_end: voter.log_end_offset,
@@ -283,7 +283,8 @@ impl Admin {
         let listed = response.config_resources.iter();
         let of_kind = |kind: i8| listed.clone().filter(move |it| it.resource_type == kind).map(|it| &*it.resource_name);
         let (error, brokers) = (response.error_code, of_kind(KIND_BROKER).collect::<Vec<_>>());
-        if error != 0 || brokers != [(self.setting.node + 1).to_string()] {
+        let is_there = |broker: &&str| broker.parse().is_ok_and(|broker| self.is_there(broker));
+        if error != 0 || brokers.is_empty() || !brokers.iter().all(is_there) {
             out.misbehaved(format!("ListConfigResources: error {error}, the brokers {brokers:?}"));
         }
         let topics: BTreeSet<&str> = of_kind(KIND_TOPIC).collect();

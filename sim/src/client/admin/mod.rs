@@ -123,7 +123,7 @@ const VALUE_BYTES_MAX: u32 = 60;
 impl Admin {
     pub fn new(plan: AdminPlan, setting: Setting) -> Self {
         let own = |place: u32| Own {
-            name: format!("admin-{}-{place}", setting.node),
+            name: format!("admin-{place}"),
             seen: None,
             unsure: 0,
             sheds: place % 2 == 1,
@@ -137,7 +137,7 @@ impl Admin {
             own: (0..plan.topics).map(own).collect(),
             payloads: Payloads { value_bytes_max: VALUE_BYTES_MAX, ..setting.payloads },
             others_unsure: [0; 2],
-            subscription: format!("{SUBSCRIPTION}{}", setting.node),
+            subscription: format!("{SUBSCRIPTION}admin"),
             asked: None,
             next_at: 0,
             requests: 0,
@@ -228,8 +228,8 @@ impl Admin {
             return self.look(now, to, Look::Topics { all: true }, out);
         }
         let (change, validate_only) = self.draw_change(to, resource);
-        let (node, name) = (self.setting.node, self.name(resource).to_owned());
-        out.fact(Fact::Changing { node, resource: name, change: change.clone(), validate_only });
+        let name = self.name(resource).to_owned();
+        out.fact(Fact::Changing { resource: name, change: change.clone(), validate_only });
         self.send_change(now, to, resource, &change, validate_only, out);
         self.asked = Some((to, Request::Change { resource, change, validate_only }));
     }
@@ -354,13 +354,13 @@ impl Admin {
         // No error, UNKNOWN_TOPIC_OR_PARTITION, TOPIC_ALREADY_EXISTS, INVALID_PARTITIONS, UNKNOWN_TOPIC_ID: the
         // controller has decided.
         let is_judged = [0, 3, 36, 37, 100].contains(&error);
-        let (node, name) = (self.setting.node, self.name(resource).to_owned());
+        let name = self.name(resource).to_owned();
         // REQUEST_TIMED_OUT, NOT_CONTROLLER, KAFKA_STORAGE_ERROR, UNKNOWN_SERVER_ERROR: the change may have been made
         // or not, as if there were no answer.
         if !is_judged && ![-1, 7, 41, 56].contains(&error) {
             out.misbehaved(format!("{change:?} of {name:?} was answered with {error}"));
         }
-        out.fact(Fact::Changed { node, resource: name, error: is_judged.then_some(error), id });
+        out.fact(Fact::Changed { resource: name, error: is_judged.then_some(error), id });
         if !is_judged {
             self.next_at = now + RETRY_NS;
             return self.lose_sight(resource, validate_only);
@@ -391,8 +391,8 @@ impl Admin {
     fn lose(&mut self, host: Host, out: &mut ClientOutbox) {
         let lost = self.asked.take_if(|(to, _)| *to == host);
         if let Some((_, Request::Change { resource, validate_only, .. })) = lost {
-            let (node, name) = (self.setting.node, self.name(resource).to_owned());
-            out.fact(Fact::Changed { node, resource: name, error: None, id: None });
+            let name = self.name(resource).to_owned();
+            out.fact(Fact::Changed { resource: name, error: None, id: None });
             self.lose_sight(resource, validate_only);
         }
     }

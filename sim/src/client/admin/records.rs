@@ -37,8 +37,8 @@ impl Admin {
         let timestamps = vec![self.setting.wall(now); values.len()];
         let codec = *self.stream.pick(&Codec::ALL);
         for value in &values {
-            let (node, topic) = (self.setting.node, own.name.clone());
-            out.fact(Fact::Entrusted { node, topic, id: by_id, value: *value });
+            let topic = own.name.clone();
+            out.fact(Fact::Entrusted { topic, id: by_id, value: *value });
         }
         let batch = self.payloads.encode(&values, &timestamps, codec, None);
         let data = PartitionProduceData::default().with_index(index).with_records(Some(batch));
@@ -165,7 +165,6 @@ impl Admin {
         };
         let end = seen.last().map_or(0, |seen| seen.offset + 1);
         let fact = Fact::Found {
-            node: self.setting.node,
             topic: own.name.clone(),
             id,
             index,

@@ -142,7 +142,7 @@ impl Hostile {
             out.misbehaved(format!("{name}: the answer was {got:?} where one of {codes:?} was due"));
         }
         if let Some(id) = told.producer_id {
-            out.fact(Fact::ProducerId { node: self.setting.node, id });
+            out.fact(Fact::ProducerId { id });
         }
         self.known.learn(told);
     }

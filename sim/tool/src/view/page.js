@@ -31,7 +31,7 @@ function applyTheme() {
   readTones();
 }
 
-// Lanes from top to bottom: each node with its clients above it and its disk below.
+// Lanes from top to bottom: the clients, then each node with its disk below it.
 const order = { client: 0, node: 1, disk: 2 };
 const number = (lane) => Number(lane.name.match(/\d+/)[0]);
 const roles = new Map((page.scenario?.clients ?? []).map((client, place) => [client.number ?? place, Object.keys(client.role)[0]]));
@@ -40,7 +40,7 @@ page.lanes.forEach((lane, id) => {
   lane.role = lane.kind === "client" ? (roles.get(number(lane)) ?? "last reader") : "";
 });
 const lanes = [...page.lanes].sort((a, b) =>
-  (a.node ?? 1e9) - (b.node ?? 1e9) || order[a.kind] - order[b.kind] || number(a) - number(b));
+  (a.node ?? -1) - (b.node ?? -1) || order[a.kind] - order[b.kind] || number(a) - number(b));
 let bottom = AXIS, diskRow = 8;
 // The lanes share the height that there is: clients and nodes up to eight times theirs, disks up to three times.
 function lay(height) {

@@ -47,6 +47,7 @@ pub struct Page {
 pub struct Lane {
     pub name: String,
     pub kind: &'static str,
+    /// The node, of a node's lane or its disk's.
     pub node: Option<usize>,
 }
 
@@ -340,8 +341,7 @@ impl Recorder {
         self.topics = scenario.topics.iter().map(|topic| topic.name.clone()).collect();
         for (place, client) in scenario.clients.iter().enumerate() {
             let number = client.number.unwrap_or(place as u32);
-            let lane = page.lane("client", number as usize);
-            page.lanes[lane].node = Some(client.node as usize);
+            page.lane("client", number as usize);
         }
         for topic in &scenario.topics {
             for index in 0..topic.partitions {
@@ -366,7 +366,7 @@ impl Recorder {
         // The bands of the fault: on which lanes, of what kind, how many, and how long each is. A flapping partition
         // has several.
         let (of, kind, times, for_ns) = match fault {
-            // A partition is shown where it is least: on the lanes of those that are cut off from the node.
+            // A partition from few ends is shown on their lanes, one from all others on the lanes of those cut off.
             Fault::Partition { with, from, for_ns, times, .. } => {
                 let lanes: Vec<usize> = match &from[..] {
                     [] => with.iter().map(|end| page.lane_of(*end)).chain([lane]).collect(),
