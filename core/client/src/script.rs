@@ -131,7 +131,7 @@ impl<K: Client> Bench<K> {
                     max_version,
                     ..ApiVersion::default()
                 };
-                let api_keys = versions::advertised().map(api).collect();
+                let api_keys = versions::advertised(false).map(api).collect();
                 Some(ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() }.into())
             }
             RequestBody::Metadata(request) => {

@@ -257,6 +257,10 @@ impl Image {
             || (broker.log_dirs.is_empty() && dir != DIRECTORY_LOST)
     }
 
+    pub fn controllers(&self) -> impl Iterator<Item = &RegisterControllerRecord> {
+        self.controllers.values()
+    }
+
     pub fn controller(&self, id: NodeId) -> Option<&RegisterControllerRecord> {
         self.controllers.get(&id)
     }

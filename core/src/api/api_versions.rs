@@ -24,7 +24,7 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: ApiVersionsRequest, ou
     let finalized = of_metadata.map(|(name, level)| (name.clone(), *level)).chain(kraft);
     let supported = FEATURES.iter().map(|feature| (feature.name, feature.min, feature.max));
     let response = ApiVersionsResponse {
-        api_keys: api_keys().collect(),
+        api_keys: api_keys(parts.is_controller_listener(ticket.listener)).collect(),
         supported_features: supported
             .chain([(KRAFT_VERSION, 0, KRAFT_VERSION_MAX)])
             // A client below v4 rejects a feature whose minimum is 0 (KIP-1022).
@@ -55,14 +55,14 @@ pub fn handle(parts: &mut Parts, ticket: Ticket, request: ApiVersionsRequest, ou
 pub fn unsupported(parts: &mut Parts, ticket: Ticket, out: &mut Outbox) {
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
-        api_keys: api_keys().filter(|api| api.api_key == ApiKey::ApiVersions as i16).collect(),
+        api_keys: api_keys(false).filter(|api| api.api_key == ApiKey::ApiVersions as i16).collect(),
         ..Default::default()
     };
     parts.replies.answer(ticket.in_version(0), ResponseBody::ApiVersions(response), out);
 }
 
-fn api_keys() -> impl Iterator<Item = ApiVersion> {
-    advertised().map(|(key, min, max)| ApiVersion {
+fn api_keys(is_controller_listener: bool) -> impl Iterator<Item = ApiVersion> {
+    advertised(is_controller_listener).map(|(key, min, max)| ApiVersion {
         api_key: key as i16,
         min_version: min,
         max_version: max,

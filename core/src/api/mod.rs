@@ -56,6 +56,7 @@ use crate::replication::{Partition, Partitions, ReplicaCounts};
 use crate::storage::LogDirs;
 use crate::time::Now;
 use crate::wire::messages::produce_request::TopicProduceData;
+use crate::wire::versions::is_served_at;
 use crate::wire::{ErrorCode, Int32s, RequestBody};
 use bytestring::ByteString;
 use rand::Rng;
@@ -73,6 +74,8 @@ const ADMIN_CLIENT: &str = "__admin_client";
 #[derive(Debug)]
 pub struct Parts {
     pub config: BrokerConfig,
+    /// For each listener, whether it is one of the controllers'.
+    pub controller_listeners: Vec<bool>,
     /// The loggers of the operator's log, with the levels that clients have set since the start.
     pub loggers: Loggers,
     pub cluster_id: ByteString,
@@ -104,11 +107,18 @@ pub struct Parts {
 /// Answers a request, or makes sure that it will be answered later.
 pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
     let ticket = parts.replies.open(request.conn, request.listener, &request.header);
+    let is_for_controller = parts.is_controller_listener(request.listener);
+    if !is_served_at(is_for_controller, request.header.api_key) {
+        return parts.replies.close(ticket, "the listener does not serve requests of this kind", out);
+    }
     match request.body {
         RequestBody::Produce(body) => {
             let is_admin = request.header.client_id.as_deref() == Some(ADMIN_CLIENT);
             produce::handle(parts, now, ticket, (body, request.batches), is_admin, out);
         }
+        // Brokers and controllers fetch the metadata log from the controllers, and nothing else.
+        RequestBody::Fetch(body) if is_for_controller => quorum::handle(parts, now, ticket, body, out),
+        RequestBody::FetchSnapshot(body) => quorum::handle(parts, now, ticket, body, out),
         RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
         RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
         RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),
@@ -214,6 +224,11 @@ impl Parts {
         let here = self.partitions.find(topic, index).and_then(|log| self.partitions.get(log));
         let epoch = here.map_or(partition.leader_epoch, Partition::leader_epoch);
         (partition.leader.map_or(-1, |leader| leader.0), epoch.0)
+    }
+
+    /// Whether a listener is one of the controllers', which clients do not use.
+    fn is_controller_listener(&self, listener: u16) -> bool {
+        self.controller_listeners[usize::from(listener)]
     }
 
     /// The address of a leader for clients of `listener`, if its broker is registered and not fenced.

@@ -35,6 +35,11 @@ impl Parts {
         Self {
             sessions: FetchSessions::new(slots, plants),
             loggers: config.loggers.clone(),
+            controller_listeners: config
+                .listeners
+                .iter()
+                .map(|listener| config.is_controller_listener(listener))
+                .collect(),
             config,
             cluster_id: ByteString::new(),
             rng,

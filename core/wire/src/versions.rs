@@ -35,6 +35,7 @@ const SERVED: &[ApiKey] = &[
     ApiKey::DescribeUserScramCredentials,
     ApiKey::DescribeQuorum,
     ApiKey::UpdateFeatures,
+    ApiKey::FetchSnapshot,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
     ApiKey::ListConfigResources,
@@ -44,6 +45,14 @@ const SERVED: &[ApiKey] = &[
 /// KAFKA-18659: librdkafka takes compression codecs from the lowest version of Produce, so a broker advertises version
 /// 0 although it refuses versions 0 to 2.
 const PRODUCE_ADVERTISED_MIN: i16 = 0;
+
+/// Whether a listener serves an API: a listener of controllers, or one of clients.
+pub fn is_served_at(is_controller_listener: bool, api_key: ApiKey) -> bool {
+    match is_controller_listener {
+        true => api_key.is_for_controllers(),
+        false => api_key.is_for_brokers(),
+    }
+}
 
 /// The versions that a request may have; `None` if the API is not served at all.
 pub fn served(api_key: ApiKey) -> Option<RangeInclusive<i16>> {
@@ -91,9 +100,10 @@ pub fn missing(api_key: ApiKey) -> Option<&'static str> {
     })
 }
 
-/// What an ApiVersions response lists: key, lowest and highest version, in the order of the keys.
-pub fn advertised() -> impl Iterator<Item = (ApiKey, i16, i16)> {
-    SERVED.iter().map(|&api_key| {
+/// What an ApiVersions response of a listener lists: key, lowest and highest version, in the order of the keys.
+pub fn advertised(is_controller_listener: bool) -> impl Iterator<Item = (ApiKey, i16, i16)> {
+    let served = SERVED.iter().filter(move |api_key| is_served_at(is_controller_listener, **api_key));
+    served.map(|&api_key| {
         let (min, max) = api_key.versions().expect("only live APIs are served").into_inner();
         (api_key, if api_key == ApiKey::Produce { PRODUCE_ADVERTISED_MIN } else { min }, max)
     })

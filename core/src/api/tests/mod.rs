@@ -3,6 +3,7 @@
 mod changes;
 mod cluster;
 mod configs;
+mod controller_listener;
 mod fetch;
 mod leaders;
 mod life;
@@ -257,6 +258,11 @@ impl Bench {
     }
 
     fn send_on(&mut self, conn: ConnId, api_version: i16, body: RequestBody) -> i32 {
+        self.send_at(0, conn, api_version, body)
+    }
+
+    /// Sends a request to the listener in this place of `listeners`.
+    fn send_at(&mut self, listener: u16, conn: ConnId, api_version: i16, body: RequestBody) -> i32 {
         self.correlation_id += 1;
         let header = RequestHeader {
             api_key: body.api_key(),
@@ -265,9 +271,16 @@ impl Bench {
             client_id: self.client_id.map(Into::into),
         };
         let batches = check_batches(api_version, &body, &BatchLimits::default());
-        let request = Request { conn, listener: 0, header, body, batches };
+        let request = Request { conn, listener, header, body, batches };
         self.handle(Input::Request(Box::new(request)));
         self.correlation_id
+    }
+
+    /// Sends a request to the listener of controllers, which is the second one. It is answered at once.
+    #[track_caller]
+    fn ask_controller(&mut self, api_version: i16, body: RequestBody) -> ResponseBody {
+        let sent = self.send_at(1, ConnId(50), api_version, body);
+        self.answer(sent).expect("an answer at once")
     }
 
     fn answer(&mut self, sent: i32) -> Option<ResponseBody> {
