@@ -20,6 +20,7 @@ use crate::metrics::requests::Handled;
 use crate::metrics::{Counters, ListenerCounters};
 use crate::sender::{Sender, Unreadable};
 use crate::transport::Socket;
+use crate::weight::{IN_FLIGHT_WEIGHT_MAX, weight_of};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -45,10 +46,6 @@ pub const IN_FLIGHT_MAX: usize = 128;
 /// it. More would gain a client nothing, and would make the broker go through more memory than the processor's caches
 /// hold. A single request may be larger: it is read when no other is unanswered.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
-/// The sum of the weights (`weight`) that a connection's unanswered requests may have. One request may take all of it.
-pub const IN_FLIGHT_WEIGHT_MAX: usize = 8;
-/// A request has a weight of 1 for every this many partitions that it asks about.
-const PARTITIONS_PER_WEIGHT: usize = 8;
 /// While this many bytes of encoded answers wait to be sent, further answers stay as the core gave them.
 const ENCODED_BYTES_MAX: usize = 256 << 10;
 /// Checking a larger frame takes long, so the runtime moves the thread's other tasks to another thread first.
@@ -353,7 +350,7 @@ impl<S: Socket> Connection<S> {
             false => run_blocking(|| prepare(conn, self.listener, frame, limits)),
         }?;
         let (api_key, api_version) = (request.header.api_key, request.header.api_version);
-        let weight = weight(&request.body);
+        let weight = weight_of(&request.body);
         self.in_flight.push_back(Unanswered { frame_bytes, weight, api_key, api_version, read_at: self.last_active });
         self.weight += weight;
         self.overdraft = None;
@@ -537,21 +534,6 @@ impl<S: Socket> Connection<S> {
             Phase::Open | Phase::Draining => CloseReason::Idle,
         }
     }
-}
-
-/// How much work a request is for the core and how much memory its answer may take, in shares of
-/// [`IN_FLIGHT_WEIGHT_MAX`]. It is 0 if both are as small as the request itself. It grows with the number of partitions
-/// that the request asks about, and is the whole [`IN_FLIGHT_WEIGHT_MAX`] if the request is about the whole cluster.
-/// Requests of the full weight are answered one after the other, as Kafka answers all requests of a connection.
-fn weight(body: &RequestBody) -> usize {
-    let (own, partitions): (usize, usize) = match body {
-        RequestBody::Produce(_) | RequestBody::ApiVersions(_) => (0, 0),
-        RequestBody::Fetch(asked) => (1, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
-        RequestBody::ListOffsets(asked) => (0, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
-        RequestBody::OffsetForLeaderEpoch(asked) => (0, asked.topics.iter().map(|topic| topic.partitions.len()).sum()),
-        _ => (IN_FLIGHT_WEIGHT_MAX, 0),
-    };
-    (own + partitions / PARTITIONS_PER_WEIGHT).min(IN_FLIGHT_WEIGHT_MAX)
 }
 
 /// The beginning of a name that a client chose, for the log.

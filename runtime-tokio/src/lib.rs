@@ -94,6 +94,7 @@ pub mod sender;
 pub mod service;
 #[doc(hidden)]
 pub mod transport;
+mod weight;
 
 #[cfg(not(madsim))]
 #[doc(hidden)]
