@@ -5,10 +5,11 @@ use crate::disk::{Disk, Loss};
 use crate::random::stream;
 use crate::scenario::Scenario;
 use std::collections::{BTreeMap, VecDeque};
-use tidelog_client::Address;
+use tidelog_client::{Address, Owed};
 use tidelog_core::broker::Broker;
 use tidelog_core::buggify::Dice;
 use tidelog_core::config::{BrokerConfig, LogLevel, Loggers};
+use tidelog_core::ids::{ConnId, LinkId};
 use tidelog_core::plant::Plants;
 
 /// The name of a node's machine.
@@ -28,6 +29,8 @@ const CLIENT_PORT: u16 = 9092;
 #[derive(Debug)]
 pub struct Process {
     pub broker: Broker,
+    /// The connections that the broker has opened.
+    pub links: BTreeMap<LinkId, NodeLink>,
     /// It takes connections: it has said `Ready` and has not been told to stop.
     pub accepts: bool,
     /// The process was told to stop. Once it has stopped, this is lost with it, and the next process starts this many
@@ -42,6 +45,14 @@ pub struct Process {
     pub dice: Dice,
     /// Its disk has failed, and a restart is scheduled.
     pub restart_is_scheduled: bool,
+}
+
+/// A connection that a broker has asked for, and has neither lost nor hung up.
+#[derive(Debug)]
+pub struct NodeLink {
+    pub conn: ConnId,
+    /// As what the next answers on it are read.
+    pub owed: Owed,
 }
 
 #[derive(Debug)]
@@ -105,6 +116,7 @@ impl Node {
         seed[16..].copy_from_slice(&stream.bytes_16());
         self.process = Some(Process {
             broker: Broker::new(self.config.clone(), seed),
+            links: BTreeMap::new(),
             accepts: false,
             stopping: None,
             tick_at: None,

@@ -8,6 +8,7 @@
 //! which names that client.
 
 mod events;
+mod links;
 mod nemesis;
 mod nodes;
 mod replicas;
@@ -408,7 +409,10 @@ impl World {
 
     /// Hands an input to the opener of a connection, if the opener still uses the connection.
     fn opener_input(&mut self, conn: ConnId, input: OpenerInput) {
-        let End::Client(number) = End::that_opened(conn) else { unreachable!("no node opens connections") };
+        let number = match End::that_opened(conn) {
+            End::Client(number) => number,
+            End::Node(node) => return self.link_input(node as usize, conn, input),
+        };
         let client = self.places[&number];
         let mut links = self.clients[client].links.iter();
         let Some(link) = links.find(|(_, of)| **of == conn).map(|(link, _)| *link) else { return };

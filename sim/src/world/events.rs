@@ -2,6 +2,7 @@
 
 use crate::client::OpenerInput;
 use crate::disk::Ticket;
+use crate::network::End;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -99,11 +100,14 @@ impl Event {
             | Event::NodeRequest { node, .. }
             | Event::NodeDisconnected { node, .. }
             | Event::Departure { node, .. } => Some(*node),
+            Event::Opener { conn, .. } => match End::that_opened(*conn) {
+                End::Node(node) => Some(node as usize),
+                End::Client(_) => None,
+            },
             Event::NodeStart { .. }
             | Event::Unheard { .. }
             | Event::StopDeadline { .. }
             | Event::RestartAfterDiskError { .. }
-            | Event::Opener { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
             | Event::Resume { .. }

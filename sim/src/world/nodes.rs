@@ -185,8 +185,14 @@ impl World {
                 self.trace.note(self.now, Note::Disk { node: place, command: id, completes_at: at });
                 self.events.push(at, Event::NodeIo { node: place, life: node.life, ticket });
             }
-            Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => {
-                unreachable!("nodes do not ask each other yet")
+            Output::Connect(link, address) => {
+                digest.text(&address.to_string());
+                self.connect_link(place, link, &address);
+            }
+            Output::Send(link, request) => self.send_on_link(place, link, &request, digest),
+            Output::HangUp(link) => {
+                digest.number(link.0);
+                self.hang_up(place, link);
             }
             Output::Ready => {
                 digest.number(1);
