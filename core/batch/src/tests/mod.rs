@@ -1,6 +1,7 @@
 //! Tests of the module as a whole: round trips against a second codec, and hostile batches.
 
 mod hostile;
+mod replicated;
 mod round_trip;
 mod topic;
 
