@@ -6,6 +6,7 @@
 //! `Stopped` or `Fatal` the broker does nothing any more.
 
 mod boot;
+mod controller;
 mod metadata;
 mod metrics;
 mod names;
@@ -235,6 +236,7 @@ impl Broker {
                 let events = self.parts.quorum().tick(now, out);
                 self.quorum_events(now, events, out);
             }
+            Timer::Sessions => self.fence_silent_brokers(now, out),
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {
                     partition.tick(now, out);

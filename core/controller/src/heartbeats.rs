@@ -5,10 +5,11 @@
 //! gives each of them a whole session from now on (KAFKA-18138). Brokers that are fenced get none: they lose nothing
 //! without one, and a new incarnation of them need not wait for its end.
 //!
-//! Invariant: a broker has an entry exactly while it is registered.
+//! Invariants: a broker has an entry exactly while it is registered; `ends` holds exactly the ends of the sessions.
 
 use super::image::Image;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use tidelog_wire::MetadataRecord;
 use tidelog_wire::ids::{NodeId, Offset};
 use tidelog_wire::messages::BrokerHeartbeatRequest;
 use tidelog_wire::time::Mono;
@@ -19,6 +20,7 @@ pub struct Heartbeats {
     /// `broker.session.timeout.ms`
     session_timeout_ms: i64,
     brokers: BTreeMap<NodeId, Session>,
+    ends: BTreeSet<(Mono, NodeId)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,9 @@ struct Session {
     broker_epoch: i64,
     /// The offset of the broker's registration. A broker that has applied less does not know that it is registered.
     registered_at: Offset,
-    /// When the broker was last heard of. None before its first heartbeat, and when its session has ended.
-    last_contact: Option<Mono>,
+    /// When the session ends, if nothing is heard of the broker before. None before the first heartbeat, and when the
+    /// session has ended.
+    ends_at: Option<Mono>,
     /// How far the broker has applied the metadata; -1 before it has said so.
     metadata_offset: i64,
     /// A broker in a controlled shutdown may end once every active broker has applied the metadata up to this offset:
@@ -56,7 +59,7 @@ impl Heartbeats {
     /// The sessions with which a new active controller begins, at `now`. `gone` is a broker that is known not to run: the
     /// earlier incarnation of the controller's own node.
     pub fn adopt(image: &Image, gone: Option<NodeId>, now: Mono, session_timeout_ms: i64) -> Self {
-        let mut this = Self { session_timeout_ms, brokers: BTreeMap::new() };
+        let mut this = Self { session_timeout_ms, brokers: BTreeMap::new(), ends: BTreeSet::new() };
         for broker in image.brokers() {
             let id = NodeId(broker.broker_id);
             this.registered(id, broker.broker_epoch, Offset(broker.broker_epoch));
@@ -67,44 +70,66 @@ impl Heartbeats {
         this
     }
 
-    /// A broker was registered: newly, or again by the same incarnation, which keeps its epoch and its session.
-    pub fn registered(&mut self, id: NodeId, broker_epoch: i64, at: Offset) {
-        match self.brokers.get_mut(&id).filter(|session| session.broker_epoch == broker_epoch) {
-            Some(session) => session.registered_at = at,
-            None => {
-                let session = Session {
-                    broker_epoch,
-                    registered_at: at,
-                    last_contact: None,
-                    metadata_offset: -1,
-                    controlled_shutdown_offset: None,
-                };
-                self.brokers.insert(id, session);
+    /// The controller's image contains this record from now on, which has this offset.
+    pub fn applied(&mut self, record: &MetadataRecord, offset: Offset) {
+        match record {
+            MetadataRecord::RegisterBroker(broker) => {
+                self.registered(NodeId(broker.broker_id), broker.broker_epoch, offset);
             }
+            MetadataRecord::UnregisterBroker(broker) => {
+                let id = NodeId(broker.broker_id);
+                self.end_session(id);
+                self.brokers.remove(&id);
+            }
+            _ => {}
         }
     }
 
-    pub fn unregistered(&mut self, id: NodeId) {
-        self.brokers.remove(&id);
+    /// A broker was registered: newly, or again by the same incarnation, which keeps its epoch and its session.
+    fn registered(&mut self, id: NodeId, broker_epoch: i64, at: Offset) {
+        if let Some(session) = self.brokers.get_mut(&id).filter(|session| session.broker_epoch == broker_epoch) {
+            session.registered_at = at;
+            return;
+        }
+        self.end_session(id);
+        let session = Session {
+            broker_epoch,
+            registered_at: at,
+            ends_at: None,
+            metadata_offset: -1,
+            controlled_shutdown_offset: None,
+        };
+        self.brokers.insert(id, session);
     }
 
     /// A broker of this epoch has sent something. A broker of an earlier epoch prolongs no session.
     pub fn heard(&mut self, id: NodeId, broker_epoch: i64, now: Mono) {
         if let Some(session) = self.brokers.get_mut(&id).filter(|session| session.broker_epoch == broker_epoch) {
-            session.last_contact = Some(now);
+            let end = now.plus_ms(self.session_timeout_ms);
+            if let Some(before) = session.ends_at.replace(end) {
+                self.ends.remove(&(before, id));
+            }
+            self.ends.insert((end, id));
+        }
+    }
+
+    fn end_session(&mut self, id: NodeId) {
+        if let Some(end) = self.brokers.get_mut(&id).and_then(|session| session.ends_at.take()) {
+            self.ends.remove(&(end, id));
         }
     }
 
     /// A heartbeat was decided: the broker is in `state` from now on. A broker that was told to shut down has no session
     /// any more, so its next incarnation need not wait for the end of one (KAFKA-19047).
     pub fn decided(&mut self, request: &BrokerHeartbeatRequest, state: BrokerState) {
-        let Some(session) = self.brokers.get_mut(&NodeId(request.broker_id)) else { return };
+        let id = NodeId(request.broker_id);
+        let Some(session) = self.brokers.get_mut(&id) else { return };
         session.metadata_offset = request.current_metadata_offset;
         if state.is_fenced() {
             session.controlled_shutdown_offset = None;
         }
         if state == BrokerState::ShutdownNow {
-            session.last_contact = None;
+            self.end_session(id);
         }
     }
 
@@ -117,26 +142,22 @@ impl Heartbeats {
     }
 
     pub fn has_session(&self, id: NodeId, now: Mono) -> bool {
-        self.ends_at(id).is_some_and(|end| now <= end)
+        self.brokers.get(&id).and_then(|session| session.ends_at).is_some_and(|end| now <= end)
     }
 
-    fn ends_at(&self, id: NodeId) -> Option<Mono> {
-        let contact = self.brokers.get(&id)?.last_contact?;
-        Some(contact.plus_ms(self.session_timeout_ms))
-    }
-
-    /// When the next session ends, if nothing is heard of its broker before.
+    /// After which moment the next session has ended, if nothing is heard of its broker before.
     pub fn deadline(&self) -> Option<Mono> {
-        self.brokers.keys().filter_map(|id| self.ends_at(*id)).min()
+        self.ends.first().map(|(end, _)| *end)
     }
 
     /// Ends one session that has run out. The caller fences its broker, so that the next is decided from what has become
     /// of the first.
     pub fn take_expired(&mut self, now: Mono) -> Option<NodeId> {
-        let ended = self.brokers.keys().copied().find(|id| self.ends_at(*id).is_some_and(|end| end < now))?;
-        let session = self.brokers.get_mut(&ended).expect("just found");
-        (session.last_contact, session.controlled_shutdown_offset) = (None, None);
-        Some(ended)
+        let (_, id) = self.ends.first().copied().filter(|(end, _)| *end < now)?;
+        self.end_session(id);
+        let session = self.brokers.get_mut(&id).expect("a broker with a session has an entry");
+        session.controlled_shutdown_offset = None;
+        Some(id)
     }
 
     /// Whether the broker knows that it is registered, and so knows most of the metadata.
@@ -188,5 +209,8 @@ impl Heartbeats {
             known.eq(image.brokers().map(|broker| (broker.broker_id, broker.broker_epoch))),
             "a broker has an entry exactly while it is registered: {self:?}"
         );
+        let mut ends: Vec<_> = self.brokers.iter().filter_map(|(id, session)| Some((session.ends_at?, *id))).collect();
+        ends.sort_unstable();
+        assert!(self.ends.iter().copied().eq(ends), "`ends` holds exactly the ends of the sessions: {self:?}");
     }
 }

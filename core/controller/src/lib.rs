@@ -59,6 +59,13 @@ pub struct Decision<R> {
     pub response: R,
 }
 
+impl<R> Decision<R> {
+    /// The same decision with another form of the response.
+    pub fn map<S>(self, form: impl FnOnce(R) -> S) -> Decision<S> {
+        Decision { records: self.records, response: form(self.response) }
+    }
+}
+
 /// What a decision depends on in addition to the image and the request.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {

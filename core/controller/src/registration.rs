@@ -33,8 +33,6 @@ pub struct Registrar<'a> {
 /// epoch, and is fenced only if it was (KAFKA-16952).
 ///
 /// `api_version`: from version 3 on, a broker names the epoch in which it stopped cleanly.
-///
-/// The caller tells [`Heartbeats::registered`] once the records are proposed.
 pub fn register_broker(
     image: &Image,
     registrar: &Registrar,

@@ -9,14 +9,15 @@ use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopi
 use bytestring::ByteString;
 
 impl Parts {
-    /// The records that create the topics `names`. There are none for a topic that is refused, or whose
-    /// creation is proposed already.
+    /// The records with which the controller creates the topics `names`. There are none for a topic that is refused, or
+    /// whose creation is proposed already.
     pub fn auto_create(&mut self, names: impl IntoIterator<Item = ByteString>) -> Vec<MetadataRecord> {
-        let context = controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) };
+        let active = self.controller.as_ref().expect("only a controller decides");
+        let context = active.context(&self.config);
         let topics = names.into_iter().map(|name| topic_to_create(name, &context.layers)).collect();
         let request = CreateTopicsRequest { topics, ..Default::default() };
         let rng = &mut self.rng;
-        controller::create_topics(&self.proposed, &context, &request, || draw_bytes(rng)).records
+        controller::create_topics(active.proposed(), &context, &request, || draw_bytes(rng)).records
     }
 }
 

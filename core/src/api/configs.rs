@@ -1,16 +1,18 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
-use crate::api::{AfterCommit, Parts, Ticket, loggers};
+use crate::api::{Parts, Ticket, loggers};
 use crate::config::{self, Described, Warning};
-use crate::controller::{self, ConfigResource, Refusal, ResourceKind, validate_topic_name};
+use crate::controller::{self, ConfigResource, Decision, Refusal, ResourceKind, validate_topic_name};
 use crate::io::{Level, Outbox};
-use crate::time::Now;
 use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
-use crate::wire::messages::{AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use crate::wire::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
 use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
@@ -136,60 +138,72 @@ fn told(described: Described, request: &DescribeConfigsRequest) -> DescribeConfi
     }
 }
 
-pub fn alter(parts: &mut Parts, now: Now, ticket: Ticket, request: AlterConfigsRequest, out: &mut Outbox) {
-    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
-    let decision = controller::alter_configs(&parts.proposed, &context, &request);
+pub fn alter(parts: &Parts, request: &AlterConfigsRequest, out: &mut Outbox) -> Decision<AlterConfigsResponse> {
+    let (image, context) = parts.basis();
+    let decision = controller::alter_configs(image, &context, request);
     warn_of_changes(&decision.records, out);
-    let body = ResponseBody::AlterConfigs(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    decision
 }
 
 pub fn alter_incrementally(
     parts: &mut Parts,
-    now: Now,
-    ticket: Ticket,
-    request: IncrementalAlterConfigsRequest,
+    request: &IncrementalAlterConfigsRequest,
     out: &mut Outbox,
-) {
+) -> Decision<IncrementalAlterConfigsResponse> {
     let (request, of_loggers) = alter_loggers(parts, request, out);
-    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
-    let controller::Decision { records, mut response } =
-        controller::incremental_alter_configs(&parts.proposed, &context, &request);
+    let (image, context) = parts.basis();
+    let Decision { records, mut response } = controller::incremental_alter_configs(image, &context, &request);
     warn_of_changes(&records, out);
     // By ascending place, so each comes to stand where its resource stood in the request.
     for (place, answer) in of_loggers {
         response.responses.insert(place, answer);
     }
-    let body = ResponseBody::IncrementalAlterConfigs(response);
-    parts.commit(now, records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    Decision { records, response }
+}
+
+/// Carries out a request that names loggers alone. These belong to this node, so it needs no controller.
+pub fn alter_loggers_alone(
+    parts: &mut Parts,
+    request: &IncrementalAlterConfigsRequest,
+    out: &mut Outbox,
+) -> Option<IncrementalAlterConfigsResponse> {
+    if request.resources.is_empty() || !request.resources.iter().all(|resource| is_logger(resource.resource_type)) {
+        return None;
+    }
+    let (_, answers) = alter_loggers(parts, request, out);
+    let responses = answers.into_iter().map(|(_, answer)| answer).collect();
+    Some(IncrementalAlterConfigsResponse { responses, ..Default::default() })
+}
+
+fn is_logger(code: i8) -> bool {
+    ResourceKind::from_code(code) == ResourceKind::BrokerLogger
 }
 
 /// Takes the loggers' resources out of a request and makes their changes, which are not for the controller. Gives the
 /// rest of the request, and the answers, each with the place of its resource.
 fn alter_loggers(
     parts: &mut Parts,
-    request: IncrementalAlterConfigsRequest,
+    request: &IncrementalAlterConfigsRequest,
     out: &mut Outbox,
 ) -> (IncrementalAlterConfigsRequest, Vec<(usize, AlterConfigsResourceResponse)>) {
-    let is_logger = |code: i8| ResourceKind::from_code(code) == ResourceKind::BrokerLogger;
-    let IncrementalAlterConfigsRequest { resources, validate_only, .. } = request;
+    let validate_only = request.validate_only;
     let mut named: BTreeMap<ByteString, u32> = BTreeMap::new();
-    for resource in resources.iter().filter(|resource| is_logger(resource.resource_type)) {
+    for resource in request.resources.iter().filter(|resource| is_logger(resource.resource_type)) {
         *named.entry(resource.resource_name.clone()).or_default() += 1;
     }
     let (mut others, mut answers) = (Vec::new(), Vec::new());
-    for (place, resource) in resources.into_iter().enumerate() {
+    for (place, resource) in request.resources.iter().enumerate() {
         if !is_logger(resource.resource_type) {
-            others.push(resource);
+            others.push(resource.clone());
             continue;
         }
         let outcome = match named[&resource.resource_name] > 1 {
             true => Err(controller::repeated_resource()),
-            false => loggers::alter(parts, &resource, validate_only, out),
+            false => loggers::alter(parts, resource, validate_only, out),
         };
         let (error, error_message) =
             outcome.map_or_else(|refusal| (refusal.error, refusal.message), |()| (ErrorCode::None, None));
-        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name.clone());
         let answer = AlterConfigsResourceResponse {
             error_code: error.code(),
             error_message,

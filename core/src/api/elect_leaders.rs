@@ -1,20 +1,20 @@
 //! ElectLeaders and ListPartitionReassignments, which the controller answers (KIP-460, KIP-455).
 
-use crate::api::{AfterCommit, Parts, Ticket};
-use crate::controller;
+use crate::api::{Parts, Ticket};
+use crate::controller::{self, Decision};
 use crate::io::Outbox;
-use crate::time::Now;
 use crate::wire::ResponseBody;
-use crate::wire::messages::{ElectLeadersRequest, ListPartitionReassignmentsRequest};
+use crate::wire::messages::{ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest};
+use std::borrow::Cow;
 
-pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, mut request: ElectLeadersRequest, out: &mut Outbox) {
-    if ticket.api_version == 0 {
+pub fn decide(parts: &Parts, version: i16, request: &ElectLeadersRequest) -> Decision<ElectLeadersResponse> {
+    let mut request = Cow::Borrowed(request);
+    if version == 0 {
         // Version 0 is older than KIP-460 and has no field for the type: it asks for the preferred leader.
-        request.election_type = 0;
+        request.to_mut().election_type = 0;
     }
-    let decision = controller::elect_leaders(&parts.proposed, &parts.controller_context(), &request);
-    let body = ResponseBody::ElectLeaders(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    let (image, context) = parts.basis();
+    controller::elect_leaders(image, &context, &request)
 }
 
 pub fn list_reassignments(

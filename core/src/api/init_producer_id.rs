@@ -41,8 +41,10 @@ fn hand_out(parts: &mut Parts, now: Now, ticket: Ticket, out: &mut Outbox) {
         ids.next += 1;
         return answer(parts, ticket, Ok(id), out);
     }
-    let node = parts.config.node_id;
-    let decision = controller::allocate_producer_ids(&parts.proposed, node, parts.broker_epoch);
+    let Some(active) = &parts.controller else {
+        return answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out);
+    };
+    let decision = controller::allocate_producer_ids(active.proposed(), parts.config.node_id, parts.broker_epoch);
     match decision.response {
         Ok(block) => {
             parts.producer_ids.waiting.push_back(ticket);
@@ -60,6 +62,13 @@ pub fn block_taken(parts: &mut Parts, now: Now, first: i64, end: i64, out: &mut 
     parts.producer_ids.end = end;
     for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
         hand_out(parts, now, ticket, out);
+    }
+}
+
+/// Nobody knows whether the next block will be committed: every producer that waited for it asks again.
+pub fn block_refused(parts: &mut Parts, out: &mut Outbox) {
+    for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
+        answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out);
     }
 }
 

@@ -6,9 +6,10 @@
 //! metadata log).
 
 mod acls;
+mod active_controller;
+mod administration;
 mod api_versions;
 mod auto_create;
-mod commit;
 mod configs;
 mod delete_records;
 mod describe_client_quotas;
@@ -26,6 +27,7 @@ pub mod list_offsets;
 pub mod log_dirs;
 mod loggers;
 mod metadata;
+mod not_controller;
 mod offset_for_leader_epoch;
 mod parts;
 mod pending;
@@ -39,7 +41,7 @@ mod tests;
 mod topics;
 mod update_features;
 
-pub use commit::{AfterCommit, Commits};
+pub use active_controller::{AfterCommit, Controller};
 pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
 pub use pending::{PendingCounts, PendingRequest, PendingRequests};
@@ -88,8 +90,8 @@ pub struct Parts {
     /// None until the directories are read.
     pub quorum: Option<Quorum>,
     pub quorum_requests: QuorumRequests,
-    /// The metadata with all proposals applied, committed or not. The next decision is made from it.
-    pub proposed: Image,
+    /// While this node leads the quorum.
+    pub controller: Option<Controller>,
     /// The metadata up to `committed`. Clients see this image.
     pub image: Image,
     /// One past the last metadata record in `image`.
@@ -98,7 +100,6 @@ pub struct Parts {
     pub broker_epoch: i64,
     /// The broker epoch of the earlier life, if it ended with a clean stop.
     pub previous_broker_epoch: Option<i64>,
-    pub commits: Commits,
     pub partitions: Partitions,
     /// Whether the broker is stopping. Then fetches are answered without waiting for records.
     pub stopping: bool,
@@ -125,15 +126,17 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::FindCoordinator(body) => find_coordinator::handle(parts, ticket, body, out),
         RequestBody::ApiVersions(body) => api_versions::handle(parts, ticket, body, out),
         RequestBody::UnsupportedApiVersions => api_versions::unsupported(parts, ticket, out),
-        RequestBody::CreateTopics(body) => topics::create(parts, now, ticket, body, out),
-        RequestBody::DeleteTopics(body) => topics::delete(parts, now, ticket, body, out),
-        RequestBody::CreatePartitions(body) => topics::create_partitions(parts, now, ticket, body, out),
+        RequestBody::CreateTopics(_)
+        | RequestBody::DeleteTopics(_)
+        | RequestBody::CreatePartitions(_)
+        | RequestBody::AlterConfigs(_)
+        | RequestBody::IncrementalAlterConfigs(_)
+        | RequestBody::ElectLeaders(_)
+        | RequestBody::UpdateFeatures(_) => administration::handle(parts, now, ticket, request.body, out),
         RequestBody::DeleteRecords(body) => delete_records::handle(parts, now, ticket, body, out),
         RequestBody::InitProducerId(body) => init_producer_id::handle(parts, now, ticket, body, out),
         RequestBody::OffsetForLeaderEpoch(body) => offset_for_leader_epoch::handle(parts, ticket, body, out),
         RequestBody::DescribeConfigs(body) => configs::describe(parts, ticket, body, out),
-        RequestBody::AlterConfigs(body) => configs::alter(parts, now, ticket, body, out),
-        RequestBody::IncrementalAlterConfigs(body) => configs::alter_incrementally(parts, now, ticket, body, out),
         RequestBody::DescribeAcls(body) => acls::describe(parts, ticket, body, out),
         RequestBody::CreateAcls(body) => acls::create(parts, ticket, body, out),
         RequestBody::DeleteAcls(body) => acls::delete(parts, ticket, body, out),
@@ -143,9 +146,7 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
         RequestBody::DescribeQuorum(body) => quorum::handle(parts, now, ticket, body, out),
-        RequestBody::ElectLeaders(body) => elect_leaders::handle(parts, now, ticket, body, out),
         RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, ticket, body, out),
-        RequestBody::UpdateFeatures(body) => update_features::handle(parts, now, ticket, body, out),
         RequestBody::ListConfigResources(body) => list_config_resources::handle(parts, ticket, body, out),
         RequestBody::DescribeClientQuotas(body) => describe_client_quotas::handle(parts, ticket, body, out),
         RequestBody::DescribeUserScramCredentials(body) => {

@@ -1,6 +1,6 @@
 //! How the parts are created from the configuration, and what more than one kind of request needs of them.
 
-use crate::api::{Commits, FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
+use crate::api::{FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
 use crate::batch::{Codec, TopicBatchRules};
 use crate::config::{BrokerConfig, CompressionType, Layers, TimestampType, TopicConfig};
 use crate::controller::{self, Image};
@@ -49,12 +49,11 @@ impl Parts {
             dirs,
             quorum: None,
             quorum_requests: QuorumRequests::default(),
-            proposed: Image::default(),
+            controller: None,
             image: Image::default(),
             committed: Offset::ZERO,
             broker_epoch: -1,
             previous_broker_epoch: None,
-            commits: Commits::default(),
             partitions: Partitions::default(),
             stopping: false,
         }
@@ -116,11 +115,6 @@ impl Parts {
 
     pub fn quorum(&mut self) -> &mut Quorum {
         self.quorum.as_mut().expect("the directories are read before the metadata")
-    }
-
-    /// The context of a decision of the controller that is made from the proposed image.
-    pub fn controller_context(&self) -> controller::Context<'_> {
-        controller::Context { node_id: self.config.node_id, layers: self.proposed.layers(&self.config) }
     }
 
     /// What this broker tells the controller at its start. Draws a new incarnation id.
@@ -217,6 +211,9 @@ impl Parts {
         self.pending.verify();
         if let Some(quorum) = &self.quorum {
             quorum.verify();
+            if let Some(controller) = &self.controller {
+                controller.verify(quorum);
+            }
         }
         for partition in self.partitions.iter() {
             partition.verify();

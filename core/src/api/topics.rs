@@ -1,38 +1,28 @@
-//! CreateTopics, DeleteTopics and CreatePartitions. The controller decides which metadata records a request leads
-//! to. The answer is sent once these records are committed.
+//! CreateTopics, DeleteTopics and CreatePartitions: the controller's decisions.
 
-use crate::api::{AfterCommit, Parts, Ticket, configs, draw_bytes};
-use crate::controller;
+use crate::api::{Parts, configs, draw_bytes};
+use crate::controller::{self, Decision};
 use crate::io::Outbox;
-use crate::time::Now;
-use crate::wire::ResponseBody;
-use crate::wire::messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest};
+use crate::wire::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse,
+};
 
-pub fn create(parts: &mut Parts, now: Now, ticket: Ticket, request: CreateTopicsRequest, out: &mut Outbox) {
-    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
-    let rng = &mut parts.rng;
-    let decision = controller::create_topics(&parts.proposed, &context, &request, || draw_bytes(rng));
+pub fn create(parts: &mut Parts, request: &CreateTopicsRequest, out: &mut Outbox) -> Decision<CreateTopicsResponse> {
+    let Parts { controller, config, rng, .. } = parts;
+    let active = controller.as_ref().expect("only a controller decides");
+    let decision = controller::create_topics(active.proposed(), &active.context(config), request, || draw_bytes(rng));
     configs::warn_of_changes(&decision.records, out);
-    let body = ResponseBody::CreateTopics(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    decision
 }
 
-pub fn delete(parts: &mut Parts, now: Now, ticket: Ticket, request: DeleteTopicsRequest, out: &mut Outbox) {
-    let context = controller::Context { node_id: parts.config.node_id, layers: parts.proposed.layers(&parts.config) };
-    let decision = controller::delete_topics(&parts.proposed, &context, &request, ticket.api_version);
-    let body = ResponseBody::DeleteTopics(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+pub fn delete(parts: &Parts, version: i16, request: &DeleteTopicsRequest) -> Decision<DeleteTopicsResponse> {
+    let (image, context) = parts.basis();
+    controller::delete_topics(image, &context, request, version)
 }
 
-pub fn create_partitions(
-    parts: &mut Parts,
-    now: Now,
-    ticket: Ticket,
-    request: CreatePartitionsRequest,
-    out: &mut Outbox,
-) {
-    let rng = &mut parts.rng;
-    let decision = controller::create_partitions(&parts.proposed, &request, || draw_bytes(rng));
-    let body = ResponseBody::CreatePartitions(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+pub fn create_partitions(parts: &mut Parts, request: &CreatePartitionsRequest) -> Decision<CreatePartitionsResponse> {
+    let Parts { controller, rng, .. } = parts;
+    let active = controller.as_ref().expect("only a controller decides");
+    controller::create_partitions(active.proposed(), request, || draw_bytes(rng))
 }

@@ -1,18 +1,11 @@
-//! UpdateFeatures (KIP-584). The controller decides which metadata records the request leads to. The answer is sent
-//! once these records are committed.
+//! UpdateFeatures (KIP-584): the controller's decision.
 
-use crate::api::{AfterCommit, Parts, Ticket};
-use crate::controller;
-use crate::io::Outbox;
-use crate::time::Now;
-use crate::wire::ResponseBody;
-use crate::wire::messages::UpdateFeaturesRequest;
+use crate::api::Parts;
+use crate::controller::{self, Decision};
+use crate::wire::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
-pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: UpdateFeaturesRequest, out: &mut Outbox) {
+pub fn decide(parts: &mut Parts, version: i16, request: &UpdateFeaturesRequest) -> Decision<UpdateFeaturesResponse> {
     let kraft_version = parts.quorum().kraft_version();
-    let version = ticket.api_version;
-    let decision =
-        controller::update_features(&parts.proposed, &parts.controller_context(), &request, version, kraft_version);
-    let body = ResponseBody::UpdateFeatures(decision.response);
-    parts.commit(now, decision.records, AfterCommit::Answer { ticket, body: Box::new(body) }, out);
+    let (image, context) = parts.basis();
+    controller::update_features(image, &context, request, version, kraft_version)
 }

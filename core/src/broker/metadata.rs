@@ -6,152 +6,19 @@
 use super::{Broker, Phase};
 use crate::api::{self, AfterCommit};
 use crate::buggify::Site;
-use crate::controller::{self, Heartbeats, Image, ImageChange, ResourceKind};
-use crate::ids::{LogDirId, LogId, Offset, Uuid};
+use crate::controller::{Image, ImageChange, ResourceKind};
+use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
-use crate::quorum::QuorumEvent;
 use crate::replication::PartitionEvent;
 use crate::storage::TopicPartition;
 use crate::time::Now;
 use crate::wire::MetadataRecord;
-use crate::wire::messages::AbortTransactionRecord;
-use bytes::Bytes;
 use std::collections::BTreeSet;
 
 impl Broker {
-    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no
-    /// new replicas in those (KIP-858).
-    pub(super) fn tell_directories(&mut self, now: Now, out: &mut Outbox) {
-        let node = self.parts.config.node_id;
-        let online = self.parts.directories_online();
-        let is_known = self.parts.proposed.broker(node).is_some_and(|broker| broker.log_dirs == online);
-        if matches!(self.phase, Phase::Running) && !online.is_empty() && !is_known {
-            let record = controller::directories_left(node, self.parts.broker_epoch, online);
-            self.parts.commit(now, vec![record], AfterCommit::Nothing, out);
-        }
-    }
-
-    pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
-        let events = self.parts.quorum().handle_io(now, completion, out);
-        self.quorum_events(now, events, out);
-    }
-
-    /// Acts on what the quorum tells, after each call of it that takes the time.
-    pub(super) fn quorum_events(&mut self, now: Now, events: Vec<QuorumEvent>, out: &mut Outbox) {
-        let deadline = self.parts.quorum().deadline(now);
-        self.timers.set(super::Timer::Quorum, deadline);
-        for event in events {
-            match event {
-                QuorumEvent::Committed { end, records } => self.committed(now, end, records, out),
-                QuorumEvent::SnapshotLoaded { end, records } => match Image::from_records(&records) {
-                    Ok(image) => self.image_loaded(now, end, image, out),
-                    Err(error) => self.fatal(error.to_string(), out),
-                },
-                QuorumEvent::Leading { bootstrap, .. } => self.leading(now, bootstrap, out),
-                QuorumEvent::Resigned => panic!("the only voter leads until it stops"),
-                QuorumEvent::LeaderChanged { .. } => {}
-                QuorumEvent::Answer(id, body) => api::quorum::answered(&mut self.parts, id, *body, out),
-                QuorumEvent::RecoveryPointTooHigh => self.lower_recovery_point(now, out),
-                QuorumEvent::SnapshotDue => self.snapshot_if_due(now, out),
-                QuorumEvent::Closed => self.metadata_closed(now, out),
-                QuorumEvent::Failed(reason) => self.fatal(reason, out),
-            }
-        }
-    }
-
-    /// This node leads the quorum now: brings the cluster's metadata and this broker's registration up to date.
-    fn leading(&mut self, now: Now, bootstrap: Option<Vec<MetadataRecord>>, out: &mut Outbox) {
-        self.parts.proposed = self.parts.image.clone();
-        if self.parts.image.in_transaction() {
-            // KIP-868: the controller that began this transaction crashed before its end.
-            let abort = AbortTransactionRecord::default();
-            self.parts.commit(now, vec![abort.into()], AfterCommit::Nothing, out);
-        }
-        let bootstrap = bootstrap.or_else(|| {
-            let is_unborn = self.parts.proposed.metadata_version() == 0;
-            is_unborn.then(controller::bootstrap_features)
-        });
-        if let Some(features) = bootstrap {
-            let records = controller::bootstrap_records(&self.parts.controller_context(), features);
-            self.parts.commit(now, records, AfterCommit::Nothing, out);
-        }
-        let features = self.parts.proposed.features().iter().map(|(name, level)| (&**name, *level));
-        if let Err(reason) = controller::records::check_features(features) {
-            return self.fatal(format!("this broker cannot serve the cluster of its log directories: {reason}"), out);
-        }
-        self.register(now, out);
-    }
-
-    /// Registers this node, whose earlier incarnation is known not to run any more, and claims its partitions.
-    fn register(&mut self, now: Now, out: &mut Outbox) {
-        let start = self.parts.broker_start();
-        let node = start.node_id;
-        if controller::records::registers_controllers(self.parts.proposed.metadata_version()) {
-            let decision = controller::register_controller(&self.parts.proposed, &start.controller_registration());
-            self.parts.commit(now, decision.records, AfterCommit::Nothing, out);
-        }
-        let kraft_version = self.parts.quorum().kraft_version();
-        let next_offset = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
-        let timeout_ms = i64::from(self.parts.config.broker_session_timeout_ms);
-        let registrar = controller::Registrar {
-            context: self.parts.controller_context(),
-            cluster_id: &self.parts.cluster_id,
-            kraft_version,
-            heartbeats: &Heartbeats::adopt(&self.parts.proposed, Some(node), now.mono, timeout_ms),
-            now: now.mono,
-            next_offset,
-        };
-        let request = start.broker_registration(&self.parts.cluster_id);
-        let registration = match registrar.registration(&self.parts.proposed, &request) {
-            Ok(registration) => registration,
-            Err(refusal) => {
-                let why = refusal.message.unwrap_or_default();
-                return self.fatal(format!("this broker cannot be in the cluster of its log directories: {why}"), out);
-            }
-        };
-        let broker_epoch = registration.broker_epoch;
-        self.parts.commit(now, vec![registration.into()], AfterCommit::Nothing, out);
-        let mut records = vec![controller::unfence_broker(node, broker_epoch)];
-        records.extend(controller::claim_partitions(&self.parts.proposed, node));
-        self.parts.commit(now, records, AfterCommit::Registered { broker_epoch }, out);
-    }
-
-    /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
-    fn lower_recovery_point(&mut self, now: Now, out: &mut Outbox) {
-        let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
-        let writes = self.parts.checkpoint_dir(dir, out);
-        self.lowering = Some((dir, writes));
-        self.recovery_point_written(now, dir, out);
-    }
-
-    pub(super) fn recovery_point_written(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
-        if let Some((of, writes)) = self.lowering
-            && of == dir
-            && self.parts.dirs.has_written(dir, writes)
-        {
-            self.lowering = None;
-            let events = self.parts.quorum().recovery_point_lowered(now, out);
-            self.quorum_events(now, events, out);
-        }
-    }
-
-    pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
-        if self.parts.quorum().snapshot_due(now.mono) {
-            self.take_snapshot(now, out);
-        }
-    }
-
-    fn take_snapshot(&mut self, now: Now, out: &mut Outbox) {
-        let version = self.parts.image.metadata_version();
-        let records = self.parts.image.to_records();
-        let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
-        let end = self.parts.committed;
-        self.parts.quorum().snapshot(now, end, &values, out);
-    }
-
     /// Applies records that are committed, and reacts to what changed by them.
-    fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
+    pub(super) fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
         let mut changes = Vec::new();
         for record in &records {
             match self.parts.image.apply(record) {

@@ -243,7 +243,7 @@ impl Broker {
     fn controller_metrics(&self) -> ControllerMetrics {
         let image = &self.parts.image;
         let mut metrics = ControllerMetrics {
-            is_active: self.parts.quorum.as_ref().is_some_and(Quorum::is_leading),
+            is_active: self.parts.controller.is_some(),
             metadata_version: image.metadata_version(),
             last_applied: self.parts.committed + -1,
             ..ControllerMetrics::default()

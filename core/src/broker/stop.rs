@@ -2,7 +2,7 @@
 //! clean-shutdown marker.
 
 use super::{Broker, Phase};
-use crate::api::{self, AfterCommit, PendingRequest};
+use crate::api::{self, AfterCommit, Controller, PendingRequest};
 use crate::controller;
 use crate::ids::LogId;
 use crate::io::{Level, Outbox, Output};
@@ -53,18 +53,23 @@ impl Broker {
     }
 
     pub(super) fn logs_closed(&mut self, now: Now, out: &mut Outbox) {
+        let is_idle = self.parts.controller.as_ref().is_none_or(Controller::is_idle);
         if let Phase::ClosingLogs(open) = &self.phase
             && open.is_empty()
-            && self.parts.commits.is_empty()
+            && is_idle
         {
-            // The metadata records that this broker is gone. So the next start, by Kafka's own broker too, need not
-            // wait until a session has run out.
             self.phase = Phase::LeavingCluster;
-            let (node, epoch) = (self.parts.config.node_id, self.parts.broker_epoch);
-            let goodbye = vec![controller::shut_down_broker(node, epoch)];
-            self.parts.commit(now, goodbye, AfterCommit::Nothing, out);
-        } else if matches!(self.phase, Phase::LeavingCluster) && self.parts.commits.is_empty() {
+            if self.parts.controller.is_some() {
+                // The metadata records that this broker is gone. So the next start, by Kafka's own broker too, need not
+                // wait until a session has run out.
+                let (node, epoch) = (self.parts.config.node_id, self.parts.broker_epoch);
+                let goodbye = vec![controller::shut_down_broker(node, epoch)];
+                return self.parts.commit(now, goodbye, AfterCommit::Nothing, out);
+            }
+        }
+        if matches!(self.phase, Phase::LeavingCluster) && is_idle {
             self.phase = Phase::ClosingMetadata;
+            self.resigned(now, out);
             let events = self.parts.quorum().close(now, out);
             self.quorum_events(now, events, out);
         }

@@ -22,6 +22,8 @@ pub enum Timer {
     Retention,
     /// A snapshot of the metadata is due because time has passed.
     Quorum,
+    /// The session of a broker ends, if nothing is heard of it before.
+    Sessions,
     /// A log has something due, such as the removal of a file or a flush.
     Log(LogId),
 }

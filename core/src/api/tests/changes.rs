@@ -13,7 +13,7 @@ use crate::wire::messages::{
 };
 
 impl Bench {
-    fn commit(&mut self, records: Vec<MetadataRecord>) {
+    pub(super) fn commit(&mut self, records: Vec<MetadataRecord>) {
         self.act(|broker, now, out| broker.parts().commit(now, records, AfterCommit::Nothing, out));
     }
 

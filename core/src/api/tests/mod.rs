@@ -3,6 +3,7 @@
 mod changes;
 mod cluster;
 mod configs;
+mod controller;
 mod controller_listener;
 mod fetch;
 mod leaders;

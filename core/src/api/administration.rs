@@ -1,0 +1,45 @@
+//! The requests that the active controller decides. All of them take the same way: a decision is made from the proposed
+//! metadata, and the answer waits until its records are committed. Where this node is not the active controller, they
+//! are refused.
+
+use crate::api::{AfterCommit, Parts, Ticket, configs, elect_leaders, not_controller, topics, update_features};
+use crate::controller::Decision;
+use crate::io::Outbox;
+use crate::time::Now;
+use crate::wire::{RequestBody, ResponseBody};
+
+pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: RequestBody, out: &mut Outbox) {
+    if let RequestBody::IncrementalAlterConfigs(body) = &request
+        && let Some(response) = configs::alter_loggers_alone(parts, body, out)
+    {
+        return parts.replies.answer(ticket, ResponseBody::IncrementalAlterConfigs(response), out);
+    }
+    if parts.controller.is_none() {
+        let response = not_controller::response(&request, ticket.api_version);
+        return parts.replies.answer(ticket, response, out);
+    }
+    let Decision { records, response } = decide(parts, ticket.api_version, &request, out);
+    let (request, response) = (Box::new(request), Box::new(response));
+    parts.commit(now, records, AfterCommit::Answer { ticket, request, response }, out);
+}
+
+fn decide(parts: &mut Parts, version: i16, request: &RequestBody, out: &mut Outbox) -> Decision<ResponseBody> {
+    match request {
+        RequestBody::CreateTopics(request) => topics::create(parts, request, out).map(ResponseBody::CreateTopics),
+        RequestBody::DeleteTopics(request) => topics::delete(parts, version, request).map(ResponseBody::DeleteTopics),
+        RequestBody::CreatePartitions(request) => {
+            topics::create_partitions(parts, request).map(ResponseBody::CreatePartitions)
+        }
+        RequestBody::AlterConfigs(request) => configs::alter(parts, request, out).map(ResponseBody::AlterConfigs),
+        RequestBody::IncrementalAlterConfigs(request) => {
+            configs::alter_incrementally(parts, request, out).map(ResponseBody::IncrementalAlterConfigs)
+        }
+        RequestBody::ElectLeaders(request) => {
+            elect_leaders::decide(parts, version, request).map(ResponseBody::ElectLeaders)
+        }
+        RequestBody::UpdateFeatures(request) => {
+            update_features::decide(parts, version, request).map(ResponseBody::UpdateFeatures)
+        }
+        other => panic!("{:?} is not for the controller", other.api_key()),
+    }
+}

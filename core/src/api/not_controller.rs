@@ -1,0 +1,99 @@
+//! The answer of a node that is not the active controller to a request that only the active controller can decide: every
+//! item is refused with NOT_CONTROLLER. The client asks which node is the controller, and tries again.
+
+use crate::ids::Uuid;
+use crate::wire::messages::alter_configs_response::AlterConfigsResourceResponse as AlteredResource;
+use crate::wire::messages::create_partitions_response::CreatePartitionsTopicResult;
+use crate::wire::messages::create_topics_response::CreatableTopicResult;
+use crate::wire::messages::delete_topics_response::DeletableTopicResult;
+use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use crate::wire::messages::{
+    AlterConfigsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse, ElectLeadersResponse,
+    IncrementalAlterConfigsResponse, UpdateFeaturesResponse,
+};
+use crate::wire::{ErrorCode, RequestBody, ResponseBody};
+use bytestring::ByteString;
+
+const WHY: ByteString = ByteString::from_static("This is not the correct controller for this cluster.");
+
+pub fn response(request: &RequestBody, api_version: i16) -> ResponseBody {
+    let (error_code, error_message) = (ErrorCode::NotController.code(), Some(WHY));
+    match request {
+        RequestBody::CreateTopics(request) => {
+            let topics = request.topics.iter().map(|topic| CreatableTopicResult {
+                name: topic.name.clone(),
+                error_code,
+                error_message: error_message.clone(),
+                ..Default::default()
+            });
+            ResponseBody::CreateTopics(CreateTopicsResponse { topics: topics.collect(), ..Default::default() })
+        }
+        RequestBody::DeleteTopics(request) => {
+            let named = request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::ZERO));
+            let listed = request.topics.iter().map(|topic| (topic.name.clone(), topic.topic_id));
+            let responses = named.chain(listed).map(|(name, topic_id)| DeletableTopicResult {
+                name,
+                topic_id,
+                error_code,
+                error_message: error_message.clone(),
+                ..Default::default()
+            });
+            ResponseBody::DeleteTopics(DeleteTopicsResponse { responses: responses.collect(), ..Default::default() })
+        }
+        RequestBody::CreatePartitions(request) => {
+            let results = request.topics.iter().map(|topic| CreatePartitionsTopicResult {
+                name: topic.name.clone(),
+                error_code,
+                error_message: error_message.clone(),
+                ..Default::default()
+            });
+            let results = results.collect();
+            ResponseBody::CreatePartitions(CreatePartitionsResponse { results, ..Default::default() })
+        }
+        RequestBody::AlterConfigs(request) => {
+            let responses = request.resources.iter().map(|resource| AlteredResource {
+                error_code,
+                error_message: error_message.clone(),
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name.clone(),
+                ..Default::default()
+            });
+            ResponseBody::AlterConfigs(AlterConfigsResponse { responses: responses.collect(), ..Default::default() })
+        }
+        RequestBody::IncrementalAlterConfigs(request) => {
+            let responses = request.resources.iter().map(|resource| AlterConfigsResourceResponse {
+                error_code,
+                error_message: error_message.clone(),
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name.clone(),
+                ..Default::default()
+            });
+            let responses = responses.collect();
+            ResponseBody::IncrementalAlterConfigs(IncrementalAlterConfigsResponse { responses, ..Default::default() })
+        }
+        RequestBody::ElectLeaders(request) => {
+            let refused = |index: &i32| PartitionResult {
+                partition_id: *index,
+                error_code,
+                error_message: error_message.clone(),
+                ..Default::default()
+            };
+            let topics = request.topic_partitions.iter().flatten().map(|topic| ReplicaElectionResult {
+                topic: topic.topic.clone(),
+                partition_result: topic.partitions.iter().map(refused).collect(),
+                ..Default::default()
+            });
+            ResponseBody::ElectLeaders(ElectLeadersResponse {
+                // Version 0 has no error for the whole.
+                error_code: if api_version >= 1 { error_code } else { 0 },
+                replica_election_results: topics.collect(),
+                ..Default::default()
+            })
+        }
+        RequestBody::UpdateFeatures(_) => {
+            ResponseBody::UpdateFeatures(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
+        }
+        other => panic!("{:?} is not for the controller", other.api_key()),
+    }
+}

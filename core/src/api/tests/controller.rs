@@ -1,0 +1,193 @@
+//! The active controller: born when its node begins to lead the quorum, dropped when the node resigns.
+
+use super::*;
+use crate::api::not_controller;
+use crate::ids::NodeId;
+use crate::wire::messages::alter_configs_request;
+use crate::wire::messages::create_partitions_request::CreatePartitionsTopic;
+use crate::wire::messages::elect_leaders_request::TopicPartitions;
+use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use crate::wire::messages::{
+    AlterConfigsRequest, CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, RegisterBrokerRecord, UpdateFeaturesRequest,
+};
+use crate::wire::versions::served;
+use crate::wire::{ApiKey, encode_response};
+
+impl Bench {
+    fn resign(&mut self) {
+        self.act(|broker, now, out| broker.resigned(now, out));
+    }
+
+    fn lead_again(&mut self) {
+        let epoch = self.broker.parts().quorum().epoch();
+        self.act(|broker, now, out| broker.leading(now, epoch, None, out));
+    }
+}
+
+/// One request of each kind that only the controller decides, each about one thing.
+fn requests() -> Vec<RequestBody> {
+    let topic = CreatableTopic { name: "new".into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+    let create = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+    let more = CreatePartitionsTopic { name: "t".into(), count: 2, ..Default::default() };
+    let extend = CreatePartitionsRequest { topics: vec![more], timeout_ms: 1_000, ..Default::default() };
+    let resource = alter_configs_request::AlterConfigsResource {
+        resource_type: 2,
+        resource_name: "t".into(),
+        ..Default::default()
+    };
+    let alter = AlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: "t".into(), ..Default::default() };
+    let incremental = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let partitions = TopicPartitions { topic: "t".into(), partitions: [0][..].into(), ..Default::default() };
+    let elect = ElectLeadersRequest { topic_partitions: Some(vec![partitions]), ..Default::default() };
+    vec![
+        RequestBody::CreateTopics(create),
+        RequestBody::CreatePartitions(extend),
+        RequestBody::AlterConfigs(alter),
+        RequestBody::IncrementalAlterConfigs(incremental),
+        RequestBody::ElectLeaders(elect),
+        RequestBody::UpdateFeatures(UpdateFeaturesRequest::default()),
+        delete_topic("t"),
+    ]
+}
+
+/// The error of the one thing that a response is about.
+fn error(response: ResponseBody) -> i16 {
+    match response {
+        ResponseBody::CreateTopics(response) => response.topics[0].error_code,
+        ResponseBody::DeleteTopics(response) => response.responses[0].error_code,
+        ResponseBody::CreatePartitions(response) => response.results[0].error_code,
+        ResponseBody::AlterConfigs(response) => response.responses[0].error_code,
+        ResponseBody::IncrementalAlterConfigs(response) => response.responses[0].error_code,
+        ResponseBody::ElectLeaders(response) => {
+            let of_partition = response.replica_election_results[0].partition_result[0].error_code;
+            assert!(response.error_code == 0 || response.error_code == of_partition);
+            of_partition
+        }
+        ResponseBody::UpdateFeatures(response) => response.error_code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
+    served(api).expect("it is served")
+}
+
+#[test]
+fn without_a_controller_every_administrators_request_is_refused() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.resign();
+    for request in requests() {
+        let version = *versions(request.api_key()).end();
+        let response = bench.ask(version, request);
+        assert_eq!(error(response.clone()), code(ErrorCode::NotController), "{response:?}");
+    }
+    assert_eq!(bench.append("t", &["a"]), 0, "producers and consumers need no controller");
+    let level = AlterableConfig { name: "tidelog.peers".into(), value: Some("DEBUG".into()), ..Default::default() };
+    let loggers = AlterConfigsResource {
+        resource_type: 8,
+        resource_name: "1".into(),
+        configs: vec![level],
+        ..Default::default()
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![loggers], ..Default::default() };
+    assert_eq!(error(bench.ask(1, RequestBody::IncrementalAlterConfigs(request))), 0, "a node's loggers are its own");
+    assert_eq!(bench.log_levels.len(), 1);
+}
+
+#[test]
+fn a_refusal_can_be_said_in_every_version() {
+    for request in requests() {
+        let api = request.api_key();
+        for version in versions(api) {
+            let response = not_controller::response(&request, version);
+            assert_eq!(error(response.clone()), code(ErrorCode::NotController));
+            encode_response(api, version, 1, &response);
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_controller_that_resigns_is_refused() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.hold(is_sync);
+    let sent: Vec<i32> = (10..)
+        .zip(requests())
+        .map(|(conn, request)| {
+            let version = *versions(request.api_key()).end();
+            bench.send_on(ConnId(conn), version, request)
+        })
+        .collect();
+    let topic = MetadataRequestTopic { name: Some("by-name".into()), ..Default::default() };
+    let metadata = MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: true, ..Default::default() };
+    let metadata = bench.send_on(ConnId(20), 12, RequestBody::Metadata(metadata));
+    let ids =
+        InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1, ..Default::default() };
+    let ids = bench.send_on(ConnId(21), 4, RequestBody::InitProducerId(ids));
+    assert!(bench.answers.is_empty(), "all of them wait: {:?}", bench.answers);
+    bench.resign();
+    for sent in sent {
+        assert_eq!(error(bench.answer(sent).expect("an answer")), code(ErrorCode::NotController));
+    }
+    match bench.answer(metadata) {
+        Some(ResponseBody::Metadata(response)) => {
+            assert_eq!(response.topics[0].error_code, code(ErrorCode::UnknownTopicOrPartition));
+        }
+        other => panic!("{other:?}"),
+    }
+    match bench.answer(ids) {
+        Some(ResponseBody::InitProducerId(response)) => {
+            assert_eq!(response.error_code, code(ErrorCode::CoordinatorLoadInProgress));
+        }
+        other => panic!("{other:?}"),
+    }
+    // What was proposed is committed nevertheless, and happens; nobody is answered a second time.
+    bench.release();
+    assert!(bench.broker.parts().image.topic_named("new").is_some());
+    assert!(bench.broker.parts().image.topic_named("t").is_none());
+}
+
+#[test]
+fn a_controller_that_leads_again_decides_again_and_its_broker_stays_registered() {
+    let mut bench = Bench::new(&[]);
+    let epoch = bench.broker.parts().broker_epoch;
+    bench.resign();
+    bench.lead_again();
+    bench.create("t", 1, &[]);
+    assert_eq!(bench.append("t", &["a"]), 0);
+    let broker = bench.broker.parts().image.broker(NodeId(1)).expect("it is registered").clone();
+    assert_eq!((broker.broker_epoch, broker.fenced), (epoch, false));
+}
+
+#[test]
+fn a_node_without_a_controller_stops_cleanly() {
+    let mut bench = Bench::new(&[]);
+    bench.create("t", 1, &[]);
+    bench.resign();
+    bench.stop();
+    assert!(bench.stopped);
+    bench.start();
+    assert_eq!(bench.append("t", &["a"]), 0);
+}
+
+#[test]
+fn a_broker_that_the_controller_finds_and_hears_nothing_of_is_fenced() {
+    let mut bench = Bench::new(&[("broker.session.timeout.ms", "7000")]);
+    let other = RegisterBrokerRecord { broker_id: 2, broker_epoch: 1, fenced: false, ..Default::default() };
+    bench.commit(vec![other.into()]);
+    let is_fenced = |bench: &mut Bench, id| bench.broker.parts().image.broker(NodeId(id)).unwrap().fenced;
+    bench.pass(60_000);
+    assert!(!is_fenced(&mut bench, 2), "its session begins with its first heartbeat");
+    bench.start();
+    bench.pass(7_000);
+    assert!(!is_fenced(&mut bench, 2));
+    bench.pass(2);
+    assert!(is_fenced(&mut bench, 2));
+    assert!(bench.warnings.contains(&"broker 2 is fenced: its session has ended".to_owned()));
+    bench.pass(60_000);
+    assert!(!is_fenced(&mut bench, 1), "the controller's own broker is there");
+}

@@ -1,0 +1,189 @@
+//! What a node does as a member of the quorum: the quorum's events, the birth and the end of the active controller, and
+//! the registration of this node's broker.
+
+use super::{Broker, Phase, Timer};
+use crate::api::{self, AfterCommit, Controller};
+use crate::controller::{self, Image};
+use crate::ids::{LeaderEpoch, LogDirId};
+use crate::io::{IoCompletion, Level, Outbox};
+use crate::quorum::QuorumEvent;
+use crate::time::Now;
+use crate::wire::MetadataRecord;
+use crate::wire::messages::AbortTransactionRecord;
+use bytes::Bytes;
+
+impl Broker {
+    pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
+        let events = self.parts.quorum().handle_io(now, completion, out);
+        self.quorum_events(now, events, out);
+    }
+
+    /// Acts on what the quorum tells, after each call of it that takes the time.
+    pub(super) fn quorum_events(&mut self, now: Now, events: Vec<QuorumEvent>, out: &mut Outbox) {
+        let deadline = self.parts.quorum().deadline(now);
+        self.timers.set(Timer::Quorum, deadline);
+        for event in events {
+            match event {
+                QuorumEvent::Committed { end, records } => self.committed(now, end, records, out),
+                QuorumEvent::SnapshotLoaded { end, records } => match Image::from_records(&records) {
+                    Ok(image) => self.image_loaded(now, end, image, out),
+                    Err(error) => self.fatal(error.to_string(), out),
+                },
+                QuorumEvent::Leading { epoch, bootstrap } => self.leading(now, epoch, bootstrap, out),
+                QuorumEvent::Resigned => self.resigned(now, out),
+                QuorumEvent::LeaderChanged { .. } => {}
+                QuorumEvent::Answer(id, body) => api::quorum::answered(&mut self.parts, id, *body, out),
+                QuorumEvent::RecoveryPointTooHigh => self.lower_recovery_point(now, out),
+                QuorumEvent::SnapshotDue => self.snapshot_if_due(now, out),
+                QuorumEvent::Closed => self.metadata_closed(now, out),
+                QuorumEvent::Failed(reason) => self.fatal(reason, out),
+            }
+        }
+    }
+
+    /// This node leads the quorum now: its controller is born, and brings the cluster's metadata up to date.
+    pub(crate) fn leading(
+        &mut self,
+        now: Now,
+        epoch: LeaderEpoch,
+        bootstrap: Option<Vec<MetadataRecord>>,
+        out: &mut Outbox,
+    ) {
+        let node = self.parts.config.node_id;
+        // Until this node's broker has registered, the one that is registered under its id does not run any more.
+        let is_starting = matches!(self.phase, Phase::Metadata);
+        let gone = is_starting.then_some(node);
+        let image = self.parts.image.clone();
+        self.parts.controller = Some(Controller::new(epoch, image, gone, now.mono, &self.parts.config));
+        if self.parts.image.in_transaction() {
+            // KIP-868: the controller that began this transaction crashed before its end.
+            let abort = AbortTransactionRecord::default();
+            self.parts.commit(now, vec![abort.into()], AfterCommit::Nothing, out);
+        }
+        let bootstrap = bootstrap.or_else(|| {
+            let is_unborn = self.parts.image.metadata_version() == 0;
+            is_unborn.then(controller::bootstrap_features)
+        });
+        if let Some(features) = bootstrap {
+            let records = controller::bootstrap_records(&self.parts.basis().1, features);
+            self.parts.commit(now, records, AfterCommit::Nothing, out);
+        }
+        let features = self.parts.basis().0.features().iter().map(|(name, level)| (&**name, *level));
+        if let Err(reason) = controller::records::check_features(features) {
+            return self.fatal(format!("this broker cannot serve the cluster of its log directories: {reason}"), out);
+        }
+        if is_starting {
+            self.register(now, out);
+        }
+        self.watch_sessions();
+    }
+
+    /// This node does not lead the quorum any more, or is about to close it.
+    pub(crate) fn resigned(&mut self, now: Now, out: &mut Outbox) {
+        self.parts.resign(out);
+        self.watch_sessions();
+        self.logs_closed(now, out);
+    }
+
+    /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
+    fn lower_recovery_point(&mut self, now: Now, out: &mut Outbox) {
+        let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
+        let writes = self.parts.checkpoint_dir(dir, out);
+        self.lowering = Some((dir, writes));
+        self.recovery_point_written(now, dir, out);
+    }
+
+    pub(super) fn recovery_point_written(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
+        if let Some((of, writes)) = self.lowering
+            && of == dir
+            && self.parts.dirs.has_written(dir, writes)
+        {
+            self.lowering = None;
+            let events = self.parts.quorum().recovery_point_lowered(now, out);
+            self.quorum_events(now, events, out);
+        }
+    }
+
+    /// Registers this node, whose earlier incarnation is known not to run any more, and claims its partitions.
+    fn register(&mut self, now: Now, out: &mut Outbox) {
+        let start = self.parts.broker_start();
+        if start.log_dirs.is_empty() {
+            return self.fatal("none of the directories in log.dirs can be used".to_owned(), out);
+        }
+        let node = start.node_id;
+        let (image, _) = self.parts.basis();
+        if controller::records::registers_controllers(image.metadata_version()) {
+            let decision = controller::register_controller(image, &start.controller_registration());
+            self.parts.commit(now, decision.records, AfterCommit::Nothing, out);
+        }
+        let kraft_version = self.parts.quorum().kraft_version();
+        let next_offset = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
+        let active = self.parts.controller.as_ref().expect("just born");
+        let registrar = controller::Registrar {
+            context: active.context(&self.parts.config),
+            cluster_id: &self.parts.cluster_id,
+            kraft_version,
+            heartbeats: &active.heartbeats,
+            now: now.mono,
+            next_offset,
+        };
+        let request = start.broker_registration(&self.parts.cluster_id);
+        let registration = match registrar.registration(active.proposed(), &request) {
+            Ok(registration) => registration,
+            Err(refusal) => {
+                let why = refusal.message.unwrap_or_default();
+                return self.fatal(format!("this broker cannot be in the cluster of its log directories: {why}"), out);
+            }
+        };
+        let broker_epoch = registration.broker_epoch;
+        self.parts.commit(now, vec![registration.into()], AfterCommit::Nothing, out);
+        let mut records = vec![controller::unfence_broker(node, broker_epoch)];
+        records.extend(controller::claim_partitions(self.parts.basis().0, node));
+        self.parts.commit(now, records, AfterCommit::Registered { broker_epoch }, out);
+    }
+
+    pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
+        if self.parts.quorum().snapshot_due(now.mono) {
+            self.take_snapshot(now, out);
+        }
+    }
+
+    pub(super) fn take_snapshot(&mut self, now: Now, out: &mut Outbox) {
+        let version = self.parts.image.metadata_version();
+        let records = self.parts.image.to_records();
+        let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
+        let end = self.parts.committed;
+        self.parts.quorum().snapshot(now, end, &values, out);
+    }
+
+    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no
+    /// new replicas in those (KIP-858).
+    pub(super) fn tell_directories(&mut self, now: Now, out: &mut Outbox) {
+        let Some(active) = &self.parts.controller else { return };
+        let node = self.parts.config.node_id;
+        let online = self.parts.directories_online();
+        let is_known = active.proposed().broker(node).is_some_and(|broker| broker.log_dirs == online);
+        if matches!(self.phase, Phase::Running) && !online.is_empty() && !is_known {
+            let record = controller::directories_left(node, self.parts.broker_epoch, online);
+            self.parts.commit(now, vec![record], AfterCommit::Nothing, out);
+        }
+    }
+
+    /// Fences the brokers of which nothing was heard for too long.
+    pub(super) fn fence_silent_brokers(&mut self, now: Now, out: &mut Outbox) {
+        while let Some(active) = &mut self.parts.controller
+            && let Some(id) = active.heartbeats.take_expired(now.mono)
+        {
+            let records = controller::fence_silent_broker(active.proposed(), &active.context(&self.parts.config), id);
+            out.event(Level::Warn, "broker", format!("broker {id} is fenced: its session has ended"));
+            self.parts.commit(now, records, AfterCommit::Nothing, out);
+        }
+        self.watch_sessions();
+    }
+
+    /// Sets the timer for the end of the next session.
+    fn watch_sessions(&mut self) {
+        let deadline = self.parts.controller.as_ref().and_then(|active| active.heartbeats.deadline());
+        self.timers.set(Timer::Sessions, deadline.map(|end| end.plus_ms(1)));
+    }
+}
