@@ -144,6 +144,7 @@ impl Broker {
             if !events.is_empty() {
                 self.quorum_events(now, events, out);
             }
+            self.watch_sessions();
         } else {
             // A world accepts connections between `Ready` and `Stopped` only. A request that comes at another time is
             // refused.

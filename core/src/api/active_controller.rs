@@ -15,12 +15,12 @@
 
 use crate::api::{Parts, Ticket, init_producer_id, metadata, not_controller};
 use crate::config::BrokerConfig;
-use crate::controller::{self, Context, Heartbeats, Image};
+use crate::controller::{self, Context, Heartbeats, Image, Registrar};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::io::Outbox;
 use crate::quorum::Quorum;
 use crate::time::{Mono, Now};
-use crate::wire::messages::{BeginTransactionRecord, EndTransactionRecord, MetadataRequest};
+use crate::wire::messages::{BeginTransactionRecord, BrokerHeartbeatRequest, EndTransactionRecord, MetadataRequest};
 use crate::wire::{MetadataRecord, RequestBody, ResponseBody};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -76,6 +76,19 @@ impl Controller {
     /// The context of a decision that is made from the proposed image.
     pub fn context<'a>(&'a self, config: &'a BrokerConfig) -> Context<'a> {
         Context { node_id: config.node_id, layers: self.proposed.layers(config) }
+    }
+
+    /// With what this controller registers a broker. `next_offset` is the end of the metadata log.
+    pub fn registrar<'a>(
+        &'a self,
+        config: &'a BrokerConfig,
+        cluster_id: &'a str,
+        kraft_version: i16,
+        now: Mono,
+        next_offset: Offset,
+    ) -> Registrar<'a> {
+        let (context, heartbeats) = (self.context(config), &self.heartbeats);
+        Registrar { context, cluster_id, kraft_version, heartbeats, now, next_offset }
     }
 
     /// Whether everything that was proposed is committed.
@@ -149,6 +162,18 @@ impl Parts {
 
     fn active_mut(&mut self) -> &mut Controller {
         self.controller.as_mut().expect("only a controller proposes")
+    }
+
+    /// A heartbeat is decided and proposed. If its broker is in a controlled shutdown now, the records that move the
+    /// leaders away are at the end of the metadata log.
+    pub fn heartbeat_proposed(&mut self, heartbeat: &BrokerHeartbeatRequest) {
+        let end = self.quorum().log().expect("a leader has a log").log_end_offset();
+        let controller = self.active_mut();
+        let id = NodeId(heartbeat.broker_id);
+        let broker = controller.proposed.broker(id).filter(|broker| broker.broker_epoch == heartbeat.broker_epoch);
+        if heartbeat.want_shut_down && broker.is_some_and(|broker| broker.in_controlled_shutdown && !broker.fenced) {
+            controller.heartbeats.shuts_down(id, end + -1);
+        }
     }
 
     /// Takes out what waited for records that are committed now.

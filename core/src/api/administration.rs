@@ -1,8 +1,10 @@
-//! The requests that the active controller decides. All of them take the same way: a decision is made from the proposed
+//! The requests that the active controller decides, those of administrators and those of other nodes. All of them take the same way: a decision is made from the proposed
 //! metadata, and the answer waits until its records are committed. Where this node is not the active controller, they
 //! are refused.
 
-use crate::api::{AfterCommit, Parts, Ticket, configs, elect_leaders, not_controller, topics, update_features};
+use crate::api::{
+    AfterCommit, Parts, Ticket, brokers, configs, elect_leaders, not_controller, topics, update_features,
+};
 use crate::controller::Decision;
 use crate::io::Outbox;
 use crate::time::Now;
@@ -18,12 +20,25 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: RequestBody,
         let response = not_controller::response(&request, ticket.api_version);
         return parts.replies.answer(ticket, response, out);
     }
-    let Decision { records, response } = decide(parts, ticket.api_version, &request, out);
+    let Decision { records, response } = decide(parts, now, ticket.api_version, &request, out);
+    let heartbeat = match &request {
+        RequestBody::BrokerHeartbeat(heartbeat) => Some(heartbeat.clone()),
+        _ => None,
+    };
     let (request, response) = (Box::new(request), Box::new(response));
     parts.commit(now, records, AfterCommit::Answer { ticket, request, response }, out);
+    if let Some(heartbeat) = heartbeat {
+        parts.heartbeat_proposed(&heartbeat);
+    }
 }
 
-fn decide(parts: &mut Parts, version: i16, request: &RequestBody, out: &mut Outbox) -> Decision<ResponseBody> {
+fn decide(
+    parts: &mut Parts,
+    now: Now,
+    version: i16,
+    request: &RequestBody,
+    out: &mut Outbox,
+) -> Decision<ResponseBody> {
     match request {
         RequestBody::CreateTopics(request) => topics::create(parts, request, out).map(ResponseBody::CreateTopics),
         RequestBody::DeleteTopics(request) => topics::delete(parts, version, request).map(ResponseBody::DeleteTopics),
@@ -39,6 +54,21 @@ fn decide(parts: &mut Parts, version: i16, request: &RequestBody, out: &mut Outb
         }
         RequestBody::UpdateFeatures(request) => {
             update_features::decide(parts, version, request).map(ResponseBody::UpdateFeatures)
+        }
+        RequestBody::BrokerRegistration(request) => {
+            brokers::register(parts, now, version, request, out).map(ResponseBody::BrokerRegistration)
+        }
+        RequestBody::BrokerHeartbeat(request) => {
+            brokers::heartbeat(parts, now, request).map(ResponseBody::BrokerHeartbeat)
+        }
+        RequestBody::ControllerRegistration(request) => {
+            brokers::register_controller(parts, request).map(ResponseBody::ControllerRegistration)
+        }
+        RequestBody::UnregisterBroker(request) => {
+            brokers::unregister(parts, request).map(ResponseBody::UnregisterBroker)
+        }
+        RequestBody::AllocateProducerIds(request) => {
+            brokers::allocate_producer_ids(parts, request).map(ResponseBody::AllocateProducerIds)
         }
         other => panic!("{:?} is not for the controller", other.api_key()),
     }

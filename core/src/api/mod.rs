@@ -10,6 +10,7 @@ mod active_controller;
 mod administration;
 mod api_versions;
 mod auto_create;
+mod brokers;
 mod configs;
 mod delete_records;
 mod describe_client_quotas;
@@ -132,7 +133,12 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         | RequestBody::AlterConfigs(_)
         | RequestBody::IncrementalAlterConfigs(_)
         | RequestBody::ElectLeaders(_)
-        | RequestBody::UpdateFeatures(_) => administration::handle(parts, now, ticket, request.body, out),
+        | RequestBody::UpdateFeatures(_)
+        | RequestBody::BrokerRegistration(_)
+        | RequestBody::BrokerHeartbeat(_)
+        | RequestBody::ControllerRegistration(_)
+        | RequestBody::UnregisterBroker(_)
+        | RequestBody::AllocateProducerIds(_) => administration::handle(parts, now, ticket, request.body, out),
         RequestBody::DeleteRecords(body) => delete_records::handle(parts, now, ticket, body, out),
         RequestBody::InitProducerId(body) => init_producer_id::handle(parts, now, ticket, body, out),
         RequestBody::OffsetForLeaderEpoch(body) => offset_for_leader_epoch::handle(parts, ticket, body, out),

@@ -9,8 +9,9 @@ use crate::wire::messages::delete_topics_response::DeletableTopicResult;
 use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::wire::messages::{
-    AlterConfigsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse, ElectLeadersResponse,
-    IncrementalAlterConfigsResponse, UpdateFeaturesResponse,
+    AllocateProducerIdsResponse, AlterConfigsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse,
+    ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
+    ElectLeadersResponse, IncrementalAlterConfigsResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
 use crate::wire::{ErrorCode, RequestBody, ResponseBody};
 use bytestring::ByteString;
@@ -93,6 +94,25 @@ pub fn response(request: &RequestBody, api_version: i16) -> ResponseBody {
         }
         RequestBody::UpdateFeatures(_) => {
             ResponseBody::UpdateFeatures(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
+        }
+        RequestBody::BrokerRegistration(_) => {
+            ResponseBody::BrokerRegistration(BrokerRegistrationResponse { error_code, ..Default::default() })
+        }
+        RequestBody::BrokerHeartbeat(_) => {
+            ResponseBody::BrokerHeartbeat(BrokerHeartbeatResponse { error_code, ..Default::default() })
+        }
+        RequestBody::AllocateProducerIds(_) => {
+            ResponseBody::AllocateProducerIds(AllocateProducerIdsResponse { error_code, ..Default::default() })
+        }
+        RequestBody::ControllerRegistration(_) => {
+            ResponseBody::ControllerRegistration(ControllerRegistrationResponse {
+                error_code,
+                error_message,
+                ..Default::default()
+            })
+        }
+        RequestBody::UnregisterBroker(_) => {
+            ResponseBody::UnregisterBroker(UnregisterBrokerResponse { error_code, error_message, ..Default::default() })
         }
         other => panic!("{:?} is not for the controller", other.api_key()),
     }

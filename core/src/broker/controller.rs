@@ -119,14 +119,8 @@ impl Broker {
         let kraft_version = self.parts.quorum().kraft_version();
         let next_offset = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
         let active = self.parts.controller.as_ref().expect("just born");
-        let registrar = controller::Registrar {
-            context: active.context(&self.parts.config),
-            cluster_id: &self.parts.cluster_id,
-            kraft_version,
-            heartbeats: &active.heartbeats,
-            now: now.mono,
-            next_offset,
-        };
+        let (config, cluster_id) = (&self.parts.config, &self.parts.cluster_id);
+        let registrar = active.registrar(config, cluster_id, kraft_version, now.mono, next_offset);
         let request = start.broker_registration(&self.parts.cluster_id);
         let registration = match registrar.registration(active.proposed(), &request) {
             Ok(registration) => registration,
@@ -181,8 +175,8 @@ impl Broker {
         self.watch_sessions();
     }
 
-    /// Sets the timer for the end of the next session.
-    fn watch_sessions(&mut self) {
+    /// Sets the timer for the end of the next session. Heartbeats, which are requests, move it.
+    pub(super) fn watch_sessions(&mut self) {
         let deadline = self.parts.controller.as_ref().and_then(|active| active.heartbeats.deadline());
         self.timers.set(Timer::Sessions, deadline.map(|end| end.plus_ms(1)));
     }

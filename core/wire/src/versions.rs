@@ -38,6 +38,11 @@ const SERVED: &[ApiKey] = &[
     ApiKey::FetchSnapshot,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
+    ApiKey::BrokerRegistration,
+    ApiKey::BrokerHeartbeat,
+    ApiKey::UnregisterBroker,
+    ApiKey::AllocateProducerIds,
+    ApiKey::ControllerRegistration,
     ApiKey::ListConfigResources,
     ApiKey::DescribeTopicPartitions,
 ];

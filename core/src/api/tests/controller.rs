@@ -9,11 +9,15 @@ use crate::wire::messages::elect_leaders_request::TopicPartitions;
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use crate::wire::messages::{
-    AlterConfigsRequest, CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, RegisterBrokerRecord, UpdateFeaturesRequest,
+    AllocateProducerIdsRequest, AlterConfigsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerRegistrationRequest, ControllerRegistrationRequest, CreatePartitionsRequest, ElectLeadersRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, PartitionChangeRecord, RegisterBrokerRecord,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, broker_registration_request,
 };
-use crate::wire::versions::served;
 use crate::wire::{ApiKey, encode_response};
+
+/// A listener of clients and one of controllers.
+const TWO: &[(&str, &str)] = &[("listeners", "PLAINTEXT://h:1,CONTROLLER://h:2")];
 
 impl Bench {
     fn resign(&mut self) {
@@ -49,6 +53,11 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::IncrementalAlterConfigs(incremental),
         RequestBody::ElectLeaders(elect),
         RequestBody::UpdateFeatures(UpdateFeaturesRequest::default()),
+        RequestBody::BrokerRegistration(registration(2)),
+        RequestBody::BrokerHeartbeat(BrokerHeartbeatRequest { broker_id: 2, ..Default::default() }),
+        RequestBody::ControllerRegistration(ControllerRegistrationRequest::default()),
+        RequestBody::AllocateProducerIds(AllocateProducerIdsRequest::default()),
+        RequestBody::UnregisterBroker(UnregisterBrokerRequest::default()),
         delete_topic("t"),
     ]
 }
@@ -67,22 +76,27 @@ fn error(response: ResponseBody) -> i16 {
             of_partition
         }
         ResponseBody::UpdateFeatures(response) => response.error_code,
+        ResponseBody::BrokerRegistration(response) => response.error_code,
+        ResponseBody::BrokerHeartbeat(response) => response.error_code,
+        ResponseBody::ControllerRegistration(response) => response.error_code,
+        ResponseBody::AllocateProducerIds(response) => response.error_code,
+        ResponseBody::UnregisterBroker(response) => response.error_code,
         other => panic!("{other:?}"),
     }
 }
 
 fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
-    served(api).expect("it is served")
+    api.versions().expect("it is a live API")
 }
 
 #[test]
 fn without_a_controller_every_administrators_request_is_refused() {
-    let mut bench = Bench::new(&[]);
+    let mut bench = Bench::new(TWO);
     bench.create("t", 1, &[]);
     bench.resign();
     for request in requests() {
         let version = *versions(request.api_key()).end();
-        let response = bench.ask(version, request);
+        let response = bench.ask_controller(version, request);
         assert_eq!(error(response.clone()), code(ErrorCode::NotController), "{response:?}");
     }
     assert_eq!(bench.append("t", &["a"]), 0, "producers and consumers need no controller");
@@ -94,7 +108,11 @@ fn without_a_controller_every_administrators_request_is_refused() {
         ..Default::default()
     };
     let request = IncrementalAlterConfigsRequest { resources: vec![loggers], ..Default::default() };
-    assert_eq!(error(bench.ask(1, RequestBody::IncrementalAlterConfigs(request))), 0, "a node's loggers are its own");
+    assert_eq!(
+        error(bench.ask_controller(1, RequestBody::IncrementalAlterConfigs(request))),
+        0,
+        "a node's loggers are its own"
+    );
     assert_eq!(bench.log_levels.len(), 1);
 }
 
@@ -112,22 +130,22 @@ fn a_refusal_can_be_said_in_every_version() {
 
 #[test]
 fn what_waits_for_a_controller_that_resigns_is_refused() {
-    let mut bench = Bench::new(&[]);
+    let mut bench = Bench::new(TWO);
     bench.create("t", 1, &[]);
     bench.hold(is_sync);
-    let sent: Vec<i32> = (10..)
+    let sent: Vec<i32> = (60..)
         .zip(requests())
         .map(|(conn, request)| {
             let version = *versions(request.api_key()).end();
-            bench.send_on(ConnId(conn), version, request)
+            bench.send_at(1, ConnId(conn), version, request)
         })
         .collect();
     let topic = MetadataRequestTopic { name: Some("by-name".into()), ..Default::default() };
     let metadata = MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: true, ..Default::default() };
-    let metadata = bench.send_on(ConnId(20), 12, RequestBody::Metadata(metadata));
+    let metadata = bench.send_on(ConnId(100), 12, RequestBody::Metadata(metadata));
     let ids =
         InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1, ..Default::default() };
-    let ids = bench.send_on(ConnId(21), 4, RequestBody::InitProducerId(ids));
+    let ids = bench.send_on(ConnId(101), 4, RequestBody::InitProducerId(ids));
     assert!(bench.answers.is_empty(), "all of them wait: {:?}", bench.answers);
     bench.resign();
     for sent in sent {
@@ -153,7 +171,7 @@ fn what_waits_for_a_controller_that_resigns_is_refused() {
 
 #[test]
 fn a_controller_that_leads_again_decides_again_and_its_broker_stays_registered() {
-    let mut bench = Bench::new(&[]);
+    let mut bench = Bench::new(TWO);
     let epoch = bench.broker.parts().broker_epoch;
     bench.resign();
     bench.lead_again();
@@ -165,7 +183,7 @@ fn a_controller_that_leads_again_decides_again_and_its_broker_stays_registered()
 
 #[test]
 fn a_node_without_a_controller_stops_cleanly() {
-    let mut bench = Bench::new(&[]);
+    let mut bench = Bench::new(TWO);
     bench.create("t", 1, &[]);
     bench.resign();
     bench.stop();
@@ -190,4 +208,139 @@ fn a_broker_that_the_controller_finds_and_hears_nothing_of_is_fenced() {
     assert!(bench.warnings.contains(&"broker 2 is fenced: its session has ended".to_owned()));
     bench.pass(60_000);
     assert!(!is_fenced(&mut bench, 1), "the controller's own broker is there");
+}
+
+/// What another broker asks at its start.
+fn registration(id: i32) -> BrokerRegistrationRequest {
+    let listener = broker_registration_request::Listener {
+        name: "PLAINTEXT".into(),
+        host: "h".into(),
+        port: 9092,
+        ..Default::default()
+    };
+    let features =
+        crate::controller::records::levels_accepted().map(|(name, min, max)| broker_registration_request::Feature {
+            name: name.into(),
+            min_supported_version: min,
+            max_supported_version: max,
+            ..Default::default()
+        });
+    BrokerRegistrationRequest {
+        broker_id: id,
+        incarnation_id: Uuid::from_bytes([id as u8; 16]),
+        listeners: vec![listener],
+        features: features.collect(),
+        log_dirs: vec![Uuid::from_bytes([0x40 + id as u8; 16])],
+        ..Default::default()
+    }
+}
+
+impl Bench {
+    /// A broker that the test plays registers. Gives its epoch.
+    fn join(&mut self, id: i32) -> i64 {
+        let cluster_id = self.broker.parts().cluster_id.clone();
+        let request = BrokerRegistrationRequest { cluster_id, ..registration(id) };
+        match self.ask_controller(4, RequestBody::BrokerRegistration(request)) {
+            ResponseBody::BrokerRegistration(response) => {
+                assert_eq!(response.error_code, 0);
+                response.broker_epoch
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A heartbeat of a broker that has applied all metadata.
+    fn beat(&mut self, broker_id: i32, broker_epoch: i64, want_shut_down: bool) -> BrokerHeartbeatResponse {
+        let request = BrokerHeartbeatRequest {
+            broker_id,
+            broker_epoch,
+            want_shut_down,
+            current_metadata_offset: self.broker.parts().committed.0 - 1,
+            ..Default::default()
+        };
+        match self.ask_controller(2, RequestBody::BrokerHeartbeat(request)) {
+            ResponseBody::BrokerHeartbeat(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The leader and the ISR of the one partition of a topic.
+    fn leader_of(&mut self, topic: &str) -> (Option<NodeId>, Vec<NodeId>) {
+        let topic = self.broker.parts().image.topic_named(topic).expect("a topic");
+        (topic.partitions[&0].leader, topic.partitions[&0].isr.clone())
+    }
+}
+
+#[test]
+fn another_broker_joins_leads_and_leaves() {
+    let mut bench = Bench::new(TWO);
+    let own = bench.broker.parts().broker_epoch;
+    let epoch = bench.join(2);
+    assert!(bench.told.iter().any(|text| text.contains("broker 2") && text.contains("is registered")));
+    let response = bench.beat(2, epoch, false);
+    assert_eq!((response.error_code, response.is_caught_up, response.is_fenced), (0, true, false));
+    assert_eq!(bench.beat(2, epoch - 1, false).error_code, code(ErrorCode::StaleBrokerEpoch));
+    let topic = CreatableTopic { name: "a".into(), num_partitions: 1, replication_factor: 2, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+    assert_eq!(error(bench.ask_controller(7, RequestBody::CreateTopics(request))), 0);
+    assert_eq!(bench.leader_of("a").1.len(), 2);
+    let topic_id = bench.broker.parts().image.topic_named("a").unwrap().id;
+    let leads = PartitionChangeRecord { topic_id, partition_id: 0, leader: 2, ..Default::default() };
+    bench.commit(vec![leads.into()]);
+    assert!(!bench.beat(2, epoch, true).should_shut_down, "the other broker must know of the new leader first");
+    assert_eq!(bench.leader_of("a"), (Some(NodeId(1)), vec![NodeId(1)]));
+    assert!(!bench.beat(2, epoch, true).should_shut_down);
+    bench.beat(1, own, false);
+    let response = bench.beat(2, epoch, true);
+    assert!(response.should_shut_down && response.is_fenced);
+    assert!(bench.join(2) >= epoch, "its next life need not wait");
+    let request = UnregisterBrokerRequest { broker_id: 2, ..Default::default() };
+    assert_eq!(error(bench.ask_controller(0, RequestBody::UnregisterBroker(request.clone()))), 0);
+    assert_eq!(
+        error(bench.ask_controller(0, RequestBody::UnregisterBroker(request))),
+        code(ErrorCode::BrokerIdNotRegistered)
+    );
+    assert!(bench.broker.parts().image.broker(NodeId(2)).is_none());
+}
+
+#[test]
+fn a_broker_that_falls_silent_is_fenced_and_the_operator_is_told_who_is_refused() {
+    let mut bench = Bench::new(TWO);
+    let epoch = bench.join(2);
+    bench.beat(2, epoch, false);
+    bench.pass(8_000);
+    bench.beat(2, epoch, false);
+    bench.pass(8_000);
+    let another = BrokerRegistrationRequest {
+        cluster_id: bench.broker.parts().cluster_id.clone(),
+        incarnation_id: Uuid::from_bytes([9; 16]),
+        ..registration(2)
+    };
+    let refused = error(bench.ask_controller(4, RequestBody::BrokerRegistration(another)));
+    assert_eq!(refused, code(ErrorCode::DuplicateBrokerRegistration));
+    let is_told = |text: &String| text.contains("is not registered: Another broker");
+    assert!(bench.warnings.iter().any(is_told), "{:?}", bench.warnings);
+    bench.pass(1_002);
+    assert!(bench.broker.parts().image.broker(NodeId(2)).unwrap().fenced);
+}
+
+#[test]
+fn brokers_get_producer_ids_and_controllers_register() {
+    let mut bench = Bench::new(TWO);
+    let epoch = bench.join(2);
+    let mut blocks = Vec::new();
+    for _ in 0..2 {
+        let request = AllocateProducerIdsRequest { broker_id: 2, broker_epoch: epoch, ..Default::default() };
+        match bench.ask_controller(0, RequestBody::AllocateProducerIds(request)) {
+            ResponseBody::AllocateProducerIds(response) => {
+                assert_eq!(response.error_code, 0);
+                blocks.push((response.producer_id_start, response.producer_id_len));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(blocks, [(0, 1_000), (1_000, 1_000)]);
+    let request = ControllerRegistrationRequest { controller_id: 7, ..Default::default() };
+    assert_eq!(error(bench.ask_controller(0, RequestBody::ControllerRegistration(request))), 0);
+    assert!(bench.broker.parts().image.controller(NodeId(7)).is_some());
 }
