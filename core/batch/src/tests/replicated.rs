@@ -7,9 +7,8 @@ use tidelog_wire::ids::Offset;
 
 /// A batch from `offset` on, of one record with this timestamp.
 fn batch(offset: i64, timestamp: i64) -> Bytes {
-    let mut header =
-        BatchHeader::parse(&BatchBuilder::new().push(timestamp, None, Some(b"value"), &[]).build()).unwrap();
     let whole = BatchBuilder::new().push(timestamp, None, Some(b"value"), &[]).build();
+    let mut header = BatchHeader::parse(&whole).unwrap();
     header.base_offset = Offset(offset);
     [&header.encode()[..], &whole[BatchHeader::LEN..]].concat().into()
 }
