@@ -44,7 +44,7 @@ const RULES: &[(&str, Effect)] = &[
     ("remote.storage.enable", Refused("there is no tiered storage yet")),
     // Roles and quorum.
     ("broker.heartbeat.interval.ms", NotNeeded("the one broker and its controller are one process")),
-    ("broker.session.timeout.ms", NotNeeded("the one broker and its controller are one process")),
+    ("broker.session.timeout.ms", Works),
     ("initial.broker.registration.timeout.ms", NotNeeded("the one broker and its controller are one process")),
     ("controlled.shutdown.enable", NotNeeded("there is no other broker that could take over leadership")),
     ("server.max.startup.time.ms", NotYet("a start may take any time")),
