@@ -130,8 +130,8 @@ impl Broker {
         &mut self.parts
     }
 
-    /// Asserts every invariant of every part.
-    pub fn verify(&self) {
+    /// Asserts every invariant of every part that may have changed since the last call.
+    pub fn verify(&mut self) {
         self.parts.verify();
         self.peers.verify();
         self.names.verify();

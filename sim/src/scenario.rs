@@ -185,6 +185,9 @@ impl Default for Scenario {
     }
 }
 
+/// The most nodes that a cluster has.
+const NODES_MAX: u32 = 7;
+
 impl Scenario {
     pub fn draw(seed: u64) -> Self {
         Self::chosen(seed, &[])
@@ -197,6 +200,9 @@ impl Scenario {
             if count == 0 {
                 return Err(format!("{name} is 0, and must be 1 or more"));
             }
+        }
+        if self.nodes > NODES_MAX {
+            return Err(format!("nodes is {}, and must be {NODES_MAX} or less", self.nodes));
         }
         let last = self.nodes - 1;
         let knows_none =
@@ -718,6 +724,7 @@ mod tests {
             scenario.check().unwrap_err()
         };
         assert_eq!(error(|scenario| scenario.nodes = 0), "nodes is 0, and must be 1 or more");
+        assert_eq!(error(|scenario| scenario.nodes = 8), "nodes is 8, and must be 7 or less");
         let far = error(|scenario| scenario.clients[0].bootstrap = vec![9]);
         assert_eq!(far, "client 0 knows the nodes [9], and the last is 0");
         assert!(error(|scenario| scenario.topics.clear()).starts_with("topics is empty"));

@@ -118,6 +118,8 @@ pub struct Partition {
     topic: ByteString,
     topic_id: Uuid,
     index: i32,
+    /// Whether it was lent out to be changed since [`Partitions::verify`](crate::Partitions::verify) looked at it.
+    pub(crate) may_have_changed: bool,
     log: Log,
     leader_epoch: LeaderEpoch,
     high_watermark: Offset,
@@ -147,6 +149,7 @@ impl Partition {
             topic,
             topic_id,
             index,
+            may_have_changed: true,
             log,
             leader_epoch,
             high_watermark,

@@ -40,7 +40,9 @@ impl Partitions {
     }
 
     pub fn get_mut(&mut self, log: LogId) -> Option<&mut Partition> {
-        self.by_log.get_mut(log.0.checked_sub(FIRST)? as usize)?.as_deref_mut()
+        let partition = self.by_log.get_mut(log.0.checked_sub(FIRST)? as usize)?.as_deref_mut()?;
+        partition.may_have_changed = true;
+        Some(partition)
     }
 
     /// Begins to delete a topic: its partitions are found by their log ids alone from now on. Returns those log ids.
@@ -69,6 +71,17 @@ impl Partitions {
         self.by_topic.values().filter_map(|log| self.get(*log))
     }
 
+    /// Asserts the invariants of the partitions that may have changed since this was last called.
+    pub fn verify(&mut self) {
+        for log in self.by_topic.values() {
+            let partition =
+                self.by_log[(log.0 - FIRST) as usize].as_mut().expect("a partition that can be found is there");
+            if std::mem::take(&mut partition.may_have_changed) {
+                partition.verify();
+            }
+        }
+    }
+
     /// The log ids of all partitions, those being deleted included.
     pub fn log_ids(&self) -> impl Iterator<Item = LogId> + use<> {
         (FIRST..FIRST + self.by_log.len() as u32).map(LogId)
@@ -87,6 +100,10 @@ impl Partitions {
     /// Makes the Produce request `id` wait no longer in any partition. Returns the places of its response for which it
     /// still waited.
     pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
-        self.by_log.iter_mut().flatten().flat_map(|partition| partition.forget_produce(id)).collect()
+        let forget = |partition: &mut Box<Partition>| {
+            partition.may_have_changed = true;
+            partition.forget_produce(id)
+        };
+        self.by_log.iter_mut().flatten().flat_map(forget).collect()
     }
 }

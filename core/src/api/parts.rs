@@ -205,8 +205,8 @@ impl Parts {
         }
     }
 
-    /// Asserts the invariants of every part.
-    pub fn verify(&self) {
+    /// Asserts the invariants of every part, of partitions only those that may have changed since the last call.
+    pub fn verify(&mut self) {
         self.dirs.verify();
         self.pending.verify();
         if let Some(quorum) = &self.quorum {
@@ -215,8 +215,8 @@ impl Parts {
                 controller.verify(quorum);
             }
         }
+        self.partitions.verify();
         for partition in self.partitions.iter() {
-            partition.verify();
             assert!(
                 partition.watchers().all(|id| self.pending.contains(id)),
                 "a partition is watched by a fetch that was answered"

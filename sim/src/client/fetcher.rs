@@ -59,6 +59,10 @@ pub struct Fetcher {
     stream: Stream,
     positions: Vec<Position>,
     fetches_from: BTreeMap<Host, FetchesFrom>,
+    /// The nodes that something is fetched from, as of this number of [`Topics::told_leaders`]; none if a leader could
+    /// not be followed yet.
+    hosts: BTreeSet<Host>,
+    followed: Option<u64>,
     /// When the client was told to finish, if it was.
     finish_since: Option<u64>,
     fetches: u64,
@@ -100,6 +104,8 @@ impl Fetcher {
             stream: stream(setting.seed, "fetcher", &[setting.client.into()]),
             positions,
             fetches_from: BTreeMap::new(),
+            hosts: BTreeSet::new(),
+            followed: None,
             finish_since: plan.last.then_some(0),
             fetches: 0,
             plan,
@@ -120,7 +126,7 @@ impl Fetcher {
             return;
         }
         self.follow_leaders();
-        for host in self.hosts() {
+        for host in self.hosts.clone() {
             if self.can_fetch(host) && self.fetches_from[&host].next_at <= now {
                 self.fetch(now, host, out);
             }
@@ -130,6 +136,11 @@ impl Fetcher {
     /// Fetches each partition from the node that leads it now. One that the node before has been asked for stays there
     /// until that node has answered.
     fn follow_leaders(&mut self) {
+        let told = Some(self.topics.told_leaders);
+        if self.followed == told {
+            return;
+        }
+        self.followed = told;
         for position in &mut self.positions {
             let leader = self.topics.leader(position.key, &self.sessions);
             if position.host == leader {
@@ -137,6 +148,7 @@ impl Fetcher {
             }
             if let Some(before) = position.host.and_then(|host| self.fetches_from.get_mut(&host)) {
                 if before.waiting {
+                    self.followed = None;
                     continue;
                 }
                 before.session = (0, 0);
@@ -146,11 +158,7 @@ impl Fetcher {
                 self.fetches_from.entry(leader).or_default();
             }
         }
-    }
-
-    /// The nodes that something is fetched from.
-    fn hosts(&self) -> BTreeSet<Host> {
-        self.positions.iter().filter_map(|position| position.host).collect()
+        self.hosts = self.positions.iter().filter_map(|position| position.host).collect();
     }
 
     fn can_fetch(&self, host: Host) -> bool {
@@ -479,7 +487,7 @@ impl Client for Fetcher {
         if self.is_done() {
             return None;
         }
-        let can_fetch = self.fetches_from.keys().filter(|host| self.topics.is_ready() && self.can_fetch(**host));
+        let can_fetch = self.hosts.iter().filter(|host| self.topics.is_ready() && self.can_fetch(**host));
         let next = can_fetch.map(|host| self.fetches_from[host].next_at).min();
         let topics = self.topics.deadline().filter(|_| self.sessions.any().is_some());
         [self.sessions.deadline(), next, topics].into_iter().flatten().min()

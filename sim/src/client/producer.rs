@@ -188,18 +188,15 @@ impl Producer {
         while !self.resetting && self.send_one(now, out) {}
     }
 
-    /// The node that leads each queue's partition, if a request can be sent to that node now.
-    fn open_leaders(&self) -> Vec<Option<Host>> {
-        let in_flight = |host: Host| self.in_flight.values().filter(|(to, _)| *to == host).count();
-        let is_open = |host: &Host| in_flight(*host) < self.plan.requests_in_flight_max as usize;
-        let leader = |queue: &Queue| self.topics.ready_leader(queue.key, &self.sessions).filter(is_open);
-        self.queues.iter().map(leader).collect()
+    /// Whether a node, to which requests can be sent, may get one more.
+    fn is_open(&self, host: Host) -> bool {
+        let in_flight = self.in_flight.values().filter(|(to, _)| *to == host).count();
+        in_flight < self.plan.requests_in_flight_max as usize
     }
 
     /// Sends the next request, if any partition has something for it. All its partitions have the same leader.
     fn send_one(&mut self, now: u64, out: &mut ClientOutbox) -> bool {
-        let leaders = self.open_leaders();
-        if leaders.iter().all(Option::is_none) {
+        if !self.sessions.ready().any(|host| self.is_open(host)) {
             return false;
         }
         let most = 1 + self.stream.below(u64::from(self.plan.partitions_per_request_max)) as usize;
@@ -208,12 +205,16 @@ impl Producer {
         let mut to = None;
         let count = self.queues.len();
         for place in (0..count).map(|n| (first + n) % count) {
-            let queue = &mut self.queues[place];
-            let leads = leaders[place].is_some() && to.is_none_or(|to| leaders[place] == Some(to));
-            if batches.len() == most || !queue.failed.is_empty() || !leads {
+            let queue = &self.queues[place];
+            if batches.len() == most || !queue.failed.is_empty() || queue.waiting.is_empty() {
                 continue;
             }
-            let Some(mut batch) = queue.waiting.pop_front() else { continue };
+            let Some(leader) = self.topics.ready_leader(queue.key, &self.sessions) else { continue };
+            if to.is_some_and(|to| to != leader) || !self.is_open(leader) {
+                continue;
+            }
+            let queue = &mut self.queues[place];
+            let mut batch = queue.waiting.pop_front().expect("one waits");
             if batch.encoded.is_none() {
                 let identity = self.identity.map(|identity| (identity, queue.next_sequence));
                 queue.next_sequence = queue.next_sequence.wrapping_add(batch.values.len() as i32);
@@ -221,7 +222,7 @@ impl Producer {
                 batch.encoded = Some(payloads.encode(&batch.values, &batch.timestamps, self.plan.codec, identity));
             }
             queue.in_flight.insert(batch.op);
-            to = leaders[place];
+            to = Some(leader);
             batches.push((place, batch));
         }
         let Some(to) = to else { return false };

@@ -76,7 +76,12 @@ impl Sessions {
 
     /// A node to which any request can be sent that any node answers.
     pub fn any(&self) -> Option<Host> {
-        self.sessions.iter().find(|(_, session)| session.is_ready()).map(|(host, _)| *host)
+        self.ready().next()
+    }
+
+    /// The nodes to which requests can be sent now.
+    pub fn ready(&self) -> impl Iterator<Item = Host> {
+        self.sessions.iter().filter(|(_, session)| session.is_ready()).map(|(host, _)| *host)
     }
 
     pub fn is_ready(&self, host: Host) -> bool {

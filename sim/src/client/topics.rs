@@ -27,6 +27,8 @@ pub struct Topics {
     epochs: Vec<BTreeMap<i32, i32>>,
     /// For each topic, the node ids of its partitions' leaders.
     leaders: Vec<BTreeMap<i32, i32>>,
+    /// Grows whenever a leader is told.
+    pub told_leaders: u64,
     /// For each topic, whether Metadata is to be asked about it, for the first time or again.
     unsure: Vec<bool>,
     /// The node that was asked and has not answered.
@@ -41,6 +43,7 @@ impl Topics {
             known: vec![None; topics],
             epochs: vec![BTreeMap::new(); topics],
             leaders: vec![BTreeMap::new(); topics],
+            told_leaders: 0,
             unsure: vec![true; topics],
             asked: None,
             create_next: false,
@@ -97,6 +100,7 @@ impl Topics {
         let known = self.epochs[usize::from(partition.topic)].entry(partition.index).or_insert(epoch);
         if epoch >= *known {
             *known = epoch;
+            self.told_leaders += 1;
             self.leaders[usize::from(partition.topic)].insert(partition.index, leader.0);
         }
     }
@@ -178,6 +182,7 @@ impl Topics {
             out.fact(Fact::Cluster { id: id.to_string() });
         }
         sessions.learn(&response.brokers);
+        self.told_leaders += 1;
         for topic in response.topics {
             let name = topic.name.clone().unwrap_or_default();
             let Some(place) = setting.topics.iter().position(|plan| plan.name == name.0.as_str()) else {

@@ -5,8 +5,8 @@ use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Input, IoError, IoErrorKind, IoId, IoOp, Output};
+use tidelog_core::ids::{ConnId, LinkId};
+use tidelog_core::io::{Input, IoError, IoErrorKind, IoId, IoOp, LinkEvent, Output};
 use tidelog_core::wire::ApiKey;
 use tidelog_sim::client::{ClientInput, OpenerInput};
 use tidelog_sim::history::{Fact, OpId};
@@ -132,6 +132,10 @@ pub struct Recorder {
     fault_ns: u64,
     /// Messages under way, in order, by connection and whether they go to the end that accepted it.
     under_way: BTreeMap<(ConnId, bool), VecDeque<usize>>,
+    /// The connections that nodes have opened, by the node's own names for them.
+    links: BTreeMap<(usize, LinkId), ConnId>,
+    /// The link that a node asks for, until its connection is known.
+    asked_for: Option<(usize, LinkId)>,
     /// Answers that have not left their node yet: their labels and partitions.
     answers: BTreeMap<ConnId, VecDeque<(String, Vec<usize>)>>,
     /// Disk commands under way, by node.
@@ -151,6 +155,8 @@ impl Recorder {
             ids: BTreeMap::new(),
             fault_ns: 0,
             under_way: BTreeMap::new(),
+            links: BTreeMap::new(),
+            asked_for: None,
             answers: BTreeMap::new(),
             commands: BTreeMap::new(),
             bands: BTreeMap::new(),
@@ -247,6 +253,17 @@ impl Recorder {
             }
             Note::Input { input: Input::Request(request), .. } => {
                 self.arrive(page, now, (request.conn, true), about);
+            }
+            Note::Output { node, output: Output::Connect(link, _) } => self.asked_for = Some((*node, *link)),
+            Note::Opened { conn, .. } => {
+                if let Some(asked_for) = self.asked_for.take() {
+                    self.links.insert(asked_for, *conn);
+                }
+            }
+            Note::Input { node, input: Input::Link(link, LinkEvent::Answer(_)) } => {
+                if let Some(conn) = self.links.get(&(*node, *link)) {
+                    self.arrive(page, now, (*conn, false), about);
+                }
             }
             Note::Client { conn: Some(conn), input: ClientInput::Link(_, OpenerInput::Frame(_)), .. } => {
                 self.arrive(page, now, (*conn, false), Vec::new());
