@@ -151,3 +151,16 @@ impl Node {
         self.process.as_ref().is_some_and(|process| process.accepts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_listens_at_its_own_name_and_port_alone() {
+        let node = Node::new(&Scenario::default(), 0, Plants::default());
+        assert_eq!(node.listener_at(&address(0)), Some(0));
+        assert_eq!(node.listener_at(&address(1)), None);
+        assert_eq!(node.listener_at(&Address::new("node0", 9_999)), None);
+    }
+}
