@@ -4,7 +4,7 @@ use super::dynamic::connection_overrides;
 use super::key::{Kind, Update, Value};
 use super::listeners::{self, Listener, METRICS_LISTENER, SecurityProtocol};
 use super::quorum::{self, QuorumSettings};
-use super::{ConfigError, Loggers, Warning, rules, table};
+use super::{ConfigError, Loggers, Roles, Warning, rules, table};
 use std::collections::BTreeMap;
 use tidelog_wire::ids::{NodeId, Uuid};
 
@@ -17,12 +17,14 @@ pub struct BrokerConfig {
     /// The properties whose names are not known: those of plug-ins, of single listeners, and misspelled ones.
     pub other_properties: BTreeMap<String, String>,
     pub node_id: NodeId,
+    pub roles: Roles,
     /// The cluster for which new log directories are formatted. `None`: its id is drawn at random.
     pub cluster_id: Option<String>,
     pub rack: Option<String>,
     /// Every listener, those of the controller included.
     pub listeners: Vec<Listener>,
-    /// Where clients are told to connect to. Until [`set_addresses`](Self::set_addresses) was called, a host may be
+    /// Where clients and other nodes are told to connect to. A controller's listener that `advertised.listeners` does not
+    /// name stands here as in `listeners`. Until [`set_addresses`](Self::set_addresses) was called, a host may be
     /// empty and a port may be 0.
     pub advertised_listeners: Vec<Listener>,
     /// Names of the controller's listeners, which clients are not told about.
@@ -123,12 +125,28 @@ impl BrokerConfig {
     pub fn from_properties<K: AsRef<str>, V: AsRef<str>>(
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Result<(Self, Vec<Warning>), Vec<ConfigError>> {
+        Self::read(properties, Reader::check_unsupported)
+    }
+
+    /// Like [`from_properties`](Self::from_properties), for a node whose directories are formatted and that is not
+    /// started: what a start refuses because it is not supported yet is no error here. So the directories of every node
+    /// of a Kafka cluster can be formatted.
+    pub fn for_formatting<K: AsRef<str>, V: AsRef<str>>(
+        properties: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(Self, Vec<Warning>), Vec<ConfigError>> {
+        Self::read(properties, |_| {})
+    }
+
+    fn read<K: AsRef<str>, V: AsRef<str>>(
+        properties: impl IntoIterator<Item = (K, V)>,
+        check: impl FnOnce(&mut Reader),
+    ) -> Result<(Self, Vec<Warning>), Vec<ConfigError>> {
         let mut reader = Reader::default();
         for (name, text) in properties {
             reader.take(name.as_ref(), text.as_ref());
         }
         let config = reader.config();
-        reader.check_unsupported();
+        check(&mut reader);
         if reader.errors.is_empty() { Ok((config, reader.warnings)) } else { Err(reader.errors) }
     }
 
@@ -172,6 +190,11 @@ impl BrokerConfig {
     /// What clients are told of this broker: the advertised listeners without the controller's.
     pub fn client_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.advertised_listeners.iter().filter(|listener| !self.is_controller_listener(listener))
+    }
+
+    /// What other nodes are told of this node as a controller.
+    pub fn controller_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.advertised_listeners.iter().filter(|listener| self.is_controller_listener(listener))
     }
 }
 
@@ -260,9 +283,10 @@ impl Reader {
 
     fn config(&mut self) -> BrokerConfig {
         let node_id = self.node_id();
+        let roles = Roles::of(&self.list("process.roles").unwrap_or_default());
         let controller_listener_names = self.controller_listener_names();
-        let (listeners, advertised_listeners) = self.listeners(&controller_listener_names);
-        let inter_broker_listener_name = self.inter_broker_listener_name(&advertised_listeners);
+        let (listeners, advertised_listeners) = self.listeners(roles, &controller_listener_names);
+        let inter_broker_listener_name = self.inter_broker_listener_name(roles, &advertised_listeners);
         let max_connections_per_ip_overrides = self.connection_overrides();
         let (log_dirs, partition_dirs, metadata_log_dir) = self.log_dirs();
         let metrics_listener = self.metrics_listener(&listeners);
@@ -278,6 +302,7 @@ impl Reader {
             properties: self.values.iter().map(|(name, value)| (name.clone(), value.canonical())).collect(),
             other_properties: std::mem::take(&mut self.others),
             node_id: NodeId(node_id),
+            roles,
             cluster_id: self.text("cluster.id"),
             rack: self.text("broker.rack"),
             listeners,
@@ -363,7 +388,7 @@ impl Reader {
         names.iter().map(|name| name.to_ascii_uppercase()).collect()
     }
 
-    fn listeners(&mut self, controller_names: &[String]) -> (Vec<Listener>, Vec<Listener>) {
+    fn listeners(&mut self, roles: Roles, controller_names: &[String]) -> (Vec<Listener>, Vec<Listener>) {
         let mut errors = Vec::new();
         let map_is_set = self.values.contains_key("listener.security.protocol.map");
         let map_text = self.text("listener.security.protocol.map").expect("it has a default");
@@ -374,35 +399,53 @@ impl Reader {
         };
         let items = self.list("listeners").expect("it has a default");
         let listeners = listeners::read("listeners", &items, &protocol_of, &mut errors);
-        let advertised = match self.list("advertised.listeners") {
+        let mut advertised = match self.list("advertised.listeners") {
             Some(items) => listeners::read("advertised.listeners", &items, &protocol_of, &mut errors),
-            None => {
-                let mut once: Vec<Listener> = Vec::new();
-                for listener in &listeners {
-                    if !once.iter().any(|known| known.name == listener.name) {
-                        // Nobody can connect to "all addresses": the name of this machine stands in for it. Kafka does
-                        // so for an empty host, refuses 0.0.0.0, and would tell clients to connect to [::].
-                        let host = if listener.is_wildcard() { String::new() } else { listener.host.clone() };
-                        once.push(Listener { host, ..listener.clone() });
-                    }
-                }
-                once
-            }
+            None => Vec::new(),
         };
+        let all_are_advertised = !self.values.contains_key("advertised.listeners");
+        for listener in &listeners {
+            // Other nodes must find a controller, whether or not clients are told of it.
+            let is_advertised = all_are_advertised || controller_names.contains(&listener.name);
+            if is_advertised && !advertised.iter().any(|known| known.name == listener.name) {
+                // Nobody can connect to "all addresses": the name of this machine stands in for it. Kafka does so for an
+                // empty host, refuses 0.0.0.0, and would tell clients to connect to [::].
+                let host = if listener.is_wildcard() { String::new() } else { listener.host.clone() };
+                advertised.push(Listener { host, ..listener.clone() });
+            }
+        }
         self.errors.append(&mut errors);
-        self.check_listeners(controller_names, &listeners, &advertised);
+        self.check_listeners(roles, controller_names, &listeners, &advertised);
         (listeners, advertised)
     }
 
-    fn check_listeners(&mut self, controller_names: &[String], listeners: &[Listener], advertised: &[Listener]) {
+    fn check_listeners(
+        &mut self,
+        roles: Roles,
+        controller_names: &[String],
+        listeners: &[Listener],
+        advertised: &[Listener],
+    ) {
         if !self.errors.is_empty() {
             return;
         }
         let of_clients = |listener: &&Listener| !controller_names.contains(&listener.name);
-        if listeners.iter().filter(of_clients).count() == 0 {
+        let names = controller_names.join(", ");
+        match roles {
+            Roles::Controller if listeners.iter().any(|listener| of_clients(&listener)) => {
+                let why = format!("a node that is a controller alone has no other listeners than {names}");
+                self.refuse("listeners", why);
+            }
+            Roles::Broker if !listeners.iter().all(|listener| of_clients(&listener)) => {
+                let why = format!("a node that is a broker alone has no listener of controllers: {names}");
+                self.refuse("listeners", why);
+            }
+            _ => {}
+        }
+        if roles.has_broker() && listeners.iter().filter(of_clients).count() == 0 {
             self.refuse("listeners", "every listener is the controller's; allowed is at least one for clients");
         }
-        if advertised.iter().filter(of_clients).count() == 0 {
+        if roles.has_broker() && advertised.iter().filter(of_clients).count() == 0 {
             self.refuse("advertised.listeners", "allowed is at least one listener that is not the controller's");
         }
         for name in advertised.iter().map(|listener| &listener.name) {
@@ -423,7 +466,7 @@ impl Reader {
         }
     }
 
-    fn inter_broker_listener_name(&mut self, advertised: &[Listener]) -> String {
+    fn inter_broker_listener_name(&mut self, roles: Roles, advertised: &[Listener]) -> String {
         let both = self.values.contains_key("inter.broker.listener.name")
             && self.values.contains_key("security.inter.broker.protocol");
         if both {
@@ -436,7 +479,8 @@ impl Reader {
                 ("security.inter.broker.protocol", protocol)
             }
         };
-        if self.errors.is_empty() && !advertised.iter().any(|listener| listener.name == name) {
+        let is_missing = roles.has_broker() && !advertised.iter().any(|listener| listener.name == name);
+        if self.errors.is_empty() && is_missing {
             let names: Vec<&str> = advertised.iter().map(|listener| listener.name.as_str()).collect();
             let why = format!(
                 "there is no advertised listener {name}; set inter.broker.listener.name to one of {}",

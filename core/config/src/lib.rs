@@ -17,6 +17,7 @@ mod listeners;
 mod loggers;
 pub mod plant;
 mod quorum;
+mod roles;
 mod rules;
 pub mod table;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, METRICS_LISTENER, SecurityProtocol};
 pub use loggers::{LogLevel, Loggers, PARTS, ROOT_LOGGER};
 pub use quorum::QuorumSettings;
+pub use roles::Roles;
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};
 pub use warning::{Warning, did_you_mean, suggest_broker, suggest_topic};
 

@@ -205,6 +205,40 @@ fn a_listener_on_all_addresses_is_advertised_by_the_name_of_this_machine() {
 }
 
 #[test]
+fn a_controllers_listener_that_is_not_advertised_is_told_to_other_nodes_all_the_same() {
+    let (config, _) = read(&[
+        ("listeners", "PLAINTEXT://:9092,CONTROLLER://10.0.0.1:9093"),
+        ("advertised.listeners", "PLAINTEXT://broker.example:9092"),
+    ])
+    .unwrap();
+    let told: Vec<_> = config.controller_listeners().map(|listener| (listener.host.as_str(), listener.port)).collect();
+    assert_eq!(told, [("10.0.0.1", 9093)]);
+    let clients: Vec<_> = config.client_listeners().map(|listener| listener.host.as_str()).collect();
+    assert_eq!(clients, ["broker.example"]);
+}
+
+#[test]
+fn what_a_start_does_not_support_yet_can_be_formatted() {
+    let voters = ("controller.quorum.voters", "1@a:9093,2@b:9093");
+    let lines = [("process.roles", "controller"), ("listeners", "CONTROLLER://:9093"), voters];
+    assert_eq!(read(&lines).unwrap_err().len(), 2);
+    let (config, _) = BrokerConfig::for_formatting(lines).unwrap();
+    assert_eq!((config.roles, config.quorum.voters.len()), (Roles::Controller, 2));
+    let lines = [("process.roles", "broker"), ("listeners", "PLAINTEXT://:9092"), voters];
+    assert_eq!(BrokerConfig::for_formatting(lines).unwrap().0.roles, Roles::Broker);
+}
+
+#[test]
+fn a_node_with_one_role_has_listeners_of_that_role_alone() {
+    let refused = |role, listeners| {
+        let lines = [("process.roles", role), ("listeners", listeners)];
+        BrokerConfig::for_formatting(lines).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(refused("controller", "PLAINTEXT://:9092,CONTROLLER://:9093"), @"listeners=PLAINTEXT://:9092,CONTROLLER://:9093: a node that is a controller alone has no other listeners than CONTROLLER");
+    insta::assert_snapshot!(refused("broker", "PLAINTEXT://:9092,CONTROLLER://:9093"), @"listeners=PLAINTEXT://:9092,CONTROLLER://:9093: a node that is a broker alone has no listener of controllers: CONTROLLER");
+}
+
+#[test]
 fn one_name_may_listen_on_an_ipv4_and_an_ipv6_address() {
     let (config, _) = read(&[
         ("listeners", "PLAINTEXT://127.0.0.1:9092,PLAINTEXT://[::1]:9092"),

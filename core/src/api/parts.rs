@@ -64,8 +64,7 @@ impl Parts {
         let dir = metadata_dir(&self.config);
         let directory = self.dirs.directory_id(dir).expect("the metadata directory is online");
         let me = ReplicaKey::new(self.config.node_id, directory);
-        let endpoints = self.config.advertised_listeners.iter();
-        let endpoints = endpoints.filter(|listener| self.config.is_controller_listener(listener));
+        let endpoints = self.config.controller_listeners();
         let endpoints: Endpoints =
             endpoints.map(|listener| (&*listener.name, &*listener.host, listener.port)).collect();
         let settings = self.config.quorum.clone();
@@ -120,14 +119,12 @@ impl Parts {
     /// What this broker tells the controller at its start. Draws a new incarnation id.
     pub fn broker_start(&mut self) -> controller::BrokerStart {
         let incarnation_id = self.draw_uuid();
-        let advertised = self.config.advertised_listeners.iter();
-        let controllers = advertised.filter(|listener| self.config.is_controller_listener(listener));
         controller::BrokerStart {
             node_id: self.config.node_id,
             incarnation_id,
             rack: self.config.rack.clone(),
             listeners: self.config.client_listeners().cloned().collect(),
-            controller_listeners: controllers.cloned().collect(),
+            controller_listeners: self.config.controller_listeners().cloned().collect(),
             log_dirs: self.directories_online(),
             previous_broker_epoch: self.previous_broker_epoch,
         }
