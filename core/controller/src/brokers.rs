@@ -2,12 +2,12 @@
 
 use super::Context;
 use super::image::{ConfigResource, Image, Partition};
-use super::records::{self, FEATURES};
+use super::records;
 use tidelog_config::Listener;
 use tidelog_wire::ids::{NodeId, Uuid};
 use tidelog_wire::messages::{
-    BrokerRegistrationChangeRecord, BrokerRegistrationRequest, ControllerRegistrationRequest, FeatureLevelRecord,
-    PartitionChangeRecord, broker_registration_request, controller_registration_request,
+    BrokerRegistrationChangeRecord, BrokerRegistrationRequest, ControllerRegistrationRequest, PartitionChangeRecord,
+    broker_registration_request, controller_registration_request,
 };
 use tidelog_wire::{Int32s, MetadataRecord, node_ids};
 
@@ -26,21 +26,6 @@ pub struct BrokerStart {
     pub log_dirs: Vec<Uuid>,
     /// The broker epoch in which the node last ran, if it then stopped cleanly.
     pub previous_broker_epoch: Option<i64>,
-}
-
-/// The features of a newly formatted cluster.
-pub fn bootstrap_features() -> Vec<MetadataRecord> {
-    FEATURES
-        .iter()
-        .map(|feature| {
-            FeatureLevelRecord {
-                name: feature.name.into(),
-                feature_level: feature.initial,
-                ..FeatureLevelRecord::default()
-            }
-            .into()
-        })
-        .collect()
 }
 
 /// The first records of a new cluster: its features, and the `min.insync.replicas` of the static configuration, which

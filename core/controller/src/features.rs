@@ -184,7 +184,7 @@ fn check_metadata_downgrade(current: i16, level: i16, upgrade: UpgradeType) -> R
     Err(format!("Unsupported metadata.version downgrade from {current} to {level}. {why}"))
 }
 
-fn check_dependencies(name: &str, level: i16, proposed: &BTreeMap<&str, i16>) -> Result<(), String> {
+pub(super) fn check_dependencies(name: &str, level: i16, proposed: &BTreeMap<&str, i16>) -> Result<(), String> {
     let needed = match name {
         ELIGIBLE_LEADER_REPLICAS_VERSION if level >= 1 => records::WITH_ELIGIBLE_LEADERS,
         _ => return Ok(()),

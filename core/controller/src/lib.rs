@@ -18,6 +18,7 @@ mod heartbeats;
 mod image;
 mod image_apply;
 mod image_diff;
+mod initial_features;
 mod partition_changes;
 mod partitions;
 mod placement;
@@ -30,8 +31,7 @@ mod topics;
 
 pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_broker, unregister_broker};
 pub use brokers::{
-    BrokerStart, bootstrap_features, bootstrap_records, claim_partitions, directories_left, shut_down_broker,
-    unfence_broker,
+    BrokerStart, bootstrap_records, claim_partitions, directories_left, shut_down_broker, unfence_broker,
 };
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use elections::{elect_leaders, list_reassignments};
@@ -41,6 +41,7 @@ pub use image::{
     ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, Image, ImageChange, ImageError, KeptKey,
     Partition, ResourceKind, Topic,
 };
+pub use initial_features::{InitialFeatures, bootstrap_features, known_releases};
 pub use partitions::create_partitions;
 pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};
 pub use registration::{Registrar, register_broker, register_controller};
