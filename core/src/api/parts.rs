@@ -28,6 +28,8 @@ impl Parts {
             node_id: config.node_id,
             cluster_id: config.cluster_id.clone().map(ByteString::from),
             metadata_dir: metadata_dir(&config),
+            begins_cluster: config.quorum.bootstrap_servers.is_empty()
+                && config.quorum.voters.iter().all(|(node, _)| *node == config.node_id),
         };
         let dirs = LogDirs::new(dirs, || crate::api::draw_bytes(&mut rng));
         let plants = config.plants;

@@ -26,6 +26,8 @@ mod judge;
 #[cfg(test)]
 mod tests;
 
+pub use judge::is_harmless;
+
 use super::checkpoints::{self, MetaProperties, Offsets};
 use super::names::{self, AsideReason, TopicPartition};
 use crate::io::{
@@ -53,6 +55,9 @@ pub struct LogDirsConfig {
     pub cluster_id: Option<ByteString>,
     /// The directory of the metadata log (`metadata.log.dir`).
     pub metadata_dir: LogDirId,
+    /// Whether this node may begin a cluster of its own, if its directories are empty. A node whose configuration names
+    /// other controllers may not: it would not be in their cluster.
+    pub begins_cluster: bool,
 }
 
 /// The checkpoints of a log directory. Each is a hint: if it is missing, recovery takes longer, and finds its content

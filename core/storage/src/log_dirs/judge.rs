@@ -35,6 +35,14 @@ pub(super) fn judge(
         return Err(format!("{} is not formatted, and {path} cannot be read to learn its cluster: {reason}", new.path));
     }
     check_places(config, &online)?;
+    let metadata = online.iter().find(|dir| dir.id == config.metadata_dir);
+    if let Some(new) = metadata.filter(|dir| dir.found.meta.is_none() && !config.begins_cluster) {
+        return Err(format!(
+            "{} is not formatted, and the configuration names controllers whose cluster is not known. Run `tidelog format` \
+             with the id of that cluster; for a new one, `tidelog random-uuid` prints an id",
+            new.path
+        ));
+    }
 
     let cluster_id = cluster_id.unwrap_or_else(|| drawn_cluster_id.to_string().into());
     let mut meta_to_write = BTreeMap::new();
@@ -114,7 +122,13 @@ fn check_new_dirs(config: &LogDirsConfig, online: &[&Dir]) -> Result<(), String>
     let has_run = online.iter().find(|dir| dir.partition_dirs().next().is_some());
     let formatted = online.iter().find(|dir| dir.found.meta.is_some());
     for dir in online.iter().filter(|dir| dir.found.meta.is_none()) {
-        if let Some(entry) = dir.found.entries.iter().find(|entry| !is_harmless(entry)) {
+        if dir.found.entries.iter().any(|entry| entry.name == METADATA_PARTITION_DIR) && dir.was_being_formatted() {
+            return Err(format!(
+                "{} has no meta.properties: its formatting was interrupted. Run `tidelog format` again",
+                dir.path
+            ));
+        }
+        if let Some(entry) = dir.found.entries.iter().find(|entry| !is_harmless(&entry.name)) {
             return Err(format!(
                 "{} has no meta.properties, but is not empty: it holds {:?}. Set log.dirs to an empty directory, or \
                  restore meta.properties",
@@ -188,14 +202,14 @@ pub(super) fn is_leftover_of_ours(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|name| files.into_iter().any(|file| file == name))
 }
 
-/// Whether a directory that holds this entry still counts as empty. That is so for hidden files (the broker's lock, and
-/// what desktops put everywhere), `lost+found` of file systems, the bootstrap records of a new cluster, and what an
-/// interrupted formatting left.
-fn is_harmless(entry: &DirEntry) -> bool {
-    entry.name.starts_with('.')
-        || entry.name == "lost+found"
-        || entry.name == "bootstrap.checkpoint"
-        || is_leftover_of_ours(&entry.name)
+/// Whether a directory that holds an entry of this name still counts as empty. That is so for hidden files (the broker's
+/// lock, and what desktops put everywhere), `lost+found` of file systems, the bootstrap records of a new cluster, and
+/// what an interrupted formatting left.
+pub fn is_harmless(name: &str) -> bool {
+    name.starts_with('.')
+        || name == "lost+found"
+        || name.strip_suffix(".tmp").unwrap_or(name) == names::BOOTSTRAP_CHECKPOINT
+        || is_leftover_of_ours(name)
 }
 
 impl Dir {
@@ -208,6 +222,13 @@ impl Dir {
 
     fn marker_epoch(&self) -> Option<i64> {
         self.found.marker.flatten()
+    }
+
+    /// Whether it holds what formatting writes before `meta.properties`, and nothing else.
+    fn was_being_formatted(&self) -> bool {
+        let entries = &self.found.entries;
+        entries.iter().any(|entry| entry.name == names::BOOTSTRAP_CHECKPOINT)
+            && entries.iter().all(|entry| is_harmless(&entry.name) || entry.name == METADATA_PARTITION_DIR)
     }
 
     /// The names of the directories of partitions.
@@ -232,7 +253,7 @@ impl Dir {
                     notes.push((Level::Warn, format!("{place} is not a partition in use; it is left alone")));
                     aside.push((entry.name.clone(), partition, reason));
                 }
-                DirName::Other if is_harmless(entry) => {}
+                DirName::Other if is_harmless(&entry.name) => {}
                 DirName::Other => {
                     notes.push((Level::Warn, format!("{place} does not belong to a broker; it is left alone")))
                 }

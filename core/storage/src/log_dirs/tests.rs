@@ -183,6 +183,7 @@ fn config(count: usize) -> LogDirsConfig {
         node_id: NodeId(1),
         cluster_id: None,
         metadata_dir: LogDirId(0),
+        begins_cluster: true,
     }
 }
 
@@ -419,7 +420,10 @@ fn a_contradiction_to_the_configuration_is_refused_with_advice_and_nothing_is_ch
     twice.put_dir(1, "t-0");
     let mut misplaced = two(META, Some(META_B));
     misplaced.put_dir(1, "__cluster_metadata-0");
-    worlds.extend([foreign, twice, misplaced]);
+    let mut half_formatted = World::new(1);
+    half_formatted.put(0, "bootstrap.checkpoint", "");
+    half_formatted.put_dir(0, "__cluster_metadata-0");
+    worlds.extend([foreign, twice, misplaced, half_formatted]);
     let mut refusals = Vec::new();
     for mut world in worlds {
         let before = world.dirs.clone();
@@ -436,6 +440,7 @@ fn a_contradiction_to_the_configuration_is_refused_with_advice_and_nothing_is_ch
     /a has no meta.properties, but is not empty: it holds "thesis.txt". Set log.dirs to an empty directory, or restore meta.properties
     the partition t-0 lies in /a and in /b. Move the one that is out of date out of log.dirs
     /b holds the metadata log, but metadata.log.dir is /a. Set metadata.log.dir=/b, or move the log
+    /a has no meta.properties: its formatting was interrupted. Run `tidelog format` again
     "#);
 }
 
@@ -448,6 +453,20 @@ fn a_configured_cluster_must_be_the_one_on_disk() {
     let expected = "/a/meta.properties belongs to cluster.id abc, but the configuration says mine. \
                     Set log.dirs to the directories of one cluster";
     assert_eq!(world.fatal.as_deref(), Some(expected));
+}
+
+#[test]
+fn a_node_that_names_other_controllers_begins_no_cluster_of_its_own() {
+    let names_others = LogDirsConfig { begins_cluster: false, ..config(2) };
+    let mut world = World::new(2);
+    let mut log_dirs = world.boot_with(names_others.clone(), 0);
+    world.settle(&mut log_dirs);
+    insta::assert_snapshot!(world.fatal.take().unwrap(), @"/a is not formatted, and the configuration names controllers whose cluster is not known. Run `tidelog format` with the id of that cluster; for a new one, `tidelog random-uuid` prints an id");
+    assert!(world.dirs[0].is_empty());
+    world.put(0, "meta.properties", META);
+    let mut log_dirs = world.boot_with(names_others, 0);
+    world.settle(&mut log_dirs);
+    assert_eq!((world.fatal.take(), world.text(1, "meta.properties").is_some()), (None, true));
 }
 
 #[test]
