@@ -328,7 +328,7 @@ fn log_advertised_host(Listener { name, host, port, .. }: Listener) {
 }
 
 /// This machine's host name, for an advertised listener that names no host.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

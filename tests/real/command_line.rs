@@ -888,6 +888,8 @@ fn every_command_has_help_with_examples_and_every_shell_a_script() {
         "produce",
         "consume",
         "start",
+        "format",
+        "random-uuid",
         "completion",
     ] {
         let words: Vec<&str> = command.split(' ').collect();

@@ -19,6 +19,8 @@ use std::time::Duration;
 use tidelog_client::admin::{Answer, Operation};
 use tidelog_core::batch::Codec;
 use tidelog_core::config::{ConfigKey, Kind, Update, Valid, table};
+use tidelog_core::controller::known_releases;
+use tidelog_core::controller::records::levels_accepted;
 
 /// The variable in which a shell says which one it is.
 const VARIABLE: &str = "COMPLETE";
@@ -102,7 +104,16 @@ fn with_completer(arg: Arg, path: &[&str]) -> Arg {
         (["start"] | ["config", "check"], "overrides") => {
             arg.add(ArgValueCompleter::new(|word: &OsStr| pairs(table::broker_keys().collect(), word)))
         }
-        (["start"] | ["config", "check"], "properties") | (["log", "dump"], "paths") => {
+        (["format"], "release_version") => {
+            arg.add(ArgValueCompleter::new(|word: &OsStr| candidates(known_releases().map(str::to_owned), word)))
+        }
+        (["format"], "features") => arg.add(ArgValueCompleter::new(|word: &OsStr| {
+            candidates(
+                levels_accepted().flat_map(|(name, min, max)| (min..=max).map(move |l| format!("{name}={l}"))),
+                word,
+            )
+        })),
+        (["start"] | ["config", "check"], "properties") | (["log", "dump"], "paths") | (["format"], "config") => {
             arg.value_hint(ValueHint::AnyPath)
         }
         (_, "compression") => arg.add(ArgValueCompleter::new(|word: &OsStr| {

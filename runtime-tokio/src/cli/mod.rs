@@ -13,6 +13,7 @@ mod cluster;
 mod completion;
 mod config;
 mod consume;
+mod format;
 mod health;
 mod input;
 mod log_dirs;
@@ -22,6 +23,7 @@ mod output;
 mod produce;
 mod properties;
 mod quorum;
+mod random_uuid;
 mod record;
 mod session;
 mod start;
@@ -79,6 +81,9 @@ struct Arguments {
 enum Command {
     /// Start a broker.
     Start(start::Start),
+    Format(format::Format),
+    /// Print a random id, for a cluster or a directory.
+    RandomUuid(random_uuid::RandomUuid),
     /// Create, list, describe, alter, trim and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -131,7 +136,8 @@ impl Failure {
 }
 
 /// The commands that talk to no cluster.
-const ALONE: &[&[&str]] = &[&[], &["start"], &["config", "check"], &["log", "dump"], &["completion"]];
+const ALONE: &[&[&str]] =
+    &[&[], &["start"], &["format"], &["random-uuid"], &["config", "check"], &["log", "dump"], &["completion"]];
 
 /// The command line, with what goes for all of its commands.
 fn command() -> clap::Command {
@@ -204,6 +210,8 @@ fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         None => start::Start::default().run(),
         Some(Command::Start(start)) => start.run(),
+        Some(Command::Format(format)) => format.run(),
+        Some(Command::RandomUuid(random_uuid)) => random_uuid.run(),
         Some(Command::Topic(topic)) => topic.run(),
         Some(Command::Produce(produce)) => produce.run(),
         Some(Command::Consume(consume)) => consume.run(),
@@ -263,6 +271,7 @@ mod tests {
             let file: &[&str] = match *path {
                 ["config", "check"] | ["log", "dump"] => &["file"],
                 ["completion"] => &["bash"],
+                ["format"] => &["-t", "id", "-c", "file"],
                 _ => &[],
             };
             let text = refused(&[&words[..], file].concat());

@@ -55,6 +55,11 @@ pub fn configuration(properties: &Properties) -> Result<(BrokerConfig, Vec<Warni
     BrokerConfig::from_properties(properties).map_err(UsageError::Config)
 }
 
+/// What formatting makes of properties: a start may not support them yet.
+pub fn for_formatting(properties: &Properties) -> Result<(BrokerConfig, Vec<Warning>), UsageError> {
+    BrokerConfig::for_formatting(properties).map_err(UsageError::Config)
+}
+
 /// The warnings alone, which there are whether or not something is wrong, too.
 pub fn warnings(properties: &Properties) -> Vec<Warning> {
     properties.iter().filter_map(|(name, value)| Warning::of_broker(name, value)).collect()

@@ -48,7 +48,7 @@ impl Start {
 }
 
 /// What there is to say if nothing tells the broker where to keep its data.
-fn default_place(config: &BrokerConfig) -> Option<Warning> {
+pub fn default_place(config: &BrokerConfig) -> Option<Warning> {
     let is_set = |name: &str| config.properties.contains_key(name);
     let dirs = config.log_dirs.join(",");
     let text = format!("log.dirs is not set: the data is in {dirs}, below the folder that the broker is started in");

@@ -18,6 +18,7 @@ mod operations;
 
 pub use files::{Content, FileTable, OpenFile, Roots};
 pub use memory::Memory;
+pub use operations::replace;
 
 use crate::metrics::times::{Reading, Times};
 use operations::{Context, len_of};

@@ -49,7 +49,7 @@ impl Context {
             IoOp::Remove { path } => self.on(&path, "remove", |real| absent_is_fine(fs::remove_file(real))),
             IoOp::RemoveDir { path } => self.on(&path, "remove", |real| absent_is_fine(fs::remove_dir_all(real))),
             IoOp::Load { path, limit_bytes } => self.load(&path, limit_bytes),
-            IoOp::Replace { path, content } => self.on(&path, "replace", |real| replace(real, &content)),
+            IoOp::Replace { path, content } => self.on(&path, "replace", |real| unit(replace(real, &content))),
             IoOp::Open { file, path, create } => self.open(file, path, create),
             IoOp::Write { file, position, chunks } => {
                 self.write(file, position, &chunks.iter().map(|chunk| &chunk[..]).collect::<Vec<_>>())
@@ -216,7 +216,8 @@ fn create_dir(real: &Path) -> io::Result<IoDone> {
     }
 }
 
-fn replace(real: &Path, content: &[u8]) -> io::Result<IoDone> {
+/// Gives the file `real` this content, all of it or none, and returns when it is on stable storage.
+pub fn replace(real: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = real.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = Path::new(&name);
@@ -226,7 +227,7 @@ fn replace(real: &Path, content: &[u8]) -> io::Result<IoDone> {
     drop(file);
     fs::rename(temporary, real)?;
     let parent = real.parent().expect("the path of a file has a parent");
-    unit(platform::sync_all(&File::open(parent)?))
+    platform::sync_all(&File::open(parent)?)
 }
 
 fn volume(real: &Path) -> io::Result<Volume> {
