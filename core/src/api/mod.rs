@@ -261,15 +261,19 @@ impl Parts {
         })
     }
 
-    /// The brokers with their addresses for clients of `listener`.
+    /// The brokers with their addresses for clients of `listener`. A broker that advertises no listener of that name is
+    /// left out, as in Kafka.
     fn endpoints(&self, listener: u16) -> Vec<Endpoint> {
-        let listener = &self.config.advertised_listeners[usize::from(listener)];
-        vec![Endpoint {
-            node: self.config.node_id,
-            host: listener.host.as_str().into(),
-            port: listener.port,
-            rack: self.config.rack.clone().map(ByteString::from),
-        }]
+        let name = &self.config.listeners[usize::from(listener)].name;
+        let advertised = self.config.advertised_listeners.iter().filter(|advertised| advertised.name == *name);
+        advertised
+            .map(|listener| Endpoint {
+                node: self.config.node_id,
+                host: listener.host.as_str().into(),
+                port: listener.port,
+                rack: self.config.rack.clone().map(ByteString::from),
+            })
+            .collect()
     }
 }
 

@@ -54,6 +54,18 @@ fn own_configs(bench: &mut Bench, topic: &str) -> Vec<(String, String)> {
 }
 
 #[test]
+fn clients_are_told_the_address_that_is_advertised_under_the_name_of_their_listener() {
+    let listeners = ("listeners", "PLAINTEXT://h:1,CONTROLLER://h:2");
+    let mut bench = Bench::new(&[listeners, ("advertised.listeners", "CONTROLLER://h:2,PLAINTEXT://outside:9")]);
+    let told = metadata(&mut bench, 12, of_names(&[])).brokers;
+    assert_eq!(told.iter().map(|broker| (&*broker.host, broker.port)).collect::<Vec<_>>(), [("outside", 9)]);
+    let mapped = ("listener.security.protocol.map", "NEAR:PLAINTEXT,PLAINTEXT:PLAINTEXT");
+    let listeners = ("listeners", "NEAR://h:1,PLAINTEXT://h:2");
+    let mut bench = Bench::new(&[listeners, mapped, ("advertised.listeners", "PLAINTEXT://outside:9")]);
+    assert_eq!(metadata(&mut bench, 12, of_names(&[])).brokers, [], "no address is known for this listener");
+}
+
+#[test]
 fn an_internal_topic_that_is_created_by_its_name_is_what_its_coordinator_needs() {
     let mut bench = Bench::new(&[
         ("offsets.topic.replication.factor", "1"),
