@@ -151,7 +151,12 @@ impl Bench {
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Close(_, why) => panic!("{why}"),
                     Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
-                    Output::Ready | Output::Stopped | Output::Limits(_) | Output::LogLevels(_) | Output::Event(_) => {}
+                    Output::Listen(_)
+                    | Output::Ready
+                    | Output::Stopped
+                    | Output::Limits(_)
+                    | Output::LogLevels(_)
+                    | Output::Event(_) => {}
                 }
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! A world calls, in this order: [`Broker::new`]; `handle` with [`Input::Boot`]; then `handle` for everything that
 //! happens, and with [`Input::Tick`] once [`Broker::deadline`] has passed. After every call it carries out the outputs
-//! in the outbox, in their order. From [`Output::Ready`](crate::io::Output::Ready) on it may accept clients. After
-//! `Stopped` or `Fatal` the broker does nothing any more.
+//! in the outbox, in their order. It accepts connections on a listener from [`Output::Listen`](crate::io::Output::Listen)
+//! on. After `Stopped` or `Fatal` the broker does nothing any more.
 
 mod boot;
 mod controller;
@@ -138,7 +138,12 @@ impl Broker {
     }
 
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
-        if matches!(self.phase, Phase::Running | Phase::ClosingLogs(_)) {
+        let serves = match self.phase {
+            Phase::Running | Phase::ClosingLogs(_) => true,
+            Phase::Metadata | Phase::Logs(_) => self.parts.is_controller_listener(request.listener),
+            _ => false,
+        };
+        if serves {
             api::handle(&mut self.parts, now, request, out);
             let events = self.parts.quorum_requests.take_events();
             if !events.is_empty() {
@@ -146,8 +151,8 @@ impl Broker {
             }
             self.watch_sessions();
         } else {
-            // A world accepts connections between `Ready` and `Stopped` only. A request that comes at another time is
-            // refused.
+            // A world accepts connections on a listener between `Listen` and `Stopped` only. A request that comes at
+            // another time is refused.
             let ticket = self.parts.replies.open(request.conn, request.listener, &request.header);
             self.parts.replies.close(ticket, "the broker is starting or has stopped", out);
         }

@@ -100,6 +100,8 @@ pub struct Door {
     held_bytes: AtomicU64,
     clock: Clock,
     run_state: watch::Sender<RunState>,
+    /// The listeners that the core has opened, in the order in which it did.
+    listening: watch::Sender<Vec<u16>>,
     /// The connection limits that the core announced last. `None` until it announces any: the limits of the
     /// configuration file apply.
     connection_limits: watch::Sender<Option<ConnectionLimits>>,
@@ -149,6 +151,7 @@ impl Door {
             held_bytes: AtomicU64::new(0),
             clock,
             run_state: watch::Sender::new(RunState::Starting),
+            listening: watch::Sender::new(Vec::new()),
             connection_limits: watch::Sender::new(None),
             ticker_due_ns: AtomicU64::new(u64::MAX),
             ticker_set_earlier: Notify::new(),
@@ -160,6 +163,11 @@ impl Door {
 
     pub fn run_state(&self) -> watch::Receiver<RunState> {
         self.run_state.subscribe()
+    }
+
+    /// The listeners that the core has opened, in the order in which it did.
+    pub fn listening(&self) -> watch::Receiver<Vec<u16>> {
+        self.listening.subscribe()
     }
 
     /// The connection limits, each time the core changes them.
@@ -377,6 +385,7 @@ impl Door {
                     }
                 }
                 Output::HangUp(link) => drop(core.links.remove(&link)),
+                Output::Listen(listener) => self.listening.send_modify(|listening| listening.push(listener)),
                 Output::Ready => self.set_run_state(RunState::Ready),
                 Output::Stopped => {
                     core.links.clear();

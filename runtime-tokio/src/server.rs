@@ -233,14 +233,16 @@ impl Server {
     fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
         let runtime = self.runtime();
         let _inside = runtime.enter();
-        runtime.block_on(self.service.boot())?;
         let options = SocketOptions::of(config);
-        for (index, (bound, listener)) in bound.into_iter().zip(&config.listeners).enumerate() {
+        let mut bound: Vec<Option<Bound>> = bound.into_iter().map(Some).collect();
+        runtime.block_on(self.service.boot(|index| {
+            let (bound, listener) = (bound[index].take(), &config.listeners[index]);
+            let bound = bound.expect("a listener is opened once");
             for socket in bound.listen(listener, config.socket_listen_backlog_size)? {
                 self.service.listen(index, TcpAcceptor { socket, options });
             }
-        }
-        Ok(())
+            Ok::<(), ServerError>(())
+        }))
     }
 
     fn runtime(&self) -> &Runtime {

@@ -71,10 +71,32 @@ impl Service {
         Self { shared, connections }
     }
 
-    /// Starts the core. Completes when it is ready, so that connections may be accepted.
-    pub async fn boot(&self) -> Result<(), Fatal> {
-        self.shared.door.submit(Message::Input(Input::Boot));
-        self.reaches(|state| *state != RunState::Starting).await
+    /// Starts the core. Calls `open` with the place of each listener in `listeners` when its connections are to be
+    /// accepted. Completes when the broker is ready, which is when all of them are open.
+    pub async fn boot<E: From<Fatal>>(&self, mut open: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
+        let door = &self.shared.door;
+        let (mut listening, mut run_state) = (door.listening(), door.run_state());
+        door.submit(Message::Input(Input::Boot));
+        let mut opened = 0;
+        loop {
+            // The state is read first: when the broker is ready, it has opened all its listeners before.
+            let state = run_state.borrow_and_update().clone();
+            let wanted = listening.borrow_and_update().clone();
+            for listener in &wanted[opened..] {
+                open(usize::from(*listener))?;
+            }
+            opened = wanted.len();
+            match state {
+                RunState::Starting => {}
+                RunState::Fatal(text) => return Err(Fatal(text).into()),
+                RunState::Ready | RunState::Stopped => return Ok(()),
+            }
+            let sender_is_alive = "the door, which sends this, is not dropped before the service";
+            tokio::select! {
+                changed = run_state.changed() => changed.expect(sender_is_alive),
+                changed = listening.changed() => changed.expect(sender_is_alive),
+            }
+        }
     }
 
     /// Accepts connections until the broker stops. `listener_index`: the listener's position in `listeners`.

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, Loss};
 use crate::random::stream;
 use crate::scenario::Scenario;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_client::{Address, Owed};
 use tidelog_core::broker::Broker;
 use tidelog_core::buggify::Dice;
@@ -31,8 +31,10 @@ pub struct Process {
     pub broker: Broker,
     /// The connections that the broker has opened.
     pub links: BTreeMap<LinkId, NodeLink>,
-    /// It takes connections: it has said `Ready` and has not been told to stop.
-    pub accepts: bool,
+    /// It has said `Ready` and has not been told to stop.
+    pub is_ready: bool,
+    /// The listeners on which it takes connections.
+    pub listens: BTreeSet<u16>,
     /// The process was told to stop. Once it has stopped, this is lost with it, and the next process starts this many
     /// nanoseconds later.
     pub stopping: Option<(Loss, u64)>,
@@ -117,7 +119,8 @@ impl Node {
         self.process = Some(Process {
             broker: Broker::new(self.config.clone(), seed),
             links: BTreeMap::new(),
-            accepts: false,
+            is_ready: false,
+            listens: BTreeSet::new(),
             stopping: None,
             tick_at: None,
             ticks: 0,
@@ -147,8 +150,12 @@ impl Node {
         place.map(|place| place as u16)
     }
 
-    pub fn accepts(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.accepts)
+    pub fn accepts(&self, listener: u16) -> bool {
+        self.process.as_ref().is_some_and(|process| process.listens.contains(&listener))
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_ready)
     }
 }
 

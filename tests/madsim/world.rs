@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tidelog::admission::ResolvedLimits;
 use tidelog::clock::wall_ms;
-use tidelog::service::Service;
+use tidelog::service::{Fatal, Service};
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
 use tidelog_sim::disk::{Disk, DiskOptions, Loss};
@@ -76,7 +76,7 @@ impl World {
             let limits = ResolvedLimits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
             let (broker, storage) = (Box::new(broker), Box::new(storage));
             let service = Arc::new(Service::new(&config, limits, broker, storage, network.connector()));
-            service.boot().await.expect("a broker that comes up");
+            service.boot(|_| Ok::<(), Fatal>(())).await.expect("a broker that comes up");
             let listener: Listener = network.listen().await.expect("the port is free");
             service.listen(0, listener);
             service

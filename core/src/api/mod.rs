@@ -234,7 +234,7 @@ impl Parts {
     }
 
     /// Whether a listener is one of the controllers', which clients do not use.
-    fn is_controller_listener(&self, listener: u16) -> bool {
+    pub fn is_controller_listener(&self, listener: u16) -> bool {
         self.controller_listeners[usize::from(listener)]
     }
 

@@ -93,6 +93,14 @@ impl Broker {
         let found = self.found_partitions.partitions.remove(&metadata);
         let hints = found.map_or_else(LoadHints::default, |found| found[0].hints);
         self.parts.start_quorum(hints, out);
+        self.listen(true, out);
+    }
+
+    /// Opens the listeners of controllers, or those of clients.
+    fn listen(&self, of_controllers: bool, out: &mut Outbox) {
+        let listeners = self.parts.controller_listeners.iter().enumerate();
+        let opened = listeners.filter(|(_, is_controllers)| **is_controllers == of_controllers);
+        out.outputs.extend(opened.map(|(place, _)| Output::Listen(place as u16)));
     }
 
     /// The metadata is read and this broker is registered: opens every partition that the metadata places on this node.
@@ -211,6 +219,7 @@ impl Broker {
             self.timers.start(now.mono);
             self.tell_limits(out);
             self.tell_directories(now, out);
+            self.listen(false, out);
             out.outputs.push(Output::Ready);
         }
     }

@@ -85,7 +85,10 @@ pub enum Output {
     Send(LinkId, Box<PeerRequest>),
     /// Close the link, or give up opening it.
     HangUp(LinkId),
-    /// The broker has started: the world may accept connections.
+    /// Accept connections on the listener in this place of `listeners`. A listener of controllers is opened as soon as
+    /// this node can take part in the quorum, before it knows any metadata; the others when the broker serves clients.
+    Listen(u16),
+    /// The broker has started. All its listeners are open.
     Ready,
     /// The broker has stopped cleanly. It gives no more outputs, and the process may end.
     Stopped,

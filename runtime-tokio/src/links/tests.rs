@@ -4,7 +4,7 @@ use super::*;
 use crate::admission::ResolvedLimits;
 use crate::disk::Memory;
 use crate::door::Machine;
-use crate::service::Service;
+use crate::service::{Fatal, Service};
 use crate::tcp::TcpConnector;
 use std::collections::VecDeque;
 use std::future::pending;
@@ -72,7 +72,7 @@ impl Fixture {
             let memory = Box::new(Arc::new(Memory::new(u64::MAX)));
             Arc::new(Service::new(&config, limits, Box::new(script), memory, connector))
         };
-        runtime.block_on(service.boot()).unwrap();
+        runtime.block_on(service.boot(|_| Ok::<(), Fatal>(()))).unwrap();
         Self { runtime, service, orders, told, gate }
     }
 

@@ -110,6 +110,7 @@ impl Machine for Script {
     fn handle(&mut self, _: Now, input: Input, out: &mut Outbox) {
         let seen = match input {
             Input::Boot => {
+                out.outputs.push(Output::Listen(0));
                 out.outputs.push(std::mem::replace(&mut self.ready, Output::Ready));
                 "boot"
             }

@@ -38,7 +38,8 @@ impl World {
                 if process.stopping.is_some() {
                     return;
                 }
-                process.accepts = false;
+                process.is_ready = false;
+                process.listens.clear();
                 process.stopping = Some((loss, down_ns));
                 let crash_at = crash_after_steps.map(|steps| process.steps + u64::from(steps));
                 self.nodes[node].crash_after_steps = crash_at.or(self.nodes[node].crash_after_steps);
@@ -181,7 +182,7 @@ impl World {
         if self.nodes[node].crash_after_steps.is_some_and(|steps| process.steps >= steps) {
             if process.stopping.is_some() {
                 self.count("crashes in a clean stop");
-            } else if !process.accepts {
+            } else if !process.is_ready {
                 self.count("crashes in recovery");
             }
             self.count("crashes");

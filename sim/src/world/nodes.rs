@@ -69,7 +69,8 @@ impl World {
     pub(super) fn accept(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
         let node = connection.acceptor.expect("it is a node's address");
-        if !self.nodes[node as usize].accepts() {
+        let listener = connection.listener;
+        if !self.nodes[node as usize].accepts(listener) {
             return self.refuse(conn);
         }
         let Fate::Arrives(at) = self.network.send(self.now, conn, Way::Back, 0, false) else {
@@ -194,10 +195,16 @@ impl World {
                 digest.number(link.0);
                 self.hang_up(place, link);
             }
+            Output::Listen(listener) => {
+                let process = self.nodes[place].process.as_mut().expect("it has just spoken");
+                if process.stopping.is_none() {
+                    process.listens.insert(listener);
+                }
+            }
             Output::Ready => {
                 digest.number(1);
                 let process = self.nodes[place].process.as_mut().expect("it has just spoken");
-                process.accepts = process.stopping.is_none();
+                process.is_ready = process.stopping.is_none();
             }
             Output::Stopped => *end = Some(Exit::Stopped),
             Output::Fatal(text) => *end = Some(Exit::Fatal(text)),

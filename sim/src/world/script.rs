@@ -228,7 +228,7 @@ impl Script {
 
     /// Whether the node's broker takes connections.
     pub fn is_up(&self, node: usize) -> bool {
-        self.world.nodes[node].accepts()
+        self.world.nodes[node].is_ready()
     }
 
     pub fn now_ms(&self) -> u64 {

@@ -202,6 +202,7 @@ impl Describer {
                 (link.clone(), format!("{link} {key:?} v{version} #{} {}", header.correlation_id, body(asked)))
             }
             Output::HangUp(link) => (link_name(*link), format!("hang up {}", link_name(*link))),
+            Output::Listen(listener) => (String::new(), format!("listen on listener {listener}")),
             Output::Ready => (String::new(), "ready".into()),
             Output::Stopped => (String::new(), "stopped".into()),
             Output::Limits(limits) => (String::new(), format!("{limits:?}")),

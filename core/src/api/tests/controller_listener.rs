@@ -134,3 +134,22 @@ fn a_snapshot_that_is_not_there_is_not_found() {
     };
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::SnapshotNotFound.code());
 }
+
+#[test]
+fn controllers_are_listened_to_before_the_metadata_is_known_and_clients_when_the_broker_is_ready() {
+    let mut bench = Bench::new(TWO);
+    assert_eq!(bench.listening, [1, 0]);
+    bench.stop();
+    // The quorum cannot lead before `quorum-state` is written.
+    bench.hold(|op| matches!(op, IoOp::Replace { path, .. } if path.path.ends_with("quorum-state")));
+    assert!(!bench.boot());
+    assert_eq!(bench.listening, [1]);
+    let answered_later = bench.send_at(1, ConnId(50), 2, RequestBody::DescribeQuorum(DescribeQuorumRequest::default()));
+    let refused = ConnId(51);
+    bench.send_at(0, refused, 12, RequestBody::Metadata(MetadataRequest::default()));
+    assert_eq!(bench.closed.pop().map(|(conn, _)| conn), Some(refused));
+    assert_eq!(bench.answer(answered_later), None);
+    bench.release();
+    assert_eq!(bench.listening, [1, 0]);
+    assert!(matches!(bench.answer(answered_later), Some(ResponseBody::DescribeQuorum(_))));
+}

@@ -64,6 +64,8 @@ struct Bench {
     /// The client id of the requests.
     client_id: Option<&'static str>,
     stopped: bool,
+    /// The listeners that are open, in the order in which they were opened.
+    listening: Vec<u16>,
     /// The limits of connections that the broker gave.
     limits: Vec<ConnectionLimits>,
     /// The levels of the log that the broker gave.
@@ -94,6 +96,7 @@ impl Bench {
             closed: Vec::new(),
             client_id: None,
             stopped: false,
+            listening: Vec::new(),
             limits: Vec::new(),
             log_levels: Vec::new(),
             warnings: Vec::new(),
@@ -113,6 +116,7 @@ impl Bench {
         self.disks.iter_mut().for_each(TestDisk::process_ends);
         self.files.clear();
         self.waiting.clear();
+        self.listening.clear();
         self.stopped = false;
         self.lives += 1;
         self.broker = Broker::new(self.config.clone(), [self.lives; 32]);
@@ -183,6 +187,7 @@ impl Bench {
                     Output::Io(command) if self.waits(&command) => self.waiting.push_back(command),
                     Output::Io(command) => inputs.push_back(Input::Io(self.execute(command))),
                     Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
+                    Output::Listen(listener) => self.listening.push(listener),
                     Output::Ready => ready = true,
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,
