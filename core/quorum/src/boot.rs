@@ -326,7 +326,6 @@ impl Quorum {
                 }
             } else {
                 records = snapshot::metadata_records(&whole)?;
-                self.has_metadata = true;
             }
             next = batch.header.next_offset();
             self.uncommitted.push_back(Uncommitted { end: next, records });

@@ -1,6 +1,6 @@
 //! The votes of one election.
 
-use crate::voters::VoterSet;
+use crate::voters::{ReplicaKey, VoterSet};
 use std::collections::BTreeMap;
 use tidelog_wire::ids::NodeId;
 
@@ -22,10 +22,10 @@ pub enum Tally {
 
 impl Election {
     /// An election in which `me` votes for itself, if it is one of the voters.
-    pub fn new(voters: &VoterSet, me: NodeId) -> Self {
+    pub fn new(voters: &VoterSet, me: ReplicaKey) -> Self {
         let mut votes: BTreeMap<NodeId, Option<bool>> = voters.keys().map(|key| (key.node, None)).collect();
-        if let Some(mine) = votes.get_mut(&me) {
-            *mine = Some(true);
+        if voters.has(me) {
+            votes.insert(me.node, Some(true));
         }
         Self { votes }
     }
@@ -64,7 +64,7 @@ impl Election {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::voters::{Endpoints, KRAFT_VERSIONS, ReplicaKey, Voter};
+    use crate::voters::{Endpoints, KRAFT_VERSIONS, Voter};
     use tidelog_wire::ids::Uuid;
 
     fn election(voters: i32) -> Election {
@@ -73,7 +73,7 @@ mod tests {
             endpoints: Endpoints::default(),
             kraft_versions: KRAFT_VERSIONS,
         };
-        Election::new(&(1..=voters).map(voter).collect(), NodeId(1))
+        Election::new(&(1..=voters).map(voter).collect(), ReplicaKey::from_wire(1, Uuid::ZERO))
     }
 
     #[test]

@@ -88,10 +88,13 @@ impl Quorum {
         let is_valid = request.max_wait_ms >= 0
             && fetch.offset >= Offset::ZERO
             && fetch.last_epoch.0 >= 0
-            && fetch.last_epoch <= fetch.epoch
-            && fetch.replica.node != self.config.me.node;
+            && fetch.last_epoch <= fetch.epoch;
         if !is_valid {
             return self.refuse_fetch(&fetch, ErrorCode::InvalidRequest);
+        }
+        if fetch.replica.node == self.config.me.node && self.refusal_of_leader(fetch.epoch).is_none() {
+            // Another process has this node's id. Not INVALID_REQUEST: Kafka's controllers stop at that.
+            return self.refuse_fetch(&fetch, ErrorCode::UnknownServerError);
         }
         self.serve(now, fetch, request.max_wait_ms > 0, out);
     }
@@ -133,7 +136,7 @@ impl Quorum {
             }
         }
         self.acknowledged(now, fetch.replica, fetch.offset, out);
-        // The leader may have written the last records to no disk yet, but it must have written them to the file.
+        // What is in the file is served, also before it is synced.
         let upper = self.log_mut().written_offset();
         if fetch.offset >= upper {
             return self.serve_nothing(fetch, may_wait);
@@ -263,10 +266,11 @@ impl Quorum {
     }
 
     /// Answers the fetches that have waited long enough.
-    pub(crate) fn expire_fetches(&mut self, now: Now, out: &mut Outbox) {
+    pub(crate) fn expire_fetches(&mut self, now: Now) {
         let expired: Vec<Fetch> = self.waiting.extract_if(.., |fetch| fetch.until <= now.mono).collect();
         for fetch in expired {
-            self.serve(now, fetch, false, out);
+            // The replica may be gone by now: that its time is over is no sign of life.
+            self.answer_fetch(&fetch, |_| {});
         }
     }
 
@@ -330,15 +334,17 @@ impl Quorum {
             if batch.header.last_offset() < self.log_end() {
                 continue;
             }
-            if batch.header.base_offset != self.log_end() || batch.header.leader_epoch > self.epoch() {
+            let epochs = self.last_epoch()..=self.epoch();
+            if batch.header.base_offset != self.log_end() || !epochs.contains(&batch.header.leader_epoch) {
                 is_right = false;
                 break;
             }
             let start = batch.position as usize;
             let bytes = records.slice(start..start + batch.bytes.len());
             if let Err(why) = self.append_batch(now, &bytes, batch.header.is_control(), out) {
-                out.event(Level::Error, PART, format!("a batch of the leader is not taken: {why}"));
-                is_right = false;
+                // Its checksum is right, so the leader has written it so. A node that went on without it would miss a
+                // part of the metadata.
+                self.fail(format!("a batch of the leader at offset {} is not understood: {why}", self.log_end()));
                 break;
             }
         }
@@ -361,7 +367,6 @@ impl Quorum {
             return Ok(());
         }
         self.voters = voters;
-        self.has_metadata |= !metadata.is_empty();
         self.last_append_at = now.wall;
         let end = self.log_end();
         self.uncommitted.push_back(Uncommitted { end, records: metadata });
@@ -384,12 +389,12 @@ impl Quorum {
             // There is nothing to cut, so the leader contradicts itself.
             return false;
         }
-        if cut < self.committed {
+        let committed = self.high_watermark.map_or(self.committed, |high| high.max(self.committed));
+        if cut < committed {
             self.fail(format!(
-                "the leader asks to remove the records from offset {cut} on, but all below {} are committed: the \
-                 leader has lost records that a majority of the voters had, or this directory belongs to another \
-                 cluster",
-                self.committed
+                "the leader asks to remove the records from offset {cut} on, but all below {committed} are committed: \
+                 the leader has lost records that a majority of the voters had, or this directory belongs to another \
+                 cluster"
             ));
             return false;
         }
@@ -410,6 +415,9 @@ impl Quorum {
                 // A batch is cut as a whole, so the log may end before `end`.
                 let log_end = self.log_end();
                 assert!(log_end <= end, "the log was cut to {end}");
+                if !self.config.plants.has(Plant::TruncationKeepsVoters) {
+                    self.voters.truncate_from(log_end);
+                }
                 self.uncommitted.retain(|next| next.end <= log_end);
             }
             Some(Busy::Restarting) if self.is_booting() => self.log_restarted_at_boot(now, out)?,

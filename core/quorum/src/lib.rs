@@ -67,7 +67,7 @@ use tidelog_storage::names;
 use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogSettings};
 use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset};
 use tidelog_wire::time::{Mono, Now, WallMs};
-use tidelog_wire::{Address, MetadataRecord, RequestBody, ResponseBody};
+use tidelog_wire::{Address, ErrorCode, MetadataRecord, RequestBody, ResponseBody};
 use voters::VoterHistory;
 
 const PART: &str = "quorum";
@@ -216,8 +216,8 @@ enum Busy {
 /// An input that waits while the quorum is busy.
 #[derive(Debug)]
 enum Deferred {
-    Request(Now, QuorumRequest),
-    Answer(Now, Answer),
+    Request(QuorumRequest),
+    Answer(Answer),
 }
 
 /// An output that waits until the quorum is not busy.
@@ -282,7 +282,7 @@ pub struct Quorum {
     /// The records from `committed` to the end of the log.
     uncommitted: VecDeque<Uncommitted>,
     bootstrap: Bootstrap,
-    /// Whether a metadata record was found or appended, beside the quorum's own control records.
+    /// Whether a metadata record is committed, beside the quorum's own control records.
     has_metadata: bool,
     /// When the last metadata records were appended. The header of a snapshot carries this time.
     last_append_at: WallMs,
@@ -353,13 +353,13 @@ impl Quorum {
 
     /// Takes a request. Its answer comes as [`QuorumEvent::Answer`], now or later.
     pub fn handle_request(&mut self, now: Now, request: QuorumRequest, out: &mut Outbox) -> Vec<QuorumEvent> {
-        self.deferred.push_back(Deferred::Request(now, request));
+        self.deferred.push_back(Deferred::Request(request));
         self.settle(now, out)
     }
 
     /// Takes the answer to a request of [`PeerOwner::Quorum`].
     pub fn handle_answer(&mut self, now: Now, answer: Answer, out: &mut Outbox) -> Vec<QuorumEvent> {
-        self.deferred.push_back(Deferred::Answer(now, answer));
+        self.deferred.push_back(Deferred::Answer(answer));
         self.settle(now, out)
     }
 
@@ -396,7 +396,7 @@ impl Quorum {
     /// encoded form. The records are committed together. But if they do not [fit one batch](Self::fits_one_batch) and
     /// are not part of a metadata transaction, a crash may leave only the first of them in the log.
     ///
-    /// Error: the log is offline, for this reason.
+    /// Error: the log cannot take them, for this reason. The quorum has failed, and says so with its next events.
     pub fn propose(
         &mut self,
         now: Now,
@@ -407,15 +407,21 @@ impl Quorum {
         assert!(self.is_leading(), "a proposal while {}", self.role.name());
         assert!(!records.is_empty() && records.len() == values.len(), "a proposal has a value for each of its records");
         let (base, epoch) = (self.log_end(), self.epoch());
+        let mut records = records.into_iter();
         for bytes in snapshot::batches(base, epoch, now.wall, values, batch_bytes_max(&self.config.log)) {
-            self.append(now, Append::Own(&bytes), out)?;
+            let start = self.log_end();
+            if let Err(reason) = self.append(now, Append::Own(&bytes), out) {
+                self.fail(reason.clone());
+                return Err(reason);
+            }
+            let end = self.log_end();
+            // Each batch may be truncated, or be committed, without those behind it.
+            let records = records.by_ref().take((end - start) as usize).collect();
+            self.uncommitted.push_back(Uncommitted { end, records });
         }
-        let end = self.log_end();
-        assert_eq!(end - base, records.len() as i64);
-        self.uncommitted.push_back(Uncommitted { end, records });
-        self.has_metadata = true;
+        assert!(records.next().is_none(), "each record is in a batch");
         self.last_append_at = now.wall;
-        Ok(end + -1)
+        Ok(self.log_end() + -1)
     }
 
     /// Gives up the leadership as soon as possible, so that another voter takes it over.
@@ -557,8 +563,8 @@ impl Quorum {
                 }
             }
             match self.deferred.pop_front() {
-                Some(Deferred::Request(now, request)) => self.request(now, request, out),
-                Some(Deferred::Answer(now, answer)) => self.answer(now, answer, out),
+                Some(Deferred::Request(request)) => self.request(now, request, out),
+                Some(Deferred::Answer(answer)) => self.answer(now, answer, out),
                 None if self.poll(now, out) => {}
                 None if self.held.is_empty() && !self.state_is_new => break,
                 None => {}
@@ -570,6 +576,9 @@ impl Quorum {
         if self.is_running() && self.failure.is_none() && self.snapshot_due(now.mono) {
             self.events.push(QuorumEvent::SnapshotDue);
         }
+        if matches!(self.phase, Phase::Closing | Phase::Ended) {
+            self.answer_the_rest();
+        }
         if let Some(reason) = self.failure.take() {
             self.phase = Phase::Ended;
             self.events.push(QuorumEvent::Failed(format!(
@@ -579,6 +588,33 @@ impl Quorum {
             )));
         }
         std::mem::take(&mut self.events)
+    }
+
+    /// Answers everything that still waits when this node has left the quorum.
+    fn answer_the_rest(&mut self) {
+        let left = std::mem::take(&mut self.waiting).into_iter();
+        let left: Vec<Fetch> = left.chain(std::mem::take(&mut self.reading).into_values()).collect();
+        for fetch in left {
+            let body = messages::fetch_error(self, &fetch, ErrorCode::NotLeaderOrFollower);
+            self.reply(fetch.id, body);
+        }
+        self.refuse_snapshot_fetches();
+        if let Role::Leader(leader) = &mut self.role
+            && let Some((id, body)) = std::mem::take(&mut leader.changes).abandoned()
+        {
+            self.reply(id, body);
+        }
+        for deferred in std::mem::take(&mut self.deferred) {
+            if let Deferred::Request(request) = deferred {
+                let body = messages::refusal(&request.body, ErrorCode::NotLeaderOrFollower);
+                self.reply(request.id, body);
+            }
+        }
+        for held in std::mem::take(&mut self.held) {
+            if let Held::Answer(id, body) = held {
+                self.events.push(QuorumEvent::Answer(id, body));
+            }
+        }
     }
 
     fn request(&mut self, now: Now, request: QuorumRequest, out: &mut Outbox) {
@@ -718,6 +754,7 @@ impl Quorum {
     fn commit_up_to(&mut self, end: Offset) {
         while let Some(committed) = self.uncommitted.pop_front_if(|next| next.end <= end) {
             self.committed = committed.end;
+            self.has_metadata |= !committed.records.is_empty();
             self.events.push(QuorumEvent::Committed { end: committed.end, records: committed.records });
         }
     }

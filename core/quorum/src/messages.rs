@@ -6,15 +6,16 @@ use crate::{Quorum, TOPIC};
 use bytestring::ByteString;
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset, Uuid};
 use tidelog_wire::messages::{
-    BeginQuorumEpochRequest, BeginQuorumEpochResponse, EndQuorumEpochRequest, EndQuorumEpochResponse, FetchRequest,
-    FetchResponse, VoteRequest, VoteResponse,
+    AddRaftVoterResponse, BeginQuorumEpochRequest, BeginQuorumEpochResponse, DescribeQuorumResponse,
+    EndQuorumEpochRequest, EndQuorumEpochResponse, FetchRequest, FetchResponse, RemoveRaftVoterResponse,
+    UpdateRaftVoterResponse, VoteRequest, VoteResponse,
 };
 use tidelog_wire::messages::{
     begin_quorum_epoch_request as begin_request, begin_quorum_epoch_response as begin_response,
     end_quorum_epoch_request as end_request, end_quorum_epoch_response as end_response, fetch_request, fetch_response,
     fetch_snapshot_response, vote_request, vote_response,
 };
-use tidelog_wire::{Address, ErrorCode, Records};
+use tidelog_wire::{Address, ErrorCode, Records, RequestBody, ResponseBody};
 
 /// What every answer of a peer says beside its own matter.
 #[derive(Debug)]
@@ -295,6 +296,25 @@ impl Quorum {
 /// The answer to a fetch that gets no records, for this reason.
 pub fn fetch_error(quorum: &Quorum, fetch: &Fetch, error: ErrorCode) -> FetchResponse {
     quorum.fetch_response(&fetch.listener, error, |_| {})
+}
+
+/// The answer to any request that is refused as a whole.
+pub fn refusal(request: &RequestBody, error: ErrorCode) -> ResponseBody {
+    let error_code = error.code();
+    match request {
+        RequestBody::Vote(_) => VoteResponse { error_code, ..Default::default() }.into(),
+        RequestBody::BeginQuorumEpoch(_) => BeginQuorumEpochResponse { error_code, ..Default::default() }.into(),
+        RequestBody::EndQuorumEpoch(_) => EndQuorumEpochResponse { error_code, ..Default::default() }.into(),
+        RequestBody::Fetch(_) => FetchResponse { error_code, ..Default::default() }.into(),
+        RequestBody::FetchSnapshot(_) => {
+            fetch_snapshot_response::FetchSnapshotResponse { error_code, ..Default::default() }.into()
+        }
+        RequestBody::DescribeQuorum(_) => DescribeQuorumResponse { error_code, ..Default::default() }.into(),
+        RequestBody::AddRaftVoter(_) => AddRaftVoterResponse { error_code, ..Default::default() }.into(),
+        RequestBody::RemoveRaftVoter(_) => RemoveRaftVoterResponse { error_code, ..Default::default() }.into(),
+        RequestBody::UpdateRaftVoter(_) => UpdateRaftVoterResponse { error_code, ..Default::default() }.into(),
+        other => panic!("the quorum serves no {:?}", other.api_key()),
+    }
 }
 
 /// An offset as a message holds it.

@@ -1,6 +1,6 @@
 //! What each role does when time passes: it asks its peers, and goes on to the next role.
 
-use crate::messages;
+use crate::election::Tally;
 use crate::peers::{Peer, bootstrap_addresses};
 use crate::role::Role;
 use crate::voters::ReplicaKey;
@@ -10,7 +10,7 @@ use tidelog_config::plant::Plant;
 use tidelog_storage::io::Outbox;
 use tidelog_wire::ids::{LeaderEpoch, NodeId};
 use tidelog_wire::time::Now;
-use tidelog_wire::{Address, ErrorCode, RequestBody};
+use tidelog_wire::{Address, RequestBody};
 
 /// How long a leader may keep a fetch waiting.
 const FETCH_WAIT_MS_MAX: i64 = 500;
@@ -18,15 +18,11 @@ const FETCH_WAIT_MS_MAX: i64 = 500;
 impl Quorum {
     /// Does what is due. Returns whether the role has changed, so that there may be more to do.
     pub(crate) fn poll(&mut self, now: Now, out: &mut Outbox) -> bool {
-        self.expire_fetches(now, out);
+        self.expire_fetches(now);
         if let Phase::Leaving(until) = self.phase
             && self.may_leave(now, until)
         {
             self.phase = Phase::Closing;
-            for fetch in std::mem::take(&mut self.waiting) {
-                let body = messages::fetch_error(self, &fetch, ErrorCode::NotLeaderOrFollower);
-                self.events.push(QuorumEvent::Answer(fetch.id, Box::new(body.into())));
-            }
             self.log_mut().close(out);
             return false;
         }
@@ -88,6 +84,9 @@ impl Quorum {
             }
             return true;
         }
+        if nominee.election.tally() == Tally::Lost {
+            return false;
+        }
         let unanswered: Vec<NodeId> = nominee.election.unanswered().collect();
         for voter in unanswered {
             let Some(known) = self.voters.latest().get(voter) else { continue };
@@ -125,15 +124,19 @@ impl Quorum {
         false
     }
 
+    /// Whether this node may fetch. A fetch acknowledges everything below its offset, so what a voter has appended must be
+    /// on stable storage first.
+    fn may_acknowledge(&self) -> bool {
+        let log = self.log.as_ref().expect("the log is open once the disk is read");
+        !self.config.is_controller
+            || log.stable_offset() >= log.log_end_offset()
+            || self.config.plants.has(Plant::FollowerAcknowledgesBeforeSync)
+    }
+
     /// Fetches from the leader, or from anyone where the leader does not answer.
     fn fetch(&mut self, now: Now) {
         let Role::Follower(follower) = &self.role else { return };
-        // A fetch acknowledges everything below its offset. So what a voter has appended must be stable first.
-        let log = self.log.as_ref().expect("the log is open once the disk is read");
-        let is_stable = !self.config.is_controller
-            || log.stable_offset() >= log.log_end_offset()
-            || self.config.plants.has(Plant::FollowerAcknowledgesBeforeSync);
-        if self.peers.has_any_in_flight() || !is_stable {
+        if self.peers.has_any_in_flight() || !self.may_acknowledge() {
             return;
         }
         let leader = follower.leader;
@@ -157,7 +160,7 @@ impl Quorum {
 
     /// Asks any node that may know the leader. Its answer to a fetch tells.
     fn fetch_from_anyone(&mut self, now: Now) {
-        if self.peers.has_any_in_flight() {
+        if self.peers.has_any_in_flight() || !self.may_acknowledge() {
             return;
         }
         let (me, listener) = (self.config.me, &self.config.listener);
@@ -190,7 +193,7 @@ impl Quorum {
             leader.is_told = true;
             // A log that holds only control records counts as new: an earlier leader may have crashed right after it
             // appended its LeaderChange record.
-            let bootstrap = (!self.has_metadata).then(|| std::mem::take(&mut self.bootstrap.records));
+            let bootstrap = (!self.has_metadata).then(|| self.bootstrap.records.clone());
             self.tell_leader();
             self.events.push(QuorumEvent::Leading { epoch: self.epoch(), bootstrap });
         }

@@ -19,7 +19,7 @@ const CAUGHT_UP_MS: i64 = 3_600_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     pub key: ReplicaKey,
-    /// Everything below this offset is on the replica's stable storage. `None` before its first fetch.
+    /// Everything below this offset is on the replica's stable storage, if it is a voter. `None` before its first fetch.
     pub end_offset: Option<Offset>,
     pub last_fetch: Option<Now>,
     /// When the replica had last read everything that the leader had then.
@@ -120,7 +120,7 @@ impl Progress {
 
     /// A replica is there: it fetches records or a snapshot, or has told its endpoints.
     pub fn seen(&mut self, now: Mono, key: ReplicaKey) {
-        if self.is_voter(key) {
+        if self.is_voter(key) && key.node != self.me.node {
             self.fetched.insert(key.node);
         }
         let has_me = self.voters.contains_key(&self.me.node) && self.is_voter(self.me);
@@ -159,7 +159,8 @@ impl Progress {
         self.needs_others().then(|| self.majority_until.min(self.begin_at))
     }
 
-    /// Whether this observer has read everything at some time within the last hour, so that it may become a voter.
+    /// Whether this observer has read everything at some time and has fetched within the last hour, so that it may become
+    /// a voter.
     pub fn is_caught_up(&self, now: Mono, key: ReplicaKey) -> bool {
         self.observers.get(&key).is_some_and(|replica| {
             replica.last_caught_up.is_some()

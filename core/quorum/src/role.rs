@@ -149,11 +149,7 @@ mod tests {
     fn nominee() -> Nominee {
         let voter = |node| Voter { key: key(node), endpoints: Endpoints::default(), kraft_versions: KRAFT_VERSIONS };
         let voters: VoterSet = (1..=3).map(voter).collect();
-        Nominee {
-            election: Election::new(&voters, NodeId(1)),
-            until: Mono::ZERO,
-            leader_endpoints: Endpoints::default(),
-        }
+        Nominee { election: Election::new(&voters, key(1)), until: Mono::ZERO, leader_endpoints: Endpoints::default() }
     }
 
     fn follower(has_fetched: bool) -> Role {

@@ -84,8 +84,10 @@ impl Download {
 
 impl Snapshots {
     pub fn found(&mut self, id: SnapshotId) {
-        self.finished.push(id);
-        self.finished.sort();
+        if !self.finished.contains(&id) {
+            self.finished.push(id);
+            self.finished.sort();
+        }
     }
 
     /// A snapshot turned out to be damaged.
@@ -300,7 +302,21 @@ impl Quorum {
                 for fetch in waiting {
                     self.refuse_snapshot(fetch.id, &fetch.listener, ErrorCode::SnapshotNotFound);
                 }
+                // Followers are not sent to it again. A new one takes its place.
+                self.snapshots.forget(id);
+                self.snapshots.bytes_since = self.snapshots.bytes_since.max(self.config.snapshot_bytes);
             }
+        }
+    }
+
+    /// Refuses the fetches of snapshots that wait for a file to be opened.
+    pub(crate) fn refuse_snapshot_fetches(&mut self) {
+        let opening = self.snapshots.open.values_mut().filter_map(|open| match open {
+            OpenSnapshot::Opening { waiting, .. } => Some(std::mem::take(waiting)),
+            OpenSnapshot::Open { .. } => None,
+        });
+        for fetch in opening.flatten().collect::<Vec<_>>() {
+            self.refuse_snapshot(fetch.id, &fetch.listener, ErrorCode::NotLeaderOrFollower);
         }
     }
 
@@ -388,7 +404,8 @@ impl Quorum {
         let chunk = partition.unaligned_records.bytes().unwrap_or_default();
         let is_next = id == download.id && partition.position == download.bytes.len() as i64;
         let is_wrong = error != ErrorCode::None || !is_next || chunk.is_empty();
-        let too_large = download.bytes.len() as u64 + chunk.len() as u64 > SNAPSHOT_BYTES_MAX;
+        let too_large = partition.size as u64 > SNAPSHOT_BYTES_MAX
+            || download.bytes.len() as u64 + chunk.len() as u64 > SNAPSHOT_BYTES_MAX;
         if is_wrong || too_large {
             if too_large {
                 let text = format!("the snapshot {} is not fetched: it has more than 1 GiB", id.file_name());
@@ -411,7 +428,9 @@ impl Quorum {
     fn downloaded(&mut self, now: Now, download: Download, out: &mut Outbox) -> bool {
         let Download { id, bytes } = download;
         let content = bytes.freeze();
-        if let Err(reason) = snapshot::decode(&content) {
+        let checked =
+            snapshot::decode(&content).and_then(|snapshot| self.voters.after_snapshot(id.end + -1, &snapshot.controls));
+        if let Err(reason) = checked {
             out.event(Level::Error, PART, format!("snapshot {} of the leader is not used: {reason}", id.file_name()));
             return false;
         }
@@ -439,10 +458,7 @@ impl Quorum {
     /// Takes over what a snapshot says, in the place of everything that was known before.
     pub(crate) fn load_snapshot(&mut self, id: SnapshotId, content: &Bytes) -> Result<(), String> {
         let snapshot = snapshot::decode(content)?;
-        self.voters.clear();
-        for control in &snapshot.controls {
-            self.voters.apply(id.end + -1, control)?;
-        }
+        self.voters = self.voters.after_snapshot(id.end + -1, &snapshot.controls)?;
         self.committed = id.end;
         if id.end > Offset::ZERO {
             self.has_metadata = true;
@@ -454,7 +470,11 @@ impl Quorum {
     /// Whether the log must begin again behind the newest snapshot, which holds more than the log does.
     pub(crate) fn is_behind_snapshot(&self, log: &Log) -> Option<Offset> {
         let newest = self.snapshots.newest()?;
-        let (end, epoch) = (log.log_end_offset(), log.latest_epoch());
-        (end < newest.end || (log.log_start_offset() < newest.end && epoch < newest.epoch)).then_some(newest.end)
+        let is_shorter = log.log_end_offset() < newest.end;
+        // Another leader's records stand where the snapshot's last record was. (The log may know no epoch there: a crash
+        // may have taken back that the log was trimmed, and not that the epochs were.)
+        let epoch = log.epochs().epoch_for_offset(newest.end + -1);
+        let differs = log.log_start_offset() < newest.end && epoch.is_some_and(|epoch| epoch != newest.epoch);
+        (is_shorter || differs).then_some(newest.end)
     }
 }

@@ -56,7 +56,12 @@ impl Quorum {
             }
         };
         self.state_is_new = true;
-        if self.voters.latest().is_only(me) && !matches!(self.role, Role::Candidate(_)) && self.may_stand() {
+        // A lone voter needs no other vote.
+        self.count_votes(now);
+        if self.voters.latest().is_only(me)
+            && !matches!(self.role, Role::Candidate(_) | Role::Leader(_))
+            && self.may_stand()
+        {
             // There is nobody to wait for.
             self.become_prospective(now);
         }
@@ -73,7 +78,7 @@ impl Quorum {
     }
 
     fn nominee(&mut self, now: Now, leader_endpoints: Endpoints, role: impl FnOnce(Nominee) -> Role) -> Role {
-        let election = Election::new(self.voters.latest(), self.config.me.node);
+        let election = Election::new(self.voters.latest(), self.config.me);
         let until = self.election_deadline(now.mono);
         role(Nominee { election, until, leader_endpoints })
     }

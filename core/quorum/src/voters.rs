@@ -294,11 +294,20 @@ impl VoterHistory {
         match control.kind {
             ControlType::KRaftVoters => {
                 let record = VotersRecord::from_bytes(version, control.value.clone()).map_err(|e| e.to_string())?;
-                self.sets.insert(offset, VoterSet::from_record(&record));
+                let set = VoterSet::from_record(&record);
+                if set.is_empty() {
+                    return Err("a VotersRecord names no voter".to_owned());
+                }
+                self.sets.insert(offset, set);
             }
             ControlType::KRaftVersion => {
                 let record =
                     KRaftVersionRecord::from_bytes(version, control.value.clone()).map_err(|e| e.to_string())?;
+                let (min, max) = KRAFT_VERSIONS;
+                if !(min..=max).contains(&record.kraft_version) {
+                    let version = record.kraft_version;
+                    return Err(format!("kraft.version is {version}, and this node supports {min} to {max}"));
+                }
                 self.kraft_versions.insert(offset, record.kraft_version);
             }
             _ => {}
@@ -318,10 +327,12 @@ impl VoterHistory {
         trim(&mut self.kraft_versions, start);
     }
 
-    /// A snapshot takes the place of the whole log: forgets everything that records named.
-    pub fn clear(&mut self) {
-        self.sets.clear();
-        self.kraft_versions.clear();
+    /// The history after a snapshot has taken the place of the whole log: what `controls` name, which are the control
+    /// records of the snapshot, whose last record is at `offset`.
+    pub fn after_snapshot(&self, offset: Offset, controls: &[ControlRecord]) -> Result<Self, String> {
+        let mut history = Self::new(self.configured.clone());
+        controls.iter().try_for_each(|control| history.apply(offset, control))?;
+        Ok(history)
     }
 }
 

@@ -63,6 +63,8 @@ impl Quorum {
         let (epoch, last_epoch, is_pre_vote) =
             (partition.replica_epoch, partition.last_offset_epoch, partition.pre_vote);
         let is_illegal = if is_pre_vote { last_epoch > epoch } else { last_epoch >= epoch };
+        // The epoch after the greatest one could not be numbered.
+        let is_illegal = is_illegal || epoch == i32::MAX;
         let refusal = match partition.last_offset < 0 || last_epoch < 0 || is_illegal {
             true => Some(ErrorCode::InvalidRequest),
             false => self.refusal_of_voter(partition.replica_id, epoch),
@@ -80,8 +82,8 @@ impl Quorum {
         let theirs = (LeaderEpoch(last_epoch), Offset(partition.last_offset));
         let plants = self.config.plants;
         let is_up_to_date = theirs >= (self.last_epoch(), self.log_end()) || plants.has(Plant::VotesForShorterLog);
-        let granted = candidate.node != self.config.me.node
-            && self.role.grants(&self.state, candidate, is_up_to_date, is_pre_vote)
+        let is_other = candidate.node != self.config.me.node;
+        let granted = (is_other && self.role.grants(&self.state, candidate, is_up_to_date, is_pre_vote))
             || plants.has(Plant::VotesTwice);
         if granted && !is_pre_vote && self.state.voted.is_none() && self.state.leader.is_none() {
             self.vote_for(now, candidate);
@@ -135,7 +137,8 @@ impl Quorum {
         let told: Endpoints = told.collect();
         let is_taken = self.learn_leader(now, Some(leader), LeaderEpoch(partition.leader_epoch), told);
         let error = match is_taken {
-            false => ErrorCode::InvalidRequest,
+            // Not INVALID_REQUEST: Kafka's controllers stop at that.
+            false => ErrorCode::UnknownServerError,
             true if !self.is_for_me(request.voter_id, partition.voter_directory_id) => ErrorCode::InvalidVoterKey,
             true => ErrorCode::None,
         };
@@ -179,7 +182,7 @@ impl Quorum {
         let told = request.leader_endpoints.iter().map(|end| (end.name.clone(), end.host.clone(), end.port));
         let told: Endpoints = told.collect();
         if !self.learn_leader(now, Some(leader), LeaderEpoch(partition.leader_epoch), told) {
-            return self.reply(id, self.end_response(listener, ErrorCode::InvalidRequest));
+            return self.reply(id, self.end_response(listener, ErrorCode::UnknownServerError));
         }
         let candidates: Vec<ReplicaKey> = match partition.preferred_candidates.is_empty() {
             true => {

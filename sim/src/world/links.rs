@@ -102,7 +102,7 @@ mod tests {
         let (sender, told) = channel();
         let scenario = Scenario { nodes: 2, network, fault_ns: 1 << 60, ..Scenario::default() };
         let mut world = World::new(&scenario, Plants::default(), Trace::to(Box::new(Listener(sender))));
-        while !world.nodes.iter().all(|node| node.accepts()) {
+        while !world.nodes.iter().all(|node| node.is_ready()) {
             world.advance();
         }
         (world, told)

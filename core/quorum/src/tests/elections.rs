@@ -253,7 +253,7 @@ fn a_second_leader_of_an_epoch_is_not_believed() {
     let id = cluster.request(follower, 1, request);
     cluster.run(20);
     let Some(ResponseBody::BeginQuorumEpoch(answer)) = cluster.answers.remove(&id) else { panic!("not answered") };
-    assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::InvalidRequest.code());
+    assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::UnknownServerError.code());
     let quorum = cluster.nodes[follower].quorum.as_ref().unwrap();
     assert_eq!(quorum.leader(), Some(NodeId(leader as i32 + 1)));
 }

@@ -587,10 +587,18 @@ impl Cluster {
         let name = format!("record {}", self.next_proposal);
         let at = &mut self.nodes[node];
         let quorum = at.quorum.as_mut().filter(|quorum| quorum.is_leading())?;
-        let record: MetadataRecord =
-            FeatureLevelRecord { name: name.clone().into(), feature_level: 1, ..Default::default() }.into();
-        let value = record.encode(0);
-        quorum.propose(now, vec![record], &[value], &mut at.out).expect("the log is open");
+        // Some proposals take several batches.
+        let names = match self.next_proposal.is_multiple_of(20) {
+            true => (0..40).map(|place| format!("{name}, {place} {}", "-".repeat(60))).collect(),
+            false => vec![name.clone()],
+        };
+        let record = |name: &String| -> MetadataRecord {
+            FeatureLevelRecord { name: name.clone().into(), feature_level: 1, ..Default::default() }.into()
+        };
+        let records: Vec<MetadataRecord> = names.iter().map(record).collect();
+        let values: Vec<Bytes> = records.iter().map(|record| record.encode(0)).collect();
+        let name = names.last().expect("at least one").clone();
+        quorum.propose(now, records, &values, &mut at.out).expect("the log is open");
         self.take(node, Vec::new());
         Some(name)
     }
