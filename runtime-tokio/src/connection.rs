@@ -6,7 +6,7 @@
 //!
 //! - fewer than [`IN_FLIGHT_MAX`] requests are unanswered or have answers that are not completely sent;
 //! - the unanswered requests take fewer than [`IN_FLIGHT_BYTES_MAX`] bytes;
-//! - their weights (`weight`) add up to less than [`IN_FLIGHT_WEIGHT_MAX`].
+//! - their weights (`weight`) add up to less than `IN_FLIGHT_WEIGHT_MAX`.
 //!
 //! So a client that does not read its answers is not read from either. All it costs are the answers that wait for it,
 //! and for records an answer holds only the position of a slice of a file.

@@ -1,7 +1,7 @@
 //! The links of the broker's peers: connections that the core opens to other nodes.
 //!
 //! Each link has a task. It connects, encodes and sends the core's requests, reads answers, decodes and checks them
-//! (`api::prepare_answer`) and hands them to the core. The [`Door`] keeps the sending end of the task's queue: the core
+//! (`api::prepare_answer`) and hands them to the core. The door keeps the sending end of the task's queue: the core
 //! hangs up by dropping it.
 //!
 //! Every queue is bounded. A link's queue holds at most the questions that the core has asked on it and whose time has
