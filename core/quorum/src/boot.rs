@@ -327,6 +327,7 @@ impl Quorum {
             } else {
                 records = snapshot::metadata_records(&whole)?;
             }
+            self.note_batch(&whole);
             next = batch.header.next_offset();
             self.uncommitted.push_back(Uncommitted { end: next, records });
         }

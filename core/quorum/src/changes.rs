@@ -3,7 +3,6 @@
 //! The leader makes one change at a time: it appends a VotersRecord, and the next change waits until a majority of the
 //! new set has that record. So the majorities of two sets that follow each other always have a voter in common.
 
-use crate::messages::{self, Common, node};
 use crate::peers::Peer;
 use crate::role::Role;
 use crate::voters::{Endpoints, ReplicaKey, Voter, VoterSet};
@@ -63,6 +62,13 @@ impl Changes {
 }
 
 impl Kind {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Add => "Add",
+            Self::Remove => "Remove",
+        }
+    }
+
     fn response(self, error: ErrorCode, message: Option<String>) -> ResponseBody {
         let (error_code, error_message) = (error.code(), message.map(Into::into));
         match self {
@@ -73,7 +79,7 @@ impl Kind {
 }
 
 /// Why no change can be made now.
-struct Refusal(ErrorCode, String);
+struct Refusal(ErrorCode, Option<String>);
 
 impl Quorum {
     // The leader.
@@ -85,20 +91,21 @@ impl Quorum {
             .map(|listener| (listener.name.clone(), listener.host.clone(), listener.port))
             .collect();
         let key = ReplicaKey::from_wire(request.voter_id, request.voter_directory_id);
-        let checked = self.check_change(now, request.cluster_id.as_deref(), key).and_then(|voters| {
+        let checked = self.check_request(Kind::Add, request.cluster_id.as_deref(), key).and_then(|()| {
             let listener = &self.config.listener;
             if endpoints.address(listener).is_none() {
                 let text = format!("Add voter request didn't include the endpoint for the default listener {listener}");
-                return Err(Refusal(ErrorCode::InvalidRequest, text));
+                return Err(Refusal(ErrorCode::InvalidRequest, Some(text)));
             }
+            let voters = self.check_change(Kind::Add, now)?;
             if voters.get(key.node).is_some() {
                 let text = format!("The voter id for {key} is already part of the set of voters {voters}.");
-                return Err(Refusal(ErrorCode::DuplicateVoter, text));
+                return Err(Refusal(ErrorCode::DuplicateVoter, Some(text)));
             }
             Ok(())
         });
         if let Err(Refusal(error, text)) = checked {
-            return self.reply(id, Kind::Add.response(error, Some(text)));
+            return self.reply(id, Kind::Add.response(error, text));
         }
         let peer = Peer::Voter(key.node);
         if !self.peers.is_free(now.mono, &peer) {
@@ -183,13 +190,14 @@ impl Quorum {
         out: &mut Outbox,
     ) {
         let key = ReplicaKey::from_wire(request.voter_id, request.voter_directory_id);
-        let checked = self.check_change(now, request.cluster_id.as_deref(), key).and_then(|voters| {
+        let checked = self.check_request(Kind::Remove, request.cluster_id.as_deref(), key);
+        let checked = checked.and_then(|()| self.check_change(Kind::Remove, now)).and_then(|voters| {
             let missing = || format!("Cannot remove voter {key} from the set of voters {voters}");
-            voters.without(key).ok_or_else(|| Refusal(ErrorCode::VoterNotFound, missing()))
+            voters.without(key).ok_or_else(|| Refusal(ErrorCode::VoterNotFound, Some(missing())))
         });
         let voters = match checked {
             Ok(voters) => voters,
-            Err(Refusal(error, text)) => return self.reply(id, Kind::Remove.response(error, Some(text))),
+            Err(Refusal(error, text)) => return self.reply(id, Kind::Remove.response(error, text)),
         };
         let offset = self.append_controls(now, &[voters.record()], out);
         let until = now.mono.plus_ms(self.config.timeouts.request_ms);
@@ -199,25 +207,31 @@ impl Quorum {
         self.log_advanced(now, out);
     }
 
-    /// Whether a voter may be added or removed now. Returns the voters that count.
-    fn check_change(&mut self, now: Now, cluster_id: Option<&str>, key: ReplicaKey) -> Result<VoterSet, Refusal> {
+    /// Whether a request to add or remove a voter is one that this leader may carry out.
+    fn check_request(&self, kind: Kind, cluster_id: Option<&str>, key: ReplicaKey) -> Result<(), Refusal> {
         if !self.is_of_this_cluster(cluster_id) {
             let text = format!(
                 "The given id \"{}\" doesn't match the cluster id \"{}\"",
                 cluster_id.unwrap_or_default(),
                 self.config.cluster_id
             );
-            return Err(Refusal(ErrorCode::InconsistentClusterId, text));
+            return Err(Refusal(ErrorCode::InconsistentClusterId, Some(text)));
         }
         if let Some(error) = self.refusal_of_leader(self.epoch()) {
-            return Err(Refusal(error, "This node is not the leader of the quorum".to_owned()));
+            return Err(Refusal(error, None));
         }
         if key.node.0 < 0 || key.directory.is_none() {
-            return Err(Refusal(ErrorCode::InvalidRequest, "The request didn't include a valid voter".to_owned()));
+            let text = format!("{} voter request didn't include a valid voter", kind.verb());
+            return Err(Refusal(ErrorCode::InvalidRequest, Some(text)));
         }
+        Ok(())
+    }
+
+    /// Whether the voters may be changed now. Returns the voters that count.
+    fn check_change(&mut self, kind: Kind, now: Now) -> Result<VoterSet, Refusal> {
         self.expire_changes(now);
-        let timed_out = |text: &str| Refusal(ErrorCode::RequestTimedOut, text.to_owned());
-        let Role::Leader(leader) = &self.role else { unreachable!("checked above") };
+        let timed_out = |text: &str| Refusal(ErrorCode::RequestTimedOut, Some(text.to_owned()));
+        let Role::Leader(leader) = &self.role else { unreachable!("checked before") };
         if leader.changes.pending.is_some() {
             return Err(timed_out("Request timed out waiting for leader to handle previous voter change request"));
         }
@@ -228,19 +242,16 @@ impl Quorum {
         };
         let kraft_version = self.kraft_version();
         if kraft_version == 0 {
-            let text = "Cluster doesn't support changing voters because the kraft.version feature is 0".to_owned();
-            return Err(Refusal(ErrorCode::UnsupportedVersion, text));
+            let does = if kind == Kind::Add { "adding" } else { "removing" };
+            let text = format!("Cluster doesn't support {does} voter because the kraft.version feature is 0");
+            return Err(Refusal(ErrorCode::UnsupportedVersion, Some(text)));
         }
         match self.voters.latest_offset() {
             Some(offset) if offset < high_watermark => Ok(self.voters.latest().clone()),
-            offset => Err(Refusal(
-                ErrorCode::RequestTimedOut,
-                format!(
-                    "Request timed out waiting for voters to commit the latest voter change at {} with HWM \
-                     {high_watermark}",
-                    offset.map_or(-1, |offset| offset.0)
-                ),
-            )),
+            offset => Err(timed_out(&format!(
+                "Request timed out waiting for voters to commit the latest voter change at {} with HWM {high_watermark}",
+                offset.map_or(-1, |offset| offset.0)
+            ))),
         }
     }
 
@@ -451,12 +462,12 @@ impl Quorum {
     }
 
     pub(crate) fn handle_update_voter_answer(&mut self, now: Now, answer: UpdateRaftVoterResponse) -> bool {
-        let error = messages::error(answer.error_code);
-        let leader = node(answer.current_leader.leader_id);
-        let told = u16::try_from(answer.current_leader.port).ok().filter(|_| !answer.current_leader.host.is_empty());
-        let endpoints = self.endpoints_of(leader, told.map(|port| (answer.current_leader.host.clone(), port)));
-        let epoch = LeaderEpoch(answer.current_leader.leader_epoch);
-        if let Some(is_useful) = self.handle_common(now, Common { error, leader, epoch, endpoints }) {
+        let CurrentLeader { leader_id, leader_epoch, host, port, .. } = answer.current_leader;
+        let port = u16::try_from(port).ok().filter(|_| !host.is_empty());
+        let told = port.map(|port| (leader_id, host, port));
+        let common = self.common(answer.error_code, (leader_id, leader_epoch), told);
+        let error = common.error;
+        if let Some(is_useful) = self.handle_common(now, common) {
             return is_useful;
         }
         match (&mut self.role, error) {
@@ -472,8 +483,8 @@ impl Quorum {
     /// The answer to a request to add or remove a voter, which this node has made for itself.
     pub(crate) fn handle_join_answer(&mut self, _: Now, error_code: i16) -> bool {
         matches!(
-            messages::error(error_code),
-            ErrorCode::None | ErrorCode::RequestTimedOut | ErrorCode::DuplicateVoter | ErrorCode::VoterNotFound
+            ErrorCode::from_code(error_code),
+            Some(ErrorCode::None | ErrorCode::RequestTimedOut | ErrorCode::DuplicateVoter | ErrorCode::VoterNotFound)
         )
     }
 }

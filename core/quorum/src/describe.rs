@@ -12,6 +12,10 @@ use tidelog_wire::messages::describe_quorum_response::{
 };
 use tidelog_wire::time::Now;
 
+/// As Kafka says it.
+const NOT_LEADER: &str = "For requests intended only for the leader, this error indicates that the broker is not the current leader. For \
+     requests intended for any replica, this error indicates that the broker is not a replica of the topic partition.";
+
 impl Quorum {
     pub(crate) fn handle_describe(&mut self, now: Now, id: RequestId, version: i16, request: DescribeQuorumRequest) {
         let is_asked = match request.topics.as_slice() {
@@ -25,21 +29,23 @@ impl Quorum {
     }
 
     fn describe(&mut self, now: Now, version: i16) -> DescribeQuorumResponse {
-        let (me, epoch, high_watermark) = (self.config.me, self.epoch(), self.high_watermark());
+        let (me, epoch, high_watermark, log_end) =
+            (self.config.me, self.epoch(), self.high_watermark(), self.log_end());
         let Role::Leader(leader) = &mut self.role else {
             let error_code = ErrorCode::NotLeaderOrFollower.code();
-            return answer(PartitionData { error_code, ..Default::default() }, Vec::new());
+            let error_message = (version >= 2).then(|| NOT_LEADER.into());
+            return answer(PartitionData { error_code, error_message, ..Default::default() }, Vec::new());
         };
         leader.progress.forget_idle_observers(now.mono);
         let replica = |replica: &Replica| {
             // A leader is never behind itself.
-            let is_me = replica.key.node == me.node;
+            let is_me = me.covers(replica.key) || replica.key.covers(me);
             let last_fetch = if is_me { Some(now.wall) } else { replica.last_fetch.map(|last| last.wall) };
             let caught_up = if is_me { Some(now.wall) } else { replica.last_caught_up };
             ReplicaState {
                 replica_id: replica.key.node.0,
                 replica_directory_id: if version >= 2 { replica.key.wire_directory() } else { Uuid::ZERO },
-                log_end_offset: wire_offset(replica.end_offset),
+                log_end_offset: if is_me { log_end.0 } else { wire_offset(replica.end_offset) },
                 last_fetch_timestamp: last_fetch.map_or(-1, |at| at.0),
                 last_caught_up_timestamp: caught_up.map_or(-1, |at| at.0),
                 ..Default::default()

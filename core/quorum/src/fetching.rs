@@ -1,7 +1,7 @@
 //! The log goes from the leader to its followers: they fetch, and the offset of a fetch acknowledges all records below
 //! it (KIP-595).
 
-use crate::messages::{self, Common, node, wire_offset};
+use crate::messages::wire_offset;
 use crate::role::Role;
 use crate::snapshots::{Download, SnapshotId};
 use crate::voters::ReplicaKey;
@@ -17,6 +17,9 @@ use tidelog_wire::messages::fetch_response::{EpochEndOffset, PartitionData, Snap
 use tidelog_wire::messages::{FetchRequest, FetchResponse};
 use tidelog_wire::time::{Mono, Now};
 use tidelog_wire::{ErrorCode, Records};
+
+/// No fetch waits longer than this, whatever it asks for: its connection may be gone.
+const WAIT_MS_MAX: i32 = 30_000;
 
 /// A fetch of the metadata log that is being answered.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl Quorum {
             last_epoch: LeaderEpoch(partition.last_fetched_epoch),
             bytes_max: request.max_bytes.max(1) as u32,
             high_watermark: partition.high_watermark,
-            until: now.mono.plus_ms(request.max_wait_ms.into()),
+            until: now.mono.plus_ms(request.max_wait_ms.min(WAIT_MS_MAX).into()),
         };
         let is_valid = request.max_wait_ms >= 0
             && fetch.offset >= Offset::ZERO
@@ -169,9 +172,10 @@ impl Quorum {
                 self.answer_fetch(&fetch, |partition| partition.records = Some(Records::from(found.slice)));
             }
             ReadOutcome::AtEnd | ReadOutcome::NoRoom => self.answer_fetch(&fetch, |_| {}),
-            // The log was trimmed meanwhile: the replica asks again, and is given the snapshot.
-            ReadOutcome::OutOfRange => self.answer_fetch(&fetch, |_| {}),
-            ReadOutcome::Failed(_) => self.refuse_fetch(&fetch, ErrorCode::UnknownServerError),
+            // The log was trimmed meanwhile: the replica asks again, and is given the snapshot, if there is one.
+            ReadOutcome::OutOfRange | ReadOutcome::Failed(_) => {
+                self.refuse_fetch(&fetch, ErrorCode::UnknownServerError)
+            }
             ReadOutcome::Pending => panic!("a read is answered once"),
         }
     }
@@ -283,13 +287,12 @@ impl Quorum {
         let Some(partition) = topic.partitions.pop().filter(|partition| partition.partition_index == 0) else {
             return false;
         };
-        let error = messages::error(partition.error_code);
-        let leader = node(partition.current_leader.leader_id);
-        let told = answer.node_endpoints.into_iter().find(|endpoint| Some(NodeId(endpoint.node_id)) == leader);
-        let told = told.and_then(|endpoint| Some((endpoint.host, u16::try_from(endpoint.port).ok()?)));
-        let endpoints = self.endpoints_of(leader, told);
-        let epoch = LeaderEpoch(partition.current_leader.leader_epoch);
-        if let Some(is_useful) = self.handle_common(now, Common { error, leader, epoch, endpoints }) {
+        let told = answer.node_endpoints.into_iter();
+        let told = told.filter_map(|node| Some((node.node_id, node.host, u16::try_from(node.port).ok()?)));
+        let current = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let common = self.common(partition.error_code, current, told);
+        let (error, leader) = (common.error, common.leader);
+        if let Some(is_useful) = self.handle_common(now, common) {
             return is_useful;
         }
         let is_followed = matches!(&self.role, Role::Follower(follower) if Some(follower.leader) == leader);
@@ -366,8 +369,15 @@ impl Quorum {
             self.fail(reason);
             return Ok(());
         }
+        if !voters.latest().overlaps(self.voters.latest()) {
+            let text = format!(
+                "the voters {} follow the voters {}: more than one has changed at once",
+                voters.latest(),
+                self.voters.latest()
+            );
+            out.event(Level::Warn, PART, text);
+        }
         self.voters = voters;
-        self.last_append_at = now.wall;
         let end = self.log_end();
         self.uncommitted.push_back(Uncommitted { end, records: metadata });
         Ok(())

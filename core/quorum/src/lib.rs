@@ -62,7 +62,9 @@ use snapshots::{SnapshotId, Snapshots};
 use std::collections::{BTreeMap, VecDeque};
 use tidelog_batch::{BatchHeader, ControlRecord};
 use tidelog_config::plant::{Plant, Plants};
-use tidelog_storage::io::{Answer, Ask, DiskPath, IoCompletion, IoId, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner};
+use tidelog_storage::io::{
+    Answer, Ask, DiskPath, IoCompletion, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner,
+};
 use tidelog_storage::names;
 use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogSettings};
 use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset};
@@ -225,6 +227,8 @@ enum Deferred {
 enum Held {
     Ask(Box<Ask>),
     Answer(RequestId, Box<ResponseBody>),
+    /// A file is closed or removed.
+    Cleanup(IoOp),
 }
 
 /// What a disk command of [`IoOwner::Quorum`] is for.
@@ -284,7 +288,7 @@ pub struct Quorum {
     bootstrap: Bootstrap,
     /// Whether a metadata record is committed, beside the quorum's own control records.
     has_metadata: bool,
-    /// When the last metadata records were appended. The header of a snapshot carries this time.
+    /// The timestamp of the last metadata records in the log. The header of a snapshot carries it.
     last_append_at: WallMs,
     peers: Peers,
     /// Fetches that wait for records or for the high watermark.
@@ -300,6 +304,8 @@ pub struct Quorum {
     next_seq: u64,
     commands: BTreeMap<u64, Command>,
     events: Vec<QuorumEvent>,
+    /// The leader and epoch in which a peer was last not believed. It is told once.
+    doubted: Option<(Option<NodeId>, LeaderEpoch)>,
     /// Warnings for the operator, until there is an outbox for them.
     warnings: Vec<String>,
     /// The content of the fetched snapshot that is being written.
@@ -335,6 +341,7 @@ impl Quorum {
             next_seq: 0,
             commands: BTreeMap::new(),
             events: Vec::new(),
+            doubted: None,
             warnings: Vec::new(),
             fetched_snapshot: None,
             failure: None,
@@ -420,15 +427,15 @@ impl Quorum {
             self.uncommitted.push_back(Uncommitted { end, records });
         }
         assert!(records.next().is_none(), "each record is in a batch");
-        self.last_append_at = now.wall;
         Ok(self.log_end() + -1)
     }
 
     /// Gives up the leadership as soon as possible, so that another voter takes it over.
-    pub fn resign(&mut self) {
+    pub fn resign(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
         if let Role::Leader(leader) = &mut self.role {
             leader.resigns = true;
         }
+        self.settle(now, out)
     }
 
     /// Begins to close the log. A leader hands its leadership over first. [`QuorumEvent::Closed`] comes in the end.
@@ -560,6 +567,7 @@ impl Quorum {
                 match held {
                     Held::Ask(ask) => out.ask(*ask),
                     Held::Answer(id, body) => self.events.push(QuorumEvent::Answer(id, body)),
+                    Held::Cleanup(op) => self.submit(Command::Cleanup, op, out),
                 }
             }
             match self.deferred.pop_front() {
@@ -676,10 +684,15 @@ impl Quorum {
                 assert!(is_planted || self.busy == Some(Busy::SavingState));
                 self.busy = self.busy.filter(|busy| *busy != Busy::SavingState);
             }
-            Command::WriteSnapshot(id) => {
-                completion.result.map_err(|error| error.text)?;
-                self.snapshot_written(now, id, out);
-            }
+            Command::WriteSnapshot(id) => match completion.result {
+                Ok(_) => self.snapshot_written(now, id, out),
+                // The log still has all of it. The next snapshot is written when it is due.
+                Err(error) if error.kind == IoErrorKind::NoSpace => {
+                    out.event(Level::Warn, PART, format!("snapshot {} is not written: {error}", id.file_name()));
+                    self.snapshots.not_written();
+                }
+                Err(error) => return Err(error.text),
+            },
             Command::SaveDownload(id) => {
                 completion.result.map_err(|error| error.text)?;
                 self.download_saved(id, out);
@@ -720,11 +733,21 @@ impl Quorum {
         Ok(())
     }
 
+    /// A batch is in the log that no snapshot holds yet.
+    fn note_batch(&mut self, bytes: &Bytes) {
+        self.snapshots.bytes_since += bytes.len() as u64;
+        if let Ok(header) = BatchHeader::parse(bytes)
+            && !header.is_control()
+        {
+            self.last_append_at = WallMs(header.max_timestamp);
+        }
+    }
+
     /// Appends to the log. Error: the log is offline, for this reason.
     fn append(&mut self, now: Now, batch: Append<'_>, out: &mut Outbox) -> Result<Offset, String> {
         let epoch = self.epoch();
         let (Append::Own(bytes) | Append::Replicated(bytes)) = batch else { panic!("clients do not write metadata") };
-        self.snapshots.bytes_since += bytes.len() as u64;
+        self.note_batch(bytes);
         match self.log_mut().append(now, batch, epoch, out) {
             Ok(appended) => Ok(appended.base_offset),
             Err(AppendError::NotOpen(why)) => Err(why),

@@ -28,30 +28,38 @@ pub struct Common {
 }
 
 /// The error of an answer. A code of a later version of Kafka is an error like any other.
-pub fn error(code: i16) -> ErrorCode {
+fn error(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }
 
 /// A node that an answer names, if it names a real one.
-pub fn node(id: i32) -> Option<NodeId> {
+fn node(id: i32) -> Option<NodeId> {
     (id >= 0).then_some(NodeId(id))
 }
 
 impl Quorum {
+    /// What an answer says of the leader. `told`: the nodes whose addresses it tells, as id, host and port.
+    pub(crate) fn common(
+        &self,
+        error_code: i16,
+        (leader_id, epoch): (i32, i32),
+        told: impl IntoIterator<Item = (i32, ByteString, u16)>,
+    ) -> Common {
+        let leader = node(leader_id);
+        let address = told.into_iter().find(|(id, ..)| node(*id) == leader);
+        let endpoints = match (leader, address) {
+            (Some(_), Some((_, host, port))) => [(self.config.listener.clone(), host, port)].into_iter().collect(),
+            (Some(leader), None) => self.voters.latest().endpoints(leader),
+            (None, _) => Endpoints::default(),
+        };
+        Common { error: error(error_code), leader, epoch: LeaderEpoch(epoch), endpoints }
+    }
+
     /// The leader, as this node tells a peer that came in on `listener`.
     pub(crate) fn leader_for(&self, listener: &str) -> (i32, Option<(NodeId, Address)>) {
         let id = self.state.leader.map_or(-1, |leader| leader.0);
         let address = self.leader_endpoints().address(listener).cloned();
         (id, self.state.leader.zip(address))
-    }
-
-    /// The endpoints of a leader of which an answer tells the address, or whose address the set of voters holds.
-    pub(crate) fn endpoints_of(&self, leader: Option<NodeId>, told: Option<(ByteString, u16)>) -> Endpoints {
-        match (leader, told) {
-            (Some(_), Some((host, port))) => [(self.config.listener.clone(), host, port)].into_iter().collect(),
-            (Some(leader), None) => self.voters.latest().endpoints(leader),
-            (None, _) => Endpoints::default(),
-        }
     }
 
     pub(crate) fn vote_request(&self, voter: ReplicaKey, pre_vote: bool) -> VoteRequest {

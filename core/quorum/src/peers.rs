@@ -60,6 +60,11 @@ impl Peers {
         self.in_flight.remove(&seq)
     }
 
+    /// The answers of nodes that were asked for the leader are of no use any more.
+    pub fn forget_bootstrap(&mut self) {
+        self.in_flight.retain(|_, (peer, _)| matches!(peer, Peer::Voter(_)));
+    }
+
     /// The peer gave no answer, or one that is of no use: it is not asked again at once.
     pub fn failed(&mut self, now: Mono, peer: Peer) {
         self.pauses.insert(peer, now.plus_ms(self.pause_ms.max(1)));

@@ -93,7 +93,7 @@ impl Quorum {
             let key = known.key;
             let Some(address) = self.free_address(now, voter) else { continue };
             // A voter that does not know pre-votes would take one for a vote.
-            let versions = if is_candidate { 1..=2 } else { 2..=2 };
+            let versions = if is_candidate { 0..=2 } else { 2..=2 };
             let request = self.vote_request(key, !is_candidate);
             self.ask(Peer::Voter(voter), address, request.into(), versions);
         }
@@ -136,11 +136,14 @@ impl Quorum {
     /// Fetches from the leader, or from anyone where the leader does not answer.
     fn fetch(&mut self, now: Now) {
         let Role::Follower(follower) = &self.role else { return };
+        let peer = Peer::Voter(follower.leader);
+        if !self.peers.is_paused(now.mono, &peer) {
+            // A node that was asked for the leader meanwhile may never answer, and the leader is not to be kept waiting.
+            self.peers.forget_bootstrap();
+        }
         if self.peers.has_any_in_flight() || !self.may_acknowledge() {
             return;
         }
-        let leader = follower.leader;
-        let peer = Peer::Voter(leader);
         let address = follower.leader_endpoints.address(&self.config.listener).cloned();
         let Some(address) = address.filter(|_| !self.peers.is_paused(now.mono, &peer)) else {
             return self.fetch_from_anyone(now);
@@ -199,6 +202,7 @@ impl Quorum {
         }
         self.expire_changes(now);
         let Role::Leader(leader) = &mut self.role else { unreachable!("nothing has changed it") };
+        leader.progress.forget_idle_observers(now.mono);
         let silent: Vec<ReplicaKey> = leader.progress.take_silent(now.mono);
         for voter in silent {
             let Some(address) = self.free_address(now, voter.node) else { continue };

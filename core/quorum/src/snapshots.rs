@@ -1,9 +1,8 @@
 //! Snapshots: taking one, giving it to followers, fetching one from the leader, and trimming the log (KIP-630).
 
-use crate::messages::{self, Common, node};
 use crate::role::Role;
 use crate::voters::kraft_version_record;
-use crate::{Busy, Command, PART, Quorum, QuorumEvent, RequestId, TOPIC, snapshot};
+use crate::{Busy, Command, Held, PART, Quorum, QuorumEvent, RequestId, TOPIC, snapshot};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
@@ -12,7 +11,7 @@ use tidelog_storage::Log;
 use tidelog_storage::io::{IoDone, IoError, IoOp, Level, Outbox};
 use tidelog_storage::names;
 use tidelog_storage::probe::Probe;
-use tidelog_wire::ids::{FileId, LeaderEpoch, NodeId, Offset};
+use tidelog_wire::ids::{FileId, LeaderEpoch, Offset};
 use tidelog_wire::messages::FetchSnapshotRequest;
 use tidelog_wire::messages::fetch_snapshot_request as request;
 use tidelog_wire::messages::fetch_snapshot_response::{self as response, FetchSnapshotResponse};
@@ -23,6 +22,8 @@ use tidelog_wire::{ErrorCode, FileSlice, Records};
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// How many snapshots are kept. The second newest is used if the newest turns out to be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
+/// A snapshot that was read within this time is not removed.
+const READ_MS_MAX: i64 = 60_000;
 /// The files of logs have the number of their log in the upper half. No log has this number.
 const SNAPSHOT_FILES: u64 = (u32::MAX as u64) << 32;
 
@@ -56,8 +57,16 @@ pub struct Snapshots {
 
 #[derive(Debug)]
 enum OpenSnapshot {
-    Opening { file: FileId, waiting: Vec<SnapshotFetch> },
-    Open { file: FileId, len: u64 },
+    Opening {
+        file: FileId,
+        waiting: Vec<SnapshotFetch>,
+    },
+    Open {
+        file: FileId,
+        len: u64,
+        /// When it was last read.
+        read_at: Mono,
+    },
 }
 
 /// A FetchSnapshot that is being answered.
@@ -99,6 +108,10 @@ impl Snapshots {
         &self.finished
     }
 
+    pub fn not_written(&mut self) {
+        self.writing = None;
+    }
+
     /// The newest snapshot that holds metadata.
     pub fn newest(&self) -> Option<SnapshotId> {
         self.finished.last().copied().filter(|id| id.end > Offset::ZERO)
@@ -107,6 +120,15 @@ impl Snapshots {
     /// The oldest snapshot that holds metadata.
     pub fn oldest(&self) -> Option<SnapshotId> {
         self.finished.iter().copied().find(|id| id.end > Offset::ZERO)
+    }
+
+    /// Whether a follower has read this snapshot a moment ago, and so may want more of it.
+    fn is_being_read(&self, now: Mono, id: SnapshotId) -> bool {
+        match self.open.get(&id) {
+            Some(OpenSnapshot::Open { read_at, .. }) => read_at.plus_ms(READ_MS_MAX) > now,
+            Some(OpenSnapshot::Opening { .. }) => true,
+            None => false,
+        }
     }
 
     /// The epoch of the last record before `end`, if a snapshot ends there.
@@ -191,10 +213,15 @@ impl Quorum {
     /// Removes all but the newest snapshots, and the part of the log before the oldest snapshot that is kept.
     pub(crate) fn trim(&mut self, now: Now, out: &mut Outbox) {
         while self.snapshots.finished.len() > SNAPSHOTS_KEPT {
-            let id = self.snapshots.finished.remove(0);
-            self.close_snapshot(id, out);
+            let id = self.snapshots.finished[0];
+            if self.snapshots.is_being_read(now.mono, id) {
+                // A follower that had to begin again with each new snapshot would never end.
+                break;
+            }
+            self.snapshots.finished.remove(0);
+            self.close_snapshot(id);
             let path = self.path(&id.file_name());
-            self.submit(Command::Cleanup, IoOp::Remove { path }, out);
+            self.held.push(Held::Cleanup(IoOp::Remove { path }));
         }
         let Some(SnapshotId { end: oldest, .. }) = self.snapshots.finished.first().copied() else { return };
         let committed = self.committed;
@@ -255,7 +282,8 @@ impl Quorum {
         let fetch = SnapshotFetch { id, listener, position, bytes_max: request.max_bytes.max(1) as u32 };
         match self.snapshots.open.get_mut(&wanted) {
             Some(OpenSnapshot::Opening { waiting, .. }) => waiting.push(fetch),
-            Some(OpenSnapshot::Open { file, len }) => {
+            Some(OpenSnapshot::Open { file, len, read_at }) => {
+                *read_at = now.mono;
                 let (file, len) = (*file, *len);
                 self.serve_snapshot(wanted, file, len, fetch);
             }
@@ -276,7 +304,7 @@ impl Quorum {
 
     pub(crate) fn snapshot_opened(
         &mut self,
-        _: Now,
+        now: Now,
         id: SnapshotId,
         result: Result<IoDone, IoError>,
         out: &mut Outbox,
@@ -287,7 +315,7 @@ impl Quorum {
         };
         match result {
             Ok(IoDone::Len(len)) => {
-                self.snapshots.open.insert(id, OpenSnapshot::Open { file, len });
+                self.snapshots.open.insert(id, OpenSnapshot::Open { file, len, read_at: now.mono });
                 for fetch in waiting {
                     self.serve_snapshot(id, file, len, fetch);
                 }
@@ -337,13 +365,14 @@ impl Quorum {
     }
 
     /// Followers fetch this snapshot no more: it is removed.
-    fn close_snapshot(&mut self, id: SnapshotId, out: &mut Outbox) {
+    fn close_snapshot(&mut self, id: SnapshotId) {
         let (file, waiting) = match self.snapshots.open.remove(&id) {
             None => return,
             Some(OpenSnapshot::Open { file, .. }) => (file, Vec::new()),
             Some(OpenSnapshot::Opening { file, waiting }) => (file, waiting),
         };
-        self.submit(Command::Cleanup, IoOp::Close { file }, out);
+        // Behind the answers that name it.
+        self.held.push(Held::Cleanup(IoOp::Close { file }));
         for fetch in waiting {
             self.refuse_snapshot(fetch.id, &fetch.listener, ErrorCode::SnapshotNotFound);
         }
@@ -381,12 +410,11 @@ impl Quorum {
             return false;
         };
         let Some(partition) = topic.partitions.pop().filter(|partition| partition.index == 0) else { return false };
-        let error = messages::error(partition.error_code);
-        let leader = node(partition.current_leader.leader_id);
-        let told = answer.node_endpoints.iter().find(|endpoint| Some(NodeId(endpoint.node_id)) == leader);
-        let endpoints = self.endpoints_of(leader, told.map(|endpoint| (endpoint.host.clone(), endpoint.port)));
-        let epoch = LeaderEpoch(partition.current_leader.leader_epoch);
-        if let Some(is_useful) = self.handle_common(now, Common { error, leader, epoch, endpoints }) {
+        let told = answer.node_endpoints.iter().map(|node| (node.node_id, node.host.clone(), node.port));
+        let current = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let common = self.common(partition.error_code, current, told);
+        let error = common.error;
+        if let Some(is_useful) = self.handle_common(now, common) {
             return is_useful;
         }
         let Role::Follower(follower) = &mut self.role else { return false };

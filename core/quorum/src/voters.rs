@@ -132,11 +132,6 @@ impl VoterSet {
         self.0.get(&node).map(|voter| voter.endpoints.clone()).unwrap_or_default()
     }
 
-    /// How many voters are a majority.
-    pub fn majority(&self) -> usize {
-        self.0.len() / 2 + 1
-    }
-
     /// The set with one more voter; `None` if the node is a voter already, whatever its directory.
     pub fn with(&self, voter: Voter) -> Option<Self> {
         let mut voters = self.0.clone();

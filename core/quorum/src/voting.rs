@@ -1,6 +1,6 @@
 //! Vote, BeginQuorumEpoch and EndQuorumEpoch: the requests of other voters, and their answers (KIP-595, KIP-996).
 
-use crate::messages::{self, Common, node};
+use crate::messages::Common;
 use crate::peers::Peer;
 use crate::role::Role;
 use crate::voters::{Endpoints, ReplicaKey};
@@ -95,14 +95,8 @@ impl Quorum {
         let Some(partition) = only_partition!(answer.topics).filter(|_| answer.error_code == 0) else {
             return false;
         };
-        let leader = node(partition.leader_id);
-        let told = answer.node_endpoints.iter().find(|endpoint| Some(NodeId(endpoint.node_id)) == leader);
-        let common = Common {
-            error: messages::error(partition.error_code),
-            leader,
-            epoch: LeaderEpoch(partition.leader_epoch),
-            endpoints: self.endpoints_of(leader, told.map(|endpoint| (endpoint.host.clone(), endpoint.port))),
-        };
+        let told = answer.node_endpoints.iter().map(|node| (node.node_id, node.host.clone(), node.port));
+        let common = self.common(partition.error_code, (partition.leader_id, partition.leader_epoch), told);
         if let Some(is_useful) = self.handle_common(now, common) {
             return is_useful;
         }
@@ -149,14 +143,8 @@ impl Quorum {
         let Some(partition) = only_partition!(answer.topics).filter(|_| answer.error_code == 0) else {
             return false;
         };
-        let leader = node(partition.leader_id);
-        let told = answer.node_endpoints.iter().find(|endpoint| Some(NodeId(endpoint.node_id)) == leader);
-        let common = Common {
-            error: messages::error(partition.error_code),
-            leader,
-            epoch: LeaderEpoch(partition.leader_epoch),
-            endpoints: self.endpoints_of(leader, told.map(|endpoint| (endpoint.host.clone(), endpoint.port))),
-        };
+        let told = answer.node_endpoints.iter().map(|node| (node.node_id, node.host.clone(), node.port));
+        let common = self.common(partition.error_code, (partition.leader_id, partition.leader_epoch), told);
         self.handle_common(now, common).unwrap_or(partition.error_code == 0)
     }
 
@@ -213,14 +201,8 @@ impl Quorum {
         let Some(partition) = only_partition!(answer.topics).filter(|_| answer.error_code == 0) else {
             return false;
         };
-        let leader = node(partition.leader_id);
-        let told = answer.node_endpoints.iter().find(|endpoint| Some(NodeId(endpoint.node_id)) == leader);
-        let common = Common {
-            error: messages::error(partition.error_code),
-            leader,
-            epoch: LeaderEpoch(partition.leader_epoch),
-            endpoints: self.endpoints_of(leader, told.map(|endpoint| (endpoint.host.clone(), endpoint.port))),
-        };
+        let told = answer.node_endpoints.iter().map(|node| (node.node_id, node.host.clone(), node.port));
+        let common = self.common(partition.error_code, (partition.leader_id, partition.leader_epoch), told);
         if let Some(is_useful) = self.handle_common(now, common) {
             return is_useful;
         }
@@ -234,24 +216,26 @@ impl Quorum {
     }
 
     /// Takes what every answer says of the leader and its epoch. `None`: the answer is of this epoch, and its own matter
-    /// is to be looked at. Otherwise the answer is done, and whether it was of use is returned.
+    /// is to be looked at. Otherwise the answer is done, and whether it told anything new is returned. If not, the peer is
+    /// not asked again at once.
     pub(crate) fn handle_common(&mut self, now: Now, answer: Common) -> Option<bool> {
         let Common { error, leader, epoch, endpoints } = answer;
         if epoch < self.epoch() || error == ErrorCode::UnknownLeaderEpoch {
             // The peer does not know this epoch yet.
-            return Some(true);
+            return Some(false);
         }
+        let before = (self.epoch(), self.state.leader);
         let is_told_of_another = matches!(error, ErrorCode::FencedLeaderEpoch | ErrorCode::NotLeaderOrFollower);
         if epoch > self.epoch() || is_told_of_another {
-            return Some(self.learn_leader(now, leader, epoch, endpoints));
+            self.learn_leader(now, leader, epoch, endpoints);
+            return Some(before != (self.epoch(), self.state.leader));
         }
         if leader.is_some() && self.state.leader.is_none() {
             let is_taken = self.learn_leader(now, leader, epoch, endpoints);
             return (!is_taken || error != ErrorCode::None).then_some(is_taken);
         }
         match error {
-            ErrorCode::InvalidVoterKey => Some(true),
-            ErrorCode::BrokerNotAvailable | ErrorCode::InvalidRequest => Some(false),
+            ErrorCode::InvalidVoterKey | ErrorCode::BrokerNotAvailable | ErrorCode::InvalidRequest => Some(false),
             _ => None,
         }
     }
@@ -271,7 +255,11 @@ impl Quorum {
             Some(leader) => epoch == self.epoch() && self.state.leader.is_some_and(|known| known != leader),
             None => false,
         };
+        if contradicts && self.doubted == Some((leader, epoch)) {
+            return false;
+        }
         if contradicts {
+            self.doubted = Some((leader, epoch));
             let text = format!(
                 "a peer says that node {} leads the quorum in epoch {epoch}, but this node knows {} as the leader in \
                  epoch {}; the peer is not believed",
@@ -310,6 +298,13 @@ impl Quorum {
             (ApiKey::Vote, AskError::Unsupported, Role::Prospective(_)) => {
                 // The voter is older than pre-votes.
                 self.become_candidate(now);
+                true
+            }
+            (ApiKey::UpdateRaftVoter, AskError::Unsupported, _) => {
+                // The leader is older than this request, and need not know.
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.has_updated_leader = true;
+                }
                 true
             }
             (ApiKey::ApiVersions, ..) => {

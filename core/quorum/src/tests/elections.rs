@@ -4,7 +4,9 @@ use super::harness::*;
 use crate::*;
 use std::collections::BTreeSet;
 use tidelog_wire::ErrorCode;
-use tidelog_wire::messages::{BeginQuorumEpochRequest, VoteRequest, begin_quorum_epoch_request, vote_request};
+use tidelog_wire::messages::{
+    BeginQuorumEpochRequest, FetchRequest, VoteRequest, begin_quorum_epoch_request, fetch_request, vote_request,
+};
 
 fn with_leader(seed: u64, voters: i32) -> (Cluster, usize) {
     let mut cluster = Cluster::of_recorded_voters(seed, voters, voters, Plants::default());
@@ -256,4 +258,55 @@ fn a_second_leader_of_an_epoch_is_not_believed() {
     assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::UnknownServerError.code());
     let quorum = cluster.nodes[follower].quorum.as_ref().unwrap();
     assert_eq!(quorum.leader(), Some(NodeId(leader as i32 + 1)));
+}
+
+#[test]
+fn a_leader_whose_snapshot_cannot_be_opened_takes_another_one() {
+    let (mut cluster, leader) = with_leader(4, 3);
+    let behind = (0..3).find(|node| *node != leader).unwrap();
+    cluster.crash(behind, true, None);
+    for _ in 0..3 {
+        for _ in 0..20 {
+            cluster.propose_at(leader).unwrap();
+            cluster.run(20);
+        }
+        cluster.snapshot(leader);
+        cluster.run(100);
+    }
+    let newest = |cluster: &Cluster| {
+        let names = cluster.nodes[leader].disk.names();
+        names.iter().filter(|name| name.ends_with(".checkpoint")).max().map(|name| name.to_string())
+    };
+    cluster.nodes[leader].disk.fail_open = newest(&cluster);
+    cluster.propose_at(leader).unwrap();
+    cluster.run(100);
+    cluster.crash(behind, false, Some(0));
+    cluster.run(3_000);
+    cluster.nodes[leader].disk.fail_open = None;
+    let name = cluster.propose_at(leader).unwrap();
+    cluster.run_until(10_000, "it has caught up", |cluster| cluster.has_committed(behind, &name));
+    assert_eq!(cluster.nodes[behind].state, cluster.nodes[leader].state);
+}
+
+#[test]
+fn whoever_waits_is_answered_when_a_node_stops() {
+    let (mut cluster, leader) = with_leader(1, 1);
+    let quorum = cluster.nodes[leader].quorum.as_ref().unwrap();
+    let partition = fetch_request::FetchPartition {
+        current_leader_epoch: quorum.epoch().0,
+        fetch_offset: quorum.log_end().0,
+        last_fetched_epoch: quorum.epoch().0,
+        high_watermark: i64::MAX,
+        ..Default::default()
+    };
+    let topic = fetch_request::FetchTopic { topic: TOPIC.into(), partitions: vec![partition], ..Default::default() };
+    let fetch = FetchRequest { replica_id: 7, max_wait_ms: 60_000, topics: vec![topic], ..Default::default() };
+    let waiting = cluster.request(leader, 12, fetch);
+    cluster.run(10);
+    assert!(!cluster.answers.contains_key(&waiting), "it waits for records");
+    cluster.close(leader);
+    let Some(ResponseBody::Fetch(answer)) = cluster.answers.remove(&waiting) else { panic!("not answered") };
+    assert_eq!(answer.responses[0].partitions[0].error_code, ErrorCode::NotLeaderOrFollower.code());
+    let late = cluster.request(leader, 2, vote_request(1, 70, 0, 0));
+    assert!(cluster.answers.contains_key(&late), "a request that comes while the log is being closed");
 }
