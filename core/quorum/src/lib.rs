@@ -783,13 +783,12 @@ impl Quorum {
     }
 
     /// Whether this node stands for election if there is no leader: it is a voter. A node that the newest set of voters
-    /// removes still stands while that set is not committed: it may be the only one that has the record, and so the only
-    /// one that can be elected (Raft dissertation, 4.2.2).
+    /// removes still stands while it does not know that set as committed: it may be the only one that has the record, and
+    /// so the only one that can be elected (Raft dissertation, 4.2.2).
     fn may_stand(&self) -> bool {
         let (me, last) = (self.config.me, self.committed + -1);
         let is_voter = self.voters.latest().has(me);
-        let is_being_removed =
-            || self.voters.latest_offset() > Some(last) && self.voters.in_force_at(last).is_some_and(|set| set.has(me));
+        let is_being_removed = || self.voters.that_may_count(last).any(|set| set.has(me));
         let planted = self.config.plants.has(Plant::ObserverStandsForElection);
         self.config.is_controller && (is_voter || is_being_removed() || planted)
     }

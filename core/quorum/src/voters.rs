@@ -270,9 +270,11 @@ impl VoterHistory {
         self.sets.range(..=offset).next_back().map(|(_, set)| set)
     }
 
-    /// The voters that count if the log ends with the record at `offset`.
-    pub fn in_force_at(&self, offset: Offset) -> Option<&VoterSet> {
-        self.recorded_at(offset).or(Some(&self.configured)).filter(|set| !set.is_empty())
+    /// The sets of voters that may count for others, if the records up to `committed` are known to be committed: the one
+    /// that is in force there, and all that follow it.
+    pub fn that_may_count(&self, committed: Offset) -> impl Iterator<Item = &VoterSet> {
+        let known = self.recorded_at(committed).or((self.kraft_version_at(committed) == 0).then_some(&self.configured));
+        known.into_iter().chain(self.sets.iter().filter(move |(offset, _)| **offset > committed).map(|(_, set)| set))
     }
 
     pub fn kraft_version(&self) -> i16 {

@@ -58,7 +58,7 @@ enum Event {
     Io { node: usize, life: u64, owner: IoOwner },
     Request { from: usize, life: u64, id: PeerId, to: usize, header: RequestHeader, frame: Bytes },
     Answer { to: usize, life: u64, answer: Answer },
-    Tick { node: usize, life: u64 },
+    Tick { node: usize, life: u64, at: u64 },
     Lowered { node: usize, life: u64, hints: LoadHints },
     Start { node: usize },
 }
@@ -275,7 +275,8 @@ impl Cluster {
                 let completion = at.disk.execute(command);
                 self.with(node, |quorum, out| quorum.handle_io(now, completion, out));
             }
-            Event::Tick { node, life } if self.nodes[node].life == life => {
+            // A tick that was replaced by an earlier one does nothing.
+            Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].tick_at == Some(at) => {
                 self.nodes[node].tick_at = None;
                 let now = self.clock();
                 self.with(node, |quorum, out| quorum.tick(now, out));
@@ -408,7 +409,7 @@ impl Cluster {
         }
         let life = at.life;
         self.nodes[node].tick_at = Some(due);
-        self.at(due, Event::Tick { node, life });
+        self.at(due, Event::Tick { node, life, at: due });
     }
 
     // The network.
