@@ -24,8 +24,8 @@ use tokio::runtime::Runtime;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LINK: LinkId = LinkId(7);
 
-/// Puts out what the test has ordered, and tells the test what happens on links. It handles such an event once `gate`
-/// is unlocked.
+/// Puts out what the test has ordered, and tells the test what happens on links. It handles an answer once `gate` is
+/// unlocked.
 struct Script {
     orders: Arc<Mutex<VecDeque<Output>>>,
     told: mpsc::Sender<(LinkId, LinkEvent)>,
@@ -38,8 +38,11 @@ impl Machine for Script {
             Input::Boot => out.outputs.push(Output::Ready),
             Input::Tick => out.outputs.extend(self.orders.lock().unwrap().drain(..)),
             Input::Link(link, event) => {
+                let is_answer = matches!(event, LinkEvent::Answer(_));
                 let _ = self.told.send((link, event));
-                drop(self.gate.lock().unwrap());
+                if is_answer {
+                    drop(self.gate.lock().unwrap());
+                }
             }
             Input::Stop => out.outputs.push(Output::Stopped),
             other => panic!("{other:?}"),
