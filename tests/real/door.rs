@@ -34,8 +34,8 @@ const WORLD: [&str; 24] = [
 ];
 
 /// The folders of the core's packages, from the door down.
-const PACKAGES: [&str; 9] =
-    [".", "client", "controller", "replication", "quorum", "storage", "config", "batch", "wire"];
+const PACKAGES: [&str; 10] =
+    [".", "client", "link", "controller", "replication", "quorum", "storage", "config", "batch", "wire"];
 
 fn core() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../core")

@@ -240,8 +240,12 @@ impl Quorum {
     /// More of the log is written or stable than before.
     pub(crate) fn log_advanced(&mut self, now: Now, out: &mut Outbox) {
         let Some(log) = &self.log else { return };
-        let unsynced = self.config.plants.has(Plant::LeaderCountsUnsynced);
-        let stable = if unsynced { log.log_end_offset() } else { log.stable_offset() };
+        let plants = self.config.plants;
+        let stable = match () {
+            () if plants.has(Plant::LeaderCountsUnsynced) => log.log_end_offset(),
+            () if plants.has(Plant::MetadataCommittedBeforeSync) => log.written_offset(),
+            () => log.stable_offset(),
+        };
         let written = log.written_offset();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(start) = leader.epoch_start else { return };

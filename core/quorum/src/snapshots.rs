@@ -480,7 +480,6 @@ impl Quorum {
         self.uncommitted.clear();
         self.busy = Some(Busy::Restarting);
         self.log_mut().restart_at(id.end, out);
-        out.probe(Probe::MetadataSnapshotFetched);
     }
 
     /// Takes over what a snapshot says, in the place of everything that was known before.

@@ -64,7 +64,6 @@ probes! {
     CheckpointQueued "checkpoint.waits.for.the.one.before"
     MetadataSnapshotTaken "metadata.snapshot.taken"
     MetadataSnapshotRead "metadata.snapshot.read"
-    MetadataSnapshotFetched "metadata.snapshot.fetched"
     TopicCreated "topic.created"
     ConfigChangedOpenLog "config.changed.open.log"
     LogDeletedOpen "log.deleted.open"

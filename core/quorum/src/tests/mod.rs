@@ -110,23 +110,23 @@ fn storm(seed: u64, plants: Plants) {
     cluster.cut.clear();
     cluster.lost_percent = 0;
     cluster.slow = false;
-    cluster.traces = from_environment("TIDELOG_QUORUM_TRACE", 0) > 0;
+    cluster.traces = number(option_env!("TIDELOG_QUORUM_TRACE"), 0) > 0;
     cluster.run(4_000);
     cluster.run_until(20_000, "a leader once all is healed", |cluster| cluster.leader().is_some());
     let name = cluster.propose().expect("it leads");
     cluster.run_until(10_000, "a commit on all", |cluster| (0..nodes).all(|node| cluster.has_committed(node, &name)));
 }
 
-/// A number from the environment, for longer searches: `TIDELOG_QUORUM_SEEDS=1000 cargo test -p tidelog-quorum`.
-#[expect(clippy::disallowed_methods, reason = "a test is a part of the real world: its environment")]
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+/// A number from the environment of the compiler, for longer searches: `TIDELOG_QUORUM_SEEDS=1000 cargo test -p
+/// tidelog-quorum`.
+fn number(text: Option<&str>, default: u64) -> u64 {
+    text.map_or(default, |text| text.parse().expect("a number"))
 }
 
 #[test]
 fn whatever_fails_nothing_committed_is_lost_and_a_healed_quorum_has_a_leader() {
-    let first = from_environment("TIDELOG_QUORUM_FIRST", 0);
-    for seed in first..first + from_environment("TIDELOG_QUORUM_SEEDS", 60) {
+    let first = number(option_env!("TIDELOG_QUORUM_FIRST"), 0);
+    for seed in first..first + number(option_env!("TIDELOG_QUORUM_SEEDS"), 60) {
         println!("seed {seed}");
         storm(seed, Plants::default());
     }
