@@ -273,11 +273,9 @@ fn a_leader_whose_snapshot_cannot_be_opened_takes_another_one() {
         cluster.snapshot(leader);
         cluster.run(100);
     }
-    let newest = |cluster: &Cluster| {
-        let names = cluster.nodes[leader].disk.names();
-        names.iter().filter(|name| name.ends_with(".checkpoint")).max().map(|name| name.to_string())
-    };
-    cluster.nodes[leader].disk.fail_open = newest(&cluster);
+    let names = cluster.nodes[leader].disk.names();
+    let newest = names.into_iter().filter(|name| name.ends_with(".checkpoint")).max().map(str::to_owned);
+    cluster.nodes[leader].disk.fail_open = newest;
     cluster.propose_at(leader).unwrap();
     cluster.run(100);
     cluster.crash(behind, false, Some(0));
