@@ -338,7 +338,7 @@ impl Quorum {
     }
 
     /// The high watermark has risen.
-    pub(crate) fn changes_committed(&mut self, _: Now) {
+    pub(crate) fn changes_committed(&mut self) {
         let me = self.config.me;
         let is_voter = self.voters.latest().has(me);
         let last = self.voters.latest_offset();
@@ -481,7 +481,7 @@ impl Quorum {
     }
 
     /// The answer to a request to add or remove a voter, which this node has made for itself.
-    pub(crate) fn handle_join_answer(&mut self, _: Now, error_code: i16) -> bool {
+    pub(crate) fn handle_join_answer(&mut self, error_code: i16) -> bool {
         matches!(
             ErrorCode::from_code(error_code),
             Some(ErrorCode::None | ErrorCode::RequestTimedOut | ErrorCode::DuplicateVoter | ErrorCode::VoterNotFound)

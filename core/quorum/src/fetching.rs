@@ -150,7 +150,7 @@ impl Quorum {
             ReadOutcome::Pending => {
                 self.reading.insert(token, fetch);
             }
-            outcome => self.fetch_read(now, fetch, outcome),
+            outcome => self.fetch_read(fetch, outcome),
         }
     }
 
@@ -163,7 +163,7 @@ impl Quorum {
     }
 
     /// The records of a fetch were found, or could not be.
-    pub(crate) fn fetch_read(&mut self, _: Now, fetch: Fetch, outcome: ReadOutcome) {
+    pub(crate) fn fetch_read(&mut self, fetch: Fetch, outcome: ReadOutcome) {
         if let Some(error) = self.refusal_of_leader(fetch.epoch) {
             return self.refuse_fetch(&fetch, error);
         }
@@ -266,7 +266,7 @@ impl Quorum {
         if let Some(high) = self.high_watermark() {
             self.commit_up_to(high);
         }
-        self.changes_committed(now);
+        self.changes_committed();
         // The followers learn of it.
         for fetch in std::mem::take(&mut self.waiting) {
             self.serve(now, fetch, false, out);

@@ -651,8 +651,8 @@ impl Quorum {
             Ok(ResponseBody::FetchSnapshot(body)) => self.handle_fetch_snapshot_answer(now, body, out),
             Ok(ResponseBody::ApiVersions(body)) => self.handle_versions_of_new_voter(now, &peer, Some(body), out),
             Ok(ResponseBody::UpdateRaftVoter(body)) => self.handle_update_voter_answer(now, body),
-            Ok(ResponseBody::AddRaftVoter(body)) => self.handle_join_answer(now, body.error_code),
-            Ok(ResponseBody::RemoveRaftVoter(body)) => self.handle_join_answer(now, body.error_code),
+            Ok(ResponseBody::AddRaftVoter(body)) => self.handle_join_answer(body.error_code),
+            Ok(ResponseBody::RemoveRaftVoter(body)) => self.handle_join_answer(body.error_code),
             Ok(other) => panic!("a {:?} was answered with {:?}", api_key, other.api_key()),
             Err(error) => self.handle_no_answer(now, &peer, api_key, error, out),
         };
@@ -716,7 +716,7 @@ impl Quorum {
                 LogEvent::Loaded => self.log_loaded(now, out)?,
                 LogEvent::Truncated => self.log_cut(now, out)?,
                 LogEvent::ReadDone { token, outcome } => match self.reading.remove(&token) {
-                    Some(fetch) => self.fetch_read(now, fetch, outcome),
+                    Some(fetch) => self.fetch_read(fetch, outcome),
                     None => self.replay_found(outcome, out)?,
                 },
                 LogEvent::Failed(reason) => return Err(reason),

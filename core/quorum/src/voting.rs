@@ -50,6 +50,17 @@ impl Quorum {
         }
     }
 
+    /// A leader says itself that it leads in an epoch. Returns the leader, or the error with which it is answered.
+    fn take_leader(&mut self, now: Now, (leader, epoch): (i32, i32), told: Endpoints) -> Result<NodeId, ErrorCode> {
+        if let Some(error) = self.refusal_of_voter(leader, epoch) {
+            return Err(error);
+        }
+        let leader = NodeId(leader);
+        let is_taken = self.learn_leader(now, Some(leader), LeaderEpoch(epoch), told);
+        // Not INVALID_REQUEST: Kafka's controllers stop at that.
+        is_taken.then_some(leader).ok_or(ErrorCode::UnknownServerError)
+    }
+
     pub(crate) fn handle_vote(&mut self, now: Now, id: RequestId, listener: &str, request: VoteRequest) {
         if !self.is_of_this_cluster(request.cluster_id.as_deref()) {
             let error_code = ErrorCode::InconsistentClusterId.code();
@@ -123,18 +134,11 @@ impl Quorum {
             let error_code = ErrorCode::InvalidRequest.code();
             return self.reply(id, BeginQuorumEpochResponse { error_code, ..Default::default() });
         };
-        if let Some(error) = self.refusal_of_voter(partition.leader_id, partition.leader_epoch) {
-            return self.reply(id, self.begin_response(listener, error));
-        }
-        let leader = NodeId(partition.leader_id);
         let told = request.leader_endpoints.iter().map(|end| (end.name.clone(), end.host.clone(), end.port));
-        let told: Endpoints = told.collect();
-        let is_taken = self.learn_leader(now, Some(leader), LeaderEpoch(partition.leader_epoch), told);
-        let error = match is_taken {
-            // Not INVALID_REQUEST: Kafka's controllers stop at that.
-            false => ErrorCode::UnknownServerError,
-            true if !self.is_for_me(request.voter_id, partition.voter_directory_id) => ErrorCode::InvalidVoterKey,
-            true => ErrorCode::None,
+        let error = match self.take_leader(now, (partition.leader_id, partition.leader_epoch), told.collect()) {
+            Err(error) => error,
+            Ok(_) if !self.is_for_me(request.voter_id, partition.voter_directory_id) => ErrorCode::InvalidVoterKey,
+            Ok(_) => ErrorCode::None,
         };
         self.reply(id, self.begin_response(listener, error));
     }
@@ -163,15 +167,12 @@ impl Quorum {
             let error_code = ErrorCode::InvalidRequest.code();
             return self.reply(id, EndQuorumEpochResponse { error_code, ..Default::default() });
         };
-        if let Some(error) = self.refusal_of_voter(partition.leader_id, partition.leader_epoch) {
-            return self.reply(id, self.end_response(listener, error));
-        }
-        let leader = NodeId(partition.leader_id);
         let told = request.leader_endpoints.iter().map(|end| (end.name.clone(), end.host.clone(), end.port));
-        let told: Endpoints = told.collect();
-        if !self.learn_leader(now, Some(leader), LeaderEpoch(partition.leader_epoch), told) {
-            return self.reply(id, self.end_response(listener, ErrorCode::UnknownServerError));
-        }
+        let taken = self.take_leader(now, (partition.leader_id, partition.leader_epoch), told.collect());
+        let leader = match taken {
+            Ok(leader) => leader,
+            Err(error) => return self.reply(id, self.end_response(listener, error)),
+        };
         let candidates: Vec<ReplicaKey> = match partition.preferred_candidates.is_empty() {
             true => {
                 partition.preferred_successors.iter().map(|node| ReplicaKey::from_wire(*node, Uuid::ZERO)).collect()

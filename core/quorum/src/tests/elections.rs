@@ -22,6 +22,18 @@ fn all_ways(node: usize, nodes: usize) -> BTreeSet<(usize, usize)> {
     (0..nodes).filter(|other| *other != node).flat_map(|other| [(node, other), (other, node)]).collect()
 }
 
+/// Lets the leader append so many records, then take a snapshot, so many times. Its log is trimmed behind them.
+fn take_snapshots(cluster: &mut Cluster, leader: usize, snapshots: usize, records: usize) {
+    for _ in 0..snapshots {
+        for _ in 0..records {
+            cluster.propose_at(leader).unwrap();
+            cluster.run(20);
+        }
+        cluster.snapshot(leader);
+        cluster.run(100);
+    }
+}
+
 #[test]
 fn a_leader_that_is_cut_off_resigns_and_another_one_is_elected() {
     for seed in 0..10 {
@@ -109,14 +121,7 @@ fn a_replica_behind_the_start_of_the_log_begins_with_a_snapshot() {
     let (mut cluster, leader) = with_leader(4, 3);
     let behind = (0..3).find(|node| *node != leader).unwrap();
     cluster.crash(behind, true, None);
-    for _ in 0..4 {
-        for _ in 0..20 {
-            cluster.propose_at(leader).unwrap();
-            cluster.run(20);
-        }
-        cluster.snapshot(leader);
-        cluster.run(100);
-    }
+    take_snapshots(&mut cluster, leader, 4, 20);
     let start = cluster.nodes[leader].quorum.as_ref().unwrap().log().unwrap().log_start_offset();
     assert!(start > Offset(40), "the log is trimmed: {start}");
     cluster.crash(behind, false, Some(0));
@@ -138,14 +143,7 @@ fn a_crash_at_any_moment_of_loading_a_snapshot_leaves_what_can_be_started_from()
         let (mut cluster, leader) = with_leader(4, 3);
         let behind = (0..3).find(|node| *node != leader).unwrap();
         cluster.crash(behind, true, None);
-        for _ in 0..3 {
-            for _ in 0..10 {
-                cluster.propose_at(leader).unwrap();
-                cluster.run(20);
-            }
-            cluster.snapshot(leader);
-            cluster.run(100);
-        }
+        take_snapshots(&mut cluster, leader, 3, 10);
         cluster.crash(behind, false, Some(0));
         cluster.run(steps * 2);
         cluster.crash(behind, true, Some(0));
@@ -265,14 +263,7 @@ fn a_leader_whose_snapshot_cannot_be_opened_takes_another_one() {
     let (mut cluster, leader) = with_leader(4, 3);
     let behind = (0..3).find(|node| *node != leader).unwrap();
     cluster.crash(behind, true, None);
-    for _ in 0..3 {
-        for _ in 0..20 {
-            cluster.propose_at(leader).unwrap();
-            cluster.run(20);
-        }
-        cluster.snapshot(leader);
-        cluster.run(100);
-    }
+    take_snapshots(&mut cluster, leader, 3, 20);
     let names = cluster.nodes[leader].disk.names();
     let newest = names.into_iter().filter(|name| name.ends_with(".checkpoint")).max().map(str::to_owned);
     cluster.nodes[leader].disk.fail_open = newest;
