@@ -120,7 +120,14 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         }
         // Brokers and controllers fetch the metadata log from the controllers, and nothing else.
         RequestBody::Fetch(body) if is_for_controller => quorum::handle(parts, now, ticket, body, out),
-        RequestBody::FetchSnapshot(body) => quorum::handle(parts, now, ticket, body, out),
+        RequestBody::Vote(_)
+        | RequestBody::BeginQuorumEpoch(_)
+        | RequestBody::EndQuorumEpoch(_)
+        | RequestBody::FetchSnapshot(_)
+        | RequestBody::DescribeQuorum(_)
+        | RequestBody::AddRaftVoter(_)
+        | RequestBody::RemoveRaftVoter(_)
+        | RequestBody::UpdateRaftVoter(_) => quorum::handle(parts, now, ticket, request.body, out),
         RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
         RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
         RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),
@@ -151,7 +158,6 @@ pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
-        RequestBody::DescribeQuorum(body) => quorum::handle(parts, now, ticket, body, out),
         RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, ticket, body, out),
         RequestBody::ListConfigResources(body) => list_config_resources::handle(parts, ticket, body, out),
         RequestBody::DescribeClientQuotas(body) => describe_client_quotas::handle(parts, ticket, body, out),

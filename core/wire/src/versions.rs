@@ -33,6 +33,9 @@ const SERVED: &[ApiKey] = &[
     ApiKey::ListPartitionReassignments,
     ApiKey::DescribeClientQuotas,
     ApiKey::DescribeUserScramCredentials,
+    ApiKey::Vote,
+    ApiKey::BeginQuorumEpoch,
+    ApiKey::EndQuorumEpoch,
     ApiKey::DescribeQuorum,
     ApiKey::UpdateFeatures,
     ApiKey::FetchSnapshot,
@@ -45,6 +48,9 @@ const SERVED: &[ApiKey] = &[
     ApiKey::ControllerRegistration,
     ApiKey::ListConfigResources,
     ApiKey::DescribeTopicPartitions,
+    ApiKey::AddRaftVoter,
+    ApiKey::RemoveRaftVoter,
+    ApiKey::UpdateRaftVoter,
 ];
 
 /// KAFKA-18659: librdkafka takes compression codecs from the lowest version of Produce, so a broker advertises version

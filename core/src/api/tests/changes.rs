@@ -58,7 +58,7 @@ fn created(name: &str, topic_id: Uuid, replicas: &[i32]) -> [MetadataRecord; 2] 
         removing: Vec::new(),
         adding: Vec::new(),
         recovering: false,
-        leader_epoch: crate::ids::LeaderEpoch(0),
+        leader_epoch: LeaderEpoch(0),
         partition_epoch: 0,
         eligible_leaders: Vec::new(),
         last_known_eligible_leaders: Vec::new(),

@@ -1,12 +1,16 @@
-//! What a listener of controllers serves: administrators (KIP-919), and nodes that fetch the metadata log (KIP-595).
+//! What a listener of controllers serves: administrators (KIP-919), voters (KIP-595, KIP-853), and nodes that fetch the
+//! metadata log.
 
 use super::*;
 use crate::wire::ApiKey;
 use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
 use crate::wire::messages::fetch_snapshot_request::{PartitionSnapshot, SnapshotId, TopicSnapshot};
+use crate::wire::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
 use crate::wire::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, DescribeQuorumRequest, FetchSnapshotRequest, MetadataRequest,
-    describe_quorum_request,
+    AddRaftVoterRequest, ApiVersionsRequest, BeginQuorumEpochRequest, DescribeClusterRequest, DescribeQuorumRequest,
+    EndQuorumEpochRequest, FetchSnapshotRequest, MetadataRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest,
+    VoteRequest, add_raft_voter_request, begin_quorum_epoch_request, describe_quorum_request, end_quorum_epoch_request,
+    vote_request,
 };
 
 const TWO: &[(&str, &str)] = &[("listeners", "PLAINTEXT://h:1,CONTROLLER://h:2")];
@@ -34,10 +38,15 @@ fn each_listener_tells_what_it_serves() {
     for key in [ApiKey::Produce, ApiKey::Metadata, ApiKey::DescribeTopicPartitions] {
         assert!(has(&of_clients, key) && !has(&of_controllers, key), "{key:?}");
     }
-    for key in [ApiKey::CreateTopics, ApiKey::DescribeQuorum, ApiKey::Fetch, ApiKey::DescribeCluster] {
+    let of_administrators =
+        [ApiKey::CreateTopics, ApiKey::DescribeQuorum, ApiKey::AddRaftVoter, ApiKey::RemoveRaftVoter];
+    for key in of_administrators.into_iter().chain([ApiKey::Fetch, ApiKey::DescribeCluster]) {
         assert!(has(&of_clients, key) && has(&of_controllers, key), "{key:?}");
     }
-    assert!(!has(&of_clients, ApiKey::FetchSnapshot) && has(&of_controllers, ApiKey::FetchSnapshot));
+    let of_voters = [ApiKey::Vote, ApiKey::BeginQuorumEpoch, ApiKey::EndQuorumEpoch, ApiKey::UpdateRaftVoter];
+    for key in of_voters.into_iter().chain([ApiKey::FetchSnapshot]) {
+        assert!(!has(&of_clients, key) && has(&of_controllers, key), "{key:?}");
+    }
 }
 
 #[test]
@@ -106,7 +115,7 @@ fn an_observer_fetches_the_metadata_log_and_is_listed() {
     assert_eq!((&*response.node_endpoints[0].host, response.node_endpoints[0].port), ("h", 2));
     let about = describe_quorum_request::PartitionData::default();
     let topic = describe_quorum_request::TopicData {
-        topic_name: "__cluster_metadata".into(),
+        topic_name: METADATA.into(),
         partitions: vec![about],
         ..Default::default()
     };
@@ -119,6 +128,122 @@ fn an_observer_fetches_the_metadata_log_and_is_listed() {
     assert_eq!(observer.replica_directory_id, Uuid::from_bytes([9; 16]));
 }
 
+const METADATA: &str = "__cluster_metadata";
+
+fn vote(epoch: i32, pre_vote: bool) -> VoteRequest {
+    let partition = vote_request::PartitionData {
+        replica_id: 2,
+        replica_epoch: epoch,
+        last_offset_epoch: 0,
+        last_offset: 0,
+        pre_vote,
+        ..Default::default()
+    };
+    let topic =
+        vote_request::TopicData { topic_name: METADATA.into(), partitions: vec![partition], ..Default::default() };
+    VoteRequest { voter_id: 1, topics: vec![topic], ..Default::default() }
+}
+
+#[test]
+fn a_candidate_whose_log_is_shorter_gets_no_vote_and_is_told_who_leads() {
+    let mut bench = Bench::new(TWO);
+    bench.create("t", 1, &[]);
+    let mut ask = |request: VoteRequest| {
+        let ResponseBody::Vote(response) = bench.ask_controller(2, request.into()) else { panic!("another answer") };
+        let partition = response.topics[0].partitions[0].clone();
+        let told = response.node_endpoints.first().map(|node| (node.host.to_string(), node.port));
+        (partition.error_code, partition.vote_granted, partition.leader_id, partition.leader_epoch, told)
+    };
+    let leader = Some(("h".to_owned(), 2));
+    assert_eq!(ask(vote(1, true)), (0, false, 1, 1, leader.clone()));
+    assert_eq!(ask(vote(0, true)), (code(ErrorCode::FencedLeaderEpoch), false, 1, 1, leader));
+    // The leader gives up, as an epoch is named that is greater than its own, and leads again in one that is greater still.
+    assert_eq!(ask(vote(7, false)), (0, false, -1, 7, None));
+    bench.pass(5_000);
+    assert!(bench.broker.parts().quorum.as_ref().unwrap().epoch() > LeaderEpoch(7));
+    bench.create("u", 1, &[]);
+}
+
+#[test]
+fn a_node_that_says_that_it_leads_in_an_old_epoch_is_fenced() {
+    let mut bench = Bench::new(TWO);
+    let partition = begin_quorum_epoch_request::PartitionData { leader_id: 2, leader_epoch: 0, ..Default::default() };
+    let topic = begin_quorum_epoch_request::TopicData {
+        topic_name: METADATA.into(),
+        partitions: vec![partition],
+        ..Default::default()
+    };
+    let begin = BeginQuorumEpochRequest { topics: vec![topic], ..Default::default() };
+    let ResponseBody::BeginQuorumEpoch(response) = bench.ask_controller(1, begin.into()) else {
+        panic!("another answer")
+    };
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id), (code(ErrorCode::FencedLeaderEpoch), 1));
+
+    let partition = end_quorum_epoch_request::PartitionData { leader_id: 2, leader_epoch: 0, ..Default::default() };
+    let topic = end_quorum_epoch_request::TopicData {
+        topic_name: METADATA.into(),
+        partitions: vec![partition],
+        ..Default::default()
+    };
+    let end = EndQuorumEpochRequest { topics: vec![topic], ..Default::default() };
+    let ResponseBody::EndQuorumEpoch(response) = bench.ask_controller(1, end.into()) else { panic!("another answer") };
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id), (code(ErrorCode::FencedLeaderEpoch), 1));
+}
+
+#[test]
+fn voters_are_changed_at_each_listener() {
+    let mut bench = Bench::new(TWO);
+    let voter_directory_id = Uuid::from_bytes([9; 16]);
+    let listener =
+        add_raft_voter_request::Listener { name: "CONTROLLER".into(), host: "h".into(), port: 3, ..Default::default() };
+    let add = |voter_id| {
+        let listeners = vec![listener.clone()];
+        AddRaftVoterRequest { cluster_id: None, voter_id, voter_directory_id, listeners, ..Default::default() }
+    };
+    let remove =
+        |voter_id| RemoveRaftVoterRequest { cluster_id: None, voter_id, voter_directory_id, ..Default::default() };
+    let refusals: [(i16, RequestBody, ErrorCode); 4] = [
+        (1, add(1).into(), ErrorCode::DuplicateVoter),
+        (1, add(-1).into(), ErrorCode::InvalidRequest),
+        (0, remove(2).into(), ErrorCode::VoterNotFound),
+        (0, remove(-1).into(), ErrorCode::InvalidRequest),
+    ];
+    for (version, request, expected) in refusals {
+        for listener in [0, 1] {
+            let sent = bench.send_at(listener, ConnId(50 + u64::from(listener)), version, request.clone());
+            let error = match bench.answer(sent) {
+                Some(ResponseBody::AddRaftVoter(response)) => response.error_code,
+                Some(ResponseBody::RemoveRaftVoter(response)) => response.error_code,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(error, code(expected), "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_no_voter_cannot_update_itself_and_is_told_who_leads() {
+    let mut bench = Bench::new(TWO);
+    let listener = Listener { name: "CONTROLLER".into(), host: "h".into(), port: 3, ..Default::default() };
+    let request = UpdateRaftVoterRequest {
+        cluster_id: None,
+        current_leader_epoch: 1,
+        voter_id: 2,
+        voter_directory_id: Uuid::from_bytes([9; 16]),
+        listeners: vec![listener],
+        kraft_version_feature: KRaftVersionFeature { max_supported_version: 1, ..Default::default() },
+        ..Default::default()
+    };
+    let ResponseBody::UpdateRaftVoter(response) = bench.ask_controller(0, request.into()) else {
+        panic!("another answer")
+    };
+    assert_eq!(response.error_code, code(ErrorCode::VoterNotFound));
+    let leader = response.current_leader;
+    assert_eq!((leader.leader_id, leader.leader_epoch, &*leader.host, leader.port), (1, 1, "h", 2));
+}
+
 #[test]
 fn a_snapshot_that_is_not_there_is_not_found() {
     let mut bench = Bench::new(TWO);
@@ -127,7 +252,7 @@ fn a_snapshot_that_is_not_there_is_not_found() {
         snapshot_id: SnapshotId { end_offset: 5, epoch: 1, ..Default::default() },
         ..Default::default()
     };
-    let topic = TopicSnapshot { name: "__cluster_metadata".into(), partitions: vec![partition], ..Default::default() };
+    let topic = TopicSnapshot { name: METADATA.into(), partitions: vec![partition], ..Default::default() };
     let request = FetchSnapshotRequest { topics: vec![topic], ..Default::default() };
     let ResponseBody::FetchSnapshot(response) = bench.ask_controller(1, RequestBody::FetchSnapshot(request)) else {
         panic!("another answer")

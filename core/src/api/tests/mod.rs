@@ -19,7 +19,7 @@ use crate::api::prepare::check_batches;
 use crate::batch::{BatchBuilder, BatchHeader, BatchLimits};
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, ConnectionLimits, LogLevel, Loggers};
-use crate::ids::{ConnId, FileId, Uuid};
+use crate::ids::{ConnId, FileId, LeaderEpoch, Uuid};
 use crate::io::{Input, IoCommand, IoCompletion, IoOp, Level, Outbox, Output, Request, Response};
 use crate::storage::test_disk::TestDisk;
 use crate::time::{Mono, Now, WallMs};

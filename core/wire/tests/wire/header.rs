@@ -46,7 +46,7 @@ fn a_refusal_says_what_was_asked_and_what_is_allowed() {
         refusal(frame(99, 0, &[])),
         refusal(frame(-1, 0, &[])),
         refusal(frame(4, 5, &[])),
-        refusal(frame(52, 0, &[])),
+        refusal(frame(83, 0, &[])),
         refusal(frame(11, 5, &[0, 2, b'm', b'e'])),
         refusal(frame(0, 2, &[0xff; 2])),
         refusal(frame(22, 6, &[0xff, 0xff, 0])),
@@ -59,7 +59,7 @@ fn a_refusal_says_what_was_asked_and_what_is_allowed() {
     a request with the API key 99, which Kafka 4.3 does not have
     a request with the API key -1, which Kafka 4.3 does not have
     LeaderAndIsr version 5: this listener does not serve this API
-    Vote version 0: this listener does not serve this API
+    InitializeShareGroupState version 0: this listener does not serve this API
     JoinGroup version 5: this listener does not serve this API: there are no consumer groups yet
     Produce version 2: served are 3 to 13
     InitProducerId version 6: served are 0 to 5

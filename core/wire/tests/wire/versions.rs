@@ -24,7 +24,7 @@ fn only_requests_that_are_not_supported_have_a_text_that_says_what_is_missing() 
         assert_eq!(missing(api_key), None, "{api_key:?}");
     }
     assert_eq!(missing(ApiKey::JoinGroup), Some("there are no consumer groups yet"));
-    assert_eq!(missing(ApiKey::Vote), None);
+    assert_eq!(missing(ApiKey::InitializeShareGroupState), None);
 }
 
 #[test]
