@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`world`] | the heap of events, the run loop, the nemesis |
 //! | [`scenario`] | what a seed draws, as data |
+//! | [`cluster`] | what each node of a cluster is, and its formatted disks |
 //! | [`node`], [`disk`], [`clock`], [`network`] | machines, and what connects them |
 //! | [`client`] | producers, fetchers and listers, speaking through a codec that is not the broker's |
 //! | [`history`], [`checkers`] | what the clients saw, and whether it may be |
@@ -18,6 +19,7 @@
 pub mod checkers;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod disk;
 pub mod history;
 pub mod kept;

@@ -180,7 +180,7 @@ impl Shrinker<'_> {
     fn guesses(&self, is_busy: bool) -> Vec<(Value, String)> {
         let mut guesses = Vec::new();
         for node in 0..self.best["nodes"].as_u64().unwrap_or(1) {
-            let alone = self.with_nodes(1, |of| (of == node).then_some(0));
+            let alone = with_nodes(&self.best, 1, |of| (of == node).then_some(0));
             let (alone, fingerprint) = with_one_partition(alone, &self.fingerprint);
             let list = |name: &str| alone[name].as_array().cloned().unwrap_or_default();
             for (clients, faults) in each_with_each(&few_of(&list("clients")), &few_faults_of(&list("faults"))) {
@@ -376,44 +376,13 @@ impl Shrinker<'_> {
             return;
         }
         for node in 0..nodes {
-            let alone = self.with_nodes(1, |of| (of == node).then_some(0));
+            let alone = with_nodes(&self.best, 1, |of| (of == node).then_some(0));
             if self.take_with_luck(&alone, &self.fingerprint.clone(), SIMPLER, "with one node") {
                 return;
             }
         }
-        let fewer = self.with_nodes(nodes - 1, |of| (of < nodes - 1).then_some(of));
+        let fewer = with_nodes(&self.best, nodes - 1, |of| (of < nodes - 1).then_some(of));
         self.take(fewer, SIMPLER, "with a node less");
-    }
-
-    /// A scenario with this many nodes. `renamed` says which node each old node becomes. Faults of a node that becomes
-    /// none are taken out, and no client knows it.
-    fn with_nodes(&self, nodes: u64, renamed: impl Fn(u64) -> Option<u64>) -> Value {
-        let mut candidate = self.best.clone();
-        candidate["nodes"] = nodes.into();
-        let stays = |node: &mut Value| match node.as_u64().and_then(&renamed) {
-            Some(other) => {
-                *node = other.into();
-                true
-            }
-            None => false,
-        };
-        for client in candidate["clients"].as_array_mut().into_iter().flatten() {
-            client["bootstrap"].as_array_mut().into_iter().for_each(|known| known.retain_mut(stays));
-        }
-        let faults = candidate["faults"].as_array_mut();
-        faults.into_iter().for_each(|faults| faults.retain_mut(|fault| stays(&mut fault["node"])));
-        for fault in candidate["faults"].as_array_mut().into_iter().flatten() {
-            for list in ["with", "from"] {
-                // Other faults than partitions have no such lists.
-                let Some(ends) =
-                    fault["fault"].get_mut("Partition").and_then(|partition| partition.get_mut(list)?.as_array_mut())
-                else {
-                    continue;
-                };
-                ends.retain_mut(|end| end.get_mut("Node").is_none_or(stays));
-            }
-        }
-        candidate
     }
 
     /// Shortens the lists within faults and clients.
@@ -521,6 +490,46 @@ const BUSY_LOG: [(&str, &str); 2] = [("index.interval.bytes", "0"), ("internal.s
 /// Fields that have shrinking steps of their own.
 const KEPT: [&str; 5] = ["seed", "nodes", "topics", "clients", "faults"];
 
+/// A scenario with this many nodes. `renamed` says which node each old node becomes. Faults of a node that becomes
+/// none are taken out, and no client knows it.
+fn with_nodes(scenario: &Value, nodes: u64, renamed: impl Fn(u64) -> Option<u64>) -> Value {
+    let mut candidate = scenario.clone();
+    candidate["nodes"] = nodes.into();
+    // Nodes without an entry have both roles.
+    let roles = scenario["cluster"]["roles"].as_array().cloned().unwrap_or_default().into_iter();
+    let roles: Vec<Value> = roles.zip(0..).filter(|(_, node)| renamed(*node).is_some()).map(|(role, _)| role).collect();
+    let is_apart = |role: &str| !roles.is_empty() && roles.len() as u64 == nodes && roles.iter().all(|of| of == role);
+    candidate["cluster"] = match nodes {
+        1 => json!({}),
+        _ if is_apart("Broker") || is_apart("Controller") => json!({"voters": scenario["cluster"]["voters"]}),
+        _ => json!({"roles": roles, "voters": scenario["cluster"]["voters"]}),
+    };
+    let stays = |node: &mut Value| match node.as_u64().and_then(&renamed) {
+        Some(other) => {
+            *node = other.into();
+            true
+        }
+        None => false,
+    };
+    for client in candidate["clients"].as_array_mut().into_iter().flatten() {
+        client["bootstrap"].as_array_mut().into_iter().for_each(|known| known.retain_mut(stays));
+    }
+    let faults = candidate["faults"].as_array_mut();
+    faults.into_iter().for_each(|faults| faults.retain_mut(|fault| stays(&mut fault["node"])));
+    for fault in candidate["faults"].as_array_mut().into_iter().flatten() {
+        for list in ["with", "from"] {
+            // Other faults than partitions have no such lists.
+            let Some(ends) =
+                fault["fault"].get_mut("Partition").and_then(|partition| partition.get_mut(list)?.as_array_mut())
+            else {
+                continue;
+            };
+            ends.retain_mut(|end| end.get_mut("Node").is_none_or(stays));
+        }
+    }
+    candidate
+}
+
 fn with_one_partition(mut candidate: Value, fingerprint: &str) -> (Value, String) {
     for topic in candidate["topics"].as_array_mut().into_iter().flatten() {
         topic["partitions"] = json!(1);
@@ -618,6 +627,21 @@ mod tests {
         assert_eq!((scenario["topics"][0]["partitions"].as_i64(), fingerprint.as_str()), (Some(1), "offsets t1-0"));
         let (_, panic) = with_one_partition(json!({"topics": []}), "panic left-right (at core/x.rs:#)");
         assert_eq!(panic, "panic left-right (at core/x.rs:#)");
+    }
+
+    #[test]
+    fn fewer_nodes_keep_their_roles_while_there_are_brokers_and_controllers() {
+        let roles = ["Controller", "Both", "Broker"];
+        let cluster = |nodes: u64, roles: &[&str]| {
+            json!({"nodes": nodes, "clients": [], "faults": [{"node": 1, "fault": "CutAll"}],
+                "cluster": {"roles": roles, "voters": "Recorded"}})
+        };
+        let two = with_nodes(&cluster(3, &roles), 2, |of| (of < 2).then_some(of));
+        assert_eq!(two, cluster(2, &roles[..2]));
+        let two = with_nodes(&cluster(3, &["Broker", "Broker", "Both"]), 2, |of| (of < 2).then_some(of));
+        assert_eq!(two["cluster"], json!({"voters": "Recorded"}));
+        let one = with_nodes(&cluster(3, &roles), 1, |of| (of == 1).then_some(0));
+        assert_eq!((&one["cluster"], &one["faults"][0]["node"]), (&json!({}), &json!(0)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A node: a machine with its disks and clocks, and the broker's process on it, if one runs.
 
 use crate::clock::Clock;
+use crate::cluster::{Member, host_name, node_id};
 use crate::disk::{Disk, Loss};
 use crate::random::stream;
 use crate::scenario::Scenario;
@@ -11,19 +12,6 @@ use tidelog_core::buggify::Dice;
 use tidelog_core::config::{BrokerConfig, LogLevel, Loggers};
 use tidelog_core::ids::{ConnId, LinkId};
 use tidelog_core::plant::Plants;
-
-/// The name of a node's machine.
-fn host_name(index: u32) -> String {
-    format!("node{index}")
-}
-
-/// Where a node listens for clients.
-pub fn address(index: u32) -> Address {
-    Address::new(host_name(index), CLIENT_PORT)
-}
-
-/// The port of the listener that a node has by default.
-const CLIENT_PORT: u16 = 9092;
 
 /// A broker's process, from its start to its end.
 #[derive(Debug)]
@@ -80,22 +68,34 @@ pub struct Node {
 impl Node {
     pub fn new(scenario: &Scenario, index: u32, plants: Plants) -> Self {
         let seed = scenario.seed;
+        let member = (scenario.nodes > 1).then_some(Member {
+            seed,
+            plan: &scenario.cluster,
+            nodes: scenario.nodes,
+            node: index,
+        });
         let mut properties: BTreeMap<String, String> = scenario.properties.clone();
-        properties.insert("node.id".into(), (index + 1).to_string());
+        properties.insert("node.id".into(), node_id(index).to_string());
+        properties.extend(member.iter().flat_map(Member::properties));
         // Many runs are shorter than the default delay.
         properties.entry("log.initial.task.delay.ms".into()).or_insert("100".into());
         let dirs: Vec<String> = (0..scenario.disk.directories).map(|dir| format!("/disk{dir}")).collect();
         properties.insert("log.dirs".into(), dirs.join(","));
-        let (mut config, _) = BrokerConfig::from_properties(&properties).unwrap_or_else(|errors| {
+        // A start refuses several voters and single roles as long as a broker finds no other node's controller.
+        let (mut config, _) = BrokerConfig::for_formatting(&properties).unwrap_or_else(|errors| {
             panic!("the brokers' configuration is refused: {}", crate::panics::listed(&errors))
         });
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
         config.set_addresses(&ports, &host_name(index));
         config.plants = plants;
         config.loggers = Loggers::of_broker(LogLevel::Info);
+        let mut disk = Disk::new(seed, index.into(), scenario.disk.clone());
+        if let Some(member) = member {
+            member.format(&mut disk, scenario.disk.directories);
+        }
         Self {
             index,
-            disk: Disk::new(seed, index.into(), scenario.disk.clone()),
+            disk,
             process: None,
             life: 0,
             paused: false,
@@ -162,12 +162,17 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::address;
 
     #[test]
-    fn a_node_listens_at_its_own_name_and_port_alone() {
+    fn a_node_listens_at_its_own_name_and_ports_alone() {
         let node = Node::new(&Scenario::default(), 0, Plants::default());
         assert_eq!(node.listener_at(&address(0)), Some(0));
         assert_eq!(node.listener_at(&address(1)), None);
-        assert_eq!(node.listener_at(&Address::new("node0", 9_999)), None);
+        assert_eq!(node.listener_at(&Address::new("node0", 9_093)), None);
+        let node = Node::new(&Scenario { nodes: 2, ..Scenario::default() }, 0, Plants::default());
+        assert_eq!(node.listener_at(&address(0)), Some(0));
+        assert_eq!(node.listener_at(&Address::new("node0", 9_093)), Some(1));
+        assert_eq!(node.listener_at(&Address::new("node1", 9_093)), None);
     }
 }

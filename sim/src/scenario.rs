@@ -10,6 +10,7 @@ use crate::client::{
     TopicPlan, TrimmerPlan,
 };
 use crate::clock::{ClockOptions, Drift};
+use crate::cluster::ClusterPlan;
 use crate::disk::{Damage, DiskOptions, Loss};
 use crate::network::{End, NetworkOptions, Ways};
 use crate::random::{Ratio, Stream, Streams};
@@ -27,13 +28,14 @@ pub struct Scenario {
     /// How large a world was drawn. It is for people: nothing depends on it.
     pub profile: Profile,
     pub nodes: u32,
+    pub cluster: ClusterPlan,
     /// How long faults are dealt, in virtual time.
     pub fault_ns: u64,
     pub disk: DiskOptions,
     pub network: NetworkOptions,
     pub clock: ClockOptions,
     pub topics: Vec<TopicPlan>,
-    /// The broker configuration of every node, without `node.id` and `log.dirs`.
+    /// The broker configuration of every node, without `node.id`, `log.dirs` and what follows from `cluster`.
     pub properties: BTreeMap<String, String>,
     pub value_bytes_max: u32,
     /// Whether brokers do rare things that nothing forces them to (`core/storage/src/buggify.rs`).
@@ -170,6 +172,7 @@ impl Default for Scenario {
             seed: 0,
             profile: Profile::default(),
             nodes: 1,
+            cluster: ClusterPlan::default(),
             fault_ns: SECOND,
             disk: DiskOptions::default(),
             network: NetworkOptions::default(),
@@ -204,12 +207,14 @@ impl Scenario {
         if self.nodes > NODES_MAX {
             return Err(format!("nodes is {}, and must be {NODES_MAX} or less", self.nodes));
         }
+        self.cluster.check(self.nodes)?;
         let last = self.nodes - 1;
-        let knows_none =
-            |plan: &ClientPlan| !plan.bootstrap.is_empty() && plan.bootstrap.iter().all(|node| *node > last);
+        let is_broker = |node: &u32| *node <= last && self.cluster.role(*node).is_broker();
+        let knows_none = |plan: &ClientPlan| !plan.bootstrap.is_empty() && !plan.bootstrap.iter().any(is_broker);
         if let Some(place) = self.clients.iter().position(knows_none) {
-            let known = &self.clients[place].bootstrap;
-            return Err(format!("client {place} knows the nodes {known:?}, and the last is {last}"));
+            let (known, brokers) = (&self.clients[place].bootstrap, self.cluster.brokers(self.nodes));
+            let brokers: Vec<u32> = brokers.collect();
+            return Err(format!("client {place} knows the nodes {known:?}, and the brokers are {brokers:?}"));
         }
         if let Some(place) = self.faults.iter().position(|fault| fault.node > last) {
             return Err(format!("fault {place} is on node {}, and the last is {last}", self.faults[place].node));
@@ -272,6 +277,7 @@ impl Scenario {
             seed,
             profile,
             nodes,
+            cluster: ClusterPlan::default(),
             fault_ns,
             disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
             network: draw_network(&mut streams),
@@ -704,6 +710,7 @@ impl fmt::Display for Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::NodeRole;
 
     #[test]
     fn a_scenario_is_the_same_each_time_and_after_a_file() {
@@ -726,7 +733,9 @@ mod tests {
         assert_eq!(error(|scenario| scenario.nodes = 0), "nodes is 0, and must be 1 or more");
         assert_eq!(error(|scenario| scenario.nodes = 8), "nodes is 8, and must be 7 or less");
         let far = error(|scenario| scenario.clients[0].bootstrap = vec![9]);
-        assert_eq!(far, "client 0 knows the nodes [9], and the last is 0");
+        assert_eq!(far, "client 0 knows the nodes [9], and the brokers are [0]");
+        let spare = error(|scenario| scenario.cluster.roles = vec![NodeRole::Both; 2]);
+        assert_eq!(spare, "cluster.roles has 2 entries, and there are 1 nodes");
         assert!(error(|scenario| scenario.topics.clear()).starts_with("topics is empty"));
         assert!(error(|scenario| scenario.disk.stall.among = 0).starts_with("disk.stall is"));
     }

@@ -21,10 +21,11 @@ use crate::client::{
     Link, Lister, OpenerInput, Operator, Producer, Reader, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
+use crate::cluster::address;
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
 use crate::network::{End, Fate, Network, Silence, Way};
-use crate::node::{Node, address};
+use crate::node::Node;
 use crate::panics;
 use crate::random::stream;
 use crate::scenario::{ClientPlan, Role, Scenario};
@@ -361,10 +362,10 @@ impl World {
         self.trace.enter(Part::World);
     }
 
-    /// Adds a client that knows these nodes from the start; all, if there are none.
+    /// Adds a client that knows these nodes from the start; all brokers, if there are none.
     fn add_client_as(&mut self, number: u32, bootstrap: &[u32], role: Role) {
         let place = self.clients.len();
-        let all: Vec<u32> = (0..self.scenario.nodes).collect();
+        let all: Vec<u32> = self.scenario.cluster.brokers(self.scenario.nodes).collect();
         let bootstrap = if bootstrap.is_empty() { &all } else { bootstrap };
         let client = number;
         let seed = self.scenario.seed;
@@ -381,7 +382,7 @@ impl World {
             client,
             nodes: self.scenario.nodes,
             bootstrap: bootstrap.iter().map(|node| address(*node)).collect(),
-            first_node: *bootstrap.iter().find(|node| **node < self.scenario.nodes).expect("it knows a node"),
+            first_node: *bootstrap.iter().find(|node| all.contains(*node)).expect("it knows a broker"),
             topics: self.scenario.topics.clone(),
             payloads: Payloads { seed, value_bytes_max: self.scenario.value_bytes_max },
             wall_ms: WALL_START_MS + stream(seed, "client.wall", &[client.into()]).below(1_000) as i64,

@@ -9,7 +9,8 @@
 //!   with their wrong checksum, which the client notices. The broker must not change the damaged file: later an operator
 //!   restores its bytes from a backup ([`Disk::repair`]), and then every record must be there again.
 //! - **Hints** (indexes, producer snapshots, checkpoints, epochs, the clean-shutdown marker) are damaged freely and
-//!   never restored: the broker rebuilds them. There are three exceptions. The checkpoint of recovery points and the
+//!   never restored: the broker rebuilds them. There are four exceptions. `quorum-state` is left alone where there are
+//!   other nodes: a node that forgets its vote could vote twice in an epoch. The checkpoint of recovery points and the
 //!   clean-shutdown marker are left alone while data of their directory is damaged. Text files are lost or zeroed, and no
 //!   bits of them flip: Kafka's format has no checksum there, so a flipped bit could give another valid value. In a time index only offsets are
 //!   damaged, since retention deletes by its times, as in Kafka.
@@ -206,10 +207,11 @@ const CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 /// Damage that a seed chooses.
 impl Disk {
     /// Damages something that may be damaged (see the module's documentation). `None` if there is nothing to damage.
-    pub fn damage(&mut self, damage: Damage, stream: &mut Stream) -> Option<Damaged> {
+    /// `is_alone`: the node is the only one of its cluster.
+    pub fn damage(&mut self, damage: Damage, is_alone: bool, stream: &mut Stream) -> Option<Damaged> {
         let dir = stream.below(self.options.directories.into()) as u16;
         if damage == Damage::Hint {
-            return self.damage_hint(dir, stream);
+            return self.damage_hint(dir, is_alone, stream);
         }
         let mut candidates = Vec::new();
         for path in self.files(dir) {
@@ -291,7 +293,7 @@ impl Disk {
     }
 
     /// Damages one hint. The damage is never repaired.
-    fn damage_hint(&mut self, dir: u16, stream: &mut Stream) -> Option<Damaged> {
+    fn damage_hint(&mut self, dir: u16, is_alone: bool, stream: &mut Stream) -> Option<Damaged> {
         let has_wounds = self.wounds.bytes.iter().any(|wound| wound.dir == dir) || !self.wounds.bad.is_empty();
         let is_binary = |path: &str| [".index", ".timeindex", ".snapshot"].iter().any(|end| path.ends_with(end));
         let hints: Vec<String> = self
@@ -299,7 +301,8 @@ impl Disk {
             .into_iter()
             .filter(|path| match path.rsplit_once('/').map_or(&path[..], |(_, name)| name) {
                 CHECKPOINT => !has_wounds,
-                "replication-offset-checkpoint" | "leader-epoch-checkpoint" | "quorum-state" => true,
+                "replication-offset-checkpoint" | "leader-epoch-checkpoint" => true,
+                "quorum-state" => is_alone,
                 ".kafka_cleanshutdown" => !has_wounds,
                 _ => is_binary(path),
             })

@@ -192,6 +192,19 @@ impl Disk {
         &mut self.options
     }
 
+    /// Puts a file in its place before the node's first start, on stable storage.
+    pub fn put(&mut self, path: &DiskPath, content: &[u8]) {
+        let root = self.tree.find(path.dir.0, "").expect("the log directory is there");
+        if let Some((directory, _)) = path.path.split_once('/')
+            && self.tree.entry(root, directory).is_none()
+        {
+            self.tree.create_directory(root, directory);
+            self.tree.sync_directory(root);
+        }
+        let (directory, name) = self.parent(path).expect("at most one directory is on the way");
+        self.tree.replace(directory, name, content);
+    }
+
     /// From now on nothing fails and nothing stalls, and what was damaged is restored.
     pub fn heal(&mut self) {
         self.faulty = false;

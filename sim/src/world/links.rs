@@ -68,9 +68,9 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::controller_address;
     use crate::disk::Loss;
     use crate::network::NetworkOptions;
-    use crate::node::address;
     use crate::random::Ratio;
     use crate::scenario::Scenario;
     use crate::trace::{At, Note, Sink, Trace};
@@ -79,12 +79,16 @@ mod tests {
     use tidelog_core::wire::messages::ApiVersionsRequest;
     use tidelog_core::wire::{ApiKey, RequestHeader, ResponseBody};
 
-    /// Tells the test what happens on links.
+    /// Brokers give their own links lower numbers.
+    const LINKS_OF_THE_TEST: u64 = 1_000_000;
+
+    /// Tells the test what happens on its links.
     struct Listener(Sender<String>);
 
     impl Sink for Listener {
         fn note(&mut self, _: At, note: &Note<'_>) {
             let Note::Input { node, input: Input::Link(link, event) } = note else { return };
+            let Some(link) = link.0.checked_sub(LINKS_OF_THE_TEST) else { return };
             let event = match event {
                 LinkEvent::Opened => "opened".into(),
                 LinkEvent::Lost(why) => why.clone(),
@@ -97,12 +101,12 @@ mod tests {
         }
     }
 
-    /// Two nodes that have started.
+    /// Two nodes that listen for controllers.
     fn world(network: NetworkOptions) -> (World, Receiver<String>) {
         let (sender, told) = channel();
         let scenario = Scenario { nodes: 2, network, fault_ns: 1 << 60, ..Scenario::default() };
         let mut world = World::new(&scenario, Plants::default(), Trace::to(Box::new(Listener(sender))));
-        while !world.nodes.iter().all(|node| node.is_ready()) {
+        while !world.nodes.iter().all(|node| node.accepts(1)) {
             world.advance();
         }
         (world, told)
@@ -129,31 +133,32 @@ mod tests {
     #[test]
     fn a_node_asks_another_until_that_one_ends() {
         let (mut world, told) = world(NetworkOptions::CALM);
-        let (first, second) = (LinkId(1), LinkId(2));
-        world.connect_link(0, first, &address(1));
+        let [first, second] = [1, 2].map(|link| LinkId(LINKS_OF_THE_TEST + link));
+        world.connect_link(0, first, &controller_address(1));
         assert_eq!(next(&mut world, &told), "node 0, link 1: opened");
-        let keys = tidelog_core::wire::versions::advertised(false).count();
+        let keys = tidelog_core::wire::versions::advertised(true).count();
         for id in [5, 6] {
             ask(&mut world, first, id);
             assert_eq!(next(&mut world, &told), format!("node 0, link 1: #{id}: {keys} keys"));
         }
         world.end_process(1, Loss::Process, 1 << 50);
         assert_eq!(next(&mut world, &told), "node 0, link 1: connection reset");
-        world.connect_link(0, second, &address(1));
+        world.connect_link(0, second, &controller_address(1));
         assert_eq!(next(&mut world, &told), "node 0, link 2: connection refused");
-        assert!(world.nodes[0].process.as_ref().unwrap().links.is_empty());
+        let links = &world.nodes[0].process.as_ref().unwrap().links;
+        assert!(links.keys().all(|link| link.0 < LINKS_OF_THE_TEST), "{links:?}");
     }
 
     #[test]
     fn nothing_is_told_of_a_link_that_was_hung_up_or_whose_node_has_ended_or_of_an_attempt_that_hangs() {
         let (mut world, told) = world(NetworkOptions { hang: Ratio::new(1, 1), ..NetworkOptions::CALM });
-        let [hung_up, hangs, ended] = [1, 2, 3].map(LinkId);
-        world.connect_link(0, hung_up, &address(1));
+        let [hung_up, hangs, ended] = [1, 2, 3].map(|link| LinkId(LINKS_OF_THE_TEST + link));
+        world.connect_link(0, hung_up, &controller_address(1));
         assert_eq!(next(&mut world, &told), "node 0, link 1: opened");
         ask(&mut world, hung_up, 1);
         world.hang_up(0, hung_up);
         world.connect_link(0, hangs, &Address::new("nobody", 1));
-        world.connect_link(0, ended, &address(1));
+        world.connect_link(0, ended, &controller_address(1));
         world.end_process(0, Loss::Process, 1);
         (0..1_000).for_each(|_| world.advance());
         assert!(told.try_recv().is_err());

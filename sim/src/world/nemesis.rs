@@ -118,7 +118,7 @@ impl World {
     fn damage(&mut self, node: usize, damage: Damage, for_ns: u64) {
         let dealt = self.counts.get("bytes damaged").copied().unwrap_or(0);
         let mut stream = stream(self.scenario.seed, "damage", &[node as u64, self.now, dealt]);
-        let Some(damaged) = self.nodes[node].disk.damage(damage, &mut stream) else { return };
+        let Some(damaged) = self.nodes[node].disk.damage(damage, self.scenario.nodes == 1, &mut stream) else { return };
         self.count("bytes damaged");
         self.trace.say(self.now, format_args!("node{node}"), format_args!("! {damage:?} in {damaged:?}"));
         let time_index = damaged.path.ends_with(".timeindex");

@@ -19,6 +19,7 @@ use crate::checkers::Violation;
 use crate::client::records::Codec;
 use crate::client::{AdminPlan, FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
 use crate::clock::ClockOptions;
+use crate::cluster::ClusterPlan;
 use crate::disk::{Disk, DiskOptions, Loss};
 use crate::history::{Entry, Fact, PartitionKey, ReadRecord};
 use crate::network::NetworkOptions;
@@ -314,6 +315,7 @@ fn calm(seed: u64) -> Scenario {
         seed,
         profile: Profile::Lite,
         nodes: 1,
+        cluster: ClusterPlan::default(),
         // Longer than any script: the world is healed when the script ends, and not before.
         fault_ns: 24 * 3_600_000 * MS,
         disk: DiskOptions::default(),
