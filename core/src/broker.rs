@@ -36,7 +36,7 @@ use openings::Openings;
 use std::collections::BTreeSet;
 pub use timers::Timer;
 use timers::Timers;
-pub use view::PartitionView;
+pub use view::{PartitionView, QuorumView};
 
 /// The seed of all random numbers that a broker draws.
 pub type Seed = [u8; 32];

@@ -243,6 +243,33 @@ pub enum Fact {
         high_watermark: i64,
         log_end: i64,
     },
+    /// How a node's replica of the metadata log stands now. It is told whenever that has changed.
+    Replica {
+        node: u32,
+        replica: Replica,
+    },
+    /// A node knows these batches of the metadata log as committed.
+    Committed {
+        node: u32,
+        batches: Vec<StoredBatch>,
+    },
+    /// The node's `quorum-state` is on stable storage, with this epoch and this vote.
+    StateSaved {
+        node: u32,
+        epoch: i32,
+        voted: Option<u32>,
+    },
+    /// The node tells another that it votes for the candidate, which may be itself.
+    Voted {
+        node: u32,
+        epoch: i32,
+        candidate: u32,
+    },
+    /// The node tells another of an epoch, higher than any before.
+    EpochTold {
+        node: u32,
+        epoch: i32,
+    },
     /// An administrator sends a value to one of its topics: to the topic with this id, or, if there is no id, to any
     /// topic of this name.
     Entrusted {
@@ -317,6 +344,24 @@ pub struct FinalLog {
     pub records: Vec<ReadRecord>,
     /// What each replica holds, by its node.
     pub replicas: BTreeMap<u32, Vec<StoredBatch>>,
+}
+
+/// How a node's replica of the metadata log stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Whether the node leads the quorum.
+    pub leads: bool,
+    pub epoch: i32,
+    /// Who leads in that epoch, as far as the node knows.
+    pub leader: Option<u32>,
+    /// One past the last record that the node has applied.
+    pub committed: i64,
+    pub high_watermark: Option<i64>,
+    /// All records below this offset are on stable storage.
+    pub synced: i64,
+    pub log_end: i64,
+    /// The set of voters that counts for this node.
+    pub voters: Vec<u32>,
 }
 
 /// A batch as it lies on a node's disk.

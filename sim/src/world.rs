@@ -11,6 +11,7 @@ mod events;
 mod links;
 mod nemesis;
 mod nodes;
+mod quorum;
 mod replicas;
 pub mod script;
 
@@ -32,6 +33,7 @@ use crate::scenario::{ClientPlan, Role, Scenario};
 use crate::trace::{Digest, Note, Part, Trace};
 use bytes::Bytes;
 use events::{Event, Events};
+use quorum::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_client::Address;
 use tidelog_core::broker::Broker;
@@ -126,6 +128,8 @@ struct World {
     hanging: Vec<ConnId>,
     /// The partitions of which each node has, or had, a replica.
     held: Vec<BTreeSet<PartitionKey>>,
+    /// By node: what was seen of its quorum.
+    seen: Vec<Seen>,
     clients: Vec<HostedClient>,
     /// The places in `clients`, by the clients' numbers.
     places: BTreeMap<u32, usize>,
@@ -165,6 +169,7 @@ impl World {
             network: Network::new(scenario.seed, scenario.network.clone()),
             hanging: Vec::new(),
             held: vec![BTreeSet::new(); scenario.nodes as usize],
+            seen: (0..scenario.nodes).map(|_| Seen::default()).collect(),
             clients: Vec::new(),
             places: BTreeMap::new(),
             checkers: checkers::all(&rules),
@@ -270,6 +275,9 @@ impl World {
             let paused = if node.paused { ", paused" } else { "" };
             let waiting = broker.map_or(0, Broker::requests_waiting);
             trace.note(now, Note::Remains(format_args!("node{place} {phase}{paused}, {waiting} requests wait")));
+            if let Some(quorum) = broker.and_then(Broker::quorum) {
+                trace.note(now, Note::Remains(format_args!("node{place} quorum {quorum}")));
+            }
             for partition in broker.into_iter().flat_map(Broker::partitions) {
                 let name = &partition.name;
                 trace.note(now, Note::Remains(format_args!("node{place} partition {name} {partition}")));

@@ -1,7 +1,8 @@
 //! The state of a broker in a form that people read when they look at a run. Nothing depends on it.
 
 use super::{Broker, Phase};
-use crate::ids::{LeaderEpoch, Offset};
+use crate::ids::{LeaderEpoch, NodeId, Offset};
+use crate::quorum::Role;
 use crate::replication::Partition;
 use crate::storage::LogState;
 use std::fmt;
@@ -27,7 +28,53 @@ impl fmt::Display for PartitionView {
     }
 }
 
+/// The quorum of the metadata log as one of its replicas knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumView {
+    pub role: &'static str,
+    pub leads: bool,
+    pub epoch: LeaderEpoch,
+    pub leader: Option<NodeId>,
+    /// One past the last record that this node has applied.
+    pub committed: Offset,
+    pub high_watermark: Option<Offset>,
+    /// All records below this offset are on stable storage.
+    pub synced: Offset,
+    pub log_end: Offset,
+}
+
+impl fmt::Display for QuorumView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leader = self.leader.map_or("unknown".to_owned(), |leader| leader.to_string());
+        let (synced, end, committed) = (self.synced.0, self.log_end.0, self.committed.0);
+        let high = self.high_watermark.map_or("unknown".to_owned(), |high| high.0.to_string());
+        let (role, epoch) = (self.role, self.epoch.0);
+        write!(f, "{role} epoch {epoch} leader {leader} committed {committed} hw {high} synced {synced} end {end}")
+    }
+}
+
 impl Broker {
+    /// The quorum, once what the disk holds of it is read.
+    pub fn quorum(&self) -> Option<QuorumView> {
+        let quorum = self.parts.quorum.as_ref().filter(|quorum| quorum.is_running())?;
+        let log = quorum.log()?;
+        Some(QuorumView {
+            role: quorum.role().name(),
+            leads: matches!(quorum.role(), Role::Leader(_)),
+            epoch: quorum.epoch(),
+            leader: quorum.leader(),
+            committed: quorum.committed(),
+            high_watermark: quorum.high_watermark(),
+            synced: log.synced_offset(),
+            log_end: log.log_end_offset(),
+        })
+    }
+
+    /// The voters of the quorum that count for this node now.
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.parts.quorum.iter().flat_map(|quorum| quorum.voters().keys().map(|voter| voter.node))
+    }
+
     /// How far the broker has started, or stopped, in words.
     pub fn phase(&self) -> &'static str {
         match &self.phase {

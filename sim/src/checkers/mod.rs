@@ -10,6 +10,7 @@ mod metadata;
 mod offsets;
 mod order;
 mod protocol;
+mod quorum;
 mod replicas;
 mod retention;
 mod timestamps;
@@ -145,6 +146,7 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(topics::Topics::default()),
         Box::new(wakeups::Wakeups::new(rules)),
         Box::new(replicas::Replicas::new(rules)),
+        Box::new(quorum::Quorum::default()),
     ]
 }
 

@@ -100,6 +100,12 @@ impl Disk {
         file.read(0, file.len())
     }
 
+    /// Like [`content`](Self::content); none if there is no such file.
+    pub fn content_of(&self, dir: u16, path: &str) -> Option<Bytes> {
+        let file = self.tree.file(self.tree.find_file(dir, path).ok()?);
+        Some(file.read(0, file.len()))
+    }
+
     /// The paths of all files of a log directory, relative to it and sorted.
     pub fn files(&self, dir: u16) -> Vec<String> {
         let mut found = Vec::new();

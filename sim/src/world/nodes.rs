@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Input, Output, Response};
+use tidelog_core::io::{Input, IoOwner, Output, Response};
 use tidelog_core::wire::{RecordsChunk, encode_response};
 
 /// How a process ends by itself.
@@ -36,6 +36,7 @@ impl World {
             let held = self.held(node);
             self.fact(None, Fact::Restarted { node: node as u32, held });
         }
+        self.see_quorum_state(node);
         self.step_node(node, Input::Boot, Digest::default());
     }
 
@@ -53,6 +54,9 @@ impl World {
         }
         let mut digest = Digest::default();
         disk::digest_completion(&completion, &mut digest);
+        if completion.id.owner == IoOwner::Quorum {
+            self.see_quorum_state(node);
+        }
         self.step_node(node, Input::Io(completion), digest);
         self.schedule_restart_after_disk_error(node);
     }
@@ -105,7 +109,10 @@ impl World {
         let mut digest = Digest::default();
         digest.bytes(&frame);
         match prepare(conn, listener, frame, &BatchLimits::default()) {
-            Ok(request) => self.step_node(node, Input::Request(Box::new(request)), digest),
+            Ok(request) => {
+                self.see_request(node, &request);
+                self.step_node(node, Input::Request(Box::new(request)), digest);
+            }
             Err(_) if self.is_hostile(opener) => {
                 self.count("requests that are none");
                 self.trace.step(self.now, node as u64, digest, Digest::default());
@@ -157,6 +164,7 @@ impl World {
         if let Some(process) = &self.nodes[place].process {
             self.trace.note(self.now, Note::State { node: place, broker: &process.broker });
         }
+        self.see_quorum(place);
         self.trace.step(self.now, place as u64, input_digest, digest);
         match end {
             Some(Exit::Stopped) => self.process_stopped(place),
@@ -171,13 +179,17 @@ impl World {
 
     fn carry_out(&mut self, place: usize, output: Output, digest: &mut Digest, end: &mut Option<Exit>) {
         match output {
-            Output::Respond(conn, response) => self.respond(place, conn, &response, digest),
+            Output::Respond(conn, response) => {
+                self.see_answer(place, conn, &response);
+                self.respond(place, conn, &response, digest);
+            }
             Output::Close(conn, why) => {
                 digest.text(why);
                 self.enqueue(place, conn, Outgoing::Close);
             }
             Output::Io(command) => {
                 disk::digest_command(&command, digest);
+                self.see_metadata_write(place, &command);
                 let node = &mut self.nodes[place];
                 let id = command.id;
                 self.trace.enter(Part::Disk);
@@ -190,7 +202,10 @@ impl World {
                 digest.text(&address.to_string());
                 self.connect_link(place, link, &address);
             }
-            Output::Send(link, request) => self.send_on_link(place, link, &request, digest),
+            Output::Send(link, request) => {
+                self.see_question(place, &request);
+                self.send_on_link(place, link, &request, digest);
+            }
             Output::HangUp(link) => {
                 digest.number(link.0);
                 self.hang_up(place, link);
@@ -364,6 +379,7 @@ impl World {
         let held = self.held(node);
         let cache_is_lost = self.nodes[node].end(self.now, loss);
         self.deferred[node].clear();
+        self.quorum_ended(node);
         let silence = if loss == Loss::Power { Silence::Of(node as u32) } else { Silence::Nobody };
         for conn in self.network.of_node(node as u32) {
             self.break_off(conn, silence);

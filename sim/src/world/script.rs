@@ -26,6 +26,7 @@ use crate::network::NetworkOptions;
 use crate::scenario::{ClientPlan, Fault, Profile, Role, Scenario};
 use crate::trace::Trace;
 use std::collections::BTreeMap;
+use tidelog_core::broker::QuorumView;
 use tidelog_core::plant::Plants;
 
 const MS: u64 = 1_000_000;
@@ -230,6 +231,11 @@ impl Script {
     /// Whether the node's broker takes connections.
     pub fn is_up(&self, node: usize) -> bool {
         self.world.nodes[node].is_ready()
+    }
+
+    /// The quorum as the node knows it, if the node runs and has read its disk.
+    pub fn quorum(&self, node: usize) -> Option<QuorumView> {
+        self.world.nodes[node].process.as_ref()?.broker.quorum()
     }
 
     pub fn now_ms(&self) -> u64 {

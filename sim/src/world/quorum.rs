@@ -1,0 +1,178 @@
+//! What the world sees of the quorum on each node: how the node's replica of the metadata log stands, which batches it
+//! knows as committed, what its `quorum-state` says, and what it tells others of its epoch and its vote. A node that is
+//! alone has nobody to agree with: nothing of this is told of it.
+
+use super::World;
+use crate::history::{Fact, Replica, StoredBatch};
+use crate::trace::Digest;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use tidelog_core::batch::Scan;
+use tidelog_core::broker::QuorumView;
+use tidelog_core::ids::{ConnId, NodeId};
+use tidelog_core::io::{IoCommand, IoOp, IoOwner, PeerRequest, Request, Response};
+use tidelog_core::quorum::{self, QuorumState};
+use tidelog_core::storage::names::{METADATA_PARTITION_DIR, QUORUM_STATE};
+use tidelog_core::wire::{RequestBody, ResponseBody};
+
+/// What was seen on one node.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// How the current process stood after its last step.
+    view: Option<QuorumView>,
+    /// The batches that any process has given to the disk for the metadata log, by their base offsets. One that is
+    /// given takes the place of all from its offset on: the log was cut there before.
+    batches: BTreeMap<i64, StoredBatch>,
+    saved: Option<QuorumState>,
+    /// The votes that others ask for and that are not answered yet: the epoch and the candidate.
+    asked: BTreeMap<(ConnId, i32), (i32, u32)>,
+    /// The highest epoch that the node has told anybody.
+    told_epoch: i32,
+}
+
+/// The node with this `node.id`.
+fn node_of(id: i32) -> u32 {
+    (id - 1) as u32
+}
+
+impl World {
+    fn is_alone(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// The node's process has ended.
+    pub(super) fn quorum_ended(&mut self, place: usize) {
+        let seen = &mut self.seen[place];
+        seen.view = None;
+        seen.asked.clear();
+    }
+
+    /// The node's broker has handled an input.
+    pub(super) fn see_quorum(&mut self, place: usize) {
+        if self.is_alone() {
+            return;
+        }
+        let Some(process) = &self.nodes[place].process else { return };
+        let Some(view) = process.broker.quorum() else { return };
+        let seen = &mut self.seen[place];
+        if seen.view == Some(view) {
+            return;
+        }
+        let before = seen.view.replace(view).map_or(0, |before| before.committed.0);
+        let committed = view.committed.0;
+        let batches: Vec<StoredBatch> = seen.batches.range(before..).map(|(_, batch)| *batch).collect();
+        let batches = batches.into_iter().filter(|batch| batch.last_offset < committed).collect::<Vec<_>>();
+        let replica = Replica {
+            leads: view.leads,
+            epoch: view.epoch.0,
+            leader: view.leader.map(|NodeId(id)| node_of(id)),
+            committed,
+            high_watermark: view.high_watermark.map(|offset| offset.0),
+            synced: view.synced.0,
+            log_end: view.log_end.0,
+            voters: process.broker.voters().map(|NodeId(id)| node_of(id)).collect(),
+        };
+        let node = place as u32;
+        self.fact(None, Fact::Replica { node, replica });
+        if !batches.is_empty() {
+            self.fact(None, Fact::Committed { node, batches });
+        }
+    }
+
+    /// The node's broker gives a command to its disk.
+    pub(super) fn see_metadata_write(&mut self, place: usize, command: &IoCommand) {
+        let IoOp::Write { chunks, .. } = &command.op else { return };
+        if command.id.owner != IoOwner::Log(quorum::LOG) || self.is_alone() {
+            return;
+        }
+        let bytes: Bytes = chunks.concat().into();
+        let log = &mut self.seen[place].batches;
+        // What is written to an index has no valid checksum.
+        for batch in Scan::new(&bytes, 0, true) {
+            let base_offset = batch.header.base_offset.0;
+            let mut digest = Digest::default();
+            digest.bytes(batch.bytes);
+            log.split_off(&base_offset);
+            log.insert(
+                base_offset,
+                StoredBatch {
+                    base_offset,
+                    last_offset: batch.header.last_offset().0,
+                    leader_epoch: batch.header.leader_epoch.0,
+                    digest: digest.value(),
+                },
+            );
+        }
+    }
+
+    /// A process starts, or a command of its quorum is done: `quorum-state` may have another content.
+    pub(super) fn see_quorum_state(&mut self, place: usize) {
+        if self.is_alone() {
+            return;
+        }
+        let path = format!("{METADATA_PARTITION_DIR}/{QUORUM_STATE}");
+        let Some(content) = self.nodes[place].disk.content_of(0, &path) else { return };
+        let Ok(state) = QuorumState::decode(&content) else { return };
+        if self.seen[place].saved.replace(state) != Some(state) {
+            let voted = state.voted.map(|voted| node_of(voted.node.0));
+            self.fact(None, Fact::StateSaved { node: place as u32, epoch: state.leader_epoch.0, voted });
+        }
+    }
+
+    /// The node gets a request.
+    pub(super) fn see_request(&mut self, place: usize, request: &Request) {
+        let RequestBody::Vote(body) = &request.body else { return };
+        let Some(asked) = body.topics.first().and_then(|topic| topic.partitions.first()) else { return };
+        if !asked.pre_vote {
+            let key = (request.conn, request.header.correlation_id);
+            self.seen[place].asked.insert(key, (asked.replica_epoch, node_of(asked.replica_id)));
+        }
+    }
+
+    /// The node answers a request.
+    pub(super) fn see_answer(&mut self, place: usize, conn: ConnId, response: &Response) {
+        match &response.body {
+            ResponseBody::Vote(body) => {
+                let asked = self.seen[place].asked.remove(&(conn, response.correlation_id));
+                let Some(told) = body.topics.first().and_then(|topic| topic.partitions.first()) else { return };
+                if let Some((epoch, candidate)) = asked.filter(|_| told.vote_granted) {
+                    self.fact(None, Fact::Voted { node: place as u32, epoch, candidate });
+                }
+                self.epoch_told(place, told.leader_epoch);
+            }
+            ResponseBody::BeginQuorumEpoch(body) => {
+                let told = body.topics.first().and_then(|topic| topic.partitions.first());
+                self.epoch_told(place, told.map_or(0, |told| told.leader_epoch));
+            }
+            _ => {}
+        }
+    }
+
+    /// The node asks another node.
+    pub(super) fn see_question(&mut self, place: usize, request: &PeerRequest) {
+        match &request.body {
+            RequestBody::Vote(body) => {
+                let Some(asked) = body.topics.first().and_then(|topic| topic.partitions.first()) else { return };
+                if !asked.pre_vote {
+                    // A candidate has voted for itself.
+                    let (node, epoch) = (place as u32, asked.replica_epoch);
+                    self.fact(None, Fact::Voted { node, epoch, candidate: node });
+                }
+                self.epoch_told(place, asked.replica_epoch);
+            }
+            RequestBody::BeginQuorumEpoch(body) => {
+                let told = body.topics.first().and_then(|topic| topic.partitions.first());
+                self.epoch_told(place, told.map_or(0, |told| told.leader_epoch));
+            }
+            _ => {}
+        }
+    }
+
+    fn epoch_told(&mut self, place: usize, epoch: i32) {
+        let told = &mut self.seen[place].told_epoch;
+        if *told < epoch {
+            *told = epoch;
+            self.fact(None, Fact::EpochTold { node: place as u32, epoch });
+        }
+    }
+}
