@@ -5,6 +5,7 @@
 //! cluster, and with the voters if those are recorded.
 
 use crate::disk::Disk;
+use crate::network::Ways;
 use crate::random::stream;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +25,17 @@ pub struct ClusterPlan {
     /// By node. A node without an entry has both roles.
     pub roles: Vec<NodeRole>,
     pub voters: Voters,
+    /// The nodes that stay cut off when everything else is healed.
+    pub cut_off: Vec<CutOff>,
+}
+
+/// A node that is cut off from all others for good, once no other faults are dealt any more. It is a controller alone,
+/// and most controllers are none: then nobody needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutOff {
+    pub node: u32,
+    pub ways: Ways,
 }
 
 /// What a node is in its cluster (`process.roles`).
@@ -83,6 +95,11 @@ pub fn controller_address(node: u32) -> Address {
     Address::new(host_name(node), CONTROLLER_PORT)
 }
 
+/// The node whose machine an address names.
+pub fn node_at(address: &Address) -> Option<u32> {
+    address.host.strip_prefix("node")?.parse().ok()
+}
+
 /// A node's `node.id`.
 pub fn node_id(node: u32) -> NodeId {
     NodeId(node as i32 + 1)
@@ -117,6 +134,12 @@ impl ClusterPlan {
     pub fn check(&self, nodes: u32) -> Result<(), String> {
         if self.roles.len() > nodes as usize {
             return Err(format!("cluster.roles has {} entries, and there are {nodes} nodes", self.roles.len()));
+        }
+        if let Some(cut_off) = self.cut_off.iter().find(|cut_off| self.role(cut_off.node) != NodeRole::Controller) {
+            return Err(format!("cluster.cut_off names node {}, which is no controller alone", cut_off.node));
+        }
+        if !self.cut_off.is_empty() && self.controllers(nodes).count() <= 2 * self.cut_off.len() {
+            return Err("cluster.cut_off leaves no majority of the controllers".into());
         }
         if self.controllers(nodes).next().is_none() || self.brokers(nodes).next().is_none() {
             return Err("cluster.roles has no broker or no controller".into());
@@ -209,7 +232,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn plan(roles: &[NodeRole]) -> ClusterPlan {
-        ClusterPlan { roles: roles.to_vec(), voters: Voters::Configured }
+        ClusterPlan { roles: roles.to_vec(), ..ClusterPlan::default() }
     }
 
     #[test]
@@ -221,6 +244,14 @@ mod tests {
         for lacking in [[Broker; 2], [Controller; 2]] {
             assert_eq!(plan(&lacking).check(2).unwrap_err(), "cluster.roles has no broker or no controller");
         }
+        let cut_off = |node| ClusterPlan {
+            cut_off: vec![CutOff { node, ways: Ways::Both }],
+            ..plan(&[Controller, Both, Both, Controller, Controller, Broker])
+        };
+        assert_eq!(cut_off(3).check(6), Ok(()));
+        assert_eq!(cut_off(1).check(6).unwrap_err(), "cluster.cut_off names node 1, which is no controller alone");
+        let two = ClusterPlan { roles: vec![Controller, Both], ..cut_off(0) };
+        assert_eq!(two.check(2).unwrap_err(), "cluster.cut_off leaves no majority of the controllers");
         assert_eq!(plan(&[Both]).check(1).unwrap_err(), "cluster is for several nodes, and there is one");
     }
 

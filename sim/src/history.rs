@@ -173,9 +173,10 @@ pub enum Fact {
         target: i64,
         low_watermark: i64,
     },
-    /// A partition's leader epoch, from its metadata.
+    /// A partition's leader epoch, from the metadata of a node.
     LeaderEpoch {
         partition: PartitionKey,
+        node: u32,
         asked_at: u64,
         epoch: i32,
     },

@@ -499,17 +499,21 @@ fn with_nodes(scenario: &Value, nodes: u64, renamed: impl Fn(u64) -> Option<u64>
     let roles = scenario["cluster"]["roles"].as_array().cloned().unwrap_or_default().into_iter();
     let roles: Vec<Value> = roles.zip(0..).filter(|(_, node)| renamed(*node).is_some()).map(|(role, _)| role).collect();
     let is_apart = |role: &str| !roles.is_empty() && roles.len() as u64 == nodes && roles.iter().all(|of| of == role);
-    candidate["cluster"] = match nodes {
-        1 => json!({}),
-        _ if is_apart("Broker") || is_apart("Controller") => json!({"voters": scenario["cluster"]["voters"]}),
-        _ => json!({"roles": roles, "voters": scenario["cluster"]["voters"]}),
-    };
+    let voters = &scenario["cluster"]["voters"];
     let stays = |node: &mut Value| match node.as_u64().and_then(&renamed) {
         Some(other) => {
             *node = other.into();
             true
         }
         None => false,
+    };
+    let cut_off = scenario["cluster"]["cut_off"].as_array().cloned().unwrap_or_default().into_iter();
+    let cut_off: Vec<Value> =
+        cut_off.filter_map(|mut cut_off| stays(&mut cut_off["node"]).then_some(cut_off)).collect();
+    candidate["cluster"] = match nodes {
+        1 => json!({}),
+        _ if is_apart("Broker") || is_apart("Controller") => json!({"voters": voters}),
+        _ => json!({"roles": roles, "voters": voters, "cut_off": cut_off}),
     };
     for client in candidate["clients"].as_array_mut().into_iter().flatten() {
         client["bootstrap"].as_array_mut().into_iter().for_each(|known| known.retain_mut(stays));
@@ -634,7 +638,7 @@ mod tests {
         let roles = ["Controller", "Both", "Broker"];
         let cluster = |nodes: u64, roles: &[&str]| {
             json!({"nodes": nodes, "clients": [], "faults": [{"node": 1, "fault": "CutAll"}],
-                "cluster": {"roles": roles, "voters": "Recorded"}})
+                "cluster": {"roles": roles, "voters": "Recorded", "cut_off": [{"node": 0, "ways": "In"}]}})
         };
         let two = with_nodes(&cluster(3, &roles), 2, |of| (of < 2).then_some(of));
         assert_eq!(two, cluster(2, &roles[..2]));

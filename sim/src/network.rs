@@ -109,6 +109,10 @@ pub enum Ways {
     Out,
 }
 
+impl Ways {
+    pub const ALL: [Self; 3] = [Self::Both, Self::In, Self::Out];
+}
+
 /// A stretch of time in which nothing arrives between some ends and others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {

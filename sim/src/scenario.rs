@@ -670,7 +670,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 6 => Fault::Partition {
                     with: Vec::new(),
                     from: if stream.one_in(3) { vec![End::Client(stream.below(4) as u32)] } else { Vec::new() },
-                    ways: *stream.pick(&[Ways::Both, Ways::In, Ways::Out]),
+                    ways: *stream.pick(&Ways::ALL),
                     for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns),
                     times: if stream.one_in(3) { stream.between(2, 6) as u32 } else { 1 },
                 },

@@ -52,7 +52,7 @@ const EVENTS_MAX: u64 = 3_000_000;
 
 /// The client that reads every log at the end of a run, and the one that looks at an administrator's topics.
 const LAST_READER: u32 = 1_000;
-const LAST_ADMIN: u32 = 2_000;
+pub const LAST_ADMIN: u32 = 2_000;
 
 /// How a run ended.
 #[derive(Debug, Default)]

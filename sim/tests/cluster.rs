@@ -12,7 +12,7 @@ const SECOND: u64 = 1_000_000_000;
 fn cluster(seed: u64, nodes: u32, voters: Voters) -> Script {
     Script::with(seed, |scenario| {
         scenario.nodes = nodes;
-        scenario.cluster = ClusterPlan { roles: Vec::new(), voters };
+        scenario.cluster = ClusterPlan { voters, ..ClusterPlan::default() };
     })
 }
 
@@ -81,7 +81,7 @@ fn brokers_alone_are_no_voters_and_read_what_is_committed() {
     for voters in [Voters::Configured, Voters::Recorded] {
         let mut t = Script::with(1, |scenario| {
             scenario.nodes = 4;
-            scenario.cluster = ClusterPlan { roles: vec![NodeRole::Broker, NodeRole::Broker], voters };
+            scenario.cluster = ClusterPlan { roles: vec![NodeRole::Broker; 2], voters, ..ClusterPlan::default() };
         });
         let leader = elect(&mut t, &[0, 1, 2, 3]);
         assert!(leader >= 2, "{}", t.story());

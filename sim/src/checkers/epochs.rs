@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub struct Epochs {
     rules: Rules,
-    /// The epochs that Metadata told, rising, with the time at which each was first told.
-    told: BTreeMap<PartitionKey, Vec<(u64, i32)>>,
+    /// The epochs that each node's metadata told, rising, with the time at which each was first told. A node may know
+    /// less than another.
+    told: BTreeMap<(PartitionKey, u32), Vec<(u64, i32)>>,
     /// The epoch of each record that was read, and when it was first read.
     read: BTreeMap<PartitionKey, BTreeMap<i64, (u64, i32)>>,
     answers: Vec<(PartitionKey, Answer)>,
@@ -39,8 +40,14 @@ impl Epochs {
         Self { rules: rules.clone(), ..Self::default() }
     }
 
-    fn learn(&mut self, partition: PartitionKey, asked_at: u64, at: u64, epoch: i32) -> Result<(), Violation> {
-        let told = self.told.entry(partition).or_default();
+    fn learn(
+        &mut self,
+        partition: PartitionKey,
+        node: u32,
+        (asked_at, at): (u64, u64),
+        epoch: i32,
+    ) -> Result<(), Violation> {
+        let told = self.told.entry((partition, node)).or_default();
         if let Some((before, higher)) = told.iter().rev().find(|(before, _)| *before < asked_at)
             && *higher > epoch
         {
@@ -108,7 +115,9 @@ impl Epochs {
 impl Checker for Epochs {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         match &entry.fact {
-            Fact::LeaderEpoch { partition, asked_at, epoch } => self.learn(*partition, *asked_at, entry.at, *epoch),
+            Fact::LeaderEpoch { partition, node, asked_at, epoch } => {
+                self.learn(*partition, *node, (*asked_at, entry.at), *epoch)
+            }
             Fact::Fetched { partition, records, .. } => {
                 let read = self.read.entry(*partition).or_default();
                 for record in records.iter().filter(|record| record.leader_epoch >= 0) {
@@ -185,7 +194,11 @@ mod tests {
     }
 
     fn told(epoch: i32) -> Fact {
-        Fact::LeaderEpoch { partition: P, asked_at: 0, epoch }
+        told_by(0, epoch)
+    }
+
+    fn told_by(node: u32, epoch: i32) -> Fact {
+        Fact::LeaderEpoch { partition: P, node, asked_at: 0, epoch }
     }
 
     fn run(facts: Vec<Fact>) -> Result<(), String> {
@@ -221,6 +234,7 @@ mod tests {
     fn epochs_that_fall_or_change_are_found() {
         assert!(run(vec![told(2), told(2), told(1)]).unwrap_err().contains("it was 2"));
         assert_eq!(run(vec![told(1), told(2)]), Ok(()));
+        assert_eq!(run(vec![told(2), told_by(1, 1), told_by(1, 2)]), Ok(()), "another node learns later");
         assert!(run(vec![fetched(P, 1, &[of(0, 1)]), fetched(P, 1, &[of(0, 2)])]).unwrap_err().contains("was of 1"));
         let facts = judge(Epochs::new(&rules()), vec![], &[(P, &[of(0, 2), of(1, 1)])]);
         assert!(facts.unwrap_err().contains("behind one of 2"));

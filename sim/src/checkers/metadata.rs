@@ -5,9 +5,14 @@
 //! Each resource has one client that changes it, one change at a time. A change without an answer may have been made or
 //! not, and may still be made while the process runs to which it was sent. So the checker keeps every possible state of
 //! a resource, and each answer rules some of them out.
+//!
+//! In a cluster of several nodes, a broker may know less than the controller, which decides: what a broker shows is a
+//! state of now or of some time before, and rules nothing out. Only the last administrator, who comes when all brokers
+//! have had the time to catch up, must be shown the present.
 
 use super::{Checker, Rules, Violation};
 use crate::history::{Change, Entry, Fact, FinalLogs, SUBSCRIPTION, Sight, TopicId};
+use crate::world::LAST_ADMIN;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -19,14 +24,16 @@ pub struct Metadata {
     ids: BTreeMap<TopicId, String>,
     producer_ids: BTreeSet<i64>,
     cluster: Option<String>,
-    /// The greatest epoch and high watermark of the metadata log that were told.
-    quorum: (i32, i64),
+    /// The greatest high watermark of the metadata log that was told, by epoch.
+    quorum: BTreeMap<i32, i64>,
 }
 
 #[derive(Debug)]
 struct Resource {
     /// The states that it may be in; never empty.
     possible: BTreeSet<Possible>,
+    /// The states that it may have been in before. Kept only where there are brokers that may know no better.
+    past: BTreeSet<State>,
     changes: Vec<Change>,
     under_way: Option<(Change, bool)>,
 }
@@ -124,7 +131,7 @@ impl Resource {
         let is_always = name.is_empty() || name.starts_with(SUBSCRIPTION);
         let state = if is_always { State::Always(BTreeMap::new()) } else { State::Absent };
         let possible = BTreeSet::from([Possible { state, pending: BTreeSet::new() }]);
-        Self { possible, changes: Vec::new(), under_way: None }
+        Self { possible, past: BTreeSet::new(), changes: Vec::new(), under_way: None }
     }
 
     /// Every state that the resource may be in by now, with any of the changes made that have no answer.
@@ -159,6 +166,22 @@ impl Resource {
         }
         self.possible = kept;
         Ok(())
+    }
+
+    /// Keeps what it may be now among what it may have been.
+    fn remember(&mut self) {
+        let now = self.reachable();
+        self.past.extend(now.into_iter().map(|possible| possible.state));
+    }
+
+    /// Whether a broker that may know less than the controller would give this answer.
+    fn resembles(&self, sight: &Sight) -> Result<(), String> {
+        let reachable = self.reachable();
+        let mut states = reachable.iter().map(|possible| &possible.state).chain(&self.past);
+        match states.any(|state| state.clone().looks(sight, true).is_some()) {
+            true => Ok(()),
+            false => Err(format!("{:?}, or {:?} before", self.possible, self.past)),
+        }
     }
 
     /// The change under way will have no answer.
@@ -210,7 +233,12 @@ impl Metadata {
             Some(id) => self.meet(id, name)?,
             None => true,
         };
+        let remembers = !self.is_alone;
+        let id_is_new = id_is_new || remembers;
         let resource = self.resource(name);
+        if remembers {
+            resource.remember();
+        }
         let Some(error) = error else {
             resource.lose_sight();
             return Ok(());
@@ -235,13 +263,18 @@ impl Metadata {
         })
     }
 
-    fn described(&mut self, name: &str, sight: &Sight) -> Result<(), Violation> {
+    fn described(&mut self, name: &str, sight: &Sight, is_last: bool) -> Result<(), Violation> {
         let id_is_new = match sight {
             Sight::Topic { id: Some(id), .. } => self.meet(*id, name)?,
             _ => false,
         };
-        let narrowed = self.resource(name).narrow(|state| state.looks(sight, id_is_new));
-        narrowed.or_else(|states| violation(format!("{name:?} is {sight:?}, and it was {states}")))
+        let is_alone = self.is_alone;
+        let resource = self.resource(name);
+        let fits = match is_alone || is_last {
+            true => resource.narrow(|state| state.looks(sight, id_is_new || !is_alone)),
+            false => resource.resembles(sight),
+        };
+        fits.or_else(|states| violation(format!("{name:?} is {sight:?}, and it was {states}")))
     }
 }
 
@@ -255,7 +288,7 @@ impl Checker for Metadata {
                 Ok(())
             }
             Fact::Changed { resource, error, id } => self.changed(resource, *error, *id),
-            Fact::Described { resource, sight } => self.described(resource, sight),
+            Fact::Described { resource, sight } => self.described(resource, sight, entry.client == Some(LAST_ADMIN)),
             Fact::Topic { topic, id } => self.meet(*id, &format!("t{topic}")).map(drop),
             Fact::ProducerId { id } => match self.producer_ids.insert(*id) {
                 true => Ok(()),
@@ -269,9 +302,12 @@ impl Checker for Metadata {
                 }
             }
             Fact::Quorum { epoch, high_watermark, log_end } => {
-                let (last_epoch, last_high_watermark) = &mut self.quorum;
-                if epoch < last_epoch || high_watermark < last_high_watermark {
-                    let last = format!("epoch {last_epoch} and high watermark {last_high_watermark}");
+                // A leader that others have replaced may answer too, until it learns of it.
+                let epochs = self.quorum.range(if self.is_alone { 0..=i32::MAX } else { *epoch..=*epoch });
+                if let Some((last, last_high)) = epochs.last()
+                    && (epoch < last || high_watermark < last_high)
+                {
+                    let last = format!("epoch {last} and high watermark {last_high}");
                     return violation(format!(
                         "the metadata log went from {last} back to {epoch} and {high_watermark}"
                     ));
@@ -281,7 +317,7 @@ impl Checker for Metadata {
                         "the metadata log ends at {log_end}, below its high watermark {high_watermark}"
                     ));
                 }
-                (*last_epoch, *last_high_watermark) = (*epoch, *high_watermark);
+                self.quorum.insert(*epoch, *high_watermark);
                 Ok(())
             }
             Fact::Restarted { .. } if self.is_alone => {
@@ -428,6 +464,30 @@ mod tests {
         assert!(run(vec![producer(1), producer(1)]).unwrap_err().contains("given out twice"));
         let cluster = |id: &str| Fact::Cluster { id: id.into() };
         assert!(run(vec![cluster("a"), cluster("b")]).unwrap_err().contains("is now b"));
+    }
+
+    #[test]
+    fn a_broker_of_several_may_know_less_and_shows_nothing_that_never_was() {
+        let cluster = || Metadata::new(&Rules { nodes: 3, ..rules() });
+        let has = |partitions| Sight::Topic { id: None, partitions };
+        let see = |last: Option<u32>, sight: Sight| {
+            let mut checker = cluster();
+            let facts = [changing(create()), changed(0), changing(Change::Grow(3)), changed(0)];
+            let facts = facts.into_iter().map(|fact| (Some(1), fact)).chain([(last, described(sight))]);
+            facts
+                .enumerate()
+                .try_for_each(|(at, (client, fact))| checker.observe(&Entry { at: at as u64, client, fact }))
+                .map_err(|violation| violation.to_string())
+        };
+        for sight in [Sight::Absent, has(2), has(3)] {
+            assert_eq!(see(Some(1), sight), Ok(()));
+        }
+        assert!(see(Some(1), has(4)).unwrap_err().contains("before"));
+        assert_eq!(see(Some(LAST_ADMIN), has(3)), Ok(()));
+        assert!(see(Some(LAST_ADMIN), has(2)).is_err(), "all brokers have caught up");
+        let quorum = |epoch, high_watermark| Fact::Quorum { epoch, high_watermark, log_end: 99 };
+        assert_eq!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 9)], &[]), Ok(()));
+        assert!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 8)], &[]).is_err());
     }
 
     #[test]

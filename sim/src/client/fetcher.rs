@@ -301,6 +301,7 @@ impl Fetcher {
             return self.handle_start(now, answer, out);
         }
         let (host, version, asked_at) = (answer.host, answer.version, answer.sent_at);
+        let by = (self.sessions.node(host), asked_at);
         let gap_ns = self.stream.skewed(self.plan.gap_ns_max);
         self.from(host).waiting = false;
         self.from(host).next_at = now + gap_ns;
@@ -341,7 +342,7 @@ impl Fetcher {
                         if self.positions[found].host == Some(host) && self.positions[found].in_session.is_some() =>
                     {
                         told.push(found);
-                        self.learn_leader(now, found, (version, asked_at), &partition, &endpoints, out);
+                        self.learn_leader(now, found, (version, by), &partition, &endpoints, out);
                         self.handle_partition(now, found, asked_at, partition, out);
                     }
                     _ => out.misbehaved(format!("a Fetch response tells of partition {}", partition.partition_index)),
@@ -368,7 +369,7 @@ impl Fetcher {
         &mut self,
         now: u64,
         place: usize,
-        (version, asked_at): (i16, u64),
+        (version, by): (i16, (u32, u64)),
         answer: &PartitionData,
         endpoints: &[BrokerId],
         out: &mut ClientOutbox,
@@ -389,7 +390,7 @@ impl Fetcher {
         if is_fenced && leader.1 <= asked {
             out.misbehaved(format!("{} fences epoch {asked} and is led in {}", position.key, leader.1));
         }
-        self.topics.told_leader(position.key, asked_at, leader, endpoints, out);
+        self.topics.told_leader(position.key, by, leader, endpoints, out);
     }
 
     fn handle_partition(

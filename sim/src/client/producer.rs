@@ -293,7 +293,7 @@ impl Producer {
     }
 
     fn handle_produced(&mut self, now: u64, answer: Answer, out: &mut ClientOutbox) {
-        let (version, asked_at) = (answer.version, answer.sent_at);
+        let (version, told) = (answer.version, (self.sessions.node(answer.host), answer.sent_at));
         let by_id = version >= 13;
         let (_, mut batches) = self.in_flight.remove(&answer.tag).expect("an answer belongs to a request");
         // An answer that does not decode is told as a fact, and every batch counts as failed.
@@ -316,7 +316,7 @@ impl Producer {
                         if version >= 10 && partition.error_code == NOT_LEADER_OR_FOLLOWER {
                             let (leader, key) = (&partition.current_leader, self.queues[queue].key);
                             let leader = (leader.leader_id, leader.leader_epoch);
-                            self.topics.told_leader(key, asked_at, leader, &endpoints, out);
+                            self.topics.told_leader(key, told, leader, &endpoints, out);
                         }
                         self.handle_partition(now, queue, batch, &partition, out);
                     }

@@ -4,6 +4,7 @@
 
 use super::session::{Session, SessionEvent};
 use super::{ClientInput, ClientOutbox, Link, Setting};
+use crate::cluster::node_at;
 use crate::random::stream;
 use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
 use kafka_protocol::protocol::Request;
@@ -72,6 +73,11 @@ impl Sessions {
     /// The address of the broker with this node id.
     pub fn host_of(&self, node: i32) -> Option<Host> {
         self.brokers.get(&node).copied()
+    }
+
+    /// The node at this address.
+    pub fn node(&self, host: Host) -> u32 {
+        node_at(&self.hosts[host]).expect("whoever answers is a node")
     }
 
     /// A node to which any request can be sent that any node answers.

@@ -82,12 +82,12 @@ impl Topics {
         self.leader(partition, sessions).filter(|host| sessions.is_ready(*host))
     }
 
-    /// An answer says who leads a partition and in which epoch, because the client knows it wrongly (KIP-951).
+    /// An answer of `node` to a question of `asked_at` says who leads a partition and in which epoch, because the client knows it wrongly (KIP-951).
     /// `endpoints`: the brokers whose addresses the answer gives.
     pub fn told_leader(
         &mut self,
         partition: PartitionKey,
-        asked_at: u64,
+        (node, asked_at): (u32, u64),
         (leader, epoch): (BrokerId, i32),
         endpoints: &[BrokerId],
         out: &mut ClientOutbox,
@@ -96,7 +96,7 @@ impl Topics {
             let text = format!("a refusal for {partition} names the leader {} of epoch {epoch}", leader.0);
             return out.misbehaved(text);
         }
-        out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
+        out.fact(Fact::LeaderEpoch { partition, node, asked_at, epoch });
         let known = self.epochs[usize::from(partition.topic)].entry(partition.index).or_insert(epoch);
         if epoch >= *known {
             *known = epoch;
@@ -176,7 +176,7 @@ impl Topics {
             return;
         }
         // KIP-320
-        let (tells_epochs, asked_at) = (answer.version >= 7, answer.sent_at);
+        let (tells_epochs, node, asked_at) = (answer.version >= 7, sessions.node(answer.host), answer.sent_at);
         let Some(response) = answer.decode::<MetadataResponse>(out) else { return };
         if let Some(id) = &response.cluster_id {
             out.fact(Fact::Cluster { id: id.to_string() });
@@ -201,7 +201,7 @@ impl Topics {
                         let (index, epoch) = (partition.partition_index, partition.leader_epoch);
                         self.epochs[place].insert(index, epoch);
                         let partition = PartitionKey { topic: place as u16, index };
-                        out.fact(Fact::LeaderEpoch { partition, asked_at, epoch });
+                        out.fact(Fact::LeaderEpoch { partition, node, asked_at, epoch });
                     }
                     let leaderless = topic.partitions.iter().any(|partition| partition.error_code != 0);
                     if !leaderless {

@@ -15,6 +15,9 @@ use tidelog_core::io::Input;
 /// How long a clean stop may take before the process is killed.
 const STOP_NS_MAX: u64 = 20_000_000_000;
 
+/// When a partition ends that never heals.
+const FOR_GOOD: u64 = 1 << 60;
+
 impl World {
     pub(super) fn deal_fault(&mut self, place: usize) {
         if self.phase != Phase::Faults {
@@ -221,13 +224,17 @@ impl World {
         }
     }
 
-    /// From now on nothing fails: a node that is down starts, a process whose disk has failed is restarted, and a
+    /// From now on nothing fails but what the plan of the cluster lets stay cut off: a node that is down starts, a process whose disk has failed is restarted, and a
     /// paused process goes on.
     pub(super) fn heal(&mut self) {
         self.phase = Phase::Settle;
         self.healed_at = Some(self.now);
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         self.network.heal();
+        for cut_off in &self.scenario.cluster.cut_off {
+            let (ends, others) = (vec![End::Node(cut_off.node)], Vec::new());
+            self.network.part(Outage { ends, others, ways: cut_off.ways, from: self.now, until: FOR_GOOD });
+        }
         for conn in std::mem::take(&mut self.hanging) {
             self.tell_opener(self.now + 50_000, conn, OpenerInput::Refused);
         }
