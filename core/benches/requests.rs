@@ -10,6 +10,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 use tidelog_core::api::prepare;
@@ -17,7 +18,7 @@ use tidelog_core::batch::{BatchBuilder, BatchLimits};
 use tidelog_core::broker::Broker;
 use tidelog_core::config::BrokerConfig;
 use tidelog_core::ids::{ConnId, FileId};
-use tidelog_core::io::{Input, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Outbox, Output};
+use tidelog_core::io::{Input, IoCommand, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Origin, Outbox, Output};
 use tidelog_core::time::{Mono, Now, WallMs};
 use tidelog_core::wire::messages::create_topics_request::CreatableTopic;
 use tidelog_core::wire::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -111,6 +112,7 @@ impl Bench {
             limits: BatchLimits::default(),
         };
         bench.handle(Input::Boot);
+        bench.handle(Input::Connected(CONN, Origin { listener: 0, address: Ipv4Addr::LOCALHOST.into() }));
         let topic = CreatableTopic {
             name: TOPIC.into(),
             num_partitions: PARTITIONS,
@@ -129,7 +131,7 @@ impl Bench {
         if self.broker.deadline().is_some_and(|(deadline, _)| deadline <= self.now.mono) {
             self.handle(Input::Tick);
         }
-        let request = prepare(CONN, 0, frame.clone(), &self.limits).expect("a request");
+        let request = prepare(CONN, frame.clone(), &self.limits).expect("a request");
         let answered = self.handle(Input::Request(Box::new(request)));
         assert_eq!(answered, 1, "an answer at once");
     }

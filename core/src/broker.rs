@@ -103,6 +103,7 @@ impl Broker {
         }
         match input {
             Input::Boot => self.boot(out),
+            Input::Connected(conn, origin) => self.parts.replies.connected(conn, origin),
             Input::Request(request) => self.request(now, *request, out),
             Input::Disconnected(conn) => self.disconnected(conn, out),
             Input::Io(completion) => self.io(now, completion, out),
@@ -138,13 +139,14 @@ impl Broker {
     }
 
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
+        let Some(ticket) = self.parts.replies.open(request.conn, &request.header) else { return };
         let serves = match self.phase {
             Phase::Running | Phase::ClosingLogs(_) => true,
-            Phase::Metadata | Phase::Logs(_) => self.parts.is_controller_listener(request.listener),
+            Phase::Metadata | Phase::Logs(_) => self.parts.is_controller_listener(ticket.listener),
             _ => false,
         };
         if serves {
-            api::handle(&mut self.parts, now, request, out);
+            api::handle(&mut self.parts, now, ticket, request, out);
             let events = self.parts.quorum_requests.take_events();
             if !events.is_empty() {
                 self.quorum_events(now, events, out);
@@ -153,7 +155,6 @@ impl Broker {
         } else {
             // A world accepts connections on a listener between `Listen` and `Stopped` only. A request that comes at
             // another time is refused.
-            let ticket = self.parts.replies.open(request.conn, request.listener, &request.header);
             self.parts.replies.close(ticket, "the broker is starting or has stopped", out);
         }
     }

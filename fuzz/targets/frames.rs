@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
         if len.bytes() > stream.len() {
             return;
         }
-        if prepare(ConnId(1), 0, stream.split_to(len.bytes()), &limits).is_err() {
+        if prepare(ConnId(1), stream.split_to(len.bytes()), &limits).is_err() {
             return;
         }
     }

@@ -133,11 +133,11 @@ impl Connections {
     }
 }
 
-/// One open connection: its id, and its share of the limits, which is given back when this is dropped.
+/// One open connection: its id, its client's address (one of IPv4 is not mapped to IPv6), and its share of the limits, which is given back when this is dropped.
 pub struct Admitted {
     pub conn: ConnId,
+    pub ip: IpAddr,
     connections: Arc<Connections>,
-    ip: IpAddr,
 }
 
 impl Drop for Admitted {

@@ -346,8 +346,8 @@ impl<S: Socket> Connection<S> {
         let (conn, frame_bytes) = (self.queue.conn, FRAME_LENGTH_BYTES + frame.len());
         let limits = &self.shared.batch_limits;
         let request = match frame_bytes <= INLINE_FRAME_BYTES_MAX {
-            true => prepare(conn, self.listener, frame, limits),
-            false => run_blocking(|| prepare(conn, self.listener, frame, limits)),
+            true => prepare(conn, frame, limits),
+            false => run_blocking(|| prepare(conn, frame, limits)),
         }?;
         let (api_key, api_version) = (request.header.api_key, request.header.api_version);
         let weight = weight_of(&request.body);

@@ -304,9 +304,10 @@ impl Door {
                     had_large = true;
                     Input::Request(request)
                 }
-                Message::Connected(queue) => {
-                    core.queues.insert(queue.conn, queue);
-                    continue;
+                Message::Connected(queue, origin) => {
+                    let conn = queue.conn;
+                    core.queues.insert(conn, queue);
+                    Input::Connected(conn, origin)
                 }
                 Message::Disconnected(conn) => {
                     core.queues.remove(&conn);

@@ -11,16 +11,16 @@ use crate::links::Held;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidelog_core::ids::{ConnId, LinkId};
-use tidelog_core::io::{Input, LinkEvent, Request};
+use tidelog_core::io::{Input, LinkEvent, Origin, Request};
 
-/// An input of the core, or news for the door about connections.
+/// An input of the core, or something for the door.
 pub enum Message {
     Input(Input),
     /// A request that takes the core long. Until it is answered, its connection submits nothing but `Disconnected`.
     Large(Box<Request>),
     /// Something happened on a link. An answer comes with what it holds until the core has handled it.
     Link(LinkId, LinkEvent, Option<Held>),
-    Connected(Arc<OutgoingQueue>),
+    Connected(Arc<OutgoingQueue>, Origin),
     Disconnected(ConnId),
     /// All connections are to read no more requests.
     Drain,
@@ -115,7 +115,7 @@ mod tests {
 
     fn request(conn: u64, api_key: ApiKey, body: RequestBody) -> Box<Request> {
         let header = RequestHeader { api_key, api_version: 0, correlation_id: 0, client_id: None };
-        Box::new(Request { conn: ConnId(conn), listener: 0, header, body, batches: Vec::new() })
+        Box::new(Request { conn: ConnId(conn), header, body, batches: Vec::new() })
     }
 
     fn small(conn: u64) -> Message {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::config::{BrokerConfig, ConnectionLimits};
-use tidelog_core::io::Input;
+use tidelog_core::io::{Input, Origin};
 use tokio::sync::watch;
 
 /// How long a stop waits for clients to receive their last answers.
@@ -188,7 +188,8 @@ async fn accept(listener: impl Listener, listener_index: u16, connections: Arc<C
         counters.created.add(1);
         let queue = OutgoingQueue::new(admitted.conn);
         tracing::debug!(%peer, conn = queue.conn.0, "connection accepted");
-        shared.door.submit(Message::Connected(queue.clone()));
+        let origin = Origin { listener: listener_index, address: admitted.ip };
+        shared.door.submit(Message::Connected(queue.clone(), origin));
         let shared = shared.clone();
         tokio::spawn(async move {
             connection::serve(socket, peer, listener_index, queue, shared).await;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use tidelog_core::ids::ConnId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,12 @@ impl End {
             End::Client(number) => number.into(),
             End::Node(node) => u64::from(OPENING_NODES) + u64::from(node),
         }
+    }
+
+    /// The address from which it connects.
+    pub fn address(self) -> IpAddr {
+        let [.., a, b, c] = self.opener().to_be_bytes();
+        Ipv4Addr::new(10, a, b, c).into()
     }
 
     /// Who has opened a connection.

@@ -218,7 +218,7 @@ fn expected(frame: &[u8]) -> Expected {
     if u32::from_be_bytes(len.try_into().expect("four bytes")) as usize != body.len() {
         return Expected::Closed;
     }
-    match prepare(ConnId(0), 0, Bytes::copy_from_slice(body), &BatchLimits::default()) {
+    match prepare(ConnId(0), Bytes::copy_from_slice(body), &BatchLimits::default()) {
         Err(_) => Expected::Closed,
         Ok(CoreRequest { body: RequestBody::Produce(produce), .. }) if produce.acks == 0 => Expected::Silent,
         Ok(CoreRequest { body: RequestBody::Fetch(fetch), .. }) if fetch.max_wait_ms > 0 => Expected::Held,

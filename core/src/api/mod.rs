@@ -106,10 +106,9 @@ pub struct Parts {
     pub stopping: bool,
 }
 
-/// Answers a request, or makes sure that it will be answered later.
-pub fn handle(parts: &mut Parts, now: Now, request: Request, out: &mut Outbox) {
-    let ticket = parts.replies.open(request.conn, request.listener, &request.header);
-    let is_for_controller = parts.is_controller_listener(request.listener);
+/// Answers the request of a ticket, or makes sure that it will be answered later.
+pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out: &mut Outbox) {
+    let is_for_controller = parts.is_controller_listener(ticket.listener);
     if !is_served_at(is_for_controller, request.header.api_key) {
         return parts.replies.close(ticket, "the listener does not serve requests of this kind", out);
     }

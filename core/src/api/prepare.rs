@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 /// Decodes one frame (without its four length bytes) and checks the records in it. After an error the connection must
 /// be closed, as in Kafka.
-pub fn prepare(conn: ConnId, listener: u16, frame: Bytes, limits: &BatchLimits) -> Result<Request, RequestError> {
+pub fn prepare(conn: ConnId, frame: Bytes, limits: &BatchLimits) -> Result<Request, RequestError> {
     let (header, body) = decode_request(frame)?;
     let batches = check_batches(header.api_version, &body, limits);
-    Ok(Request { conn, listener, header, body, batches })
+    Ok(Request { conn, header, body, batches })
 }
 
 /// Decodes the answer of another node from one frame (without its four length bytes), and checks the records in it.

@@ -1,15 +1,16 @@
-//! Answers leave a connection in the order of its requests.
+//! The connections, and the order of their answers: answers leave a connection in the order of its requests.
 //!
 //! The requests of one connection are worked on at the same time, so they may be done in any order. Each request gets a
 //! number in its connection when it comes in. Its answer is given to the world once all earlier requests of the
 //! connection are done.
 
 use crate::ids::ConnId;
-use crate::io::{Outbox, Output, Response};
+use crate::io::{Origin, Outbox, Output, Response};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 /// The right to answer one request, once. The holder must call [`Replies::answer`], [`Replies::nothing`] or
 /// [`Replies::close`] exactly once.
@@ -45,15 +46,18 @@ enum Reply {
     Close(&'static str),
 }
 
-/// The replies of one connection that are not given to the world yet, in the order of its requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Connection {
+    origin: Origin,
     /// The number of the first request in `replies`.
     first: u64,
-    replies: VecDeque<Reply>,
+    /// The replies that are not given to the world yet, in the order of the requests. `None` once the world was told to
+    /// close the connection: what is still asked on it is not looked at.
+    replies: Option<VecDeque<Reply>>,
 }
 
-/// The unanswered requests of every connection.
+/// Every connection with its unanswered requests, from [`Input::Connected`](crate::io::Input::Connected) to
+/// [`Input::Disconnected`](crate::io::Input::Disconnected).
 #[derive(Debug, Default)]
 pub struct Replies {
     connections: BTreeMap<ConnId, Connection>,
@@ -65,19 +69,31 @@ impl Replies {
         Self { connections: BTreeMap::new(), plants }
     }
 
-    /// Gives a ticket for a request that has just come in.
-    pub fn open(&mut self, conn: ConnId, listener: u16, header: &RequestHeader) -> Ticket {
-        let connection = self.connections.entry(conn).or_default();
-        let request = connection.first + connection.replies.len() as u64;
-        connection.replies.push_back(Reply::Owed);
-        Ticket {
+    pub fn connected(&mut self, conn: ConnId, origin: Origin) {
+        let connection = Connection { origin, first: 0, replies: Some(VecDeque::new()) };
+        assert!(self.connections.insert(conn, connection).is_none(), "{conn:?} has connected twice");
+    }
+
+    /// The address of the client; `None` if the connection is closed.
+    pub fn address(&self, conn: ConnId) -> Option<IpAddr> {
+        self.connections.get(&conn).map(|connection| connection.origin.address)
+    }
+
+    /// Gives a ticket for a request that has just come in. `None`: its connection is being closed, and the request is to be
+    /// dropped.
+    pub fn open(&mut self, conn: ConnId, header: &RequestHeader) -> Option<Ticket> {
+        let connection = self.connections.get_mut(&conn).expect("a request comes on a connection that is known");
+        let replies = connection.replies.as_mut()?;
+        let request = connection.first + replies.len() as u64;
+        replies.push_back(Reply::Owed);
+        Some(Ticket {
             conn,
-            listener,
+            listener: connection.origin.listener,
             request,
             api_key: header.api_key,
             api_version: header.api_version,
             correlation_id: header.correlation_id,
-        }
+        })
     }
 
     pub fn answer(&mut self, ticket: Ticket, body: ResponseBody, out: &mut Outbox) {
@@ -107,13 +123,14 @@ impl Replies {
 
     /// How many requests of all connections are unanswered.
     pub fn unanswered(&self) -> usize {
-        self.connections.values().map(|connection| connection.replies.len()).sum()
+        self.connections.values().filter_map(|connection| connection.replies.as_ref()).map(VecDeque::len).sum()
     }
 
     fn put(&mut self, ticket: Ticket, reply: Reply, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(&ticket.conn) else { return };
+        let Some(replies) = &mut connection.replies else { return };
         let place = ticket.request.checked_sub(connection.first).expect("a ticket is used once") as usize;
-        let owed = &mut connection.replies[place];
+        let owed = &mut replies[place];
         assert!(matches!(owed, Reply::Owed), "a ticket is used once");
         *owed = match reply {
             Reply::Answer(response) if self.plants.has(Plant::AnswersOutOfOrder) => {
@@ -125,14 +142,14 @@ impl Replies {
         if place > 0 {
             out.probe(Probe::AnswerWaitsForEarlier);
         }
-        while let Some(reply) = connection.replies.pop_front_if(|reply| !matches!(reply, Reply::Owed)) {
+        while let Some(reply) = replies.pop_front_if(|reply| !matches!(reply, Reply::Owed)) {
             connection.first += 1;
             match reply {
                 Reply::Answer(response) => out.outputs.push(Output::Respond(ticket.conn, response)),
                 Reply::Nothing => {}
                 Reply::Close(why) => {
                     out.outputs.push(Output::Close(ticket.conn, why));
-                    self.connections.remove(&ticket.conn);
+                    connection.replies = None;
                     return;
                 }
                 Reply::Owed => unreachable!("only known replies are popped"),
@@ -145,6 +162,20 @@ impl Replies {
 mod tests {
     use super::*;
     use crate::wire::messages::{FetchResponse, ProduceResponse};
+    use std::net::Ipv4Addr;
+
+    const CONN: ConnId = ConnId(7);
+    const ORIGIN: Origin = Origin { listener: 3, address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)) };
+
+    fn connected() -> Replies {
+        let mut replies = Replies::default();
+        replies.connected(CONN, ORIGIN);
+        replies
+    }
+
+    fn open(replies: &mut Replies, correlation_id: i32) -> Ticket {
+        replies.open(CONN, &header(correlation_id)).expect("the connection is open")
+    }
 
     fn header(correlation_id: i32) -> RequestHeader {
         RequestHeader { api_key: ApiKey::Produce, api_version: 9, correlation_id, client_id: None }
@@ -167,8 +198,8 @@ mod tests {
 
     #[test]
     fn answers_leave_in_the_order_of_the_requests() {
-        let (mut replies, mut out) = (Replies::default(), Outbox::default());
-        let [a, b, c] = [1, 2, 3].map(|n| replies.open(ConnId(7), 0, &header(n)));
+        let (mut replies, mut out) = (connected(), Outbox::default());
+        let [a, b, c] = [1, 2, 3].map(|n| open(&mut replies, n));
         replies.answer(c, body(), &mut out);
         assert!(correlations(&mut out).is_empty());
         replies.answer(a, body(), &mut out);
@@ -180,20 +211,37 @@ mod tests {
 
     #[test]
     fn a_close_waits_for_earlier_answers_and_drops_later_ones() {
-        let (mut replies, mut out) = (Replies::default(), Outbox::default());
-        let [a, b, c] = [1, 2, 3].map(|n| replies.open(ConnId(7), 0, &header(n)));
+        let (mut replies, mut out) = (connected(), Outbox::default());
+        let [a, b, c] = [1, 2, 3].map(|n| open(&mut replies, n));
         replies.close(b, "test", &mut out);
         replies.answer(c, body(), &mut out);
         assert!(correlations(&mut out).is_empty());
         replies.answer(a, body(), &mut out);
         assert_eq!(correlations(&mut out), [1, -1]);
+        assert_eq!(replies.open(CONN, &header(4)), None, "nothing is answered behind the close");
+        assert_eq!(replies.unanswered(), 0);
+    }
+
+    #[test]
+    fn a_request_knows_where_its_connection_comes_from() {
+        let mut replies = connected();
+        assert_eq!(open(&mut replies, 1).listener, ORIGIN.listener);
+        assert_eq!(replies.address(CONN), Some(ORIGIN.address));
+        replies.disconnected(CONN);
+        assert_eq!(replies.address(CONN), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "a request comes on a connection that is known")]
+    fn a_request_of_an_unknown_connection_is_a_mistake_of_the_world() {
+        let _ = Replies::default().open(CONN, &header(1));
     }
 
     #[test]
     fn nothing_is_sent_to_a_connection_that_is_gone() {
-        let (mut replies, mut out) = (Replies::default(), Outbox::default());
-        let a = replies.open(ConnId(7), 0, &header(1));
-        replies.disconnected(ConnId(7));
+        let (mut replies, mut out) = (connected(), Outbox::default());
+        let a = open(&mut replies, 1);
+        replies.disconnected(CONN);
         replies.answer(a, ResponseBody::Fetch(FetchResponse::default()), &mut out);
         assert!(correlations(&mut out).is_empty());
     }

@@ -22,6 +22,7 @@
 use crate::buggify::Dice;
 use crate::probe::Probes;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;
@@ -35,9 +36,12 @@ use tidelog_wire::{Address, ApiKey, DecodeError, RequestBody, RequestHeader, Res
 pub enum Input {
     /// The first input of a broker: read the directories and start.
     Boot,
+    /// A client, or another node, has connected. This comes before the requests of the connection. No number is used
+    /// twice.
+    Connected(ConnId, Origin),
     /// A client sent a request. Requests of one connection come in the order they were sent.
     Request(Box<Request>),
-    /// A client's connection is closed. Its unanswered requests need no answers.
+    /// A client's connection is closed. Its unanswered requests need no answers, and no more requests come.
     Disconnected(ConnId),
     /// A disk command was carried out, or it failed.
     Io(IoCompletion),
@@ -49,12 +53,19 @@ pub enum Input {
     Stop,
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The place in `listeners` of the listener that the connection came in on.
+    pub listener: u16,
+    /// The address of the client. A world gives an IPv4 address as such, and not mapped to an IPv6 one.
+    pub address: IpAddr,
+}
+
 /// A decoded request whose records have been checked (see `api::prepare`).
 #[derive(Debug)]
 pub struct Request {
     pub conn: ConnId,
-    /// The place in `listeners` of the listener that the connection came in on.
-    pub listener: u16,
     pub header: RequestHeader,
     pub body: RequestBody,
     /// For a Produce request: the verdict on the records of each partition, in the order of the request.

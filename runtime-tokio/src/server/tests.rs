@@ -131,6 +131,7 @@ impl Machine for Script {
                 out.outputs.push(Output::Stopped);
                 "stop"
             }
+            Input::Connected(..) => return,
             Input::Disconnected(_) => "disconnected",
             Input::Link(..) => unreachable!("the machine opens no links"),
             Input::Tick => "tick",

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
 use tidelog_core::ids::ConnId;
-use tidelog_core::io::{Input, IoOwner, Output, Response};
+use tidelog_core::io::{Input, IoOwner, Origin, Output, Response};
 use tidelog_core::wire::{RecordsChunk, encode_response};
 
 /// How a process ends by itself.
@@ -72,15 +72,18 @@ impl World {
 
     pub(super) fn accept(&mut self, conn: ConnId) {
         let Some(connection) = self.network.get(conn).filter(|connection| !connection.gone) else { return };
-        let node = connection.acceptor.expect("it is a node's address");
-        let listener = connection.listener;
-        if !self.nodes[node as usize].accepts(listener) {
+        let node = connection.acceptor.expect("it is a node's address") as usize;
+        let origin = Origin { listener: connection.listener, address: connection.opener.address() };
+        if !self.nodes[node].accepts(origin.listener) {
             return self.refuse(conn);
         }
         let Fate::Arrives(at) = self.network.send(self.now, conn, Way::Back, 0, false) else {
             unreachable!("an accept does not break")
         };
         self.tell_opener(at, conn, OpenerInput::Connected);
+        let mut digest = Digest::default();
+        digest.number(conn.0);
+        self.step_node(node, Input::Connected(conn, origin), digest);
     }
 
     /// Nobody listens where a connection is asked for: the opener is told so, or is told nothing at all.
@@ -101,14 +104,14 @@ impl World {
         if connection.closing {
             return;
         }
-        let (opener, listener, gone) = (connection.opener, connection.listener, connection.gone);
+        let (opener, gone) = (connection.opener, connection.gone);
         let node = connection.acceptor.expect("it was accepted") as usize;
         if gone {
             self.count("requests of clients that are gone");
         }
         let mut digest = Digest::default();
         digest.bytes(&frame);
-        match prepare(conn, listener, frame, &BatchLimits::default()) {
+        match prepare(conn, frame, &BatchLimits::default()) {
             Ok(request) => {
                 self.see_request(node, &request);
                 self.step_node(node, Input::Request(Box::new(request)), digest);

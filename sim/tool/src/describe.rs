@@ -6,7 +6,8 @@ use std::fmt;
 use tidelog_core::broker::PartitionView;
 use tidelog_core::ids::{ConnId, FileId, LinkId};
 use tidelog_core::io::{
-    DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, LinkEvent, Output, PeerRequest,
+    DiskPath, Input, IoCommand, IoCompletion, IoDone, IoErrorKind, IoOp, IoOwner, LinkEvent, Origin, Output,
+    PeerRequest,
 };
 use tidelog_sim::client::{ClientInput, OpenerInput};
 use tidelog_sim::history::{Fact, PartitionKey};
@@ -155,6 +156,10 @@ impl Describer {
             Input::Boot => (String::new(), "boot".into()),
             Input::Tick => (String::new(), "tick".into()),
             Input::Stop => (String::new(), "stop".into()),
+            Input::Connected(conn, Origin { listener, address }) => {
+                let conn = conn_name(*conn);
+                (conn.clone(), format!("{conn} comes from {address} to listener {listener}"))
+            }
             Input::Disconnected(conn) => (conn_name(*conn), format!("{} is disconnected", conn_name(*conn))),
             Input::Request(request) => {
                 let header = &request.header;

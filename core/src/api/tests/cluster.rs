@@ -95,9 +95,8 @@ fn the_quorums_own_feature_is_told_with_the_others_and_survives_a_start() {
 fn an_unknown_version_of_api_versions_is_answered_with_its_own_versions_alone() {
     let mut bench = Bench::new(&[]);
     let header = RequestHeader { api_key: ApiKey::ApiVersions, api_version: 5, correlation_id: 77, client_id: None };
-    let request =
-        Request { conn: CONN, listener: 0, header, body: RequestBody::UnsupportedApiVersions, batches: Vec::new() };
-    bench.handle(Input::Request(Box::new(request)));
+    let body = RequestBody::UnsupportedApiVersions;
+    bench.request(0, Request { conn: CONN, header, body, batches: Vec::new() });
     match bench.answer(77) {
         Some(ResponseBody::ApiVersions(response)) => {
             let told = response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version));

@@ -93,7 +93,7 @@ fn nobody_is_woken_for_a_fetch_whose_client_has_gone() {
     let mut bench = Bench::new(&[]);
     bench.create("t", 1, &[]);
     let waits = bench.send_fetch(from("t", 0));
-    bench.handle(Input::Disconnected(FETCHER));
+    bench.disconnect(FETCHER);
     bench.append("t", &["a"]);
     bench.pass(2_000);
     assert_eq!(bench.answer(waits), None);

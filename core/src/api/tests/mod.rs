@@ -20,7 +20,7 @@ use crate::batch::{BatchBuilder, BatchHeader, BatchLimits};
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, ConnectionLimits, LogLevel, Loggers};
 use crate::ids::{ConnId, FileId, LeaderEpoch, Uuid};
-use crate::io::{Input, IoCommand, IoCompletion, IoOp, Level, Outbox, Output, Request, Response};
+use crate::io::{Input, IoCommand, IoCompletion, IoOp, Level, Origin, Outbox, Output, Request, Response};
 use crate::storage::test_disk::TestDisk;
 use crate::time::{Mono, Now, WallMs};
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -36,6 +36,7 @@ use crate::wire::messages::{
 use crate::wire::{ErrorCode, Records, RecordsChunk, RequestBody, RequestHeader, ResponseBody};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 
 /// When a bench begins, in milliseconds since 1970.
 const START_MS: i64 = 1_700_000_000_000;
@@ -58,6 +59,8 @@ struct Bench {
     /// Commands for which this is true wait until [`Bench::release`].
     held: Option<fn(&IoOp) -> bool>,
     waiting: VecDeque<IoCommand>,
+    /// The connections that the broker knows, with the listener of each.
+    connections: BTreeMap<ConnId, u16>,
     correlation_id: i32,
     answers: BTreeMap<i32, ResponseBody>,
     closed: Vec<(ConnId, &'static str)>,
@@ -91,6 +94,7 @@ impl Bench {
             now: Now { mono: Mono(1), wall: WallMs(START_MS) },
             held: None,
             waiting: VecDeque::new(),
+            connections: BTreeMap::new(),
             correlation_id: 0,
             answers: BTreeMap::new(),
             closed: Vec::new(),
@@ -115,6 +119,7 @@ impl Bench {
     fn boot(&mut self) -> bool {
         self.disks.iter_mut().for_each(TestDisk::process_ends);
         self.files.clear();
+        self.connections.clear();
         self.waiting.clear();
         self.listening.clear();
         self.stopped = false;
@@ -277,9 +282,26 @@ impl Bench {
             client_id: self.client_id.map(Into::into),
         };
         let batches = check_batches(api_version, &body, &BatchLimits::default());
-        let request = Request { conn, listener, header, body, batches };
-        self.handle(Input::Request(Box::new(request)));
+        self.request(listener, Request { conn, header, body, batches });
         self.correlation_id
+    }
+
+    /// Hands over a request of a connection to the listener in this place of `listeners`. The first one of a connection
+    /// opens it.
+    fn request(&mut self, listener: u16, request: Request) {
+        let conn = request.conn;
+        match self.connections.insert(conn, listener) {
+            Some(known) => assert_eq!(known, listener, "a connection belongs to one listener"),
+            None => {
+                self.handle(Input::Connected(conn, Origin { listener, address: Ipv4Addr::LOCALHOST.into() }));
+            }
+        }
+        self.handle(Input::Request(Box::new(request)));
+    }
+
+    fn disconnect(&mut self, conn: ConnId) {
+        self.connections.remove(&conn).expect("it is connected");
+        self.handle(Input::Disconnected(conn));
     }
 
     /// Sends a request to the listener of controllers, which is the second one. It is answered at once.
