@@ -97,8 +97,14 @@ impl Fixture {
     }
 
     fn ask(&self, correlation_id: i32) {
-        let header = RequestHeader { api_key: ApiKey::Vote, api_version: 1, correlation_id, client_id: None };
-        self.order(Output::Send(LINK, Box::new(PeerRequest { header, body: VoteRequest::default().into() })));
+        self.order(request(correlation_id));
+    }
+
+    /// Asks from another thread. The thread that asks may run the core on whatever comes meanwhile.
+    fn ask_elsewhere(&self, correlation_ids: [i32; 2]) {
+        self.orders.lock().unwrap().extend(correlation_ids.map(request));
+        let service = self.service.clone();
+        spawn(move || service.shared().door.submit(Message::Input(Input::Tick)));
     }
 
     fn event(&self) -> LinkEvent {
@@ -130,6 +136,11 @@ impl Fixture {
             yield_now();
         }
     }
+}
+
+fn request(correlation_id: i32) -> Output {
+    let header = RequestHeader { api_key: ApiKey::Vote, api_version: 1, correlation_id, client_id: None };
+    Output::Send(LINK, Box::new(PeerRequest { header, body: VoteRequest::default().into() }))
 }
 
 /// Accepts one connection, and does with it what the test wants.
@@ -193,8 +204,8 @@ fn an_answer_counts_in_the_budget_until_the_core_has_handled_it() {
     });
     let fixture = Fixture::connected(address);
     let gate = fixture.gate.lock().unwrap();
-    fixture.ask(1);
-    fixture.ask(2);
+    // This thread must not run the core, which waits for the gate.
+    fixture.ask_elsewhere([1, 2]);
     assert_eq!(error_code(&fixture.answer()), (1, 0));
     let held = fixture.held();
     drop(gate);
