@@ -4,9 +4,10 @@ use super::image::{ConfigResource, Image, ResourceKind};
 use super::records::{self, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES, KRAFT_VERSION_MAX, METADATA_VERSION};
 use super::{Context, Decision};
 use std::collections::BTreeMap;
+use std::fmt;
 use tidelog_wire::messages::update_features_request::FeatureUpdateKey;
 use tidelog_wire::messages::update_features_response::UpdatableFeatureResult;
-use tidelog_wire::messages::{FeatureLevelRecord, UpdateFeaturesRequest, UpdateFeaturesResponse};
+use tidelog_wire::messages::{FeatureLevelRecord, NoOpRecord, UpdateFeaturesRequest, UpdateFeaturesResponse};
 use tidelog_wire::{ErrorCode, MetadataRecord};
 
 pub const KRAFT_VERSION: &str = "kraft.version";
@@ -33,16 +34,36 @@ impl UpgradeType {
     }
 }
 
-/// Sets the levels of features, all of them or none. `kraft_version` is the quorum's level of that feature.
+/// The quorum's own feature, which is not in the metadata.
+#[derive(Clone, Debug)]
+pub struct KRaftVersion {
+    pub level: i16,
+    /// Whether the quorum can raise it by one level. An error says why not.
+    pub upgrade: Result<(), String>,
+}
+
+/// The levels of features that a request sets, all of them or none.
+#[derive(Debug)]
+pub struct FeatureUpdate {
+    pub decision: Decision<UpdateFeaturesResponse>,
+    /// The quorum shall raise `kraft.version`, before the records of the decision are proposed.
+    pub raises_kraft_version: bool,
+}
+
+/// Sets the levels of features.
 pub fn update_features(
     image: &Image,
     context: &Context,
     request: &UpdateFeaturesRequest,
     version: i16,
-    kraft_version: i16,
-) -> Decision<UpdateFeaturesResponse> {
+    kraft_version: &KRaftVersion,
+) -> FeatureUpdate {
     let features = Features { image, context, kraft_version };
-    match features.updated(request, version) {
+    let updated = features.updated(request, version);
+    let raises =
+        |update: &FeatureUpdateKey| update.feature == KRAFT_VERSION && update.max_version_level > kraft_version.level;
+    let raises_kraft_version = updated.is_ok() && !request.validate_only && request.feature_updates.iter().any(raises);
+    let decision = match updated {
         Ok(mut records) => {
             if request.validate_only {
                 records.clear();
@@ -68,13 +89,14 @@ pub fn update_features(
             };
             Decision { records: Vec::new(), response }
         }
-    }
+    };
+    FeatureUpdate { decision, raises_kraft_version }
 }
 
 struct Features<'a> {
     image: &'a Image,
     context: &'a Context<'a>,
-    kraft_version: i16,
+    kraft_version: &'a KRaftVersion,
 }
 
 impl Features<'_> {
@@ -103,7 +125,7 @@ impl Features<'_> {
                 return refuse(why);
             }
             let current = match &*update.feature {
-                KRAFT_VERSION => self.kraft_version,
+                KRAFT_VERSION => self.kraft_version.level,
                 name => self.image.feature(name),
             };
             if level < current && upgrade == UpgradeType::Upgrade {
@@ -122,7 +144,11 @@ impl Features<'_> {
                     return refuse("Can't downgrade the version of this feature.".to_owned());
                 }
                 KRAFT_VERSION if level > current => {
-                    return refuse("A static quorum cannot become a dynamic one here yet.".to_owned());
+                    self.kraft_version.upgrade.clone()?;
+                    // The record of the quorum is no metadata. This one is committed behind it, so there is something to
+                    // wait for.
+                    records.push(NoOpRecord::default().into());
+                    continue;
                 }
                 KRAFT_VERSION => continue,
                 name => {
@@ -137,17 +163,23 @@ impl Features<'_> {
         Ok(records)
     }
 
+    /// Whether this controller, all brokers and the other controllers support a level of a feature.
     fn check_supported(&self, name: &str, level: i16) -> Result<(), String> {
         let node = self.context.node_id;
         let kraft = (name == KRAFT_VERSION).then_some((0, KRAFT_VERSION_MAX));
         let known = FEATURES.iter().find(|feature| feature.name == name).map(|feature| (feature.min, feature.max));
-        match kraft.or(known) {
-            None if level != 0 => Err(format!("Local controller {node} does not support this feature.")),
-            Some((min, max)) if !(min..=max).contains(&level) => {
-                Err(format!("Local controller {node} only supports versions {min}-{max}"))
-            }
-            _ => Ok(()),
+        check_range(format_args!("Local controller {node}"), kraft.or(known), level)?;
+        for broker in self.image.brokers() {
+            let range = broker.features.iter().find(|feature| feature.name == name);
+            let range = range.map(|feature| (feature.min_supported_version, feature.max_supported_version));
+            check_range(format_args!("Broker {}", broker.broker_id), range, level)?;
         }
+        for controller in self.image.controllers().filter(|controller| controller.controller_id != node.0) {
+            let range = controller.features.iter().find(|feature| feature.name == name);
+            let range = range.map(|feature| (feature.min_supported_version, feature.max_supported_version));
+            check_range(format_args!("Controller {}", controller.controller_id), range, level)?;
+        }
+        Ok(())
     }
 
     /// With eligible leader replicas (KIP-966) the controller must know `min.insync.replicas`, so it is set once for
@@ -169,6 +201,16 @@ impl Features<'_> {
         };
         records.extend(self.image.resources().filter(of_one).map(|resource| resource.record(name, None)));
         records
+    }
+}
+
+/// Whether a node that supports these levels of a feature supports this one.
+fn check_range(node: fmt::Arguments<'_>, range: Option<(i16, i16)>, level: i16) -> Result<(), String> {
+    let (min, max) = range.unwrap_or((0, 0));
+    match () {
+        () if (min..=max).contains(&level) => Ok(()),
+        () if max == 0 => Err(format!("{node} does not support this feature.")),
+        () => Err(format!("{node} only supports versions {min}-{max}")),
     }
 }
 

@@ -35,7 +35,7 @@ pub use brokers::{
 };
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use elections::{elect_leaders, list_reassignments};
-pub use features::{KRAFT_VERSION, update_features};
+pub use features::{FeatureUpdate, KRAFT_VERSION, KRaftVersion, update_features};
 pub use heartbeats::{BrokerState, Heartbeats};
 pub use image::{
     ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, Image, ImageChange, ImageError, KeptKey,

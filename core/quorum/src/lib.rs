@@ -13,6 +13,7 @@
 //!    progress.rs      how far the replicas are: the high watermark
 //!    voters.rs        the set of voters, by offset
 //!    changes.rs       voters are added, removed and updated
+//!    kraft_version.rs static voters become recorded ones
 //!    snapshots.rs     taking, serving and fetching snapshots; trimming the log
 //! ```
 //!
@@ -33,6 +34,7 @@ mod changes;
 mod describe;
 mod election;
 mod fetching;
+mod kraft_version;
 mod messages;
 mod peers;
 mod polling;

@@ -53,7 +53,7 @@ fn decide(
             elect_leaders::decide(parts, version, request).map(ResponseBody::ElectLeaders)
         }
         RequestBody::UpdateFeatures(request) => {
-            update_features::decide(parts, version, request).map(ResponseBody::UpdateFeatures)
+            update_features::decide(parts, now, version, request, out).map(ResponseBody::UpdateFeatures)
         }
         RequestBody::BrokerRegistration(request) => {
             brokers::register(parts, now, version, request, out).map(ResponseBody::BrokerRegistration)

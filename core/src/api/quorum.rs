@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct QuorumRequests {
     next: u64,
     waiting: BTreeMap<RequestId, Ticket>,
-    /// What the quorum told when it was given a request. The broker takes it.
+    /// What the quorum told when it was given a request. The broker takes it when the request is handled.
     events: Vec<QuorumEvent>,
 }
 
@@ -32,6 +32,12 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, body: impl Into<Reque
     requests.waiting.insert(id, ticket);
     let request = QuorumRequest { id, version, listener, body: body.into() };
     let events = parts.quorum().handle_request(now, request, out);
+    parts.quorum_requests.events.extend(events);
+}
+
+/// Raises `kraft.version`.
+pub fn upgrade(parts: &mut Parts, now: Now, out: &mut Outbox) {
+    let events = parts.quorum().upgrade_kraft_version(now, out);
     parts.quorum_requests.events.extend(events);
 }
 

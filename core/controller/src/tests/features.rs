@@ -1,7 +1,8 @@
 use super::*;
 use crate::records::{ELIGIBLE_LEADER_REPLICAS_VERSION, METADATA_VERSION};
-use tidelog_wire::messages::UpdateFeaturesRequest;
+use tidelog_wire::messages::register_controller_record::ControllerFeature;
 use tidelog_wire::messages::update_features_request::FeatureUpdateKey;
+use tidelog_wire::messages::{RegisterBrokerRecord, RegisterControllerRecord, UpdateFeaturesRequest};
 
 const UPGRADE: i8 = 1;
 const SAFE: i8 = 2;
@@ -16,7 +17,9 @@ fn update(cluster: &mut Cluster, updates: &[(&str, i16, i8)], validate_only: boo
         ..Default::default()
     });
     let request = UpdateFeaturesRequest { feature_updates: updates.collect(), validate_only, ..Default::default() };
-    let response = cluster.decide(|image, context, _| update_features(image, context, &request, 2, 1));
+    let kraft_version = KRaftVersion { level: 1, upgrade: Ok(()) };
+    let response =
+        cluster.decide(|image, context, _| update_features(image, context, &request, 2, &kraft_version).decision);
     assert_eq!(response.results, []);
     match ErrorCode::from_code(response.error_code).unwrap() {
         ErrorCode::None => Ok(()),
@@ -66,6 +69,67 @@ fn one_feature_that_cannot_be_updated_holds_all_back() {
         assert_eq!(text, format!("Invalid update version {level} for feature {name}. {why}"));
         assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 1);
     }
+}
+
+#[test]
+fn a_level_that_a_registered_node_does_not_support_is_refused() {
+    let mut cluster = Cluster::new();
+    let name = ELIGIBLE_LEADER_REPLICAS_VERSION;
+    update(&mut cluster, &[(name, 0, SAFE)], false).unwrap();
+    let known = cluster.image.brokers().next().unwrap().clone();
+    let other = |features: Vec<_>| RegisterBrokerRecord { broker_id: 7, features, ..known.clone() };
+    let mut features = known.features.clone();
+    features.retain(|feature| feature.name != name);
+    cluster.commit(&[other(features).into()]);
+    let refusal = |who: &str, why: &str| format!("Invalid update version 1 for feature {name}. {who} {why}");
+    let text = update(&mut cluster, &[(name, 1, UPGRADE)], false).unwrap_err();
+    assert_eq!(text, refusal("Broker 7", "does not support this feature."));
+    cluster.commit(&[other(known.features.clone()).into()]);
+    update(&mut cluster, &[(name, 1, UPGRADE)], true).unwrap();
+
+    let range = ControllerFeature {
+        name: name.into(),
+        min_supported_version: 2,
+        max_supported_version: 3,
+        ..Default::default()
+    };
+    cluster
+        .commit(&[RegisterControllerRecord { controller_id: 8, features: vec![range], ..Default::default() }.into()]);
+    let text = update(&mut cluster, &[(name, 1, UPGRADE)], false).unwrap_err();
+    assert_eq!(text, refusal("Controller 8", "only supports versions 2-3"));
+}
+
+#[test]
+fn the_quorum_raises_its_own_feature_if_it_can_and_all_other_features_may_be_updated() {
+    let cluster = Cluster::new();
+    let decided = |upgrade: Result<(), String>, updates: &[(&str, i16, i8)], validate_only| {
+        let feature_updates = updates.iter().map(|(name, level, upgrade_type)| FeatureUpdateKey {
+            feature: (*name).into(),
+            max_version_level: *level,
+            upgrade_type: *upgrade_type,
+            ..Default::default()
+        });
+        let request =
+            UpdateFeaturesRequest { feature_updates: feature_updates.collect(), validate_only, ..Default::default() };
+        let kraft_version = KRaftVersion { level: 0, upgrade };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
+        let update = update_features(&cluster.image, &context, &request, 2, &kraft_version);
+        (update.raises_kraft_version, update.decision)
+    };
+    let wanted = [(KRAFT_VERSION, 1, UPGRADE)];
+    let (raises, decision) = decided(Ok(()), &wanted, false);
+    assert_eq!((raises, decision.response.error_code), (true, 0));
+    assert!(matches!(decision.records[..], [MetadataRecord::NoOp(_)]), "something to wait for");
+    let (raises, decision) = decided(Ok(()), &wanted, true);
+    assert_eq!((raises, decision.response.error_code, decision.records.len()), (false, 0, 0));
+    let (raises, decision) = decided(Err("voters are missing".to_owned()), &wanted, false);
+    assert!(!raises && decision.records.is_empty());
+    assert_eq!(
+        decision.response.error_message.unwrap(),
+        "The update failed for all features since the following feature had an error: voters are missing"
+    );
+    let (raises, decision) = decided(Ok(()), &[wanted[0], ("group.version", 1, UPGRADE)], false);
+    assert!(!raises && decision.records.is_empty(), "all or none");
 }
 
 #[test]
@@ -128,7 +192,9 @@ fn older_clients_are_answered_for_each_feature() {
         ..Default::default()
     }];
     let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
-    let response = cluster.decide(|image, context, _| update_features(image, context, &request, 0, 1));
+    let kraft_version = KRaftVersion { level: 1, upgrade: Ok(()) };
+    let response =
+        cluster.decide(|image, context, _| update_features(image, context, &request, 0, &kraft_version).decision);
     assert_eq!(response.error_code, 0);
     let results: Vec<_> = response.results.iter().map(|result| (&*result.feature, result.error_code)).collect();
     assert_eq!(results, [(ELIGIBLE_LEADER_REPLICAS_VERSION, 0)]);

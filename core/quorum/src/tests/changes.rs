@@ -246,3 +246,86 @@ fn a_voter_tells_its_new_address() {
         assert_eq!(known.len(), if recorded { 2 } else { 1 }, "static voters are not recorded");
     }
 }
+
+/// The `kraft.version` that a node knows, and the voters that its log names.
+fn recorded(cluster: &Cluster, node: usize) -> (i16, String) {
+    let quorum = cluster.nodes[node].quorum.as_ref().expect("it runs");
+    (quorum.kraft_version(), quorum.voters().to_string())
+}
+
+fn upgraded(cluster: &mut Cluster) {
+    for _ in 0..100 {
+        if cluster.upgrade().is_ok() {
+            return;
+        }
+        cluster.run(200);
+    }
+    panic!("the voters never tell their directories:\n{}", cluster.describe());
+}
+
+#[test]
+fn static_voters_are_recorded_once_all_have_told_their_directories_and_can_be_changed_then() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::of_static_voters(seed, 3, Plants::default());
+        cluster.run_until(5_000, "a leader", |cluster| cluster.leader().is_some());
+        let why = cluster.upgrade().unwrap_err();
+        assert!(why.contains("because not all of the voters support it"), "{why}");
+        upgraded(&mut cluster);
+        all_know(&mut cluster, &[0, 1, 2]);
+        let all = format!("{}, {}, {}", key(1), key(2), key(3));
+        assert!((0..3).all(|node| recorded(&cluster, node) == (1, all.clone())));
+        assert_eq!(
+            cluster.upgrade().unwrap_err(),
+            "Invalid upgrade of kraft.version from version 1 to 1",
+            "it is done already"
+        );
+        // The records outlive the configuration.
+        for node in 0..3 {
+            cluster.crash(node, true, Some(10));
+        }
+        cluster.run(100);
+        cluster.run_until(10_000, "a leader again", |cluster| cluster.leader().is_some());
+        assert!((0..3).all(|node| recorded(&cluster, node) == (1, all.clone())));
+        let other = (0..3).find(|node| Some(*node) != cluster.leader()).unwrap();
+        ask_again(&mut cluster, remove(key(other as i32 + 1)));
+        all_know(&mut cluster, &[0, 1, 2]);
+        ask_again(&mut cluster, add(&voter(other as i32 + 1)));
+        all_know(&mut cluster, &[0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_voter_that_is_down_holds_the_upgrade_back() {
+    let mut cluster = Cluster::of_static_voters(2, 3, Plants::default());
+    cluster.run_until(5_000, "a leader", |cluster| cluster.leader().is_some());
+    let down = (0..3).find(|node| Some(*node) != cluster.leader()).unwrap();
+    cluster.crash(down, true, None);
+    cluster.run(20_000);
+    assert_eq!(
+        cluster.upgrade().unwrap_err(),
+        format!(
+            "Invalid upgrade of kraft.version to 1 because not all of the voters support it: {} did not tell the leader \
+             that they do",
+            down + 1
+        )
+    );
+}
+
+#[test]
+fn an_upgrade_whose_records_are_cut_leaves_static_voters() {
+    let mut cluster = Cluster::of_static_voters(3, 3, Plants::default());
+    cluster.run_until(5_000, "a leader", |cluster| cluster.leader().is_some());
+    cluster.run(10_000);
+    let old = cluster.leader().unwrap();
+    let others: Vec<usize> = (0..3).filter(|node| *node != old).collect();
+    cluster.cut = others.iter().flat_map(|other| [(old, *other), (*other, old)]).collect();
+    cluster.upgrade().unwrap();
+    assert_eq!(recorded(&cluster, old).0, 1, "it counts from its append on");
+    cluster.run_until(8_000, "another leader", |cluster| cluster.leader().is_some_and(|leader| leader != old));
+    all_know(&mut cluster, &others);
+    cluster.cut.clear();
+    cluster.run(3_000);
+    assert!((0..3).all(|node| recorded(&cluster, node) == (0, "1, 2, 3".to_owned())));
+    upgraded(&mut cluster);
+    all_know(&mut cluster, &[0, 1, 2]);
+}

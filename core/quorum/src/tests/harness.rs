@@ -32,7 +32,8 @@ pub fn voter(node: i32) -> Voter {
 }
 
 pub fn static_voters(nodes: impl IntoIterator<Item = i32>) -> VoterSet {
-    let unknown = |node| Voter { key: ReplicaKey { directory: None, ..key(node) }, ..voter(node) };
+    let unknown =
+        |node| Voter { key: ReplicaKey { directory: None, ..key(node) }, kraft_versions: (0, 0), ..voter(node) };
     nodes.into_iter().map(unknown).collect()
 }
 
@@ -602,6 +603,15 @@ impl Cluster {
         quorum.propose(now, records, &values, &mut at.out).expect("the log is open");
         self.take(node, Vec::new());
         Some(name)
+    }
+
+    /// Lets the leader raise `kraft.version`, if there is one. Error: why it cannot.
+    pub fn upgrade(&mut self) -> Result<(), String> {
+        let leader = self.leader().ok_or("there is no leader")?;
+        self.nodes[leader].quorum.as_ref().expect("it leads").check_kraft_upgrade()?;
+        let now = self.clock();
+        self.with(leader, |quorum, out| quorum.upgrade_kraft_version(now, out));
+        Ok(())
     }
 
     /// Takes a snapshot, if one may be taken.

@@ -8,6 +8,7 @@ use crate::wire::messages::describe_client_quotas_request::ComponentData;
 use crate::wire::messages::describe_quorum_request::{PartitionData as AskedPartition, TopicData as AskedTopic};
 use crate::wire::messages::describe_user_scram_credentials_request::UserName;
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use crate::wire::messages::update_features_request::FeatureUpdateKey;
 use crate::wire::messages::{
     ClientQuotaRecord, DescribeClientQuotasRequest, DescribeQuorumRequest, DescribeUserScramCredentialsRequest,
     ElectLeadersRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, UpdateFeaturesRequest,
@@ -71,21 +72,20 @@ fn there_is_no_other_quorum() {
     assert_eq!(answer!(bench, 2, DescribeQuorum, DescribeQuorumRequest::default()).topics, []);
 }
 
+fn software() -> ApiVersionsRequest {
+    ApiVersionsRequest { client_software_name: "t".into(), client_software_version: "1".into(), ..Default::default() }
+}
+
 #[test]
 fn the_quorums_own_feature_is_told_with_the_others_and_survives_a_start() {
     let mut bench = Bench::new(&[]);
     for _ in 0..2 {
-        let asked = ApiVersionsRequest {
-            client_software_name: "t".into(),
-            client_software_version: "1".into(),
-            ..Default::default()
-        };
-        let response = answer!(bench, 4, ApiVersions, asked.clone());
+        let response = answer!(bench, 4, ApiVersions, software());
         let finalized = response.finalized_features.iter().find(|feature| feature.name == "kraft.version");
         assert_eq!(finalized.map(|feature| feature.max_version_level), Some(1));
         let supported = response.supported_features.iter().find(|feature| feature.name == "kraft.version");
         assert_eq!(supported.map(|feature| (feature.min_version, feature.max_version)), Some((0, 1)));
-        let response = answer!(bench, 3, ApiVersions, asked);
+        let response = answer!(bench, 3, ApiVersions, software());
         assert!(!response.supported_features.iter().any(|feature| feature.name == "kraft.version"));
         bench.start();
     }
@@ -118,10 +118,41 @@ fn elections_and_reassignments_of_one_broker_have_nothing_to_do() {
     assert_eq!(answer!(bench, 0, ListPartitionReassignments, list).topics, []);
 }
 
+/// The level of `kraft.version` that ApiVersions tells; 0: it is not told.
+fn kraft_version(bench: &mut Bench) -> i16 {
+    let response = answer!(bench, 3, ApiVersions, software());
+    let finalized = response.finalized_features.iter().find(|feature| feature.name == "kraft.version");
+    finalized.map_or(0, |feature| feature.max_version_level)
+}
+
+#[test]
+fn a_voter_that_is_configured_becomes_one_that_is_recorded() {
+    let mut bench =
+        Bench::new(&[("listeners", "PLAINTEXT://h:1,CONTROLLER://h:2"), ("controller.quorum.voters", "1@h:2")]);
+    assert_eq!(kraft_version(&mut bench), 0);
+    let update = |level, validate_only| {
+        let update = FeatureUpdateKey {
+            feature: "kraft.version".into(),
+            max_version_level: level,
+            upgrade_type: 1,
+            ..Default::default()
+        };
+        UpdateFeaturesRequest { feature_updates: vec![update], validate_only, ..Default::default() }
+    };
+    for (level, validate_only, after) in [(1, true, 0), (1, false, 1), (1, false, 1)] {
+        let response = answer!(bench, 2, UpdateFeatures, update(level, validate_only));
+        assert_eq!((response.error_code, kraft_version(&mut bench)), (0, after), "{response:?}");
+    }
+    bench.start();
+    assert_eq!(kraft_version(&mut bench), 1);
+    let response = answer!(bench, 2, UpdateFeatures, update(0, false));
+    assert_eq!(response.error_code, code(ErrorCode::InvalidUpdateVersion));
+}
+
 #[test]
 fn a_feature_that_was_changed_stays_so_over_a_start() {
     let mut bench = Bench::new(&[]);
-    let update = crate::wire::messages::update_features_request::FeatureUpdateKey {
+    let update = FeatureUpdateKey {
         feature: "eligible.leader.replicas.version".into(),
         max_version_level: 0,
         upgrade_type: 2,
@@ -395,12 +426,7 @@ fn a_feature_is_told_of_once_its_requests_are_served_and_its_level_of_a_kafka_br
         ..Default::default()
     };
     found(&mut bench, level.into());
-    let request = ApiVersionsRequest {
-        client_software_name: "test".into(),
-        client_software_version: "1".into(),
-        ..Default::default()
-    };
-    let response = answer!(bench, 4, ApiVersions, request);
+    let response = answer!(bench, 4, ApiVersions, software());
     let served = ["metadata.version", "eligible.leader.replicas.version", "kraft.version"];
     assert_eq!(response.supported_features.iter().map(|feature| &*feature.name).collect::<Vec<_>>(), served);
     assert!(response.finalized_features.iter().all(|feature| served.contains(&&*feature.name)));
