@@ -243,6 +243,7 @@ impl Broker {
                 let events = self.parts.quorum().tick(now, out);
                 self.quorum_events(now, events, out);
             }
+            Timer::Idle => self.show_that_the_controller_lives(now, out),
             Timer::Sessions => self.fence_silent_brokers(now, out),
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {

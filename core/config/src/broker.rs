@@ -87,6 +87,8 @@ pub struct BrokerConfig {
     pub metadata_log_segment_bytes: i32,
     pub metadata_log_segment_ms: i64,
     pub metadata_max_batch_size_bytes: i32,
+    /// 0: an idle controller writes nothing.
+    pub metadata_max_idle_interval_ms: i32,
     pub metadata_max_retention_bytes: i64,
     pub metadata_max_retention_ms: i64,
 
@@ -357,6 +359,7 @@ impl Reader {
                 None => self.int("metadata.log.segment.bytes"),
             },
             metadata_log_segment_ms: self.long("metadata.log.segment.ms"),
+            metadata_max_idle_interval_ms: self.int("metadata.max.idle.interval.ms"),
             metadata_max_batch_size_bytes: self.int("internal.metadata.max.batch.size.in.bytes"),
             metadata_max_retention_bytes: self.long("metadata.max.retention.bytes"),
             metadata_max_retention_ms: self.long("metadata.max.retention.ms"),

@@ -24,7 +24,6 @@ const SECURITY: Effect = NotYet("there is no TLS, SASL or authorization yet");
 const QUOTAS: Effect = NotYet("there are no quotas yet");
 const COMPACTION: Effect = NotYet("compacted topics keep all their records: there is no log cleaner yet");
 const ONE_BROKER: Effect = NotYet("a cluster has one broker, for now");
-const ONE_VOTER: Effect = NotNeeded("a quorum of one node sends no requests");
 const NO_THREADS_OF_ITS_OWN: Effect = NotNeeded("no threads are kept for this alone");
 const NO_PURGATORY: Effect = NotNeeded("an answered request is removed at once, so there is nothing to purge");
 const TELEMETRY: Effect = NotYet("clients cannot push telemetry yet");
@@ -50,10 +49,14 @@ const RULES: &[(&str, Effect)] = &[
     ("server.max.startup.time.ms", NotYet("a start may take any time")),
     ("controller.listener.names", Works),
     ("controller.quorum.voters", Works),
-    ("controller.quorum.*", ONE_VOTER),
-    ("controller.socket.timeout.ms", ONE_VOTER),
+    (
+        "controller.quorum.append.linger.ms",
+        NotNeeded("decisions are written at once, and what is decided during a sync shares the next one"),
+    ),
+    ("controller.quorum.*", Works),
+    ("controller.socket.timeout.ms", Works),
     ("controller.performance.*", NotYet("the controller's own speed is not sampled")),
-    ("metadata.max.idle.interval.ms", NotNeeded("no other node has to see that an idle controller is alive")),
+    ("metadata.max.idle.interval.ms", Works),
     (
         "metadata.max.retention.*",
         NotNeeded("the two newest snapshots are kept, and the part of the log that they do not cover"),

@@ -478,6 +478,11 @@ impl Quorum {
         matches!(&self.role, Role::Leader(leader) if leader.is_told)
     }
 
+    /// Whether another node than this leader has the log, as a voter or as an observer of which was heard lately.
+    pub fn is_replicated(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.progress.has_others())
+    }
+
     /// Whether what the disk holds is read.
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Leaving(_))

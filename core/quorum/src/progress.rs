@@ -136,6 +136,11 @@ impl Progress {
         self.needs_others() && self.majority_until <= now
     }
 
+    /// Whether there is another replica than the leader.
+    pub fn has_others(&self) -> bool {
+        self.voters.len() > 1 || self.observers.keys().any(|key| key.node != self.me.node)
+    }
+
     /// Whether the leader alone is no majority.
     fn needs_others(&self) -> bool {
         self.voters.len() > 1 || !self.is_voter(self.me)

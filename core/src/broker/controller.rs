@@ -9,7 +9,7 @@ use crate::io::{IoCompletion, Level, Outbox};
 use crate::quorum::QuorumEvent;
 use crate::time::Now;
 use crate::wire::MetadataRecord;
-use crate::wire::messages::AbortTransactionRecord;
+use crate::wire::messages::{AbortTransactionRecord, NoOpRecord};
 use bytes::Bytes;
 
 impl Broker {
@@ -39,6 +39,7 @@ impl Broker {
                 QuorumEvent::Failed(reason) => self.fatal(reason, out),
             }
         }
+        self.watch_idleness(now);
     }
 
     /// This node leads the quorum now: its controller is born, and brings the cluster's metadata up to date.
@@ -160,6 +161,26 @@ impl Broker {
         if matches!(self.phase, Phase::Running) && !online.is_empty() && !is_known {
             let record = controller::directories_left(node, self.parts.broker_epoch, online);
             self.parts.commit(now, vec![record], AfterCommit::Nothing, out);
+        }
+    }
+
+    /// Writes a record that says nothing (KIP-835). The other nodes see by it that the controller can still commit, and how
+    /// far behind they are.
+    pub(super) fn show_that_the_controller_lives(&mut self, now: Now, out: &mut Outbox) {
+        if self.parts.controller.is_some() {
+            self.parts.commit(now, vec![NoOpRecord::default().into()], AfterCommit::Nothing, out);
+        }
+        self.watch_idleness(now);
+    }
+
+    /// Sets the timer for the next record that says nothing, if there is another node to see it. A lone node would write
+    /// and sync for nobody.
+    fn watch_idleness(&mut self, now: Now) {
+        let interval_ms = i64::from(self.parts.config.metadata_max_idle_interval_ms);
+        let is_seen = self.parts.controller.is_some() && self.parts.quorum().is_replicated();
+        match is_seen && interval_ms > 0 {
+            true => self.timers.start_one(Timer::Idle, now.mono.plus_ms(interval_ms)),
+            false => self.timers.set(Timer::Idle, None),
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Timer {
     Retention,
     /// A snapshot of the metadata is due because time has passed.
     Quorum,
+    /// The active controller shows the other nodes that it can commit: `metadata.max.idle.interval.ms`
+    Idle,
     /// The session of a broker ends, if nothing is heard of it before.
     Sessions,
     /// A log has something due, such as the removal of a file or a flush.
@@ -83,6 +85,13 @@ impl Timers {
         if let Some(at) = at {
             self.due.insert((at, timer));
             self.moments.insert(timer, at);
+        }
+    }
+
+    /// Sets a timer that is not set.
+    pub fn start_one(&mut self, timer: Timer, at: Mono) {
+        if !self.moments.contains_key(&timer) {
+            self.set(timer, Some(at));
         }
     }
 

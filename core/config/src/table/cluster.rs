@@ -36,7 +36,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     long("metadata.log.max.snapshot.interval.ms", "3600000", "Time after which a snapshot is written if there are new records; 0: never.").from(0),
     long("metadata.max.retention.bytes", "104857600", "Size of metadata log and snapshots above which the oldest are removed."),
     long("metadata.max.retention.ms", "604800000", "Age at which old metadata segments and snapshots are removed."),
-    int("metadata.max.idle.interval.ms", "500", "Time between two no-op records of an idle controller; 0: none.").from(0),
+    int("metadata.max.idle.interval.ms", "500", "Time between two no-op records of the active controller while another node reads its log; 0: none.").from(0),
     int("internal.metadata.log.segment.bytes", NULL, "Segment size of the metadata log, for tests.").internal(),
     int("internal.metadata.max.batch.size.in.bytes", "8388608", "Largest batch of the metadata log, for tests.").internal(),
     long("internal.metadata.delete.delay.millis", "60000", "Time a removed metadata file stays on disk, for tests.").internal(),

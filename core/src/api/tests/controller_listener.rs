@@ -128,6 +128,31 @@ fn an_observer_fetches_the_metadata_log_and_is_listed() {
     assert_eq!(observer.replica_directory_id, Uuid::from_bytes([9; 16]));
 }
 
+fn log_end(bench: &mut Bench) -> i64 {
+    bench.broker.parts().quorum.as_ref().unwrap().log().unwrap().log_end_offset().0
+}
+
+#[test]
+fn the_controller_shows_that_it_lives_while_another_node_reads_its_log() {
+    let mut bench = Bench::new(TWO);
+    let alone = log_end(&mut bench);
+    bench.pass(60_000);
+    assert_eq!(log_end(&mut bench), alone, "nobody is there to see it");
+    fetch(&mut bench, 0, 0);
+    bench.pass(10_000);
+    assert_eq!(log_end(&mut bench), alone + 20, "one record in 500 ms");
+    // Of the observer nothing is heard for five minutes.
+    bench.pass(300_000);
+    let gone = log_end(&mut bench);
+    bench.pass(60_000);
+    assert_eq!(log_end(&mut bench), gone);
+
+    let mut bench = Bench::new(&[TWO[0], ("metadata.max.idle.interval.ms", "0")]);
+    fetch(&mut bench, 0, 0);
+    bench.pass(10_000);
+    assert_eq!(log_end(&mut bench), alone);
+}
+
 const METADATA: &str = "__cluster_metadata";
 
 fn vote(epoch: i32, pre_vote: bool) -> VoteRequest {
