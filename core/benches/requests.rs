@@ -154,6 +154,7 @@ impl Bench {
                     Output::Close(_, why) => panic!("{why}"),
                     Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
                     Output::Listen(_)
+                    | Output::Drain(_)
                     | Output::Ready
                     | Output::Stopped
                     | Output::Limits(_)

@@ -6,7 +6,9 @@
 //! on. After `Stopped` or `Fatal` the broker does nothing any more.
 
 mod boot;
+mod channel;
 mod controller;
+mod lifecycle;
 mod metadata;
 mod metrics;
 mod names;
@@ -27,6 +29,7 @@ use crate::quorum;
 use crate::storage::{CheckpointKind, CheckpointWrites, DirEvent};
 use crate::time::{Mono, Now};
 use boot::FoundPartitions;
+use lifecycle::Lifecycle;
 pub use metrics::{
     BrokerState, ControllerMetrics, DirectoryMetrics, Health, Metrics, PartitionMetrics, QuorumMetrics, ReplicaMetrics,
     ReplicationMetrics, SessionMetrics, TopicMetrics,
@@ -48,6 +51,7 @@ pub struct Broker {
     parts: Parts,
     timers: Timers,
     peers: Peers,
+    life: Lifecycle,
     found_partitions: FoundPartitions,
     openings: Openings,
     /// The checkpoint that must be written before the metadata log is cut.
@@ -65,15 +69,17 @@ enum Phase {
     Created,
     /// The directories are being read.
     Directories,
-    /// The metadata log is being read, and then this broker is being registered.
+    /// The metadata log is being read. Then the broker registers, and catches up with the metadata.
     Metadata,
     /// The partitions' logs are being loaded. These are not loaded yet.
     Logs(BTreeSet<LogId>),
+    /// The logs are open, and the broker waits to be unfenced.
+    Joining,
     Running,
+    /// The controller moves the leaders away from this broker.
+    LeavingCluster,
     /// The partitions' logs are being closed. These are not closed yet.
     ClosingLogs(BTreeSet<LogId>),
-    /// The last metadata record before the stop is being committed: it fences this broker.
-    LeavingCluster,
     ClosingMetadata,
     ClosingDirectories,
     Ended,
@@ -86,6 +92,7 @@ impl Broker {
             limits: config.layers().connection_limits(),
             timers: Timers::new(&config),
             peers: Peers::new(&config, seed),
+            life: Lifecycle::new(&config),
             parts: Parts::new(config, seed),
             found_partitions: FoundPartitions::default(),
             openings: Openings::default(),
@@ -112,6 +119,9 @@ impl Broker {
             Input::Stop => self.stop(now, out),
         }
         self.tick(now, out);
+        if !matches!(self.phase, Phase::Ended) {
+            self.ask_controller(now, out);
+        }
         self.ask_peers(now, out);
     }
 
@@ -141,16 +151,13 @@ impl Broker {
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
         let Some(ticket) = self.parts.replies.open(request.conn, &request.header) else { return };
         let serves = match self.phase {
-            Phase::Running | Phase::ClosingLogs(_) => true,
-            Phase::Metadata | Phase::Logs(_) => self.parts.is_controller_listener(ticket.listener),
+            Phase::Running | Phase::LeavingCluster | Phase::ClosingLogs(_) => true,
+            Phase::Metadata | Phase::Logs(_) | Phase::Joining => self.parts.is_controller_listener(ticket.listener),
             _ => false,
         };
         if serves {
             api::handle(&mut self.parts, now, ticket, request, out);
-            let events = self.parts.quorum_requests.take_events();
-            if !events.is_empty() {
-                self.quorum_events(now, events, out);
-            }
+            self.quorum_told(now, out);
             self.watch_sessions();
         } else {
             // A world accepts connections on a listener between `Listen` and `Stopped` only. A request that comes at
@@ -196,7 +203,7 @@ impl Broker {
                     }
                     self.names_offline(now, dir, out);
                     self.logs_loaded(now, out);
-                    self.tell_directories(now, out);
+                    self.tell_of_directories(now);
                 }
                 DirEvent::SetAside => self.logs_loaded(now, out),
                 DirEvent::Volume { dir, sizes } => api::log_dirs::measured(&mut self.parts, dir, sizes, out),
@@ -245,6 +252,8 @@ impl Broker {
             }
             Timer::Idle => self.show_that_the_controller_lives(now, out),
             Timer::Sessions => self.fence_silent_brokers(now, out),
+            // What is due is done with what else the controller is asked.
+            Timer::Life | Timer::Channel => {}
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {
                     partition.tick(now, out);

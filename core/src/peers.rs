@@ -72,7 +72,7 @@ impl Peers {
     pub fn new(config: &BrokerConfig, seed: Seed) -> Self {
         let channel = |owner| (owner, Channel::new(owner, pool_config(config, owner), rng(seed, owner)));
         Self {
-            channels: [PeerOwner::Quorum, PeerOwner::Controller].into_iter().map(channel).collect(),
+            channels: [PeerOwner::Quorum, PeerOwner::Controller, PeerOwner::Life].into_iter().map(channel).collect(),
             next_link: 1,
             answers: VecDeque::new(),
             answered_at: Mono::ZERO,
@@ -137,6 +137,7 @@ fn rng(seed: Seed, owner: PeerOwner) -> ChaCha8Rng {
     rng.set_stream(match owner {
         PeerOwner::Quorum => 1,
         PeerOwner::Controller => 2,
+        PeerOwner::Life => 3,
     });
     rng
 }
@@ -148,7 +149,9 @@ fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
             let client_id = format!("raft-client-{}", config.node_id);
             (client_id, 500, config.quorum.request_timeout_ms, config.connections_max_idle_ms)
         }
-        PeerOwner::Controller => (config.node_id.to_string(), 50, config.controller_socket_timeout_ms.into(), -1),
+        PeerOwner::Controller | PeerOwner::Life => {
+            (config.node_id.to_string(), 50, config.controller_socket_timeout_ms.into(), -1)
+        }
     };
     PoolConfig {
         client_id: client_id.into(),

@@ -55,7 +55,6 @@ pub struct Connections {
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     count: watch::Sender<usize>,
     next: AtomicU64,
-    open: watch::Sender<bool>,
 }
 
 /// Why a connection is not admitted.
@@ -74,7 +73,6 @@ impl Connections {
             by_ip: Mutex::default(),
             count: watch::Sender::new(0),
             next: AtomicU64::new(1),
-            open: watch::Sender::new(true),
         }
     }
 
@@ -115,16 +113,6 @@ impl Connections {
 
     fn limits(&self) -> MutexGuard<'_, ResolvedLimits> {
         self.limits.lock().expect("no thread panics while it holds this lock")
-    }
-
-    /// From now on no connection is admitted.
-    pub fn stop_admitting(&self) {
-        self.open.send_replace(false);
-    }
-
-    /// Completes once [`stop_admitting`](Self::stop_admitting) was called.
-    pub async fn admission_stopped(&self) {
-        let _ = self.open.subscribe().wait_for(|open| !open).await;
     }
 
     /// Completes when no connection is open.

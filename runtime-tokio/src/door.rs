@@ -21,7 +21,7 @@ use std::time::Duration;
 use tidelog_core::broker::{Broker, Health, Metrics};
 use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::{ConnId, LinkId};
-use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Outbox, Output, Response};
+use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Origin, Outbox, Output, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{RecordsChunk, ResponseBody};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -102,6 +102,8 @@ pub struct Door {
     run_state: watch::Sender<RunState>,
     /// The listeners that the core has opened, in the order in which it did.
     listening: watch::Sender<Vec<u16>>,
+    /// The listeners that take no more connections, because the core stops.
+    drained: watch::Sender<Vec<u16>>,
     /// The connection limits that the core announced last. `None` until it announces any: the limits of the
     /// configuration file apply.
     connection_limits: watch::Sender<Option<ConnectionLimits>>,
@@ -152,6 +154,7 @@ impl Door {
             clock,
             run_state: watch::Sender::new(RunState::Starting),
             listening: watch::Sender::new(Vec::new()),
+            drained: watch::Sender::new(Vec::new()),
             connection_limits: watch::Sender::new(None),
             ticker_due_ns: AtomicU64::new(u64::MAX),
             ticker_set_earlier: Notify::new(),
@@ -168,6 +171,11 @@ impl Door {
     /// The listeners that the core has opened, in the order in which it did.
     pub fn listening(&self) -> watch::Receiver<Vec<u16>> {
         self.listening.subscribe()
+    }
+
+    /// Completes once a listener takes no more connections.
+    pub async fn drained(&self, listener: u16) {
+        let _ = self.drained.subscribe().wait_for(|drained| drained.contains(&listener)).await;
     }
 
     /// The connection limits, each time the core changes them.
@@ -304,18 +312,17 @@ impl Door {
                     had_large = true;
                     Input::Request(request)
                 }
-                Message::Connected(queue, origin) => {
-                    let conn = queue.conn;
+                Message::Connected(queue) => {
+                    if self.drained.borrow().contains(&queue.origin.listener) {
+                        queue.put(Outgoing::Drain);
+                    }
+                    let (conn, origin) = (queue.conn, queue.origin);
                     core.queues.insert(conn, queue);
                     Input::Connected(conn, origin)
                 }
                 Message::Disconnected(conn) => {
                     core.queues.remove(&conn);
                     Input::Disconnected(conn)
-                }
-                Message::Drain => {
-                    core.queues.values().for_each(|queue| queue.put(Outgoing::Drain));
-                    continue;
                 }
                 Message::Close(why) => {
                     core.queues.values().for_each(|queue| queue.put(Outgoing::Close(why)));
@@ -387,9 +394,16 @@ impl Door {
                 }
                 Output::HangUp(link) => drop(core.links.remove(&link)),
                 Output::Listen(listener) => self.listening.send_modify(|listening| listening.push(listener)),
+                Output::Drain(listener) => {
+                    self.drained.send_modify(|drained| drained.push(listener));
+                    let drained = core.queues.values().filter(|queue| queue.origin.listener == listener);
+                    drained.for_each(|queue| queue.put(Outgoing::Drain));
+                }
                 Output::Ready => self.set_run_state(RunState::Ready),
                 Output::Stopped => {
                     core.links.clear();
+                    // A node that had not come up has drained none.
+                    self.drained.send_replace(self.listening.borrow().clone());
                     self.set_run_state(RunState::Stopped);
                 }
                 Output::Fatal(text) => {
@@ -438,6 +452,7 @@ impl Completions for Door {
 /// It holds at most one entry for each request that the connection has submitted, plus `Drain` and `Close`.
 pub struct OutgoingQueue {
     pub conn: ConnId,
+    pub origin: Origin,
     state: Mutex<OutgoingState>,
     woken: Notify,
 }
@@ -462,8 +477,8 @@ pub enum Outgoing {
 }
 
 impl OutgoingQueue {
-    pub fn new(conn: ConnId) -> Arc<Self> {
-        Arc::new(Self { conn, state: Mutex::default(), woken: Notify::new() })
+    pub fn new(conn: ConnId, origin: Origin) -> Arc<Self> {
+        Arc::new(Self { conn, origin, state: Mutex::default(), woken: Notify::new() })
     }
 
     fn put(&self, outgoing: Outgoing) {

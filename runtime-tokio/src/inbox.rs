@@ -11,7 +11,7 @@ use crate::links::Held;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidelog_core::ids::{ConnId, LinkId};
-use tidelog_core::io::{Input, LinkEvent, Origin, Request};
+use tidelog_core::io::{Input, LinkEvent, Request};
 
 /// An input of the core, or something for the door.
 pub enum Message {
@@ -20,10 +20,8 @@ pub enum Message {
     Large(Box<Request>),
     /// Something happened on a link. An answer comes with what it holds until the core has handled it.
     Link(LinkId, LinkEvent, Option<Held>),
-    Connected(Arc<OutgoingQueue>, Origin),
+    Connected(Arc<OutgoingQueue>),
     Disconnected(ConnId),
-    /// All connections are to read no more requests.
-    Drain,
     /// All connections are to send the responses they have, then close; the text says why.
     Close(&'static str),
     /// Read the core's state between two inputs.
@@ -57,7 +55,7 @@ impl Inbox {
             // Behind the connection's large request.
             Message::Disconnected(_) if !self.large.is_empty() => self.large.push_back(message),
             // Requests that came before the stop are answered before it: large ones no longer wait for their turn.
-            Message::Drain => {
+            Message::Input(Input::Stop) => {
                 self.messages.extend(self.large.drain(..));
                 self.messages.push(message);
             }
@@ -149,7 +147,7 @@ mod tests {
             Message::Input(Input::Request(request)) => format!("s{}", request.conn.0),
             Message::Large(request) => format!("l{}", request.conn.0),
             Message::Disconnected(conn) => format!("d{}", conn.0),
-            Message::Drain => "drain".to_owned(),
+            Message::Input(Input::Stop) => "stop".to_owned(),
             _ => panic!("the tests put nothing else"),
         });
         names.collect::<Vec<_>>().join(" ")
@@ -207,9 +205,9 @@ mod tests {
     fn what_was_asked_before_a_stop_comes_before_it() {
         let mut inbox = Inbox::default();
         put(&mut inbox, "l1 s1 l2 d2");
-        assert!(!inbox.put(Message::Drain));
-        assert_eq!(take(&mut inbox), "s1 l1 l2 d2 drain");
-        // The call that `put` asked for comes after `Drain` has moved the requests: it finds nothing.
+        assert!(!inbox.put(Message::Input(Input::Stop)));
+        assert_eq!(take(&mut inbox), "s1 l1 l2 d2 stop");
+        // The call that `put` asked for comes after the stop has moved the requests: it finds nothing.
         inbox.admit_large();
         assert!(inbox.is_empty());
         assert!(!inbox.handled_large());

@@ -202,8 +202,8 @@ impl Server {
         self.stop()
     }
 
-    /// Stops cleanly: reads no more requests, lets the broker write its checkpoints and the clean-shutdown marker, and
-    /// sends the last answers. Must not be called from a task of a runtime.
+    /// Stops cleanly: lets the broker leave its cluster, write its checkpoints and the clean-shutdown marker, and sends the
+    /// last answers. Must not be called from a task of a runtime.
     pub fn stop(mut self) -> Result<(), ServerError> {
         let runtime = self.runtime.take().expect("only `stop`, `kill` and dropping take it");
         let ended = runtime.block_on(self.service.stop());

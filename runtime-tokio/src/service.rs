@@ -111,12 +111,11 @@ impl Service {
         ended.expect_err("`reaches` returns an error for `Fatal`, the only state waited for")
     }
 
-    /// Stops cleanly: reads no more requests, lets the broker write its checkpoints and the clean-shutdown marker, and
-    /// sends the last answers.
+    /// Stops cleanly: lets the broker leave its cluster, write its checkpoints and the clean-shutdown marker, and sends the
+    /// last answers. The broker says when no more requests are to be read.
     pub async fn stop(&self) -> Result<(), Fatal> {
-        self.connections.stop_admitting();
         let door = &self.shared.door;
-        door.submit_all([Message::Drain, Message::Input(Input::Stop)]);
+        door.submit(Message::Input(Input::Stop));
         let ended = self.reaches(|state| matches!(state, RunState::Stopped | RunState::Fatal(_))).await;
         door.submit(Message::Close("the broker has stopped"));
         if tokio::time::timeout(LAST_ANSWERS_WAIT, self.connections.all_closed()).await.is_err() {
@@ -162,7 +161,7 @@ async fn accept(listener: impl Listener, listener_index: u16, connections: Arc<C
     loop {
         let accepted = tokio::select! {
             biased;
-            () = connections.admission_stopped() => return,
+            () = shared.door.drained(listener_index) => return,
             accepted = listener.accept() => accepted,
         };
         let (socket, peer) = match accepted {
@@ -177,7 +176,7 @@ async fn accept(listener: impl Listener, listener_index: u16, connections: Arc<C
         };
         let admitted = tokio::select! {
             biased;
-            () = connections.admission_stopped() => return,
+            () = shared.door.drained(listener_index) => return,
             admitted = admit(&connections, &refused_log, peer) => admitted,
         };
         let counters = &shared.counters.listeners[usize::from(listener_index)];
@@ -186,10 +185,9 @@ async fn accept(listener: impl Listener, listener_index: u16, connections: Arc<C
             continue;
         };
         counters.created.add(1);
-        let queue = OutgoingQueue::new(admitted.conn);
+        let queue = OutgoingQueue::new(admitted.conn, Origin { listener: listener_index, address: admitted.ip });
         tracing::debug!(%peer, conn = queue.conn.0, "connection accepted");
-        let origin = Origin { listener: listener_index, address: admitted.ip };
-        shared.door.submit(Message::Connected(queue.clone(), origin));
+        shared.door.submit(Message::Connected(queue.clone()));
         let shared = shared.clone();
         tokio::spawn(async move {
             connection::serve(socket, peer, listener_index, queue, shared).await;

@@ -70,6 +70,9 @@ pub struct BrokerConfig {
     pub num_io_threads: i32,
     pub num_network_threads: i32,
 
+    pub broker_heartbeat_interval_ms: i32,
+    pub controlled_shutdown_enable: bool,
+    pub initial_broker_registration_timeout_ms: i32,
     /// A broker that the active controller has not heard of for this time is fenced.
     pub broker_session_timeout_ms: i32,
     pub log_flush_offset_checkpoint_interval_ms: i32,
@@ -293,6 +296,7 @@ impl Reader {
         let (log_dirs, partition_dirs, metadata_log_dir) = self.log_dirs();
         let metrics_listener = self.metrics_listener(&listeners);
         let quorum = self.quorum();
+        self.check_quorum(roles, NodeId(node_id), &quorum, &listeners, &controller_listener_names);
         let values = &self.values;
         let broken = rules::broken(&|name| values.get(name).cloned());
         self.errors.extend(broken);
@@ -342,6 +346,9 @@ impl Reader {
             socket_listen_backlog_size: self.int("socket.listen.backlog.size"),
             num_io_threads: self.int("num.io.threads"),
             num_network_threads: self.int("num.network.threads"),
+            controlled_shutdown_enable: self.boolean("controlled.shutdown.enable"),
+            broker_heartbeat_interval_ms: self.int("broker.heartbeat.interval.ms"),
+            initial_broker_registration_timeout_ms: self.int("initial.broker.registration.timeout.ms"),
             broker_session_timeout_ms: self.int("broker.session.timeout.ms"),
             log_flush_offset_checkpoint_interval_ms: self.int("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: self.int("log.flush.start.offset.checkpoint.interval.ms"),
@@ -469,6 +476,48 @@ impl Reader {
         }
     }
 
+    /// A node with one role, and one of several controllers, must say where the others are and where it is itself.
+    fn check_quorum(
+        &mut self,
+        roles: Roles,
+        node: NodeId,
+        quorum: &QuorumSettings,
+        listeners: &[Listener],
+        controller_names: &[String],
+    ) {
+        if !self.errors.is_empty() {
+            return;
+        }
+        let QuorumSettings { voters, bootstrap_servers, joins_by_itself, .. } = quorum;
+        let is_voter = voters.iter().any(|(voter, _)| *voter == node);
+        let has_others = voters.iter().any(|(voter, _)| *voter != node) || !bootstrap_servers.is_empty();
+        if !roles.has_controller() {
+            if !has_others {
+                let why = "a node that is a broker alone needs the addresses of controllers: set \
+                           controller.quorum.bootstrap.servers or controller.quorum.voters";
+                self.refuse("process.roles", why);
+            }
+            if is_voter {
+                let why = format!("node {node} is a broker alone; allowed are nodes that are controllers");
+                self.refuse(quorum::VOTERS, why);
+            }
+            if *joins_by_itself {
+                self.refuse("controller.quorum.auto.join.enable", "only a controller can join the voters");
+            }
+            return;
+        }
+        if !voters.is_empty() && !is_voter {
+            let why = format!("node {node} is a controller and is not among the voters; allowed is a list with it");
+            self.refuse(quorum::VOTERS, why);
+        }
+        let is_reached = listeners.iter().any(|listener| controller_names.contains(&listener.name));
+        if has_others && !is_reached {
+            let names = controller_names.join(", ");
+            let why = format!("one of several controllers needs a listener for the others: one of {names}");
+            self.refuse("listeners", why);
+        }
+    }
+
     fn inter_broker_listener_name(&mut self, roles: Roles, advertised: &[Listener]) -> String {
         let both = self.values.contains_key("inter.broker.listener.name")
             && self.values.contains_key("security.inter.broker.protocol");
@@ -549,14 +598,6 @@ impl Reader {
     /// Refuses settings that ask for a missing feature which the operator would rely on, such as authorization. A
     /// warning could be overlooked.
     fn check_unsupported(&mut self) {
-        let roles = self.list("process.roles").unwrap_or_default();
-        if !roles.is_empty() && roles.len() != 2 {
-            self.refuse("process.roles", "a node with one role is not supported yet; allowed is broker,controller");
-        }
-        let voters = self.list("controller.quorum.voters").unwrap_or_default();
-        if voters.iter().filter(|voter| !voter.is_empty()).count() > 1 {
-            self.refuse("controller.quorum.voters", "more than one voter is not supported yet");
-        }
         let asks_for_it = |reader: &Self, name: &str| match reader.values.get(name) {
             Some(Value::Text(text)) => !text.is_empty(),
             Some(Value::Boolean(value)) => *value,

@@ -23,7 +23,7 @@ const TIERED: Effect = NotYet("there is no tiered storage yet");
 const SECURITY: Effect = NotYet("there is no TLS, SASL or authorization yet");
 const QUOTAS: Effect = NotYet("there are no quotas yet");
 const COMPACTION: Effect = NotYet("compacted topics keep all their records: there is no log cleaner yet");
-const ONE_BROKER: Effect = NotYet("a cluster has one broker, for now");
+const REPLICATION: Effect = NotYet("partitions are not replicated yet");
 const NO_THREADS_OF_ITS_OWN: Effect = NotNeeded("no threads are kept for this alone");
 const NO_PURGATORY: Effect = NotNeeded("an answered request is removed at once, so there is nothing to purge");
 const TELEMETRY: Effect = NotYet("clients cannot push telemetry yet");
@@ -42,10 +42,10 @@ const RULES: &[(&str, Effect)] = &[
     ("remote.log.storage.system.enable", Refused("there is no tiered storage yet")),
     ("remote.storage.enable", Refused("there is no tiered storage yet")),
     // Roles and quorum.
-    ("broker.heartbeat.interval.ms", NotNeeded("the one broker and its controller are one process")),
+    ("broker.heartbeat.interval.ms", Works),
     ("broker.session.timeout.ms", Works),
-    ("initial.broker.registration.timeout.ms", NotNeeded("the one broker and its controller are one process")),
-    ("controlled.shutdown.enable", NotNeeded("there is no other broker that could take over leadership")),
+    ("initial.broker.registration.timeout.ms", Works),
+    ("controlled.shutdown.enable", Works),
     ("server.max.startup.time.ms", NotYet("a start may take any time")),
     ("controller.listener.names", Works),
     ("controller.quorum.voters", Works),
@@ -65,22 +65,22 @@ const RULES: &[(&str, Effect)] = &[
     ("internal.metadata.*", NotYet("it is for Kafka's own tests")),
     ("unstable.*", NotYet("versions that are not final are not served")),
     // Replication.
-    ("unclean.leader.election.*", ONE_BROKER),
-    ("auto.leader.rebalance.enable", ONE_BROKER),
-    ("leader.imbalance.check.interval.seconds", ONE_BROKER),
+    ("unclean.leader.election.*", REPLICATION),
+    ("auto.leader.rebalance.enable", REPLICATION),
+    ("leader.imbalance.check.interval.seconds", REPLICATION),
     ("replica.high.watermark.checkpoint.interval.ms", Works),
-    ("replica.*", ONE_BROKER),
-    ("num.replica.fetchers", ONE_BROKER),
-    ("follower.*", ONE_BROKER),
-    ("leader.replication.*", ONE_BROKER),
-    ("replication.quota.*", ONE_BROKER),
+    ("replica.*", REPLICATION),
+    ("num.replica.fetchers", REPLICATION),
+    ("follower.*", REPLICATION),
+    ("leader.replication.*", REPLICATION),
+    ("replication.quota.*", REPLICATION),
     ("alter.log.dirs.replication.quota.*", NotYet("replicas do not move between log directories yet")),
     ("num.replica.alter.log.dirs.threads", NotYet("replicas do not move between log directories yet")),
     ("cordoned.log.dirs", NotYet("new partitions go to every log directory")),
     ("security.inter.broker.protocol", Works),
     // Network.
     ("early.start.listeners", NotNeeded("all listeners open once the broker has started")),
-    ("socket.connection.setup.*", ONE_BROKER),
+    ("socket.connection.setup.*", REPLICATION),
     ("max.connection.creation.rate", NotYet("the rate of new connections is not limited")),
     ("connection.failed.authentication.delay.ms", NotNeeded("nobody has to authenticate yet")),
     (
@@ -88,7 +88,7 @@ const RULES: &[(&str, Effect)] = &[
         NotNeeded("waiting requests are limited by their bytes (queued.max.request.bytes), not by their number"),
     ),
     ("background.threads", NO_THREADS_OF_ITS_OWN),
-    ("request.timeout.ms", ONE_BROKER),
+    ("request.timeout.ms", REPLICATION),
     ("*.purgatory.purge.interval.requests", NO_PURGATORY),
     ("quota.window.*", QUOTAS),
     ("controller.quota.*", QUOTAS),
@@ -229,6 +229,7 @@ mod tests {
             "security.inter.broker.protocol",
             "process.roles",
             "controller.quorum.voters",
+            "controller.quorum.bootstrap.servers",
         ];
         // These are read where an internal topic is created, and checked there.
         let of_internal_topics = |key: &&ConfigKey| {

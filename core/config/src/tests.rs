@@ -114,7 +114,6 @@ fn all_that_is_wrong_is_said_at_once_with_the_value_and_what_is_allowed() {
         ("compression.gzip.level", "0"),
         ("log.retention.ms", "0"),
         ("listeners", "PLAINTEXT://:9092,SSL://:9093,OTHER://:9094,PLAINTEXT://:9095,9096"),
-        ("process.roles", "broker"),
         ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
         ("delegation.token.secret.key", "secret"),
     ]), @r"
@@ -131,7 +130,6 @@ fn all_that_is_wrong_is_said_at_once_with_the_value_and_what_is_allowed() {
     listeners=PLAINTEXT://:9095: each listener must have a different name, and PLAINTEXT is there twice
     listeners=9096: allowed is NAME://host:port, with an IPv6 address in brackets
     log.retention.ms=0: allowed is a number of at least 1, or -1 for unlimited
-    process.roles=broker: a node with one role is not supported yet; allowed is broker,controller
     authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer: not supported yet: authorization; remove this
     delegation.token.secret.key=[hidden]: not supported yet: delegation tokens; remove this
     ");
@@ -219,13 +217,29 @@ fn a_controllers_listener_that_is_not_advertised_is_told_to_other_nodes_all_the_
 
 #[test]
 fn what_a_start_does_not_support_yet_can_be_formatted() {
+    let lines = [("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")];
+    assert_eq!(read(&lines).unwrap_err().len(), 1);
+    assert!(BrokerConfig::for_formatting(lines).is_ok());
+}
+
+#[test]
+fn a_node_may_have_one_role_if_it_knows_where_the_others_are() {
     let voters = ("controller.quorum.voters", "1@a:9093,2@b:9093");
-    let lines = [("process.roles", "controller"), ("listeners", "CONTROLLER://:9093"), voters];
-    assert_eq!(read(&lines).unwrap_err().len(), 2);
-    let (config, _) = BrokerConfig::for_formatting(lines).unwrap();
-    assert_eq!((config.roles, config.quorum.voters.len()), (Roles::Controller, 2));
-    let lines = [("process.roles", "broker"), ("listeners", "PLAINTEXT://:9092"), voters];
-    assert_eq!(BrokerConfig::for_formatting(lines).unwrap().0.roles, Roles::Broker);
+    let servers = ("controller.quorum.bootstrap.servers", "a:9093");
+    let (clients, controllers) = (("listeners", "PLAINTEXT://h:9092"), ("listeners", "CONTROLLER://h:9093"));
+    let (broker, controller) = (("process.roles", "broker"), ("process.roles", "controller"));
+    let roles = |lines: &[(&str, &str)]| read(lines).unwrap().0.roles;
+    assert_eq!(roles(&[controller, controllers, voters]), Roles::Controller);
+    assert_eq!(roles(&[controller, controllers]), Roles::Controller, "it is a cluster of its own");
+    assert_eq!(roles(&[broker, clients, voters, ("node.id", "3")]), Roles::Broker);
+    assert_eq!(roles(&[broker, clients, servers]), Roles::Broker);
+
+    insta::assert_snapshot!(errors(&[broker, clients]), @"process.roles=broker: a node that is a broker alone needs the addresses of controllers: set controller.quorum.bootstrap.servers or controller.quorum.voters");
+    insta::assert_snapshot!(errors(&[broker, clients, voters]), @"controller.quorum.voters=1@a:9093,2@b:9093: node 1 is a broker alone; allowed are nodes that are controllers");
+    let joins = ("controller.quorum.auto.join.enable", "true");
+    insta::assert_snapshot!(errors(&[broker, clients, servers, joins]), @"controller.quorum.auto.join.enable=true: only a controller can join the voters");
+    insta::assert_snapshot!(errors(&[controller, controllers, voters, ("node.id", "3")]), @"controller.quorum.voters=1@a:9093,2@b:9093: node 3 is a controller and is not among the voters; allowed is a list with it");
+    insta::assert_snapshot!(errors(&[clients, voters]), @"listeners=PLAINTEXT://h:9092: one of several controllers needs a listener for the others: one of CONTROLLER");
 }
 
 #[test]

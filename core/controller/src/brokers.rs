@@ -1,15 +1,15 @@
-//! The records with which brokers register, start and stop (KIP-631), and with which partitions get their leader again.
+//! What a node tells the active controller of itself (KIP-631, KIP-919), and the records with which a cluster begins.
 
 use super::Context;
-use super::image::{ConfigResource, Image, Partition};
+use super::image::ConfigResource;
 use super::records;
 use tidelog_config::Listener;
+use tidelog_wire::MetadataRecord;
 use tidelog_wire::ids::{NodeId, Uuid};
 use tidelog_wire::messages::{
-    BrokerRegistrationChangeRecord, BrokerRegistrationRequest, ControllerRegistrationRequest, PartitionChangeRecord,
+    BrokerRegistrationChangeRecord, BrokerRegistrationRequest, ControllerRegistrationRequest,
     broker_registration_request, controller_registration_request,
 };
-use tidelog_wire::{Int32s, MetadataRecord, node_ids};
 
 /// What a node tells the controller at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,69 +98,7 @@ impl BrokerStart {
     }
 }
 
-/// Unfences a broker that has started: its replicas may be in sync, and may lead.
-pub fn unfence_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
-    BrokerRegistrationChangeRecord { fenced: -1, ..registration_change(node_id, broker_epoch) }.into()
-}
-
-/// Fences a broker that stops cleanly. In a cluster of one no other broker takes its partitions over, so it stays in
-/// their ISRs, and the next start claims them again.
-pub fn shut_down_broker(node_id: NodeId, broker_epoch: i64) -> MetadataRecord {
-    BrokerRegistrationChangeRecord { fenced: 1, ..registration_change(node_id, broker_epoch) }.into()
-}
-
-/// Names the log directories of a broker that still work after one has failed. New replicas are placed only in these
-/// (KIP-858).
-pub fn directories_left(node_id: NodeId, broker_epoch: i64, log_dirs: Vec<Uuid>) -> MetadataRecord {
-    BrokerRegistrationChangeRecord { log_dirs, ..registration_change(node_id, broker_epoch) }.into()
-}
-
 /// A change of a registration that changes nothing yet.
 pub(super) fn registration_change(node_id: NodeId, broker_epoch: i64) -> BrokerRegistrationChangeRecord {
     BrokerRegistrationChangeRecord { broker_id: node_id.0, broker_epoch, ..Default::default() }
-}
-
-/// Makes a broker that has started the leader of partitions, each in a new leader epoch. These are the partitions that
-/// it led before, and those without a leader that it may lead: because it is in sync, because it is an eligible leader,
-/// or because it is the last known eligible leader (KIP-966).
-///
-/// Every start needs a new epoch, because records that were only in the page cache may be lost (KIP-101).
-pub fn claim_partitions(image: &Image, node_id: NodeId) -> Vec<MetadataRecord> {
-    let mut records = Vec::new();
-    for topic in image.topics() {
-        for (&index, partition) in &topic.partitions {
-            let Some(isr) = claim(image, node_id, partition) else { continue };
-            let changed = isr != partition.isr;
-            let forget = |nodes: &[NodeId]| (!nodes.is_empty()).then(Int32s::new);
-            let record = PartitionChangeRecord {
-                partition_id: index,
-                topic_id: topic.id,
-                isr: changed.then(|| node_ids(&isr)),
-                leader: node_id.0,
-                leader_recovery_state: if partition.recovering { 0 } else { -1 },
-                eligible_leader_replicas: forget(&partition.eligible_leaders),
-                last_known_elr: forget(&partition.last_known_eligible_leaders),
-                ..PartitionChangeRecord::default()
-            };
-            records.push(record.into());
-        }
-    }
-    records
-}
-
-/// The ISR with which this broker will lead the partition; `None` if it may not lead.
-fn claim(image: &Image, node_id: NodeId, partition: &Partition) -> Option<Vec<NodeId>> {
-    if !partition.replicas.contains(&node_id) {
-        return None;
-    }
-    if partition.leader.is_some_and(|leader| leader != node_id && image.is_active(leader)) {
-        return None;
-    }
-    if partition.isr.contains(&node_id) {
-        // Replicas on brokers that are not active leave the ISR.
-        return Some(partition.isr.iter().copied().filter(|id| *id == node_id || image.is_active(*id)).collect());
-    }
-    let eligible = partition.eligible_leaders.contains(&node_id);
-    let last_known = partition.eligible_leaders.is_empty() && partition.last_known_eligible_leaders == [node_id];
-    (partition.isr.is_empty() && (eligible || last_known)).then(|| vec![node_id])
 }

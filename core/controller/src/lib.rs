@@ -30,9 +30,7 @@ mod tests;
 mod topics;
 
 pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_broker, unregister_broker};
-pub use brokers::{
-    BrokerStart, bootstrap_records, claim_partitions, directories_left, shut_down_broker, unfence_broker,
-};
+pub use brokers::{BrokerStart, bootstrap_records};
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use elections::{elect_leaders, list_reassignments};
 pub use features::{FeatureUpdate, KRAFT_VERSION, KRaftVersion, update_features};
@@ -73,6 +71,9 @@ pub struct Context<'a> {
     pub node_id: NodeId,
     /// The configuration of this node, with the dynamic values of the image.
     pub layers: Layers<'a>,
+    /// Whether partitions may have several replicas. Brokers do not follow leaders yet, so theirs may not: what is
+    /// acknowledged would be on the leader alone.
+    pub replicates: bool,
 }
 
 /// Why one item of a request is refused.

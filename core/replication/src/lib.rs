@@ -12,6 +12,7 @@ mod partitions;
 
 pub use counters::{TopicCounters, is_failure};
 pub use partition::{
-    Accepted, Partition, PartitionEvent, PartitionRules, ProducedBatch, Refused, ReplicaCounts, ResponsePlace,
+    Accepted, Leadership, Partition, PartitionEvent, PartitionRules, ProducedBatch, Refused, ReplicaCounts,
+    ResponsePlace,
 };
 pub use partitions::Partitions;

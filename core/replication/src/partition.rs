@@ -1,4 +1,4 @@
-//! One partition on its leader.
+//! One partition on a broker that has a replica of it, and leads it unless the controller has said otherwise.
 //!
 //! Invariants: `log_start_offset ≤ high_watermark ≤ stable_offset ≤ log_end_offset`; the high watermark never falls;
 //! no consumer is given a record at or above the high watermark.
@@ -122,6 +122,8 @@ pub struct Partition {
     pub(crate) may_have_changed: bool,
     log: Log,
     leader_epoch: LeaderEpoch,
+    /// Whether this broker leads the partition in `leader_epoch`.
+    leads: bool,
     high_watermark: Offset,
     rules: PartitionRules,
     plants: Plants,
@@ -134,13 +136,21 @@ pub struct Partition {
     counted_from: Offset,
 }
 
+/// Who leads a partition, as the metadata says, for the broker that has this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub epoch: LeaderEpoch,
+    /// Whether this broker leads in that epoch.
+    pub is_here: bool,
+}
+
 impl Partition {
     pub fn new(
         topic: ByteString,
         topic_id: Uuid,
         index: i32,
         log: Log,
-        leader_epoch: LeaderEpoch,
+        leadership: Leadership,
         rules: PartitionRules,
         plants: Plants,
     ) -> Self {
@@ -151,7 +161,8 @@ impl Partition {
             index,
             may_have_changed: true,
             log,
-            leader_epoch,
+            leader_epoch: leadership.epoch,
+            leads: leadership.is_here,
             high_watermark,
             rules,
             plants,
@@ -186,6 +197,11 @@ impl Partition {
         self.leader_epoch
     }
 
+    /// Whether this broker leads the partition.
+    pub fn leads(&self) -> bool {
+        self.leads
+    }
+
     /// One past the last committed offset.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
@@ -212,6 +228,9 @@ impl Partition {
             LogState::Open => {}
             LogState::Offline(_) => return Err(ErrorCode::KafkaStorageError),
             _ => return Err(ErrorCode::NotLeaderOrFollower),
+        }
+        if !self.leads {
+            return Err(ErrorCode::NotLeaderOrFollower);
         }
         if current == LeaderEpoch::UNKNOWN || current == self.leader_epoch {
             Ok(())
@@ -424,29 +443,41 @@ impl Partition {
         self.rules = rules;
     }
 
-    /// Begins to lead the partition, whose log has just been loaded or created. Everything in the log is stable and,
-    /// because this is the only replica, committed.
-    fn lead(&mut self, out: &mut Outbox) {
-        if self.log.latest_epoch() < self.leader_epoch && !self.plants.has(Plant::EpochStartNotRecorded) {
-            self.log.assign_epoch(self.leader_epoch, out);
-        }
+    /// Begins with a log that has just been loaded or created. Everything in it is stable and, because this is the only
+    /// replica, committed.
+    fn begin(&mut self, out: &mut Outbox) {
+        self.begin_epoch(out);
         self.high_watermark = self.log.stable_offset().max(self.log.log_start_offset());
         self.counted_from = self.log.log_end_offset();
     }
 
-    /// Takes over a new leader epoch from the controller. This broker stays the leader.
-    pub fn set_leader_epoch(&mut self, epoch: LeaderEpoch, out: &mut Outbox) {
-        if epoch > self.leader_epoch {
-            self.leader_epoch = epoch;
-            if *self.log.state() == LogState::Open {
-                self.log.assign_epoch(epoch, out);
-            }
+    /// A leader notes where its epoch begins in its log.
+    fn begin_epoch(&mut self, out: &mut Outbox) {
+        let is_open = *self.log.state() == LogState::Open;
+        let is_new = self.log.latest_epoch() < self.leader_epoch;
+        if self.leads && is_open && is_new && !self.plants.has(Plant::EpochStartNotRecorded) {
+            self.log.assign_epoch(self.leader_epoch, out);
         }
     }
 
-    /// Begins to lead a new partition, whose log is empty and need not be loaded.
+    /// The controller has said who leads the partition. A fetch that waits at a broker that does not lead any more reads
+    /// again, to find that out.
+    pub fn lead(&mut self, leadership: Leadership, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
+        let Leadership { epoch, is_here } = leadership;
+        if epoch < self.leader_epoch {
+            return;
+        }
+        let is_lost = self.leads && !is_here;
+        (self.leader_epoch, self.leads) = (epoch, is_here);
+        self.begin_epoch(out);
+        if is_lost {
+            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
+        }
+    }
+
+    /// Begins with a new log, which is empty and need not be loaded.
     pub fn created(&mut self, out: &mut Outbox) {
-        self.lead(out);
+        self.begin(out);
     }
 
     pub fn is_loaded(&self) -> bool {
@@ -487,7 +518,7 @@ impl Partition {
         for event in log_events {
             match event {
                 LogEvent::Loaded => {
-                    self.lead(out);
+                    self.begin(out);
                     events.push(PartitionEvent::Loaded);
                 }
                 LogEvent::Truncated => {}

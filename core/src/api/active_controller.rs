@@ -13,14 +13,14 @@
 //!
 //! Invariant: the entries of `waiting` are in the order of their offsets.
 
-use crate::api::{Parts, Ticket, init_producer_id, metadata, not_controller};
+use crate::api::{AnswerTo, Parts};
 use crate::config::BrokerConfig;
 use crate::controller::{self, Context, Heartbeats, Image, Registrar};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::io::Outbox;
 use crate::quorum::Quorum;
 use crate::time::{Mono, Now};
-use crate::wire::messages::{BeginTransactionRecord, BrokerHeartbeatRequest, EndTransactionRecord, MetadataRequest};
+use crate::wire::messages::{BeginTransactionRecord, BrokerHeartbeatRequest, EndTransactionRecord};
 use crate::wire::{MetadataRecord, RequestBody, ResponseBody};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -28,25 +28,11 @@ use std::collections::VecDeque;
 /// What to do once the records are committed and applied to the broker's image.
 #[derive(Debug)]
 pub enum AfterCommit {
-    /// Send this response to this request.
+    /// Give this response to whoever has sent this request.
     Answer {
-        ticket: Ticket,
+        to: AnswerTo,
         request: Box<RequestBody>,
         response: Box<ResponseBody>,
-    },
-    /// Answer a Metadata request that names topics which did not exist.
-    Metadata {
-        ticket: Ticket,
-        request: MetadataRequest,
-    },
-    /// Take the block of producer ids from `first` to before `end` into use.
-    ProducerIds {
-        first: i64,
-        end: i64,
-    },
-    /// This broker is registered, with this epoch.
-    Registered {
-        broker_epoch: i64,
     },
     Nothing,
 }
@@ -75,7 +61,7 @@ impl Controller {
 
     /// The context of a decision that is made from the proposed image.
     pub fn context<'a>(&'a self, config: &'a BrokerConfig) -> Context<'a> {
-        Context { node_id: config.node_id, layers: self.proposed.layers(config) }
+        Context { node_id: config.node_id, layers: self.proposed.layers(config), replicates: false }
     }
 
     /// With what this controller registers a broker. `next_offset` is the end of the metadata log.
@@ -89,11 +75,6 @@ impl Controller {
     ) -> Registrar<'a> {
         let (context, heartbeats) = (self.context(config), &self.heartbeats);
         Registrar { context, cluster_id, kraft_version, heartbeats, now, next_offset }
-    }
-
-    /// Whether everything that was proposed is committed.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// Asserts the invariants.
@@ -111,7 +92,7 @@ impl Parts {
     pub fn commit(&mut self, now: Now, records: Vec<MetadataRecord>, after: AfterCommit, out: &mut Outbox) {
         if !self.quorum().is_leading() {
             // What the quorum has told before it tells that this node resigned has led to this decision.
-            return self.refuse(after, out);
+            return self.refuse(now, after, out);
         }
         if !records.is_empty() {
             if let Some(last) = self.propose(now, records, out) {
@@ -124,7 +105,7 @@ impl Parts {
                 let last = *last;
                 self.active_mut().waiting.push_back((last, after));
             }
-            None => self.finish(now, after, out),
+            None => self.finish(after, out),
         }
     }
 
@@ -183,34 +164,25 @@ impl Parts {
         controller.waiting.drain(..done).map(|(_, after)| after).collect()
     }
 
-    pub fn finish(&mut self, now: Now, after: AfterCommit, out: &mut Outbox) {
+    pub fn finish(&mut self, after: AfterCommit, out: &mut Outbox) {
         match after {
-            AfterCommit::Answer { ticket, response, .. } => self.replies.answer(ticket, *response, out),
-            AfterCommit::Metadata { ticket, request } => metadata::answer(self, ticket, &request, out),
-            AfterCommit::ProducerIds { first, end } => init_producer_id::block_taken(self, now, first, end, out),
-            AfterCommit::Registered { broker_epoch } => self.broker_epoch = broker_epoch,
+            AfterCommit::Answer { to, response, .. } => self.answer_to(to, *response, out),
             AfterCommit::Nothing => {}
         }
     }
 
     /// This node does not lead the quorum any more: drops the controller, and refuses everything that waits for it.
-    pub fn resign(&mut self, out: &mut Outbox) {
+    pub fn resign(&mut self, now: Now, out: &mut Outbox) {
         let Some(controller) = self.controller.take() else { return };
         for (_, after) in controller.waiting {
-            self.refuse(after, out);
+            self.refuse(now, after, out);
         }
     }
 
-    fn refuse(&mut self, after: AfterCommit, out: &mut Outbox) {
+    fn refuse(&mut self, now: Now, after: AfterCommit, out: &mut Outbox) {
         match after {
-            AfterCommit::Answer { ticket, request, .. } => {
-                let response = not_controller::response(&request, ticket.api_version);
-                self.replies.answer(ticket, response, out);
-            }
-            // What the request should create may be unknown, and the client asks again.
-            AfterCommit::Metadata { ticket, request } => metadata::answer(self, ticket, &request, out),
-            AfterCommit::ProducerIds { .. } => init_producer_id::block_refused(self, out),
-            AfterCommit::Registered { .. } | AfterCommit::Nothing => {}
+            AfterCommit::Answer { to, request, .. } => self.not_controller(now, to, *request, out),
+            AfterCommit::Nothing => {}
         }
     }
 }

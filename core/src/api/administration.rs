@@ -1,32 +1,40 @@
-//! The requests that the active controller decides, those of administrators and those of other nodes. All of them take the same way: a decision is made from the proposed
-//! metadata, and the answer waits until its records are committed. Where this node is not the active controller, they
-//! are refused.
+//! The requests that the active controller decides, those of administrators and those of other nodes. All of them take
+//! the same way: a decision is made from the proposed metadata, and the answer waits until its records are committed.
+//! Where this node is not the active controller, a broker brings its clients' requests to it.
 
-use crate::api::{
-    AfterCommit, Parts, Ticket, brokers, configs, elect_leaders, not_controller, topics, update_features,
-};
+use crate::api::{AfterCommit, AnswerTo, Parts, brokers, configs, elect_leaders, quorum, topics, update_features};
 use crate::controller::Decision;
 use crate::io::Outbox;
 use crate::time::Now;
 use crate::wire::{RequestBody, ResponseBody};
 
-pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: RequestBody, out: &mut Outbox) {
+pub fn handle(parts: &mut Parts, now: Now, to: AnswerTo, request: RequestBody, out: &mut Outbox) {
     if let RequestBody::IncrementalAlterConfigs(body) = &request
+        && let AnswerTo::Sender { .. } = &to
         && let Some(response) = configs::alter_loggers_alone(parts, body, out)
     {
-        return parts.replies.answer(ticket, ResponseBody::IncrementalAlterConfigs(response), out);
+        return parts.answer_to(to, ResponseBody::IncrementalAlterConfigs(response), out);
     }
     if parts.controller.is_none() {
-        let response = not_controller::response(&request, ticket.api_version);
-        return parts.replies.answer(ticket, response, out);
+        return parts.not_controller(now, to, request, out);
     }
-    let Decision { records, response } = decide(parts, now, ticket.api_version, &request, out);
+    match request {
+        RequestBody::DescribeQuorum(_) | RequestBody::AddRaftVoter(_) | RequestBody::RemoveRaftVoter(_) => {
+            quorum::handle(parts, now, to, request, out);
+        }
+        RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, to, &body, out),
+        _ => decide_and_commit(parts, now, to, request, out),
+    }
+}
+
+fn decide_and_commit(parts: &mut Parts, now: Now, to: AnswerTo, request: RequestBody, out: &mut Outbox) {
+    let Decision { records, response } = decide(parts, now, to.api_version(), &request, out);
     let heartbeat = match &request {
         RequestBody::BrokerHeartbeat(heartbeat) => Some(heartbeat.clone()),
         _ => None,
     };
     let (request, response) = (Box::new(request), Box::new(response));
-    parts.commit(now, records, AfterCommit::Answer { ticket, request, response }, out);
+    parts.commit(now, records, AfterCommit::Answer { to, request, response }, out);
     if let Some(heartbeat) = heartbeat {
         parts.heartbeat_proposed(&heartbeat);
     }

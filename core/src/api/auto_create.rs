@@ -1,23 +1,20 @@
 //! The topics that a Metadata request creates by naming them (`auto.create.topics.enable`).
 
-use crate::api::{Parts, draw_bytes};
+use crate::api::Parts;
 use crate::config::Layers;
-use crate::controller;
-use crate::wire::MetadataRecord;
 use crate::wire::messages::CreateTopicsRequest;
 use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use bytestring::ByteString;
 
+/// `timeoutMs` of the request, as Kafka's brokers send it.
+const TIMEOUT_MS: i32 = 60_000;
+
 impl Parts {
-    /// The records with which the controller creates the topics `names`. There are none for a topic that is refused, or
-    /// whose creation is proposed already.
-    pub fn auto_create(&mut self, names: impl IntoIterator<Item = ByteString>) -> Vec<MetadataRecord> {
-        let active = self.controller.as_ref().expect("only a controller decides");
-        let context = active.context(&self.config);
-        let topics = names.into_iter().map(|name| topic_to_create(name, &context.layers)).collect();
-        let request = CreateTopicsRequest { topics, ..Default::default() };
-        let rng = &mut self.rng;
-        controller::create_topics(active.proposed(), &context, &request, || draw_bytes(rng)).records
+    /// What this broker asks the controller to create.
+    pub fn auto_create(&self, names: impl IntoIterator<Item = ByteString>) -> CreateTopicsRequest {
+        let layers = self.image.layers(&self.config);
+        let topics = names.into_iter().map(|name| topic_to_create(name, &layers)).collect();
+        CreateTopicsRequest { topics, timeout_ms: TIMEOUT_MS, ..Default::default() }
     }
 }
 

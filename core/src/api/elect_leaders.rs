@@ -1,6 +1,6 @@
 //! ElectLeaders and ListPartitionReassignments, which the controller answers (KIP-460, KIP-455).
 
-use crate::api::{Parts, Ticket};
+use crate::api::{AnswerTo, Parts};
 use crate::controller::{self, Decision};
 use crate::io::Outbox;
 use crate::wire::ResponseBody;
@@ -19,10 +19,10 @@ pub fn decide(parts: &Parts, version: i16, request: &ElectLeadersRequest) -> Dec
 
 pub fn list_reassignments(
     parts: &mut Parts,
-    ticket: Ticket,
-    request: ListPartitionReassignmentsRequest,
+    to: AnswerTo,
+    request: &ListPartitionReassignmentsRequest,
     out: &mut Outbox,
 ) {
-    let response = controller::list_reassignments(&parts.image, &request);
-    parts.replies.answer(ticket, ResponseBody::ListPartitionReassignments(response), out);
+    let response = controller::list_reassignments(&parts.image, request);
+    parts.answer_to(to, ResponseBody::ListPartitionReassignments(response), out);
 }

@@ -1,10 +1,10 @@
 //! InitProducerId: gives a producer an id that no other producer has (KIP-98). Transactions are not supported yet.
 
-use crate::api::{AfterCommit, Parts, Ticket};
-use crate::controller;
+use crate::api::{Asker, Parts, Ticket};
 use crate::ids::ProducerId;
 use crate::io::Outbox;
 use crate::time::Now;
+use crate::wire::messages::AllocateProducerIdsRequest;
 use crate::wire::messages::init_producer_id_request::InitProducerIdRequest;
 use crate::wire::messages::init_producer_id_response::InitProducerIdResponse;
 use crate::wire::{ErrorCode, ResponseBody};
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 pub struct ProducerIds {
     next: i64,
     end: i64,
-    /// Requests that wait for the next block. Not empty exactly while the next block is being committed.
+    /// Requests that wait for the next block. Not empty exactly while the controller is asked for it.
     waiting: VecDeque<Ticket>,
 }
 
@@ -41,34 +41,29 @@ fn hand_out(parts: &mut Parts, now: Now, ticket: Ticket, out: &mut Outbox) {
         ids.next += 1;
         return answer(parts, ticket, Ok(id), out);
     }
-    let Some(active) = &parts.controller else {
-        return answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out);
-    };
-    let decision = controller::allocate_producer_ids(active.proposed(), parts.config.node_id, parts.broker_epoch);
-    match decision.response {
-        Ok(block) => {
-            parts.producer_ids.waiting.push_back(ticket);
-            let end = block.first.0 + i64::from(block.len);
-            parts.commit(now, decision.records, AfterCommit::ProducerIds { first: block.first.0, end }, out);
+    parts.producer_ids.waiting.push_back(ticket);
+    let (broker_id, broker_epoch) = (parts.config.node_id.0, parts.broker_epoch);
+    let request = AllocateProducerIdsRequest { broker_id, broker_epoch, ..Default::default() };
+    parts.channel.ask(now.mono, Asker::ProducerIds, request);
+}
+
+/// The controller has answered, or could not be asked: answers every request that waited for the next block. If there is
+/// none, whatever the reason, the producers ask again.
+pub fn block_answered(parts: &mut Parts, now: Now, response: Option<ResponseBody>, out: &mut Outbox) {
+    let waiting = std::mem::take(&mut parts.producer_ids.waiting);
+    if let Some(ResponseBody::AllocateProducerIds(block)) = response
+        && block.error_code == 0
+        && block.producer_id_len > 0
+    {
+        parts.producer_ids.next = block.producer_id_start;
+        parts.producer_ids.end = block.producer_id_start + i64::from(block.producer_id_len);
+        for ticket in waiting {
+            hand_out(parts, now, ticket, out);
         }
-        // Whatever keeps the controller from giving a block, the producer asks again.
-        Err(_) => answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out),
-    }
-}
-
-/// The next block is committed: answers every request that waited for it.
-pub fn block_taken(parts: &mut Parts, now: Now, first: i64, end: i64, out: &mut Outbox) {
-    parts.producer_ids.next = first;
-    parts.producer_ids.end = end;
-    for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
-        hand_out(parts, now, ticket, out);
-    }
-}
-
-/// Nobody knows whether the next block will be committed: every producer that waited for it asks again.
-pub fn block_refused(parts: &mut Parts, out: &mut Outbox) {
-    for ticket in std::mem::take(&mut parts.producer_ids.waiting) {
-        answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out);
+    } else {
+        for ticket in waiting {
+            answer(parts, ticket, Err(ErrorCode::CoordinatorLoadInProgress), out);
+        }
     }
 }
 

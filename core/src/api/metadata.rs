@@ -1,9 +1,7 @@
 //! Metadata: the brokers, and the partitions of topics with their leaders. A named topic that does not exist is created
 //! first, if both the broker (`auto.create.topics.enable`) and the request allow it.
 
-use crate::api::{
-    AfterCommit, CLUSTER_OPERATIONS, Parts, TOPIC_OPERATIONS, Ticket, is_internal_topic, offline_replicas,
-};
+use crate::api::{Asker, CLUSTER_OPERATIONS, Parts, TOPIC_OPERATIONS, Ticket, is_internal_topic, offline_replicas};
 use crate::controller::{Topic, validate_topic_name};
 use crate::ids::Uuid;
 use crate::io::Outbox;
@@ -35,13 +33,13 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: MetadataRequ
         }
         _ => BTreeSet::new(),
     };
-    if missing.is_empty() || parts.controller.is_none() {
+    if missing.is_empty() {
         return answer(parts, ticket, &request, out);
     }
-    // The answer waits until the topics are created, by this request or by an earlier one. (Kafka tells the client to
-    // ask again.)
-    let records = parts.auto_create(missing);
-    parts.commit(now, records, AfterCommit::Metadata { ticket, request }, out);
+    // The answer waits until the controller has created the topics, for this request or for an earlier one. (Kafka tells
+    // the client to ask again.)
+    let creation = parts.auto_create(missing);
+    parts.channel.ask(now.mono, Asker::TopicCreation { ticket, request }, creation);
 }
 
 /// Refuses a request that names topics in a way that its version does not have.

@@ -7,10 +7,12 @@
 
 mod acls;
 mod active_controller;
-mod administration;
+pub mod administration;
+mod answer_to;
 mod api_versions;
 mod auto_create;
 mod brokers;
+mod channel;
 mod configs;
 mod delete_records;
 mod describe_client_quotas;
@@ -19,22 +21,23 @@ mod describe_producers;
 mod describe_topic_partitions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
+pub mod envelope;
 pub mod fetch;
 mod fetch_session;
 mod find_coordinator;
-mod init_producer_id;
+pub mod init_producer_id;
 mod list_config_resources;
 pub mod list_offsets;
 pub mod log_dirs;
 mod loggers;
-mod metadata;
-mod not_controller;
+pub mod metadata;
 mod offset_for_leader_epoch;
 mod parts;
 mod pending;
 mod prepare;
 pub mod produce;
 pub mod quorum;
+pub mod refusal;
 mod replies;
 mod sasl;
 #[cfg(test)]
@@ -43,6 +46,8 @@ mod topics;
 mod update_features;
 
 pub use active_controller::{AfterCommit, Controller};
+pub use answer_to::AnswerTo;
+pub use channel::{Asker, Channel, Outcome, Unanswered};
 pub use fetch_session::FetchSessions;
 pub use init_producer_id::ProducerIds;
 pub use pending::{PendingCounts, PendingRequest, PendingRequests};
@@ -52,7 +57,7 @@ pub use replies::{Replies, Ticket};
 
 use crate::config::{BrokerConfig, Loggers};
 use crate::controller::{self, Image};
-use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, Uuid};
+use crate::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
 use crate::replication::{Partition, Partitions, ReplicaCounts};
@@ -64,6 +69,7 @@ use crate::wire::{ErrorCode, Int32s, RequestBody};
 use bytestring::ByteString;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 
 /// What a client may do with a topic, as there is no authorizer: one bit for each `AclOperation`.
 pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
@@ -88,11 +94,16 @@ pub struct Parts {
     pub sessions: FetchSessions,
     pub producer_ids: ProducerIds,
     pub dirs: LogDirs,
+    /// The log directories that `log.dirs` does not name and that hold partitions nevertheless: earlier versions placed
+    /// some in the directory of the metadata log, and these stay where they are.
+    pub unlisted_dirs: BTreeSet<LogDirId>,
     /// None until the directories are read.
     pub quorum: Option<Quorum>,
     pub quorum_requests: QuorumRequests,
     /// While this node leads the quorum.
     pub controller: Option<Controller>,
+    /// What this node asks the active controller, which may be another node's.
+    pub channel: Channel,
     /// The metadata up to `committed`. Clients see this image.
     pub image: Image,
     /// One past the last metadata record in `image`.
@@ -112,21 +123,28 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
     if !is_served_at(is_for_controller, request.header.api_key) {
         return parts.replies.close(ticket, "the listener does not serve requests of this kind", out);
     }
+    let client_id = request.header.client_id;
     match request.body {
         RequestBody::Produce(body) => {
-            let is_admin = request.header.client_id.as_deref() == Some(ADMIN_CLIENT);
+            let is_admin = client_id.as_deref() == Some(ADMIN_CLIENT);
             produce::handle(parts, now, ticket, (body, request.batches), is_admin, out);
         }
         // Brokers and controllers fetch the metadata log from the controllers, and nothing else.
-        RequestBody::Fetch(body) if is_for_controller => quorum::handle(parts, now, ticket, body, out),
+        RequestBody::Fetch(_)
+        | RequestBody::DescribeQuorum(_)
+        | RequestBody::AddRaftVoter(_)
+        | RequestBody::RemoveRaftVoter(_)
+            if is_for_controller =>
+        {
+            quorum::handle(parts, now, AnswerTo::Sender { ticket, client_id }, request.body, out);
+        }
         RequestBody::Vote(_)
         | RequestBody::BeginQuorumEpoch(_)
         | RequestBody::EndQuorumEpoch(_)
         | RequestBody::FetchSnapshot(_)
-        | RequestBody::DescribeQuorum(_)
-        | RequestBody::AddRaftVoter(_)
-        | RequestBody::RemoveRaftVoter(_)
-        | RequestBody::UpdateRaftVoter(_) => quorum::handle(parts, now, ticket, request.body, out),
+        | RequestBody::UpdateRaftVoter(_) => {
+            quorum::handle(parts, now, AnswerTo::Sender { ticket, client_id }, request.body, out);
+        }
         RequestBody::Fetch(body) => fetch::handle(parts, now, ticket, body, out),
         RequestBody::ListOffsets(body) => list_offsets::handle(parts, ticket, body, out),
         RequestBody::Metadata(body) => metadata::handle(parts, now, ticket, body, out),
@@ -144,7 +162,13 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
         | RequestBody::BrokerHeartbeat(_)
         | RequestBody::ControllerRegistration(_)
         | RequestBody::UnregisterBroker(_)
-        | RequestBody::AllocateProducerIds(_) => administration::handle(parts, now, ticket, request.body, out),
+        | RequestBody::AllocateProducerIds(_)
+        | RequestBody::DescribeQuorum(_)
+        | RequestBody::AddRaftVoter(_)
+        | RequestBody::RemoveRaftVoter(_) => {
+            administration::handle(parts, now, AnswerTo::Sender { ticket, client_id }, request.body, out);
+        }
+        RequestBody::Envelope(body) => envelope::handle(parts, now, ticket, body, out),
         RequestBody::DeleteRecords(body) => delete_records::handle(parts, now, ticket, body, out),
         RequestBody::InitProducerId(body) => init_producer_id::handle(parts, now, ticket, body, out),
         RequestBody::OffsetForLeaderEpoch(body) => offset_for_leader_epoch::handle(parts, ticket, body, out),
@@ -157,7 +181,9 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
-        RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, ticket, body, out),
+        RequestBody::ListPartitionReassignments(body) => {
+            elect_leaders::list_reassignments(parts, AnswerTo::Sender { ticket, client_id }, &body, out);
+        }
         RequestBody::ListConfigResources(body) => list_config_resources::handle(parts, ticket, body, out),
         RequestBody::DescribeClientQuotas(body) => describe_client_quotas::handle(parts, ticket, body, out),
         RequestBody::DescribeUserScramCredentials(body) => {
@@ -266,19 +292,21 @@ impl Parts {
         })
     }
 
-    /// The brokers with their addresses for clients of `listener`. A broker that advertises no listener of that name is
-    /// left out, as in Kafka.
+    /// The brokers with their addresses for clients of `listener`. A broker that is fenced, or advertises no listener of
+    /// that name, is left out, as in Kafka.
     fn endpoints(&self, listener: u16) -> Vec<Endpoint> {
         let name = &self.config.listeners[usize::from(listener)].name;
-        let advertised = self.config.advertised_listeners.iter().filter(|advertised| advertised.name == *name);
-        advertised
-            .map(|listener| Endpoint {
-                node: self.config.node_id,
-                host: listener.host.as_str().into(),
-                port: listener.port,
-                rack: self.config.rack.clone().map(ByteString::from),
+        let brokers = self.image.brokers().filter(|broker| !broker.fenced);
+        let endpoints = brokers.filter_map(|broker| {
+            let endpoint = broker.end_points.iter().find(|endpoint| *endpoint.name == **name)?;
+            Some(Endpoint {
+                node: NodeId(broker.broker_id),
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                rack: broker.rack.clone(),
             })
-            .collect()
+        });
+        endpoints.collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the parts are created from the configuration, and what more than one kind of request needs of them.
 
-use crate::api::{FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
+use crate::api::{Channel, FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
 use crate::batch::{Codec, TopicBatchRules};
 use crate::config::{BrokerConfig, CompressionType, Layers, TimestampType, TopicConfig};
 use crate::controller::{self, Image};
@@ -18,7 +18,7 @@ use crate::wire::Address;
 use bytestring::ByteString;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Parts {
     pub fn new(config: BrokerConfig, seed: [u8; 32]) -> Self {
@@ -42,6 +42,7 @@ impl Parts {
                 .iter()
                 .map(|listener| config.is_controller_listener(listener))
                 .collect(),
+            channel: Channel::new(config.controller_socket_timeout_ms.into()),
             config,
             cluster_id: ByteString::new(),
             rng,
@@ -49,6 +50,7 @@ impl Parts {
             pending: PendingRequests::default(),
             producer_ids: ProducerIds::default(),
             dirs,
+            unlisted_dirs: BTreeSet::new(),
             quorum: None,
             quorum_requests: QuorumRequests::default(),
             controller: None,
@@ -79,7 +81,7 @@ impl Parts {
         let config = QuorumConfig {
             me,
             cluster_id: self.cluster_id.clone(),
-            is_controller: true,
+            is_controller: self.config.roles.has_controller(),
             voters: match forms_itself {
                 true => [voter(me.node, endpoints.clone())].into_iter().collect(),
                 false => settings.voters.iter().map(|(node, address)| voter(*node, at(address))).collect(),
@@ -118,8 +120,8 @@ impl Parts {
         self.quorum.as_mut().expect("the directories are read before the metadata")
     }
 
-    /// What this broker tells the controller at its start. Draws a new incarnation id.
-    pub fn broker_start(&mut self) -> controller::BrokerStart {
+    /// What this node tells the controller at its start. Draws a new incarnation id.
+    pub fn node_start(&mut self) -> controller::BrokerStart {
         let incarnation_id = self.draw_uuid();
         controller::BrokerStart {
             node_id: self.config.node_id,
@@ -132,14 +134,28 @@ impl Parts {
         }
     }
 
-    /// The ids of the log directories in which the controller may place replicas.
+    /// Where the active controller can be asked, if it is another node that this node knows of.
+    pub fn remote_controller(&mut self) -> Option<Address> {
+        let node = self.config.node_id;
+        let listener = self.config.controller_listener_names.first()?.clone();
+        let quorum = self.quorum();
+        quorum.leader().filter(|leader| *leader != node)?;
+        quorum.leader_endpoints().address(&listener).cloned()
+    }
+
+    /// The ids of the log directories that this broker registers.
     pub fn directories_online(&self) -> Vec<Uuid> {
-        let online = self.dirs.online().filter(|dir| self.takes_partitions(*dir));
+        let online = self.dirs.online().filter(|dir| self.takes_partitions(*dir) || self.unlisted_dirs.contains(dir));
         online.filter_map(|dir| self.dirs.directory_id(dir)).collect()
     }
 
+    /// The ids of those in which the controller shall place no replicas (KIP-1066).
+    pub fn directories_cordoned(&self) -> Vec<Uuid> {
+        self.unlisted_dirs.iter().filter_map(|dir| self.dirs.directory_id(*dir)).collect()
+    }
+
     /// Whether new partitions may be placed in this directory: `log.dirs` names it. The directory of the metadata log
-    /// alone takes none. Earlier versions placed some there, and these stay where they are.
+    /// alone takes none.
     pub fn takes_partitions(&self, dir: LogDirId) -> bool {
         usize::from(dir.0) < self.config.partition_dirs
     }

@@ -1,6 +1,6 @@
 //! Requests that the quorum of the metadata log answers (KIP-595): now, or when what they wait for has happened.
 
-use crate::api::{Parts, Ticket};
+use crate::api::{AnswerTo, Parts};
 use crate::io::Outbox;
 use crate::quorum::{QuorumEvent, QuorumRequest, RequestId};
 use crate::time::Now;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct QuorumRequests {
     next: u64,
-    waiting: BTreeMap<RequestId, Ticket>,
+    waiting: BTreeMap<RequestId, AnswerTo>,
     /// What the quorum told when it was given a request. The broker takes it when the request is handled.
     events: Vec<QuorumEvent>,
 }
@@ -23,13 +23,17 @@ impl QuorumRequests {
 }
 
 /// Gives a request to the quorum.
-pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, body: impl Into<RequestBody>, out: &mut Outbox) {
+pub fn handle(parts: &mut Parts, now: Now, to: AnswerTo, body: impl Into<RequestBody>, out: &mut Outbox) {
     let requests = &mut parts.quorum_requests;
     requests.next += 1;
     let id = RequestId(requests.next);
-    let version = ticket.api_version;
-    let listener = parts.config.listeners[usize::from(ticket.listener)].name.as_str().into();
-    requests.waiting.insert(id, ticket);
+    let version = to.api_version();
+    let listener = match &to {
+        AnswerTo::Sender { ticket, .. } | AnswerTo::Envelope { ticket, .. } => usize::from(ticket.listener),
+        AnswerTo::Channel { .. } => panic!("a node asks its own quorum directly"),
+    };
+    let listener = parts.config.listeners[listener].name.as_str().into();
+    requests.waiting.insert(id, to);
     let request = QuorumRequest { id, version, listener, body: body.into() };
     let events = parts.quorum().handle_request(now, request, out);
     parts.quorum_requests.events.extend(events);
@@ -43,6 +47,6 @@ pub fn upgrade(parts: &mut Parts, now: Now, out: &mut Outbox) {
 
 /// The quorum has answered a request.
 pub fn answered(parts: &mut Parts, id: RequestId, body: ResponseBody, out: &mut Outbox) {
-    let ticket = parts.quorum_requests.waiting.remove(&id).expect("the quorum answers a request once");
-    parts.replies.answer(ticket, body, out);
+    let to = parts.quorum_requests.waiting.remove(&id).expect("the quorum answers a request once");
+    parts.answer_to(to, body, out);
 }

@@ -9,6 +9,7 @@ use crate::io::{Origin, Outbox, Output, Response};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
+use bytestring::ByteString;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
@@ -31,6 +32,12 @@ impl Ticket {
     /// The same ticket, for an answer in another version than that of the request.
     pub fn in_version(self, api_version: i16) -> Self {
         Self { api_version, ..self }
+    }
+
+    /// The header of the request, with this client id.
+    pub fn header(&self, client_id: Option<ByteString>) -> RequestHeader {
+        let Self { api_key, api_version, correlation_id, .. } = *self;
+        RequestHeader { api_key, api_version, correlation_id, client_id }
     }
 }
 

@@ -3,11 +3,12 @@
 
 use super::openings::Openings;
 use super::{Broker, Phase};
-use crate::ids::{LogDirId, LogId, Uuid};
+use crate::controller;
+use crate::ids::{LogDirId, LogId, NodeId, Uuid};
 use crate::io::{Level, Outbox, Output};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
-use crate::replication::Partition;
+use crate::replication::{Leadership, Partition};
 use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
 use crate::time::Now;
@@ -67,6 +68,11 @@ impl FoundPartitions {
     }
 }
 
+/// Who leads a partition, for the broker `node`.
+pub(super) fn leadership(partition: &controller::Partition, node: NodeId) -> Leadership {
+    Leadership { epoch: partition.leader_epoch, is_here: partition.leader == Some(node) }
+}
+
 impl Broker {
     pub(super) fn boot(&mut self, out: &mut Outbox) {
         assert!(matches!(self.phase, Phase::Created), "booted twice");
@@ -94,17 +100,31 @@ impl Broker {
         let hints = found.map_or_else(LoadHints::default, |found| found[0].hints);
         self.parts.start_quorum(hints, out);
         self.listen(true, out);
+        let holding = self.found_partitions.partitions.values().flatten().map(|found| found.dir);
+        self.parts.unlisted_dirs = holding.filter(|dir| !self.parts.takes_partitions(*dir)).collect();
+        let has_broker = self.parts.config.roles.has_broker();
+        if has_broker && self.parts.directories_online().is_empty() {
+            return self.fatal("none of the directories in log.dirs can be used".to_owned(), out);
+        }
+        self.begin_life(now);
     }
 
     /// Opens the listeners of controllers, or those of clients.
     fn listen(&self, of_controllers: bool, out: &mut Outbox) {
-        let listeners = self.parts.controller_listeners.iter().enumerate();
-        let opened = listeners.filter(|(_, is_controllers)| **is_controllers == of_controllers);
-        out.outputs.extend(opened.map(|(place, _)| Output::Listen(place as u16)));
+        out.outputs.extend(self.listeners(of_controllers).map(Output::Listen));
     }
 
-    /// The metadata is read and this broker is registered: opens every partition that the metadata places on this node.
+    /// The places of the listeners of controllers, or of those of clients.
+    pub(super) fn listeners(&self, of_controllers: bool) -> impl Iterator<Item = u16> + '_ {
+        let listeners = (0..).zip(&self.parts.controller_listeners);
+        listeners.filter(move |(_, is_controllers)| **is_controllers == of_controllers).map(|(place, _)| place)
+    }
+
+    /// The broker is registered and knows the metadata: opens every partition that the metadata places on this node.
     pub(super) fn open_partitions(&mut self, now: Now, out: &mut Outbox) {
+        if !matches!(self.phase, Phase::Metadata) {
+            return;
+        }
         if let Some(log) = self.parts.quorum().log() {
             self.openings.opened(now, log);
         }
@@ -182,7 +202,8 @@ impl Broker {
             Some((_, hints)) => Log::load(id, place, settings, plants, hints, out),
             None => Log::create(id, place, settings, plants, now, out),
         };
-        let mut partition = Partition::new(image.name.clone(), topic, index, log, state.leader_epoch, rules, plants);
+        let leadership = leadership(state, parts.config.node_id);
+        let mut partition = Partition::new(image.name.clone(), topic, index, log, leadership, rules, plants);
         if found.is_none() {
             partition.created(out);
         }
@@ -214,13 +235,33 @@ impl Broker {
             if !self.names.are_free() {
                 return;
             }
-            self.phase = Phase::Running;
+            self.phase = Phase::Joining;
             std::mem::take(&mut self.openings).end(out);
+            self.ready_to_serve(now);
+        }
+    }
+
+    /// Ends the start of a broker once it is unfenced. Then clients can find it, and it leads what it may lead.
+    pub(super) fn serve_if_unfenced(&mut self, now: Now, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Joining) && self.is_unfenced() {
             self.timers.start(now.mono);
             self.tell_limits(out);
-            self.tell_directories(now, out);
-            self.listen(false, out);
-            out.outputs.push(Output::Ready);
+            self.serve(out);
         }
+    }
+
+    /// A node that is only a controller needs no other node for its start: the quorum may wait for this very node.
+    pub(super) fn serve_as_controller(&mut self, out: &mut Outbox) {
+        let is_alone = !self.parts.config.roles.has_broker();
+        if is_alone && matches!(self.phase, Phase::Metadata) && self.parts.quorum().is_running() {
+            std::mem::take(&mut self.openings).end(out);
+            self.serve(out);
+        }
+    }
+
+    fn serve(&mut self, out: &mut Outbox) {
+        self.phase = Phase::Running;
+        self.listen(false, out);
+        out.outputs.push(Output::Ready);
     }
 }

@@ -1,7 +1,6 @@
-//! What a node does as a member of the quorum: the quorum's events, the birth and the end of the active controller, and
-//! the registration of this node's broker.
+//! What a node does as a member of the quorum: the quorum's events, and the birth and the end of the active controller.
 
-use super::{Broker, Phase, Timer};
+use super::{Broker, Timer};
 use crate::api::{self, AfterCommit, Controller};
 use crate::controller::{self, Image};
 use crate::ids::{LeaderEpoch, LogDirId};
@@ -16,6 +15,15 @@ impl Broker {
     pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
         let events = self.parts.quorum().handle_io(now, completion, out);
         self.quorum_events(now, events, out);
+        self.serve_as_controller(out);
+    }
+
+    /// Acts on what the quorum has told when it was given a request or a proposal.
+    pub(super) fn quorum_told(&mut self, now: Now, out: &mut Outbox) {
+        let events = self.parts.quorum_requests.take_events();
+        if !events.is_empty() {
+            self.quorum_events(now, events, out);
+        }
     }
 
     /// Acts on what the quorum tells, after each call of it that takes the time.
@@ -50,10 +58,8 @@ impl Broker {
         bootstrap: Option<Vec<MetadataRecord>>,
         out: &mut Outbox,
     ) {
-        let node = self.parts.config.node_id;
         // Until this node's broker has registered, the one that is registered under its id does not run any more.
-        let is_starting = matches!(self.phase, Phase::Metadata);
-        let gone = is_starting.then_some(node);
+        let gone = (!self.life.is_registered()).then_some(self.parts.config.node_id);
         let image = self.parts.image.clone();
         self.parts.controller = Some(Controller::new(epoch, image, gone, now.mono, &self.parts.config));
         if self.parts.image.in_transaction() {
@@ -69,21 +75,13 @@ impl Broker {
             let records = controller::bootstrap_records(&self.parts.basis().1, features);
             self.parts.commit(now, records, AfterCommit::Nothing, out);
         }
-        let features = self.parts.basis().0.features().iter().map(|(name, level)| (&**name, *level));
-        if let Err(reason) = controller::records::check_features(features) {
-            return self.fatal(format!("this broker cannot serve the cluster of its log directories: {reason}"), out);
-        }
-        if is_starting {
-            self.register(now, out);
-        }
         self.watch_sessions();
     }
 
     /// This node does not lead the quorum any more, or is about to close it.
     pub(crate) fn resigned(&mut self, now: Now, out: &mut Outbox) {
-        self.parts.resign(out);
+        self.parts.resign(now, out);
         self.watch_sessions();
-        self.logs_closed(now, out);
     }
 
     /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
@@ -105,38 +103,6 @@ impl Broker {
         }
     }
 
-    /// Registers this node, whose earlier incarnation is known not to run any more, and claims its partitions.
-    fn register(&mut self, now: Now, out: &mut Outbox) {
-        let start = self.parts.broker_start();
-        if start.log_dirs.is_empty() {
-            return self.fatal("none of the directories in log.dirs can be used".to_owned(), out);
-        }
-        let node = start.node_id;
-        let (image, _) = self.parts.basis();
-        if controller::records::registers_controllers(image.metadata_version()) {
-            let decision = controller::register_controller(image, &start.controller_registration());
-            self.parts.commit(now, decision.records, AfterCommit::Nothing, out);
-        }
-        let kraft_version = self.parts.quorum().kraft_version();
-        let next_offset = self.parts.quorum().log().expect("a leader has a log").log_end_offset();
-        let active = self.parts.controller.as_ref().expect("just born");
-        let (config, cluster_id) = (&self.parts.config, &self.parts.cluster_id);
-        let registrar = active.registrar(config, cluster_id, kraft_version, now.mono, next_offset);
-        let request = start.broker_registration(&self.parts.cluster_id);
-        let registration = match registrar.registration(active.proposed(), &request) {
-            Ok(registration) => registration,
-            Err(refusal) => {
-                let why = refusal.message.unwrap_or_default();
-                return self.fatal(format!("this broker cannot be in the cluster of its log directories: {why}"), out);
-            }
-        };
-        let broker_epoch = registration.broker_epoch;
-        self.parts.commit(now, vec![registration.into()], AfterCommit::Nothing, out);
-        let mut records = vec![controller::unfence_broker(node, broker_epoch)];
-        records.extend(controller::claim_partitions(self.parts.basis().0, node));
-        self.parts.commit(now, records, AfterCommit::Registered { broker_epoch }, out);
-    }
-
     pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
         if self.parts.quorum().snapshot_due(now.mono) {
             self.take_snapshot(now, out);
@@ -149,19 +115,6 @@ impl Broker {
         let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
         let end = self.parts.committed;
         self.parts.quorum().snapshot(now, end, &values, out);
-    }
-
-    /// Tells the controller which log directories still work, if it knows of others that do not, so that it places no
-    /// new replicas in those (KIP-858).
-    pub(super) fn tell_directories(&mut self, now: Now, out: &mut Outbox) {
-        let Some(active) = &self.parts.controller else { return };
-        let node = self.parts.config.node_id;
-        let online = self.parts.directories_online();
-        let is_known = active.proposed().broker(node).is_some_and(|broker| broker.log_dirs == online);
-        if matches!(self.phase, Phase::Running) && !online.is_empty() && !is_known {
-            let record = controller::directories_left(node, self.parts.broker_epoch, online);
-            self.parts.commit(now, vec![record], AfterCommit::Nothing, out);
-        }
     }
 
     /// Writes a record that says nothing (KIP-835). The other nodes see by it that the controller can still commit, and how

@@ -3,10 +3,10 @@
 //! It reacts to the changes that its image reports, and never to records: a record of a metadata transaction that is
 //! not ended, or is aborted, changes nothing (KIP-868).
 
-use super::{Broker, Phase};
-use crate::api::{self, AfterCommit};
+use super::{Broker, Phase, boot};
+use crate::api;
 use crate::buggify::Site;
-use crate::controller::{Image, ImageChange, ResourceKind};
+use crate::controller::{self, Image, ImageChange, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
 use crate::probe::Probe;
@@ -44,7 +44,8 @@ impl Broker {
     fn metadata_changed(&mut self, now: Now, changes: Vec<ImageChange>, out: &mut Outbox) {
         let node = self.parts.config.node_id;
         let (mut changed, mut topics, mut all_topics) = (Vec::new(), BTreeSet::new(), false);
-        let opens_logs = matches!(self.phase, Phase::Logs(_) | Phase::Running);
+        let mut features_changed = false;
+        let opens_logs = matches!(self.phase, Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster);
         for change in changes {
             match change {
                 ImageChange::TopicDeleted(topic) => {
@@ -69,12 +70,15 @@ impl Broker {
                     }
                     _ => {}
                 },
+                ImageChange::FeatureChanged(_) => features_changed = true,
                 ImageChange::TopicCreated(_)
                 | ImageChange::BrokerChanged(_)
-                | ImageChange::FeatureChanged(_)
                 | ImageChange::ProducerIdsChanged
                 | ImageChange::Other => {}
             }
+        }
+        if features_changed && let Err(reason) = self.check_features() {
+            return self.fatal(reason, out);
         }
         if !opens_logs {
             return;
@@ -83,7 +87,7 @@ impl Broker {
         for (topic, index, was_here) in changed {
             self.partition_changed(now, topic, index, was_here, out);
         }
-        if all_topics && matches!(self.phase, Phase::Running) {
+        if all_topics && matches!(self.phase, Phase::Running | Phase::LeavingCluster) {
             self.tell_limits(out);
         }
         let configured: Vec<Uuid> = match all_topics {
@@ -98,18 +102,21 @@ impl Broker {
         }
     }
 
+    /// Whether this node knows what the cluster uses. It must not serve metadata that it may misunderstand.
+    fn check_features(&self) -> Result<(), String> {
+        let features = self.parts.image.features().iter().map(|(name, level)| (&**name, *level));
+        controller::records::check_features(features)
+            .map_err(|reason| format!("this node cannot serve the cluster of its log directories: {reason}"))
+    }
+
     /// The image has been brought up to the offset `end`: does what waited for that.
     fn image_reaches(&mut self, now: Now, end: Offset, out: &mut Outbox) {
         self.parts.committed = end;
         for done in self.parts.take_committed() {
-            let registered = matches!(done, AfterCommit::Registered { .. });
-            self.parts.finish(now, done, out);
-            // The metadata is complete once the registration is a part of it.
-            if registered && matches!(self.phase, Phase::Metadata) {
-                self.open_partitions(now, out);
-            }
+            self.parts.finish(done, out);
         }
-        self.logs_closed(now, out);
+        self.serve_if_unfenced(now, out);
+        self.check_controller(now);
         if matches!(self.phase, Phase::Running)
             && self.parts.quorum().can_snapshot(end)
             && out.buggify(Site::MetadataSnapshot)
@@ -122,7 +129,7 @@ impl Broker {
     fn partition_changed(&mut self, now: Now, topic: Uuid, index: i32, was_here: bool, out: &mut Outbox) {
         let Some(state) = self.parts.image.partition(topic, index) else { return };
         let is_here = state.replicas.contains(&self.parts.config.node_id);
-        let leader_epoch = state.leader_epoch;
+        let leadership = boot::leadership(state, self.parts.config.node_id);
         match self.parts.partitions.find(topic, index) {
             None if is_here && !was_here => {
                 out.probe(Probe::TopicCreated);
@@ -131,7 +138,9 @@ impl Broker {
             None => {}
             Some(log) => {
                 let partition = self.parts.partitions.get_mut(log).expect("just found");
-                partition.set_leader_epoch(leader_epoch, out);
+                let mut events = Vec::new();
+                partition.lead(leadership, out, &mut events);
+                self.partition_events(now, log, events, out);
             }
         }
     }

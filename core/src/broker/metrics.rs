@@ -211,7 +211,7 @@ impl Broker {
         match &self.phase {
             Phase::Created | Phase::Ended => BrokerState::NotRunning,
             Phase::Directories | Phase::Metadata => BrokerState::Starting,
-            Phase::Logs(_) => BrokerState::Recovery,
+            Phase::Logs(_) | Phase::Joining => BrokerState::Recovery,
             Phase::Running => BrokerState::Running,
             Phase::ClosingLogs(_) | Phase::LeavingCluster => BrokerState::PendingControlledShutdown,
             Phase::ClosingMetadata | Phase::ClosingDirectories => BrokerState::ShuttingDown,
@@ -275,8 +275,10 @@ impl Broker {
         let moving = |partition: &&Partition| {
             matches!(partition.log().state(), LogState::Loading | LogState::Closing | LogState::Closed)
         };
-        let is_up =
-            matches!(self.phase, Phase::Logs(_) | Phase::Running | Phase::ClosingLogs(_) | Phase::LeavingCluster);
+        let is_up = matches!(
+            self.phase,
+            Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster | Phase::ClosingLogs(_)
+        );
         let waiting = self.names.waiting().filter(|topic| self.parts.image.topic(*topic).is_some()).count();
         match is_up {
             true => self.parts.partitions.iter().filter(moving).count() + waiting,

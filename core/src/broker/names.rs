@@ -122,7 +122,7 @@ impl Broker {
     pub(super) fn forget_names(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
         // A broker that is stopping opens no more partitions, so no name needs to become free; and at its end it writes
         // all checkpoints anyway.
-        while matches!(self.phase, Phase::Logs(_) | Phase::Running)
+        while matches!(self.phase, Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster)
             && let Some(leaving) = self.names.dirs.get_mut(&dir)
         {
             match &leaving.forgetting {

@@ -35,7 +35,7 @@ impl Broker {
                     let events = self.parts.quorum().handle_answer(now, answer, out);
                     self.quorum_events(now, events, out);
                 }
-                PeerOwner::Controller => panic!("the broker asks no controller yet"),
+                PeerOwner::Controller | PeerOwner::Life => self.controller_answer(now, answer),
             }
         }
     }

@@ -1,9 +1,8 @@
-//! The clean stop of a broker: it closes the logs, then the metadata, then writes the checkpoints, and last the
-//! clean-shutdown marker.
+//! The clean stop of a broker: it leaves its cluster, then closes the logs, then the metadata, then writes the
+//! checkpoints, and last the clean-shutdown marker.
 
 use super::{Broker, Phase};
-use crate::api::{self, AfterCommit, Controller, PendingRequest};
-use crate::controller;
+use crate::api::{self, PendingRequest};
 use crate::ids::LogId;
 use crate::io::{Level, Outbox, Output};
 use crate::probe::Probe;
@@ -15,7 +14,7 @@ impl Broker {
     pub(super) fn stop(&mut self, now: Now, out: &mut Outbox) {
         match self.phase {
             Phase::Running => {}
-            Phase::ClosingLogs(_) | Phase::LeavingCluster | Phase::ClosingMetadata | Phase::ClosingDirectories => {
+            Phase::LeavingCluster | Phase::ClosingLogs(_) | Phase::ClosingMetadata | Phase::ClosingDirectories => {
                 return;
             }
             // The broker has not started yet: it has promised nothing to anyone, and the next start finds what this
@@ -23,8 +22,16 @@ impl Broker {
             _ => return self.stopped(now, out),
         }
         self.stop_began = Some(now.mono);
+        self.phase = Phase::LeavingCluster;
+        self.leave(now, out);
+    }
+
+    /// Nobody needs this broker any more: closes its logs.
+    pub(super) fn close_logs(&mut self, now: Now, out: &mut Outbox) {
+        out.outputs.extend(self.listeners(false).map(Output::Drain));
         self.timers.stop();
         self.parts.stopping = true;
+        self.parts.channel.close();
         for (id, pending) in self.parts.pending.take_fetches() {
             if let PendingRequest::Fetch(fetch) = pending {
                 out.probe(Probe::StopAnswersFetches);
@@ -52,22 +59,10 @@ impl Broker {
         }
     }
 
-    pub(super) fn logs_closed(&mut self, now: Now, out: &mut Outbox) {
-        let is_idle = self.parts.controller.as_ref().is_none_or(Controller::is_idle);
+    fn logs_closed(&mut self, now: Now, out: &mut Outbox) {
         if let Phase::ClosingLogs(open) = &self.phase
             && open.is_empty()
-            && is_idle
         {
-            self.phase = Phase::LeavingCluster;
-            if self.parts.controller.is_some() {
-                // The metadata records that this broker is gone. So the next start, by Kafka's own broker too, need not
-                // wait until a session has run out.
-                let (node, epoch) = (self.parts.config.node_id, self.parts.broker_epoch);
-                let goodbye = vec![controller::shut_down_broker(node, epoch)];
-                return self.parts.commit(now, goodbye, AfterCommit::Nothing, out);
-            }
-        }
-        if matches!(self.phase, Phase::LeavingCluster) && is_idle {
             self.phase = Phase::ClosingMetadata;
             self.resigned(now, out);
             let events = self.parts.quorum().close(now, out);
@@ -76,6 +71,7 @@ impl Broker {
     }
 
     pub(super) fn metadata_closed(&mut self, now: Now, out: &mut Outbox) {
+        out.outputs.extend(self.listeners(true).map(Output::Drain));
         self.phase = Phase::ClosingDirectories;
         for kind in CheckpointKind::ALL {
             self.parts.checkpoint(kind, out);

@@ -26,8 +26,22 @@ pub enum Timer {
     Idle,
     /// The session of a broker ends, if nothing is heard of it before.
     Sessions,
+    /// This node registers, or sends a heartbeat.
+    Life,
+    /// A question to the active controller is asked again, or its time runs out.
+    Channel,
     /// A log has something due, such as the removal of a file or a flush.
     Log(LogId),
+}
+
+impl Timer {
+    /// Whether it is for logs and their checkpoints, and not for the node as a member of its cluster.
+    fn is_of_logs(self) -> bool {
+        !matches!(
+            self,
+            Self::Request | Self::Idle | Self::Peers | Self::Quorum | Self::Sessions | Self::Life | Self::Channel
+        )
+    }
 }
 
 /// When each timer is due, except [`Timer::Request`] and [`Timer::Peers`]: the waiting requests and the peers keep their
@@ -69,9 +83,12 @@ impl Timers {
         }
     }
 
+    /// Clears the timers of logs and checkpoints.
     pub fn stop(&mut self) {
-        self.due.clear();
-        self.moments.clear();
+        let logs: Vec<Timer> = self.moments.keys().copied().filter(|timer| timer.is_of_logs()).collect();
+        for timer in logs {
+            self.set(timer, None);
+        }
     }
 
     /// Sets or clears a timer.

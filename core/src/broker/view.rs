@@ -82,6 +82,7 @@ impl Broker {
             Phase::Directories => "reads its directories",
             Phase::Metadata => "reads its metadata",
             Phase::Logs(_) => "loads its logs",
+            Phase::Joining => "waits to be unfenced",
             Phase::Running => "running",
             Phase::ClosingLogs(_) => "closes its logs",
             Phase::LeavingCluster => "leaves the cluster",

@@ -99,6 +99,8 @@ pub enum Output {
     /// Accept connections on the listener in this place of `listeners`. A listener of controllers is opened as soon as
     /// this node can take part in the quorum, before it knows any metadata; the others when the broker serves clients.
     Listen(u16),
+    /// The node stops: accept no more connections on this listener, and read no more requests from those that it has.
+    Drain(u16),
     /// The broker has started. All its listeners are open.
     Ready,
     /// The broker has stopped cleanly. It gives no more outputs, and the process may end.
@@ -185,8 +187,10 @@ pub struct Ask {
 pub enum PeerOwner {
     /// The quorum of the metadata log asks other controllers.
     Quorum,
-    /// The broker asks the active controller.
+    /// The broker asks the active controller, also for its clients.
     Controller,
+    /// The node tells the active controller that it is there: registrations and heartbeats.
+    Life,
 }
 
 /// Identifies one question. The owner chooses `seq` and uses none twice.

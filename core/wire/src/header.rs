@@ -73,9 +73,21 @@ pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, RequestBody), Requ
 
 /// A whole request, its four length bytes included.
 pub fn encode_request(header: &RequestHeader, body: &RequestBody) -> Frame {
+    let mut writer = begin_frame();
+    write_request(header, body, &mut writer);
+    end_frame(writer)
+}
+
+/// A request as an envelope holds it (KIP-590): without the four length bytes.
+pub fn request_bytes(header: &RequestHeader, body: &RequestBody) -> Bytes {
+    let mut writer = Writer::new();
+    write_request(header, body, &mut writer);
+    writer.into_bytes()
+}
+
+fn write_request(header: &RequestHeader, body: &RequestBody, writer: &mut Writer) {
     assert_eq!(header.api_key, body.api_key(), "the header has the API key of the body");
     let RequestHeader { api_key, api_version, correlation_id, ref client_id } = *header;
-    let mut writer = begin_frame();
     let header = messages::RequestHeader {
         request_api_key: api_key as i16,
         request_api_version: api_version,
@@ -83,23 +95,33 @@ pub fn encode_request(header: &RequestHeader, body: &RequestBody) -> Frame {
         client_id: client_id.clone(),
         ..Default::default()
     };
-    header.encode(request_header_version(api_key, api_version), &mut writer);
-    body.encode(api_version, &mut writer);
-    end_frame(writer)
+    header.encode(request_header_version(api_key, api_version), writer);
+    body.encode(api_version, writer);
 }
 
 /// A whole response, its four length bytes included.
 ///
 /// An ApiVersions response goes out as version 0 where the request's version is unknown (KIP-511).
 pub fn encode_response(api_key: ApiKey, api_version: i16, correlation_id: i32, body: &ResponseBody) -> Frame {
+    let mut writer = begin_frame();
+    write_response(api_key, api_version, correlation_id, body, &mut writer);
+    end_frame(writer)
+}
+
+/// The response to `header` as an envelope holds it (KIP-590): without the four length bytes.
+pub fn response_bytes(header: &RequestHeader, body: &ResponseBody) -> Bytes {
+    let mut writer = Writer::new();
+    write_response(header.api_key, header.api_version, header.correlation_id, body, &mut writer);
+    writer.into_bytes()
+}
+
+fn write_response(api_key: ApiKey, api_version: i16, correlation_id: i32, body: &ResponseBody, writer: &mut Writer) {
     assert_eq!(api_key, body.api_key(), "the response is of the API that was asked");
     let is_known = api_key.codec_versions().is_some_and(|versions| versions.contains(&api_version));
     let version = if api_key == ApiKey::ApiVersions && !is_known { 0 } else { api_version };
-    let mut writer = begin_frame();
     let header = messages::ResponseHeader { correlation_id, ..Default::default() };
-    header.encode(response_header_version(api_key, version), &mut writer);
-    body.encode(version, &mut writer);
-    end_frame(writer)
+    header.encode(response_header_version(api_key, version), writer);
+    body.encode(version, writer);
 }
 
 /// Reads a response from a frame without its four length bytes: the correlation id and the body.

@@ -32,7 +32,10 @@ mod writer;
 pub use address::Address;
 pub use error_code::ErrorCode;
 pub use frame::{FRAME_LENGTH_BYTES, FrameLength, FrameLengthError};
-pub use header::{RequestError, RequestHeader, decode_request, decode_response, encode_request, encode_response};
+pub use header::{
+    RequestError, RequestHeader, decode_request, decode_response, encode_request, encode_response, request_bytes,
+    response_bytes,
+};
 pub use messages::{ApiKey, MetadataRecord, RequestBody, ResponseBody};
 pub use reader::{DECODED_FLOOR, DECODED_MULTIPLE, DecodeError, DecodeErrorKind, Reader, STRING_LEN_MAX};
 pub use records::{FileSlice, Int32s, Records, RecordsChunk, TaggedField, TaggedFields, node_ids};

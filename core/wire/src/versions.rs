@@ -36,6 +36,7 @@ const SERVED: &[ApiKey] = &[
     ApiKey::Vote,
     ApiKey::BeginQuorumEpoch,
     ApiKey::EndQuorumEpoch,
+    ApiKey::Envelope,
     ApiKey::DescribeQuorum,
     ApiKey::UpdateFeatures,
     ApiKey::FetchSnapshot,
@@ -103,7 +104,7 @@ pub fn missing(api_key: ApiKey) -> Option<&'static str> {
             "there are no delegation tokens yet"
         }
         AlterReplicaLogDirs => "replicas do not move between log directories yet",
-        AlterPartitionReassignments => "a cluster has one broker, for now",
+        AlterPartitionReassignments => "partitions are not replicated yet",
         AlterClientQuotas => "there are no quotas yet",
         AlterUserScramCredentials => "there is no SASL yet",
         GetTelemetrySubscriptions | PushTelemetry => "clients cannot push telemetry yet",

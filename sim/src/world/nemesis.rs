@@ -42,7 +42,6 @@ impl World {
                     return;
                 }
                 process.is_ready = false;
-                process.listens.clear();
                 process.stopping = Some((loss, down_ns));
                 let crash_at = crash_after_steps.map(|steps| process.steps + u64::from(steps));
                 self.nodes[node].crash_after_steps = crash_at.or(self.nodes[node].crash_after_steps);

@@ -215,9 +215,11 @@ impl World {
             }
             Output::Listen(listener) => {
                 let process = self.nodes[place].process.as_mut().expect("it has just spoken");
-                if process.stopping.is_none() {
-                    process.listens.insert(listener);
-                }
+                process.listens.insert(listener);
+            }
+            Output::Drain(listener) => {
+                let process = self.nodes[place].process.as_mut().expect("it has just spoken");
+                process.listens.remove(&listener);
             }
             Output::Ready => {
                 digest.number(1);

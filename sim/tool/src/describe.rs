@@ -208,6 +208,7 @@ impl Describer {
             }
             Output::HangUp(link) => (link_name(*link), format!("hang up {}", link_name(*link))),
             Output::Listen(listener) => (String::new(), format!("listen on listener {listener}")),
+            Output::Drain(listener) => (String::new(), format!("take no more connections on listener {listener}")),
             Output::Ready => (String::new(), "ready".into()),
             Output::Stopped => (String::new(), "stopped".into()),
             Output::Limits(limits) => (String::new(), format!("{limits:?}")),

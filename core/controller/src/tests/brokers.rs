@@ -133,7 +133,11 @@ impl Active {
     fn fence_expired(&mut self) -> Vec<i32> {
         let mut fenced = Vec::new();
         while let Some(id) = self.heartbeats.take_expired(self.now) {
-            let context = Context { node_id: NodeId(1), layers: self.cluster.image.layers(&self.cluster.broker) };
+            let context = Context {
+                node_id: NodeId(1),
+                layers: self.cluster.image.layers(&self.cluster.broker),
+                replicates: true,
+            };
             let records = fence_silent_broker(&self.cluster.image, &context, id);
             self.cluster.commit(&records);
             fenced.push(id.0);

@@ -112,7 +112,7 @@ fn the_quorum_raises_its_own_feature_if_it_can_and_all_other_features_may_be_upd
         let request =
             UpdateFeaturesRequest { feature_updates: feature_updates.collect(), validate_only, ..Default::default() };
         let kraft_version = KRaftVersion { level: 0, upgrade };
-        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
         let update = update_features(&cluster.image, &context, &request, 2, &kraft_version);
         (update.raises_kraft_version, update.decision)
     };

@@ -134,8 +134,7 @@ fn a_topic_of_several_replicas_has_them_in_sync_where_brokers_are_up() {
     let mut cluster = Cluster::new();
     cluster.start(NodeId(2), &[Uuid::from_bytes([2; 16])]);
     cluster.start(NodeId(3), &[Uuid::from_bytes([3; 16])]);
-    let epoch = cluster.image.broker(NodeId(3)).unwrap().broker_epoch;
-    cluster.commit(&[shut_down_broker(NodeId(3), epoch)]);
+    cluster.fence(NodeId(3));
     assert_eq!(
         text(&cluster.create(&creating(vec![topic("t", 3, 3), topic("large", 1, 4)]))),
         "\

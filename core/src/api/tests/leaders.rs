@@ -149,7 +149,7 @@ fn a_reader_that_knows_an_earlier_epoch_is_told_the_leader_and_the_epoch_of_now(
         let old = request.topics[0].partitions[0].clone();
         request.topics[0].partitions.extend([
             FetchPartition { partition: 1, ..old.clone() },
-            FetchPartition { partition: 2, current_leader_epoch: 2, ..old },
+            FetchPartition { partition: 2, current_leader_epoch: 3, ..old },
         ]);
         let response = bench.fetch_by_id(version, request);
         let told: Vec<_> = response.responses[0]
@@ -157,7 +157,7 @@ fn a_reader_that_knows_an_earlier_epoch_is_told_the_leader_and_the_epoch_of_now(
             .iter()
             .map(|of| (of.error_code, of.current_leader.leader_id, of.current_leader.leader_epoch))
             .collect();
-        let (leader, epoch) = if version >= 16 { (1, 1) } else { (-1, -1) };
+        let (leader, epoch) = if version >= 16 { (1, 2) } else { (-1, -1) };
         let fenced = (code(ErrorCode::FencedLeaderEpoch), leader, epoch);
         assert_eq!(told, [fenced, fenced, (code(ErrorCode::UnknownLeaderEpoch), -1, -1)], "version {version}");
         let nodes: Vec<i32> = response.node_endpoints.iter().map(|of| of.node_id).collect();

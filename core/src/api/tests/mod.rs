@@ -128,8 +128,10 @@ impl Bench {
         self.handle(Input::Boot)
     }
 
+    /// Asks the broker to stop, and waits for the second heartbeat that this takes.
     fn stop(&mut self) {
         self.handle(Input::Stop);
+        self.pass(50);
     }
 
     /// A broker that goes on when its second log directory fails, because the metadata log is in the first.
@@ -193,6 +195,7 @@ impl Bench {
                     Output::Io(command) => inputs.push_back(Input::Io(self.execute(command))),
                     Output::Connect(..) | Output::Send(..) | Output::HangUp(_) => panic!("a lone broker asks nobody"),
                     Output::Listen(listener) => self.listening.push(listener),
+                    Output::Drain(listener) => self.listening.retain(|open| *open != listener),
                     Output::Ready => ready = true,
                     Output::Fatal(text) => panic!("{text}"),
                     Output::Stopped => self.stopped = true,

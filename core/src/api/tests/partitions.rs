@@ -237,18 +237,19 @@ fn every_start_leads_in_a_new_epoch_and_keeps_all_records() {
     bench.stop();
     assert!(bench.stopped);
     bench.start();
-    assert_eq!(bench.read("t", 0, 1), (0, before.clone()));
+    // The stop has taken the leadership in an epoch of its own.
+    assert_eq!(bench.read("t", 0, 2), (0, before.clone()));
     assert_eq!(bench.append("t", &["b"]), 1);
     // A start without a clean stop before it.
     bench.start();
-    for earlier in [0, 1] {
+    for earlier in [0, 1, 2, 3] {
         assert_eq!(bench.read("t", 0, earlier).0, code(ErrorCode::FencedLeaderEpoch));
     }
-    assert_eq!(bench.read("t", 0, 3).0, code(ErrorCode::UnknownLeaderEpoch));
-    let (error, both) = bench.read("t", 0, 2);
+    assert_eq!(bench.read("t", 0, 5).0, code(ErrorCode::UnknownLeaderEpoch));
+    let (error, both) = bench.read("t", 0, 4);
     assert_eq!((error, &both[..before.len()]), (0, &before[..]));
-    assert_eq!(BatchHeader::parse(&both[before.len()..]).unwrap().leader_epoch.0, 1);
-    assert_eq!(bench.look_up("t", -1).map(|answer| (answer.offset, answer.leader_epoch)), Some((2, 2)));
+    assert_eq!(BatchHeader::parse(&both[before.len()..]).unwrap().leader_epoch.0, 2);
+    assert_eq!(bench.look_up("t", -1).map(|answer| (answer.offset, answer.leader_epoch)), Some((2, 4)));
 }
 
 #[test]
@@ -306,6 +307,7 @@ fn a_stop_waits_for_what_is_being_made_stable() {
     assert!(!bench.stopped);
     assert_eq!(bench.answer(waits), None);
     bench.release();
+    bench.pass(50);
     assert_eq!(bench.produced(waits).error_code, 0);
     assert!(bench.stopped);
 }

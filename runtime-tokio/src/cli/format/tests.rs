@@ -307,7 +307,6 @@ fn options_that_contradict_the_configuration_are_refused_before_anything_is_writ
         (Bench::new().of_role("broker").set(servers.0, servers.1), &["--initial-controllers", CONTROLLERS]),
         (Bench::new().set("listeners", "PLAINTEXT://:9092"), &["--standalone"]),
         (Bench::new(), &["--no-initial-controllers"]),
-        (Bench::new().of_role("broker"), &[]),
         (Bench::new().set("cluster.id", "other"), &["--standalone"]),
         (Bench::new(), &["--standalone", "--release-version", "2.8"]),
         (Bench::new(), &["--standalone", "--feature", "group.version=9"]),
@@ -323,7 +322,6 @@ fn options_that_contradict_the_configuration_are_refused_before_anything_is_writ
     You can only use --standalone on a controller. Add controller to process.roles, or leave --standalone out.
     --initial-controllers names this node, 1, which is a broker alone. Add controller to process.roles, or take the node out of the list
     a controller that other nodes cannot reach is no voter: add a listener of controller.listener.names to listeners, such as CONTROLLER://localhost:9093
-    this node is none of the first voters, and nothing says where it finds them: set controller.quorum.bootstrap.servers to the controllers
     this node is none of the first voters, and nothing says where it finds them: set controller.quorum.bootstrap.servers to the controllers
     cluster.id=other in the configuration is another cluster than -t Zm9ybWF0LWV4YW1wbGUtMQ: remove it, or give its id
     Unknown metadata.version '2.8'. Supported metadata.version are: 3.3-IV3, 3.4-IV0, 3.5-IV0, 3.5-IV1, 3.5-IV2, 3.6-IV0, 3.6-IV1, 3.6-IV2, 3.7-IV0, 3.7-IV1, 3.7-IV2, 3.7-IV3, 3.7-IV4, 3.8-IV0, 3.9-IV0, 4.0-IV0, 4.0-IV1, 4.0-IV2, 4.0-IV3, 4.1-IV0, 4.1-IV1, 4.2-IV0, 4.2-IV1, 4.3-IV0

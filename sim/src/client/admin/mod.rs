@@ -356,8 +356,9 @@ impl Admin {
         let is_judged = [0, 3, 36, 37, 100].contains(&error);
         let name = self.name(resource).to_owned();
         // REQUEST_TIMED_OUT, NOT_CONTROLLER, KAFKA_STORAGE_ERROR, UNKNOWN_SERVER_ERROR: the change may have been made
-        // or not, as if there were no answer.
-        if !is_judged && ![-1, 7, 41, 56].contains(&error) {
+        // or not, as if there were no answer. INVALID_REPLICATION_FACTOR: all brokers are fenced or stop, and the next
+        // attempt is judged.
+        if !is_judged && ![-1, 7, 38, 41, 56].contains(&error) {
             out.misbehaved(format!("{change:?} of {name:?} was answered with {error}"));
         }
         out.fact(Fact::Changed { resource: name, error: is_judged.then_some(error), id });

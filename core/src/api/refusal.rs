@@ -1,5 +1,5 @@
-//! The answer of a node that is not the active controller to a request that only the active controller can decide: every
-//! item is refused with NOT_CONTROLLER. The client asks which node is the controller, and tries again.
+//! Refusals of requests that are for the active controller. Every item of the request is refused: with NOT_CONTROLLER by
+//! a node that is not the active controller, with REQUEST_TIMED_OUT by a broker that could not bring the request to it.
 
 use crate::ids::Uuid;
 use crate::wire::messages::alter_configs_response::AlterConfigsResourceResponse as AlteredResource;
@@ -9,17 +9,22 @@ use crate::wire::messages::delete_topics_response::DeletableTopicResult;
 use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::wire::messages::{
-    AllocateProducerIdsResponse, AlterConfigsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse,
-    ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
-    ElectLeadersResponse, IncrementalAlterConfigsResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
+    AddRaftVoterResponse, AllocateProducerIdsResponse, AlterConfigsResponse, BrokerHeartbeatResponse,
+    BrokerRegistrationResponse, ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse,
+    DeleteTopicsResponse, DescribeQuorumResponse, ElectLeadersResponse, IncrementalAlterConfigsResponse,
+    RemoveRaftVoterResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
 use crate::wire::{ErrorCode, RequestBody, ResponseBody};
 use bytestring::ByteString;
 
-const WHY: ByteString = ByteString::from_static("This is not the correct controller for this cluster.");
+/// Whoever is told this asks which node is the controller, and tries again.
+pub fn not_controller(request: &RequestBody, api_version: i16) -> ResponseBody {
+    let why = "This is not the correct controller for this cluster.";
+    response(request, api_version, ErrorCode::NotController, why)
+}
 
-pub fn response(request: &RequestBody, api_version: i16) -> ResponseBody {
-    let (error_code, error_message) = (ErrorCode::NotController.code(), Some(WHY));
+pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: &'static str) -> ResponseBody {
+    let (error_code, error_message) = (error.code(), Some(ByteString::from_static(why)));
     match request {
         RequestBody::CreateTopics(request) => {
             let topics = request.topics.iter().map(|topic| CreatableTopicResult {
@@ -113,6 +118,15 @@ pub fn response(request: &RequestBody, api_version: i16) -> ResponseBody {
         }
         RequestBody::UnregisterBroker(_) => {
             ResponseBody::UnregisterBroker(UnregisterBrokerResponse { error_code, error_message, ..Default::default() })
+        }
+        RequestBody::DescribeQuorum(_) => {
+            ResponseBody::DescribeQuorum(DescribeQuorumResponse { error_code, error_message, ..Default::default() })
+        }
+        RequestBody::AddRaftVoter(_) => {
+            ResponseBody::AddRaftVoter(AddRaftVoterResponse { error_code, error_message, ..Default::default() })
+        }
+        RequestBody::RemoveRaftVoter(_) => {
+            ResponseBody::RemoveRaftVoter(RemoveRaftVoterResponse { error_code, error_message, ..Default::default() })
         }
         other => panic!("{:?} is not for the controller", other.api_key()),
     }
