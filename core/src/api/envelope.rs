@@ -8,7 +8,7 @@ use crate::wire::messages::{DefaultPrincipalData, EnvelopeRequest, EnvelopeRespo
 use crate::wire::{ApiKey, ErrorCode, RequestBody, RequestError, RequestHeader, ResponseBody};
 use crate::wire::{decode_request, decode_response, request_bytes, response_bytes};
 use bytes::Bytes;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// The principal of everyone: nobody has to prove who they are, as long as there is no authentication.
 const ANONYMOUS: (&str, &str) = ("User", "ANONYMOUS");
@@ -123,7 +123,7 @@ mod tests {
         CreateTopicsRequest, CreateTopicsResponse, DescribeQuorumResponse, HeartbeatRequest, ProduceRequest,
         describe_quorum_response,
     };
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use core::net::{Ipv4Addr, Ipv6Addr};
 
     fn header(api_key: ApiKey, api_version: i16) -> RequestHeader {
         RequestHeader { api_key, api_version, correlation_id: 77, client_id: Some("app".into()) }

@@ -10,8 +10,8 @@ use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::wire::{ApiKey, RequestHeader, ResponseBody};
 use bytestring::ByteString;
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
 /// The right to answer one request, once. The holder must call [`Replies::answer`], [`Replies::nothing`] or
 /// [`Replies::close`] exactly once.
@@ -169,7 +169,7 @@ impl Replies {
 mod tests {
     use super::*;
     use crate::wire::messages::{FetchResponse, ProduceResponse};
-    use std::net::Ipv4Addr;
+    use core::net::Ipv4Addr;
 
     const CONN: ConnId = ConnId(7);
     const ORIGIN: Origin = Origin { listener: 3, address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)) };

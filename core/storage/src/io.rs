@@ -22,7 +22,7 @@
 use crate::buggify::Dice;
 use crate::probe::Probes;
 use bytes::Bytes;
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::ops::RangeInclusive;
 use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;

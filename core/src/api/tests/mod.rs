@@ -35,8 +35,8 @@ use crate::wire::messages::{
 };
 use crate::wire::{ErrorCode, Records, RecordsChunk, RequestBody, RequestHeader, ResponseBody};
 use bytes::Bytes;
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
 
 /// When a bench begins, in milliseconds since 1970.
 const START_MS: i64 = 1_700_000_000_000;
