@@ -169,6 +169,13 @@ impl Quorum {
         let (me, listener) = (self.config.me, &self.config.listener);
         let mut addresses = bootstrap_addresses(&self.config.bootstrap_servers, self.voters.latest(), me, listener);
         let own = self.config.endpoints.address(listener);
+        // The leader that this node knows was asked just before.
+        if let Role::Follower(follower) = &self.role
+            && let Some(leader) = follower.leader_endpoints.address(listener)
+            && addresses.iter().any(|address| address != leader && Some(address) != own)
+        {
+            addresses.retain(|address| address != leader);
+        }
         addresses
             .retain(|address| Some(address) != own && self.peers.is_free(now.mono, &Peer::Bootstrap(address.clone())));
         if addresses.is_empty() {

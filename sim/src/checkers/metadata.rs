@@ -126,6 +126,11 @@ impl State {
     }
 }
 
+/// Whether the change deletes by an id a topic whose own id is not known.
+fn may_delete(state: &State, change: &Change) -> bool {
+    matches!((state, change), (State::Topic { id: None, .. }, Change::DeleteById(_)))
+}
+
 impl Resource {
     fn new(name: &str) -> Self {
         let is_always = name.is_empty() || name.starts_with(SUBSCRIPTION);
@@ -140,12 +145,16 @@ impl Resource {
         let mut open: Vec<Possible> = found.iter().cloned().collect();
         while let Some(possible) = open.pop() {
             for change in &possible.pending {
-                let state = possible.state.after(&self.changes[*change]).unwrap_or_else(|_| possible.state.clone());
+                let after = possible.state.after(&self.changes[*change]).unwrap_or_else(|_| possible.state.clone());
+                // A topic whose id is not known may be the one.
+                let may_be_gone = may_delete(&possible.state, &self.changes[*change]).then_some(State::Absent);
                 let mut pending = possible.pending.clone();
                 pending.remove(change);
-                let next = Possible { state, pending };
-                if found.insert(next.clone()) {
-                    open.push(next);
+                for state in may_be_gone.into_iter().chain([after]) {
+                    let next = Possible { state, pending: pending.clone() };
+                    if found.insert(next.clone()) {
+                        open.push(next);
+                    }
                 }
             }
         }
@@ -233,10 +242,10 @@ impl Metadata {
             Some(id) => self.meet(id, name)?,
             None => true,
         };
-        let remembers = !self.is_alone;
-        let id_is_new = id_is_new || remembers;
+        let is_cluster = !self.is_alone;
+        let id_is_new = id_is_new || is_cluster;
         let resource = self.resource(name);
-        if remembers {
+        if is_cluster {
             resource.remember();
         }
         let Some(error) = error else {
@@ -245,6 +254,12 @@ impl Metadata {
         };
         let Some((change, validate_only)) = resource.under_way.take() else { return Ok(()) };
         let narrowed = resource.narrow(|state| match state.after(&change) {
+            // A broker that has lost the controller's answer asks again: then the change was made by the first attempt.
+            Ok(made) if error != 0 && is_cluster => {
+                let again = made.after(&change);
+                (again == Err(error)).then_some(made)
+            }
+            Err(_) if error == 0 && is_cluster && may_delete(&state, &change) => Some(State::Absent),
             Ok(_) if error != 0 => None,
             Err(due) => (due == error).then_some(state),
             Ok(_) if validate_only => Some(state),
@@ -485,6 +500,9 @@ mod tests {
         assert!(see(Some(1), has(4)).unwrap_err().contains("before"));
         assert_eq!(see(Some(LAST_ADMIN), has(3)), Ok(()));
         assert!(see(Some(LAST_ADMIN), has(2)).is_err(), "all brokers have caught up");
+        let again = |error: i16| judge(cluster(), vec![changing(create()), changed(error)], &[]);
+        assert_eq!(again(TOPIC_EXISTS), Ok(()), "a broker asked again");
+        assert!(again(UNKNOWN_TOPIC).is_err());
         let quorum = |epoch, high_watermark| Fact::Quorum { epoch, high_watermark, log_end: 99 };
         assert_eq!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 9)], &[]), Ok(()));
         assert!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 8)], &[]).is_err());

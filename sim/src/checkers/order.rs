@@ -4,6 +4,10 @@
 //! A restart of the broker excuses a refusal: like Kafka's, its producer snapshots hold only the last batch of each
 //! producer, so a restarted broker may not recognise an older batch that is sent again. It must not append that batch
 //! twice, which `offsets` judges.
+//!
+//! So does a node that does not know the partition yet. It refuses a batch, may take those behind it once it knows the
+//! partition, because like Kafka's it takes any sequence of a producer of which it knows none, and then refuses the first
+//! when it is sent again. The producer sends that one anew, behind the others.
 
 use super::{Checker, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, PartitionKey, ValueId};
@@ -17,9 +21,16 @@ pub struct Order {
     dark: BTreeSet<PartitionKey>,
     /// Partitions of which a node was restarted.
     restarted: BTreeSet<PartitionKey>,
+    /// Partitions of which a node did not know when it was sent a batch.
+    met_late: BTreeSet<PartitionKey>,
 }
 
 const NAME: &str = "order";
+
+const PRODUCE: i16 = 0;
+
+/// UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER, UNKNOWN_TOPIC_ID.
+const NOT_KNOWN: [i16; 3] = [3, 6, 100];
 
 impl Order {
     pub fn new(rules: &Rules) -> Self {
@@ -27,7 +38,7 @@ impl Order {
     }
 
     fn is_excused(&self, partition: PartitionKey) -> bool {
-        self.dark.contains(&partition) && self.rules.is_relaxed(partition)
+        self.met_late.contains(&partition) || self.dark.contains(&partition) && self.rules.is_relaxed(partition)
     }
 }
 
@@ -46,7 +57,15 @@ impl Checker for Order {
                 self.restarted.extend(held);
                 Ok(())
             }
-            Fact::SequenceRefused { partition, error } if !self.restarted.contains(partition) => {
+            Fact::Refused { partition, api_key: PRODUCE, error }
+                if self.rules.nodes > 1 && NOT_KNOWN.contains(error) =>
+            {
+                self.met_late.insert(*partition);
+                Ok(())
+            }
+            Fact::SequenceRefused { partition, error }
+                if !self.restarted.contains(partition) && !self.met_late.contains(partition) =>
+            {
                 violation(NAME, *partition, format!("the next sequence was refused with error {error}"))
             }
             _ => Ok(()),
@@ -100,5 +119,15 @@ mod tests {
                 .is_err()
         );
         assert!(judge(Order::new(&rules()), vec![restarted(), refused()], &[]).is_ok());
+    }
+
+    #[test]
+    fn a_node_of_several_may_not_know_a_partition_yet() {
+        let several = || Order::new(&Rules { nodes: 2, ..rules() });
+        let refused = |error| Fact::Refused { partition: P, api_key: PRODUCE, error };
+        let sequence = || Fact::SequenceRefused { partition: P, error: 45 };
+        assert_eq!(judge(several(), vec![refused(100), sequence()], &[]), Ok(()));
+        assert!(judge(several(), vec![refused(7), sequence()], &[]).is_err());
+        assert!(judge(Order::new(&rules()), vec![refused(100), sequence()], &[]).is_err());
     }
 }

@@ -17,7 +17,7 @@ pub struct Quorum {
     committed: BTreeMap<i64, (StoredBatch, u32)>,
     /// The end of the greatest part of the log that any node has known as committed.
     end: i64,
-    /// By node and epoch: for whom the node has voted.
+    /// By node and epoch: the vote that the node has saved.
     votes: BTreeMap<(u32, i32), u32>,
     nodes: BTreeMap<u32, Node>,
 }
@@ -28,9 +28,8 @@ struct Node {
     replica: Option<Replica>,
     /// The process that told `replica` still lives.
     is_alive: bool,
-    /// What its `quorum-state` says.
+    /// The epoch in its `quorum-state`.
     saved_epoch: i32,
-    saved_vote: Option<u32>,
 }
 
 const NAME: &str = "quorum";
@@ -125,7 +124,7 @@ impl Quorum {
         if epoch < known.saved_epoch {
             return violation(format!("node {node} saves the epoch {epoch} after the epoch {}", known.saved_epoch));
         }
-        (known.saved_epoch, known.saved_vote) = (epoch, voted);
+        known.saved_epoch = epoch;
         match voted {
             Some(candidate) => self.votes(node, epoch, candidate),
             None => Ok(()),
@@ -149,13 +148,13 @@ impl Checker for Quorum {
             Fact::StateSaved { node, epoch, voted } => self.saved(*node, *epoch, *voted),
             Fact::EpochTold { node, epoch } => self.told(*node, *epoch),
             Fact::Voted { node, epoch, candidate } => {
-                let saved = self.nodes.get(node).map(|known| (known.saved_epoch, known.saved_vote));
-                if saved != Some((*epoch, Some(*candidate))) {
-                    return violation(format!(
-                        "node {node} votes for node {candidate} in epoch {epoch}, and has saved {saved:?}"
-                    ));
+                let saved = self.votes.get(&(*node, *epoch));
+                match saved == Some(candidate) {
+                    true => Ok(()),
+                    false => violation(format!(
+                        "node {node} votes for node {candidate} in epoch {epoch}, and has saved the vote {saved:?}"
+                    )),
                 }
-                self.votes(*node, *epoch, *candidate)
             }
             Fact::Restarted { node, .. } => {
                 if let Some(known) = self.nodes.get_mut(node) {
@@ -300,6 +299,8 @@ mod tests {
         let facts = vec![saved(1, 1, None), Fact::EpochTold { node: 1, epoch: 2 }];
         finds(facts, "node 1 tells of epoch 2, and has saved no more than 1");
         let facts = vec![saved(1, 2, None), Fact::Voted { node: 1, epoch: 2, candidate: 0 }];
-        finds(facts, "node 1 votes for node 0 in epoch 2, and has saved Some((2, None))");
+        finds(facts, "node 1 votes for node 0 in epoch 2, and has saved the vote None");
+        let facts = vec![saved(1, 2, 1), saved(1, 2, None), Fact::Voted { node: 1, epoch: 2, candidate: 0 }];
+        finds(facts, "node 1 votes for node 0 in epoch 2, and has saved the vote Some(1)");
     }
 }

@@ -89,6 +89,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether a broker may know less than the controller, which is another node.
+    pub fn brokers_may_lag(&self) -> bool {
+        self.nodes > 1
+    }
+
     pub fn wall(&self, now: u64) -> i64 {
         self.wall_ms + (now / 1_000_000) as i64
     }

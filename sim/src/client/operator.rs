@@ -66,6 +66,7 @@ pub struct Operator {
     step: Option<(Step, u64, u64)>,
     losses: u64,
     next_at: u64,
+    healed_at: Option<u64>,
     /// What is to be looked at a last time, once the client was told to finish.
     finish: Option<Finish>,
 }
@@ -78,6 +79,9 @@ enum Finish {
 }
 
 const TOPICS: usize = 3;
+
+/// In this time after everything was healed, each broker learns all that the controller has decided.
+const CATCHES_UP_NS: u64 = 10_000_000_000;
 
 /// The logger whose level it changes.
 const LOGGER: &str = "tidelog.storage";
@@ -100,6 +104,7 @@ impl Operator {
             step: None,
             losses: 0,
             next_at: 0,
+            healed_at: None,
             finish: None,
             plan,
             setting,
@@ -109,6 +114,12 @@ impl Operator {
     /// The broker whose log directories it looks at and whose levels of the log it changes.
     fn broker(&self) -> NodeId {
         NodeId(self.setting.first_node as i32 + 1)
+    }
+
+    /// Whether every broker, asked at this time, must show what was made: it is the controller too, or has had the time
+    /// to catch up.
+    fn sees_the_present(&self, asked_at: u64) -> bool {
+        !self.setting.brokers_may_lag() || self.healed_at.is_some_and(|healed| asked_at >= healed + CATCHES_UP_NS)
     }
 
     /// Whether the node is one of the cluster's.
@@ -244,7 +255,7 @@ impl Operator {
             });
             match (&step, &results[..]) {
                 (Step::DescribeTopics, results) => {
-                    for (topic, result) in results.iter().enumerate() {
+                    for (topic, result) in results.iter().enumerate().filter(|_| self.sees_the_present(asked_at)) {
                         self.check_topic(topic, result, out);
                     }
                     if all_answered && self.finish == Some(Finish::Topics) {
@@ -252,7 +263,7 @@ impl Operator {
                     }
                 }
                 (Step::DescribeConfigs, results) => {
-                    for (topic, result) in results.iter().enumerate() {
+                    for (topic, result) in results.iter().enumerate().filter(|_| self.sees_the_present(asked_at)) {
                         self.check_configs(topic, result, out);
                     }
                     if all_answered && self.finish == Some(Finish::Configs) {
@@ -277,12 +288,13 @@ impl Operator {
                 }
                 (Step::DescribeCluster, [Ok(Answer::Cluster(cluster))]) => {
                     let brokers: Vec<NodeId> = cluster.brokers.iter().map(|broker| broker.node).collect();
-                    if brokers.is_empty() || !brokers.iter().all(|broker| self.is_there(*broker)) {
+                    // Where all brokers have paused for too long, none is told: they are fenced.
+                    if !brokers.iter().all(|broker| self.is_there(*broker)) {
                         out.misbehaved(format!("the brokers are {brokers:?}"));
                     }
                 }
                 (Step::DescribeLogDirs, [Ok(Answer::LogDirs(dirs))]) => {
-                    if is_sure {
+                    if is_sure && self.sees_the_present(asked_at) {
                         self.check_log_dirs(dirs, out);
                     }
                 }
@@ -397,9 +409,14 @@ impl Operator {
 
 impl Client for Operator {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
-        if matches!(input, ClientInput::Finish) {
-            self.finish = Some(Finish::Topics);
-            self.next_at = now;
+        match input {
+            ClientInput::Healed => self.healed_at = Some(now),
+            ClientInput::Finish => {
+                self.finish = Some(Finish::Topics);
+                let catches_up_until = self.healed_at.unwrap_or(now) + CATCHES_UP_NS;
+                self.next_at = if self.setting.brokers_may_lag() { catches_up_until.max(now) } else { now };
+            }
+            _ => {}
         }
         let was_cut = matches!(input, ClientInput::Link(_, OpenerInput::Cut));
         let before = out.actions.len();

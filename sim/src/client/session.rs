@@ -292,7 +292,9 @@ impl Session {
 
     fn back_off(&mut self, now: u64) {
         let mut stream = stream(self.seed, "client.backoff", &[self.client.into(), now]);
-        self.state = State::Idle(now + 1_000_000 + stream.skewed(200_000_000));
+        // A node that stays away may wait for its session to end before it can register again.
+        let least = if self.attempts > 50 { 200_000_000 } else { 1_000_000 };
+        self.state = State::Idle(now + least + stream.skewed(200_000_000));
     }
 }
 

@@ -299,3 +299,20 @@ fn whoever_waits_is_answered_when_a_node_stops() {
     let late = cluster.request(leader, 2, vote_request(1, 70, 0, 0));
     assert!(cluster.answers.contains_key(&late), "a request that comes while the log is being closed");
 }
+
+#[test]
+fn an_observer_whose_leader_is_cut_off_soon_follows_the_next_one() {
+    for seed in 0..60 {
+        let mut cluster = Cluster::of_recorded_voters(seed, 3, 4, Plants::default());
+        let leader = |cluster: &Cluster| cluster.nodes[3].quorum.as_ref().and_then(|quorum| quorum.leader());
+        cluster.run_until(5_000, "a leader", |cluster| leader(cluster).is_some());
+        let first = leader(&cluster).expect("just waited for");
+        let cut_off = (first.0 - 1) as usize;
+        for node in (0..4).filter(|node| *node != cut_off) {
+            cluster.cut.extend([(node, cut_off), (cut_off, node)]);
+        }
+        cluster.run_until(12_000, "the observer follows another leader", |cluster| {
+            leader(cluster).is_some_and(|leader| leader != first)
+        });
+    }
+}
