@@ -69,6 +69,13 @@ impl Setup {
         self
     }
 
+    /// The file `server.properties`, with the directory in it.
+    pub fn properties_text(&self) -> String {
+        let dirs = ("log.dirs".to_owned(), self.data_dir().display().to_string());
+        let properties = self.properties.clone().into_iter().chain([dirs]);
+        properties.map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
     /// Where the broker keeps its log directory.
     pub fn data_dir(&self) -> PathBuf {
         self.properties.get("log.dirs").map_or_else(|| self.home.join("data"), PathBuf::from)
@@ -375,7 +382,8 @@ fn metrics_at(text: &str) -> Option<String> {
     line.split_once("http://")?.1.split_once('/').map(|(address, _)| address.to_owned())
 }
 
-fn free_port() -> u16 {
+/// A port on which nobody listens now.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 

@@ -1,6 +1,6 @@
 //! What the tests of the real binary share:
 //!
-//! - [`broker`]: a broker process;
+//! - [`broker`]: a broker process, and [`cluster`]: several of them;
 //! - [`client`]: a small client, and [`load`]: producers that remember which records were acknowledged;
 //! - [`attack`]: measures what an attack costs the broker's other clients, and [`processors`]: finds the times at which
 //!   this machine cannot measure that (on Linux only: they use its `/proc` and its scheduler);
@@ -16,6 +16,7 @@
 pub mod attack;
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod disks;
 pub mod dump;
 pub mod http;
