@@ -81,8 +81,7 @@ impl Node {
         properties.entry("log.initial.task.delay.ms".into()).or_insert("100".into());
         let dirs: Vec<String> = (0..scenario.disk.directories).map(|dir| format!("/disk{dir}")).collect();
         properties.insert("log.dirs".into(), dirs.join(","));
-        // A start refuses several voters and single roles as long as a broker finds no other node's controller.
-        let (mut config, _) = BrokerConfig::for_formatting(&properties).unwrap_or_else(|errors| {
+        let (mut config, _) = BrokerConfig::from_properties(&properties).unwrap_or_else(|errors| {
             panic!("the brokers' configuration is refused: {}", crate::panics::listed(&errors))
         });
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();

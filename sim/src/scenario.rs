@@ -10,7 +10,7 @@ use crate::client::{
     TopicPlan, TrimmerPlan,
 };
 use crate::clock::{ClockOptions, Drift};
-use crate::cluster::ClusterPlan;
+use crate::cluster::{ClusterPlan, CutOff, NodeRole, Voters};
 use crate::disk::{Damage, DiskOptions, Loss};
 use crate::network::{End, NetworkOptions, Ways};
 use crate::random::{Ratio, Stream, Streams};
@@ -259,7 +259,7 @@ impl Scenario {
             Profile::Lite => swarm.between(500, 2_000) * MS,
             Profile::Swarm => swarm.between(1, 6) * SECOND,
         };
-        let nodes = 1;
+        let (nodes, cluster) = draw_cluster(&mut streams.stream("scenario.cluster", &[]));
         let topics = draw_topics(profile, &mut streams);
         let segment_bytes = smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
@@ -269,15 +269,16 @@ impl Scenario {
         let mut clients = draw_clients(&mut streams.stream("scenario.clients", &[]), &size);
         let mut applications = streams.stream("scenario.applications", &[]);
         clients.extend(draw_applications(&mut applications, fault_ns, segment_bytes));
+        let brokers: Vec<u32> = cluster.brokers(nodes).collect();
         for (place, plan) in clients.iter_mut().enumerate() {
             plan.number = Some(place as u32);
-            plan.bootstrap = draw_bootstrap(&mut streams.stream("scenario.bootstrap", &[place as u64]), nodes);
+            plan.bootstrap =
+                draw_bootstrap(&mut streams.stream("scenario.bootstrap", &[place as u64]), nodes, &brokers);
         }
         Self {
             seed,
             profile,
             nodes,
-            cluster: ClusterPlan::default(),
             fault_ns,
             disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
             network: draw_network(&mut streams),
@@ -288,6 +289,7 @@ impl Scenario {
             buggify: !swarm.one_in(4),
             clients,
             faults: draw_faults(&mut streams, nodes, fault_ns),
+            cluster,
             last_power_loss: swarm.one_in(2),
         }
     }
@@ -297,6 +299,32 @@ struct Size {
     profile: Profile,
     fault_ns: u64,
     batch_records_max: u64,
+}
+
+/// How many nodes there are, and what they are: two of five seeds have one node.
+fn draw_cluster(stream: &mut Stream) -> (u32, ClusterPlan) {
+    if stream.below(5) < 2 {
+        return (1, ClusterPlan::default());
+    }
+    let controllers = *stream.pick(&[1, 3, 3, 3, 3, 3, 3, 2, 5]);
+    let is_apart = stream.one_in(3);
+    let brokers = match (is_apart, controllers) {
+        (true, _) => stream.between(1, 2) as usize,
+        (false, 1) => stream.between(1, 2) as usize,
+        (false, _) => stream.below(3) as usize,
+    };
+    let of_controllers = if is_apart { NodeRole::Controller } else { NodeRole::Both };
+    let mut roles = [vec![of_controllers; controllers], vec![NodeRole::Broker; brokers]].concat();
+    if stream.one_in(2) {
+        roles.reverse();
+    }
+    let voters = *stream.pick(&[Voters::Configured, Voters::Recorded]);
+    let nodes = roles.len() as u32;
+    let cut_off = (0..nodes).filter(|node| roles[*node as usize] == NodeRole::Controller).take((controllers - 1) / 2);
+    let cut_off: Vec<u32> = if stream.one_in(2) { cut_off.collect() } else { Vec::new() };
+    let cut_off = cut_off.into_iter().map(|node| CutOff { node, ways: *stream.pick(&Ways::ALL) });
+    let cut_off = cut_off.collect();
+    (nodes, ClusterPlan { roles, voters, cut_off })
 }
 
 fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
@@ -500,10 +528,9 @@ fn draw_applications(stream: &mut Stream, fault_ns: u64, segment_bytes: u32) -> 
     clients
 }
 
-/// The nodes that a client knows from the start: one of them, in any order some of them, or first of all one that is
-/// none.
-fn draw_bootstrap(stream: &mut Stream, nodes: u32) -> Vec<u32> {
-    let first = stream.below(nodes.into()) as u32;
+/// The nodes that a client knows from the start: a broker, some others, and perhaps first of all one that is none.
+fn draw_bootstrap(stream: &mut Stream, nodes: u32, brokers: &[u32]) -> Vec<u32> {
+    let first = *stream.pick(brokers);
     let mut known = vec![first];
     let others = (0..nodes).filter(|node| *node != first);
     known.extend(others.filter(|_| stream.one_in(3)));
@@ -710,8 +737,6 @@ impl fmt::Display for Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::NodeRole;
-
     #[test]
     fn a_scenario_is_the_same_each_time_and_after_a_file() {
         for seed in 0..50 {
@@ -754,6 +779,9 @@ mod tests {
         let share = |what: &dyn Fn(&Scenario) -> bool| scenarios.iter().filter(|scenario| what(scenario)).count();
         let knows_none_first = |plan: &ClientPlan| plan.bootstrap.len() > 1;
         assert!(share(&|scenario| scenario.clients.iter().any(knows_none_first)) > 10);
+        assert!(share(&|scenario| scenario.nodes > 1) >= 100);
+        assert!(share(&|scenario| scenario.cluster.voters == Voters::Recorded) > 20);
+        assert!(share(&|scenario| !scenario.cluster.cut_off.is_empty()) > 5);
         assert!(share(&|scenario| !scenario.disk.sync_error.is_never()) > 10);
         assert!(share(&|scenario| !scenario.network.cut.is_never()) > 50);
         assert!(share(&|scenario| scenario.topics.iter().any(TopicPlan::is_relaxed)) > 10);

@@ -1,6 +1,6 @@
 //! Clusters of several nodes: their controllers form one quorum.
 
-use tidelog_sim::cluster::{ClusterPlan, NodeRole, Voters};
+use tidelog_sim::cluster::{ClusterPlan, CutOff, NodeRole, Voters};
 use tidelog_sim::disk::Loss;
 use tidelog_sim::network::{End, Ways};
 use tidelog_sim::scenario::Fault;
@@ -87,5 +87,24 @@ fn brokers_alone_are_no_voters_and_read_what_is_committed() {
         assert!(leader >= 2, "{}", t.story());
         t.run_for(10_000);
         assert_eq!(elect(&mut t, &[0, 1, 2, 3]), leader, "nobody else stands for election");
+    }
+}
+
+#[test]
+fn a_minority_of_controllers_may_stay_cut_off_in_either_way_and_the_others_have_a_leader() {
+    for ways in Ways::ALL {
+        for seed in 0..4 {
+            let mut t = Script::with(seed, |scenario| {
+                scenario.nodes = 4;
+                let roles = [[NodeRole::Controller; 3].as_slice(), &[NodeRole::Broker]].concat();
+                let cut_off = vec![CutOff { node: 0, ways }];
+                scenario.cluster = ClusterPlan { roles, voters: Voters::Recorded, cut_off };
+            });
+            elect(&mut t, &[0, 1, 2, 3]);
+            t.heal();
+            t.run_for(10_000);
+            let leader = elect(&mut t, &[1, 2, 3]);
+            assert!(leader != 0 && !t.quorum(0).unwrap().leads, "{}", t.story());
+        }
     }
 }

@@ -66,7 +66,8 @@ pub struct Operator {
     step: Option<(Step, u64, u64)>,
     losses: u64,
     next_at: u64,
-    healed_at: Option<u64>,
+    /// Everything is healed, and the last change was answered at this time.
+    still_since: Option<u64>,
     /// What is to be looked at a last time, once the client was told to finish.
     finish: Option<Finish>,
 }
@@ -80,7 +81,7 @@ enum Finish {
 
 const TOPICS: usize = 3;
 
-/// In this time after everything was healed, each broker learns all that the controller has decided.
+/// When everything is healed, each broker learns in this time what the controller has decided.
 const CATCHES_UP_NS: u64 = 10_000_000_000;
 
 /// The logger whose level it changes.
@@ -104,7 +105,7 @@ impl Operator {
             step: None,
             losses: 0,
             next_at: 0,
-            healed_at: None,
+            still_since: None,
             finish: None,
             plan,
             setting,
@@ -119,7 +120,7 @@ impl Operator {
     /// Whether every broker, asked at this time, must show what was made: it is the controller too, or has had the time
     /// to catch up.
     fn sees_the_present(&self, asked_at: u64) -> bool {
-        !self.setting.brokers_may_lag() || self.healed_at.is_some_and(|healed| asked_at >= healed + CATCHES_UP_NS)
+        !self.setting.brokers_may_lag() || self.still_since.is_some_and(|since| asked_at >= since + CATCHES_UP_NS)
     }
 
     /// Whether the node is one of the cluster's.
@@ -305,7 +306,10 @@ impl Operator {
                         out.misbehaved(format!("the quorum is {quorum:?}"));
                     }
                 }
-                (step, [result]) => self.learn(step, result, is_sure),
+                (step, [result]) => {
+                    self.still_since = self.still_since.map(|_| now);
+                    self.learn(step, result, is_sure);
+                }
                 (step, results) => unreachable!("{step:?} has {} results", results.len()),
             }
         }
@@ -410,10 +414,10 @@ impl Operator {
 impl Client for Operator {
     fn handle(&mut self, now: u64, input: ClientInput, out: &mut ClientOutbox) {
         match input {
-            ClientInput::Healed => self.healed_at = Some(now),
+            ClientInput::Healed => self.still_since = Some(now),
             ClientInput::Finish => {
                 self.finish = Some(Finish::Topics);
-                let catches_up_until = self.healed_at.unwrap_or(now) + CATCHES_UP_NS;
+                let catches_up_until = self.still_since.unwrap_or(now) + CATCHES_UP_NS;
                 self.next_at = if self.setting.brokers_may_lag() { catches_up_until.max(now) } else { now };
             }
             _ => {}
