@@ -11,7 +11,7 @@
 //! [`Input`](io::Input) and carries out the [`Output`](io::Output)s. There are two worlds: `tidelog` (real sockets and
 //! files, on tokio) and `tidelog-sim` (a seeded simulation of both).
 //!
-//! [`broker`] takes the inputs, [`api`] has a handler for each kind of request, and `peers` asks other nodes. What they
+//! [`broker`] takes the inputs, [`api`] has a handler for each kind of request, and [`peers`] asks other nodes. What they
 //! are built on are packages of their own, each of which knows only those below it: `tidelog-controller`,
 //! `tidelog-replication`, `tidelog-quorum` → `tidelog-storage` (with [`io`]) → `tidelog-config`, `tidelog-batch` →
 //! `tidelog-wire` (with [`time`] and [`ids`]). They are re-exported here under their short names. The clients
@@ -21,7 +21,7 @@
 
 pub mod api;
 pub mod broker;
-mod peers;
+pub mod peers;
 
 pub use tidelog_batch as batch;
 pub use tidelog_config as config;

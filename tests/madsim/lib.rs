@@ -6,6 +6,7 @@
 #![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "madsim makes them deterministic")]
 
+pub mod asker;
 pub mod client;
 pub mod network;
 pub mod runs;

@@ -115,8 +115,14 @@ impl Network {
         Ok(Listener { host, inner })
     }
 
-    pub fn connector(&self) -> Connector {
-        Connector { broker: self.hosts[BROKER] }
+    /// Opens the connections of the processes on `host`.
+    pub fn connector(&self, host: usize) -> Connector {
+        Connector { host: self.hosts[host] }
+    }
+
+    /// Where the broker listens, or listened last.
+    pub fn broker(&self) -> Address {
+        Address::new(address(BROKER).to_string(), self.state().port)
     }
 
     /// Connects from `host` to the broker.
@@ -288,17 +294,17 @@ impl Drop for Listener {
     }
 }
 
-/// Opens the broker's connections to other hosts.
+/// Opens connections from one host to others.
 #[derive(Clone)]
 pub struct Connector {
-    broker: HostId,
+    host: HostId,
 }
 
 impl transport::Connector for Connector {
     type Socket = Stream;
 
     fn connect(&self, address: &Address, _: usize) -> transport::Connecting<Stream> {
-        let (host, ip) = (self.broker, address.host.parse().expect("hosts have no names here"));
+        let (host, ip) = (self.host, address.host.parse().expect("hosts have no names here"));
         let to = SocketAddr::new(ip, address.port);
         Box::pin(async move {
             let inner = OnHost { host, future: Box::pin(TcpStream::connect(to)) }.await?;

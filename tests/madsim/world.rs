@@ -1,7 +1,8 @@
 //! One broker's machine and its clients' machines, and what a scenario can do to them.
 
+use crate::asker::Asker;
 use crate::client::Client;
-use crate::network::{Listener, Network};
+use crate::network::{BROKER, Listener, Network};
 use crate::runs::Log;
 use crate::storage::{SharedDisk, SimulatedStorage};
 use madsim::runtime::{Handle, NodeHandle};
@@ -75,7 +76,7 @@ impl World {
             let broker = Broker::new(config.clone(), seed);
             let limits = ResolvedLimits::of(&config, |host| panic!("{host} has no name here")).expect("addresses");
             let (broker, storage) = (Box::new(broker), Box::new(storage));
-            let service = Arc::new(Service::new(&config, limits, broker, storage, network.connector()));
+            let service = Arc::new(Service::new(&config, limits, broker, storage, network.connector(BROKER)));
             service.boot(|_| Ok::<(), Fatal>(())).await.expect("a broker that comes up");
             let listener: Listener = network.listen().await.expect("the port is free");
             service.listen(0, listener);
@@ -116,6 +117,11 @@ impl World {
             self.network.power_off();
         }
         sleep(KILL_WAIT).await;
+    }
+
+    /// A node that asks the broker, on one of the other hosts.
+    pub async fn asker(&self, host: usize) -> Asker {
+        Asker::start(&self.network, host, self.seed, self.log.clone()).await
     }
 
     /// A client on one of the clients' hosts, 1 to 5.
