@@ -43,6 +43,19 @@ pub struct Peers {
     answered_at: Mono,
     /// When a channel has something to do.
     due: Option<Mono>,
+    metrics: BTreeMap<PeerOwner, PeerMetrics>,
+}
+
+/// What one owner has asked other nodes, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerMetrics {
+    /// Connections that are open, and whose versions are known.
+    pub connections: usize,
+    pub connections_created: u64,
+    pub asked: u64,
+    pub answered: u64,
+    /// Questions without an answer, by [`AskError::kind`].
+    pub failed: BTreeMap<&'static str, u64>,
 }
 
 /// The outbox, as a pool of connections sees it.
@@ -72,11 +85,12 @@ impl Peers {
     pub fn new(config: &BrokerConfig, seed: Seed) -> Self {
         let channel = |owner| (owner, Channel::new(owner, pool_config(config, owner), rng(seed, owner)));
         Self {
-            channels: [PeerOwner::Quorum, PeerOwner::Controller, PeerOwner::Life].into_iter().map(channel).collect(),
+            channels: PeerOwner::ALL.into_iter().map(channel).collect(),
             next_link: 1,
             answers: VecDeque::new(),
             answered_at: Mono::ZERO,
             due: None,
+            metrics: PeerOwner::ALL.map(|owner| (owner, PeerMetrics::default())).into(),
         }
     }
 
@@ -84,6 +98,7 @@ impl Peers {
     pub fn ask(&mut self, now: Mono, asks: Vec<Ask>, out: &mut Outbox) {
         let mut world = ToWorld { next_link: &mut self.next_link, out };
         for ask in asks {
+            self.metrics.get_mut(&ask.id.owner).expect("there is one for each owner").asked += 1;
             let channel = self.channels.get_mut(&ask.id.owner).expect("there is a channel for each owner");
             channel.ask(now, ask, &mut world, &mut self.answers);
         }
@@ -111,7 +126,23 @@ impl Peers {
 
     /// The answers for the owners, in the order in which they came.
     pub fn take_answers(&mut self) -> VecDeque<Answer> {
+        for Answer { id, result } in &self.answers {
+            let metrics = self.metrics.get_mut(&id.owner).expect("there is one for each owner");
+            match result {
+                Ok(_) => metrics.answered += 1,
+                Err(error) => *metrics.failed.entry(error.kind()).or_default() += 1,
+            }
+        }
         std::mem::take(&mut self.answers)
+    }
+
+    pub fn metrics(&self) -> BTreeMap<PeerOwner, PeerMetrics> {
+        let mut metrics = self.metrics.clone();
+        for (owner, metrics) in &mut metrics {
+            let channel = &self.channels[owner];
+            (metrics.connections, metrics.connections_created) = channel.connections();
+        }
+        metrics
     }
 
     /// When [`tick`](Self::tick) has something to do, or answers are to be taken.

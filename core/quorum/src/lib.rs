@@ -469,6 +469,36 @@ impl Quorum {
         }
     }
 
+    /// What this node is in the quorum, as Kafka's metric `current-state` names it.
+    pub fn current_state(&self) -> &'static str {
+        match (&self.role, self.state.voted.is_some()) {
+            (Role::Leader(_), _) => "leader",
+            (Role::Candidate(_), _) => "candidate",
+            (Role::Prospective(_), true) => "prospective-voted",
+            (Role::Prospective(_), false) => "prospective",
+            (Role::Follower(_), _) if self.voters.latest().has(self.config.me) => "follower",
+            (Role::Follower(_), _) => "observer",
+            (Role::Unattached { .. }, true) => "unattached-voted",
+            (Role::Unattached { .. } | Role::Resigned(_), _) => "unattached",
+        }
+    }
+
+    /// For whom this node has voted in its epoch; a leader and a candidate, for themselves.
+    pub fn vote(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) | Role::Candidate(_) => Some(self.config.me.node),
+            _ => self.state.voted.map(|voted| voted.node),
+        }
+    }
+
+    /// How many observers this leader knows of; `None` if it does not lead.
+    pub fn observers(&self) -> Option<usize> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.progress.observers().count()),
+            _ => None,
+        }
+    }
+
     pub fn role(&self) -> &Role {
         &self.role
     }

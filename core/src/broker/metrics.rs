@@ -7,10 +7,13 @@
 use super::{Broker, Phase};
 use crate::api::PendingCounts;
 use crate::ids::{LeaderEpoch, NodeId, Offset};
+use crate::io::PeerOwner;
+use crate::peers::PeerMetrics;
 use crate::quorum::{self, Quorum};
 use crate::replication::{Partition, TopicCounters};
 use crate::storage::{Log, LogState};
 use bytestring::ByteString;
+use std::collections::BTreeMap;
 
 /// Whether a broker is healthy. Cheap to gather.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Metrics {
     pub controller: ControllerMetrics,
     /// None until the directories are read.
     pub quorum: Option<QuorumMetrics>,
+    /// By what asks.
+    pub peers: BTreeMap<PeerOwner, PeerMetrics>,
     pub directories: Vec<DirectoryMetrics>,
 }
 
@@ -141,7 +146,14 @@ pub struct ControllerMetrics {
 /// The KRaft quorum, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumMetrics {
-    pub is_leader: bool,
+    /// What this node is in it, in Kafka's words.
+    pub state: &'static str,
+    pub leader: Option<NodeId>,
+    /// For whom this node has voted in this epoch.
+    pub vote: Option<NodeId>,
+    pub voters: usize,
+    /// Known to the leader alone.
+    pub observers: Option<usize>,
     pub epoch: LeaderEpoch,
     pub high_watermark: Offset,
     pub log_end: Offset,
@@ -193,6 +205,7 @@ impl Broker {
             },
             controller: self.controller_metrics(),
             quorum: parts.quorum.as_ref().map(quorum_metrics),
+            peers: self.peers.metrics(),
             directories: parts
                 .dirs
                 .paths()
@@ -350,7 +363,11 @@ fn metadata_log_metrics(log: &Log, committed: Offset) -> PartitionMetrics {
 fn quorum_metrics(quorum: &Quorum) -> QuorumMetrics {
     let log = quorum.log();
     QuorumMetrics {
-        is_leader: quorum.is_leading(),
+        state: quorum.current_state(),
+        leader: quorum.leader(),
+        vote: quorum.vote(),
+        voters: quorum.voters().len(),
+        observers: quorum.observers(),
         epoch: quorum.epoch(),
         high_watermark: quorum.committed(),
         log_end: log.map_or(Offset::ZERO, Log::log_end_offset),

@@ -20,6 +20,7 @@ pub(super) struct Channel {
     owner: PeerOwner,
     /// The tag of a request is the `seq` of its question.
     pool: Pool<u64>,
+    connections_created: u64,
     /// The questions that are not sent yet, by address, oldest first. No list is empty.
     waiting: BTreeMap<Address, Vec<Waiting>>,
 }
@@ -32,7 +33,12 @@ struct Waiting {
 
 impl Channel {
     pub fn new(owner: PeerOwner, config: PoolConfig, rng: ChaCha8Rng) -> Self {
-        Self { owner, pool: Pool::new(config, rng), waiting: BTreeMap::new() }
+        Self { owner, pool: Pool::new(config, rng), connections_created: 0, waiting: BTreeMap::new() }
+    }
+
+    /// How many connections can be used now, and how many could since the start.
+    pub fn connections(&self) -> (usize, u64) {
+        (self.pool.connections().filter(|connection| connection.is_ready()).count(), self.connections_created)
     }
 
     pub fn has(&self, link: LinkId) -> bool {
@@ -91,6 +97,7 @@ impl Channel {
         while let Some(event) = self.pool.pop_event() {
             match event {
                 PoolEvent::Ready { address, failures } => {
+                    self.connections_created += 1;
                     if failures > 0 {
                         world.out.event(Level::Info, PART, format!("{address}: connected after {failures} failures"));
                     }

@@ -419,3 +419,27 @@ fn every_question_gets_exactly_one_answer_whatever_the_world_does() {
 fn rng_choice<'a, T>(rng: &mut impl Rng, choices: &'a [T]) -> &'a T {
     &choices[rng.random_range(0..choices.len())]
 }
+
+#[test]
+fn what_was_asked_and_what_became_of_it_is_counted_for_each_owner() {
+    let mut world = World::new();
+    world.vote("a:1");
+    let link = world.only_link();
+    world.open(link);
+    world.answer(link, VoteResponse::default());
+    world.vote("a:1");
+    world.lose(link, "reset");
+    world.ask(PeerOwner::Quorum, "b:1", BrokerHeartbeatRequest::default());
+    let link = world.only_link();
+    world.open(link);
+    let metrics = world.peers.metrics();
+    let expected = PeerMetrics {
+        connections: 1,
+        connections_created: 2,
+        asked: 3,
+        answered: 1,
+        failed: [("disconnected", 1), ("unsupported", 1)].into(),
+    };
+    assert_eq!(metrics[&PeerOwner::Quorum], expected);
+    assert_eq!(metrics[&PeerOwner::Controller], PeerMetrics::default());
+}

@@ -193,6 +193,10 @@ pub enum PeerOwner {
     Life,
 }
 
+impl PeerOwner {
+    pub const ALL: [Self; 3] = [Self::Quorum, Self::Controller, Self::Life];
+}
+
 /// Identifies one question. The owner chooses `seq` and uses none twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId {
@@ -232,6 +236,19 @@ pub enum AskError {
     Unsupported,
     #[error("the answer cannot be read: {0}")]
     Malformed(String),
+}
+
+impl AskError {
+    /// A word for it, as metrics name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Disconnected => "disconnected",
+            Self::TimedOut => "timed-out",
+            Self::Unsupported => "unsupported",
+            Self::Malformed(_) => "malformed",
+        }
+    }
 }
 
 /// A request to another node that is not encoded yet. A world encodes it with `wire::encode_request`, outside of the

@@ -3,6 +3,9 @@
 use super::text::{Family, Text, counter, gauge};
 use crate::disk::Volume;
 use tidelog_core::broker::{Metrics, PartitionMetrics, ReplicationMetrics};
+use tidelog_core::ids::NodeId;
+use tidelog_core::io::PeerOwner;
+use tidelog_core::peers::PeerMetrics;
 use tidelog_core::replication::TopicCounters;
 
 type Count = fn(&TopicCounters) -> u64;
@@ -112,6 +115,7 @@ pub fn write(metrics: &Metrics, volumes: &[Option<Volume>], text: &mut Text) {
     write_waiting(metrics, text);
     write_controller(metrics, text);
     write_quorum(metrics, text);
+    write_peers(metrics, text);
     write_partitions(metrics, text);
     write_directories(metrics, text);
     write_volumes(metrics, volumes, text);
@@ -257,11 +261,19 @@ fn write_controller(metrics: &Metrics, text: &mut Text) {
 
 fn write_quorum(metrics: &Metrics, text: &mut Text) {
     let Some(quorum) = &metrics.quorum else { return };
-    let node = if quorum.is_leader { i64::from(metrics.node.0) } else { -1 };
+    let number = |node: Option<NodeId>| node.map_or(-1, |node| i64::from(node.0));
     for (family, value) in [
         (
             gauge("kafka_server_raft_metrics_current_leader", "The leader of the metadata quorum; -1: none is known."),
-            node,
+            number(quorum.leader),
+        ),
+        (
+            gauge("kafka_server_raft_metrics_current_vote", "For whom this node has voted in the epoch; -1: for none."),
+            number(quorum.vote),
+        ),
+        (
+            gauge("kafka_server_raft_metrics_number_of_voters", "The voters of the metadata quorum."),
+            quorum.voters as i64,
         ),
         (
             gauge("kafka_server_raft_metrics_current_epoch", "The epoch of the metadata quorum."),
@@ -282,9 +294,43 @@ fn write_quorum(metrics: &Metrics, text: &mut Text) {
     ] {
         text.one(family, value);
     }
-    let state = if quorum.is_leader { "leader" } else { "unattached" };
+    if let Some(observers) = quorum.observers {
+        let family = gauge("kafka_server_raft_metrics_number_of_observers", "The observers that the leader knows of.");
+        text.one(family, observers as i64);
+    }
     text.family(gauge("kafka_server_raft_metrics_current_state_info", "What this node is in the metadata quorum."))
-        .sample(&[("state", state)], 1);
+        .sample(&[("state", quorum.state)], 1);
+}
+
+/// What this node asks other nodes.
+fn write_peers(metrics: &Metrics, text: &mut Text) {
+    let named = || {
+        metrics.peers.iter().map(|(owner, peers)| match owner {
+            PeerOwner::Quorum => ("quorum", peers),
+            PeerOwner::Controller => ("controller", peers),
+            PeerOwner::Life => ("life", peers),
+        })
+    };
+    let mut write = |family: Family, value: fn(&PeerMetrics) -> u64| {
+        let mut samples = text.family(family);
+        for (channel, peers) in named() {
+            samples.sample(&[("channel", channel)], value(peers));
+        }
+    };
+    write(gauge("tidelog_peers_connections", "Connections to other nodes that can be used."), |peers| {
+        peers.connections as u64
+    });
+    write(counter("tidelog_peers_connections_created_total", "Connections made to other nodes."), |peers| {
+        peers.connections_created
+    });
+    write(counter("tidelog_peers_requests_total", "Questions to other nodes."), |peers| peers.asked);
+    write(counter("tidelog_peers_responses_total", "Answers of other nodes."), |peers| peers.answered);
+    let mut samples = text.family(counter("tidelog_peers_failures_total", "Questions that got no answer."));
+    for (channel, peers) in named() {
+        for (error, count) in &peers.failed {
+            samples.sample(&[("channel", channel), ("error", error)], *count);
+        }
+    }
 }
 
 fn write_partitions(metrics: &Metrics, text: &mut Text) {

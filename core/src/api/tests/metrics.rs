@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::broker::{BrokerState, Metrics, PartitionMetrics, ReplicaMetrics};
-use crate::ids::ProducerId;
+use crate::ids::{NodeId, ProducerId};
 use crate::replication::TopicCounters;
 
 impl Bench {
@@ -162,7 +162,9 @@ fn the_gauges_follow_what_is_there() {
     assert_eq!((controller.is_active, controller.topics, controller.partitions), (true, 1, 3));
     assert_eq!((controller.active_brokers, controller.fenced_brokers, controller.offline_partitions), (1, 0, 0));
     let quorum = metrics.quorum.expect("a quorum of one");
-    assert!(quorum.is_leader && quorum.log_end == quorum.high_watermark);
+    assert_eq!((quorum.state, quorum.leader, quorum.vote), ("leader", Some(NodeId(1)), Some(NodeId(1))));
+    assert_eq!((quorum.voters, quorum.observers), (1, Some(0)));
+    assert_eq!(quorum.log_end, quorum.high_watermark);
     assert_eq!(controller.last_applied + 1, quorum.high_watermark);
     let partition = bench.partition_metrics("t");
     assert_eq!((partition.segments, partition.log_start.0, partition.log_end.0), (1, 0, 2));
