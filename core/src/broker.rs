@@ -152,7 +152,10 @@ impl Broker {
         let Some(ticket) = self.parts.replies.open(request.conn, &request.header) else { return };
         let serves = match self.phase {
             Phase::Running | Phase::LeavingCluster | Phase::ClosingLogs(_) => true,
-            Phase::Metadata | Phase::Logs(_) | Phase::Joining => self.parts.is_controller_listener(ticket.listener),
+            // A leader that stops hands its leadership over, and answers until another node has it.
+            Phase::Metadata | Phase::Logs(_) | Phase::Joining | Phase::ClosingMetadata => {
+                self.parts.is_controller_listener(ticket.listener)
+            }
             _ => false,
         };
         if serves {
