@@ -23,7 +23,7 @@ use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::{ConnId, LinkId};
 use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Origin, Outbox, Output, Response};
 use tidelog_core::time::{Mono, Now};
-use tidelog_core::wire::{RecordsChunk, ResponseBody};
+use tidelog_core::wire::{Records, RecordsChunk, ResponseBody};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::yield_now;
@@ -515,15 +515,26 @@ fn unanswered(input: &Input) -> Option<ConnId> {
     }
 }
 
-/// The open files that a response has slices of, one for each slice. Only a Fetch response has any.
+/// The open files that a response has slices of, one for each slice: records of a Fetch, or a piece of a snapshot.
 fn contents_of(body: &ResponseBody, disk: &dyn Storage) -> Vec<Arc<dyn Content>> {
-    let ResponseBody::Fetch(fetch) = body else { return Vec::new() };
-    let records = fetch.responses.iter().flat_map(|topic| &topic.partitions).filter_map(|found| found.records.as_ref());
-    let slices = records.flat_map(|records| &records.chunks).filter_map(|chunk| match chunk {
-        RecordsChunk::File(slice) => Some(slice),
-        RecordsChunk::Bytes(_) => None,
-    });
-    slices.map(|slice| disk.content_of(slice)).collect()
+    let opened = |records: &Records| -> Vec<_> {
+        let slices = records.chunks.iter().filter_map(|chunk| match chunk {
+            RecordsChunk::File(slice) => Some(slice),
+            RecordsChunk::Bytes(_) => None,
+        });
+        slices.map(|slice| disk.content_of(slice)).collect()
+    };
+    match body {
+        ResponseBody::Fetch(fetch) => {
+            let partitions = fetch.responses.iter().flat_map(|topic| &topic.partitions);
+            partitions.filter_map(|found| found.records.as_ref()).flat_map(opened).collect()
+        }
+        ResponseBody::FetchSnapshot(fetch) => {
+            let partitions = fetch.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|found| &found.unaligned_records).flat_map(opened).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Logs an event with the logger of its part. The name of a logger must be a constant, so each part has its own place.

@@ -10,13 +10,14 @@ use tidelog_core::ids::{FileId, LogDirId, LogId};
 use tidelog_core::io::{Chunks, DiskPath, Input, IoDone, IoId, IoOp, IoOwner, Outbox, Output, Request, Response};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use tidelog_core::wire::messages::fetch_snapshot_response::{PartitionSnapshot, TopicSnapshot};
 use tidelog_core::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidelog_core::wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, FetchSnapshotRequest, FetchSnapshotResponse,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use tidelog_core::wire::{
-    ApiKey, FileSlice, RequestBody, RequestHeader, ResponseBody, decode_response, encode_request,
+    ApiKey, FileSlice, Records, RequestBody, RequestHeader, ResponseBody, decode_response, encode_request,
 };
 
 const CONTENT_LEN: usize = 3_000_000;
@@ -25,7 +26,7 @@ const CONTENT_LEN: usize = 3_000_000;
 ///
 /// - ApiVersions at once;
 /// - ListOffsets when [`IN_FLIGHT_MAX`] of them wait, or when the broker stops;
-/// - Fetch with a slice of a file that it has just written, and that it closes at once;
+/// - Fetch and FetchSnapshot with a slice of a file that it has just written, and that it closes at once;
 /// - Produce after the first ListOffsets has come;
 /// - Metadata once `gate` is unlocked.
 struct Script {
@@ -84,7 +85,7 @@ impl Script {
                     self.answer_produced(out);
                 }
             }
-            RequestBody::Fetch(_) => {
+            RequestBody::Fetch(_) | RequestBody::FetchSnapshot(_) => {
                 self.fetch = Some(request);
                 let path = DiskPath { dir: LogDirId(0), path: "content".into() };
                 let content: Bytes = (0..CONTENT_LEN).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
@@ -98,10 +99,20 @@ impl Script {
 
     fn written(&mut self, out: &mut Outbox) {
         let slice = FileSlice { file: FileId(1), position: 10, len: CONTENT_LEN as u32 - 10 };
-        let partition = PartitionData { records: Some(slice.into()), ..Default::default() };
-        let topic = FetchableTopicResponse { partitions: vec![partition], ..Default::default() };
-        let body = ResponseBody::Fetch(FetchResponse { responses: vec![topic], ..Default::default() });
-        Self::answer(&self.fetch.take().unwrap(), body, out);
+        let request = self.fetch.take().unwrap();
+        let body = match request.header.api_key {
+            ApiKey::Fetch => {
+                let partition = PartitionData { records: Some(slice.into()), ..Default::default() };
+                let topic = FetchableTopicResponse { partitions: vec![partition], ..Default::default() };
+                ResponseBody::Fetch(FetchResponse { responses: vec![topic], ..Default::default() })
+            }
+            _ => {
+                let partition = PartitionSnapshot { unaligned_records: slice.into(), ..Default::default() };
+                let topic = TopicSnapshot { partitions: vec![partition], ..Default::default() };
+                ResponseBody::FetchSnapshot(FetchSnapshotResponse { topics: vec![topic], ..Default::default() })
+            }
+        };
+        Self::answer(&request, body, out);
         out.io(io_id(2), IoOp::Close { file: FileId(1) });
     }
 }
@@ -412,8 +423,24 @@ fn records_are_sent_from_a_file_that_the_core_has_closed_after_its_answer() {
     client.write_all(&frame(ApiKey::Fetch, 12, 5, RequestBody::Fetch(FetchRequest::default()))).unwrap();
     let (correlation, body) = decode_response(ApiKey::Fetch, 12, read_frame(&mut client).unwrap()).unwrap();
     let ResponseBody::Fetch(fetch) = body else { panic!() };
-    let records = fetch.responses[0].partitions[0].records.as_ref().unwrap().bytes().unwrap();
-    assert_eq!((correlation, records.len()), (5, CONTENT_LEN - 10));
+    assert_eq!(correlation, 5);
+    assert_is_content(fetch.responses[0].partitions[0].records.as_ref().unwrap());
+}
+
+#[test]
+fn a_snapshot_is_sent_from_its_file() {
+    let fixture = start();
+    let mut client = fixture.connect();
+    let request = RequestBody::FetchSnapshot(FetchSnapshotRequest::default());
+    client.write_all(&frame(ApiKey::FetchSnapshot, 1, 5, request)).unwrap();
+    let (_, body) = decode_response(ApiKey::FetchSnapshot, 1, read_frame(&mut client).unwrap()).unwrap();
+    let ResponseBody::FetchSnapshot(fetch) = body else { panic!() };
+    assert_is_content(&fetch.topics[0].partitions[0].unaligned_records);
+}
+
+fn assert_is_content(records: &Records) {
+    let records = records.bytes().unwrap();
+    assert_eq!(records.len(), CONTENT_LEN - 10);
     assert!(records.iter().enumerate().all(|(n, byte)| *byte == ((n + 10) % 251) as u8));
 }
 
