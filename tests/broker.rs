@@ -139,7 +139,6 @@ impl Setup {
 
     fn kafka(&self) -> (Command, u16) {
         let jars = kafka::jars().expect("TIDELOG_TEST_BROKER=kafka needs a JVM and Maven");
-        let (port, controller_port) = (free_port(), free_port());
         let mut properties: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in [
             ("process.roles", "broker,controller"),
@@ -157,10 +156,14 @@ impl Setup {
         ] {
             properties.insert(name.to_owned(), value.to_owned());
         }
-        let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
-        properties.insert("listeners".to_owned(), listeners.clone());
-        properties.insert("advertised.listeners".to_owned(), listeners);
-        properties.insert("controller.quorum.bootstrap.servers".to_owned(), format!("127.0.0.1:{controller_port}"));
+        let port = free_port();
+        // A node of a cluster has its own.
+        if !self.properties.contains_key("listeners") {
+            let controller_port = free_port();
+            let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+            properties.insert("listeners".to_owned(), listeners);
+            properties.insert("controller.quorum.bootstrap.servers".to_owned(), format!("127.0.0.1:{controller_port}"));
+        }
         properties.insert("log.dirs".to_owned(), self.data_dir().display().to_string());
         // Kafka does not know this property.
         properties.extend(self.properties.clone().into_iter().filter(|(name, _)| name != "acks.require.fsync"));

@@ -1,4 +1,4 @@
-//! Several nodes of one cluster, each a process of the real binary with its own directory.
+//! Several nodes of one cluster, each a process with its own directory. They may be of different kinds.
 
 use crate::broker::{Broker, Kind, Setup, free_port, tidelog_binary};
 use std::fs;
@@ -30,12 +30,17 @@ pub struct Said {
 impl Cluster {
     /// Formats the directories of `count` nodes below `home`, and starts all of them.
     pub fn start(home: &Path, count: usize) -> Self {
-        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        Self::of(&vec![Kind::Tidelog; count], home)
+    }
+
+    /// As [`start`](Self::start), with a node of each of these kinds. Tidelog formats the directories of all.
+    pub fn of(kinds: &[Kind], home: &Path) -> Self {
+        let ports: Vec<(u16, u16)> = kinds.iter().map(|_| (free_port(), free_port())).collect();
         let voters = (1..).zip(&ports).map(|(id, (_, port))| format!("{id}@127.0.0.1:{port}"));
         let voters = voters.collect::<Vec<_>>().join(",");
         let setup = |(id, (clients, controllers)): (usize, &(u16, u16))| {
             let listeners = format!("PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controllers}");
-            Setup::of(Kind::Tidelog, &home.join(format!("node{id}")))
+            Setup::of(kinds[id - 1], &home.join(format!("node{id}")))
                 .set("node.id", id)
                 .set("process.roles", "broker,controller")
                 .set("listeners", listeners)
@@ -45,7 +50,7 @@ impl Cluster {
         setups.iter().for_each(format);
         let addresses = ports.iter().map(|(clients, _)| format!("127.0.0.1:{clients}")).collect();
         let mut cluster = Self { nodes: setups.iter().map(|_| None).collect(), setups, addresses };
-        cluster.start_again(&(0..count).collect::<Vec<_>>());
+        cluster.start_again(&(0..kinds.len()).collect::<Vec<_>>());
         cluster
     }
 
@@ -75,6 +80,11 @@ impl Cluster {
                 text
             })
             .collect()
+    }
+
+    /// What a node keeps, in which directory.
+    pub fn setup(&self, place: usize) -> &Setup {
+        &self.setups[place]
     }
 
     pub fn address(&self, place: usize) -> &str {
