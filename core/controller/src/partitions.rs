@@ -40,12 +40,22 @@ impl ReplicaCounts {
         }
     }
 
-    /// Assigns each replica to the directory of its broker that holds the fewest replicas. In Kafka a broker with
-    /// several directories chooses itself and tells the controller later (KIP-858). It uses the directory that the
-    /// controller names if there is one.
-    pub fn assign_directories(&mut self, image: &Image, replicas: Vec<NodeId>) -> Assignment {
-        let directories = replicas.iter().map(|id| self.emptiest(image.broker(*id))).collect();
-        Assignment { replicas, directories }
+    /// Assigns each replica of some partitions to the directory of its broker that holds the fewest replicas. In Kafka a
+    /// broker with several directories chooses itself and tells the controller later (KIP-858). It uses the directory that
+    /// the controller names if there is one. The counts stay as they are until the caller has taken the assignments and
+    /// adds them.
+    pub fn assign_directories(&mut self, image: &Image, partitions: Vec<Vec<NodeId>>) -> Vec<Assignment> {
+        let mut made = Vec::new();
+        for replicas in partitions {
+            let directories = replicas.iter().map(|id| self.emptiest(image.broker(*id))).collect();
+            let assignment = Assignment { replicas, directories };
+            self.add(std::slice::from_ref(&assignment));
+            made.push(assignment);
+        }
+        for directory in made.iter().flat_map(|assignment| &assignment.directories) {
+            *self.by_directory.get_mut(directory).expect("counted above") -= 1;
+        }
+        made
     }
 
     fn emptiest(&mut self, broker: Option<&RegisterBrokerRecord>) -> Uuid {
@@ -76,17 +86,8 @@ pub(super) fn place(
 ) -> Result<Vec<Assignment>, String> {
     let mut placer = Placer::new(image, draw);
     placer.check(factor)?;
-    let mut made = Vec::new();
-    for _ in 0..count {
-        let assignment = load.assign_directories(image, placer.place(factor as usize));
-        load.add(std::slice::from_ref(&assignment));
-        made.push(assignment);
-    }
-    // The caller adds the assignments to `load` once it has taken them.
-    for directory in made.iter().flat_map(|assignment| &assignment.directories) {
-        *load.by_directory.get_mut(directory).expect("counted above") -= 1;
-    }
-    Ok(made)
+    let partitions = (0..count).map(|_| placer.place(factor as usize)).collect();
+    Ok(load.assign_directories(image, partitions))
 }
 
 /// Whether a request may place a partition on exactly these brokers.
@@ -212,7 +213,7 @@ fn add_partitions(
         None => place(image, additional, factor as i16, load, draw)
             .map_err(|text| Refusal::new(ErrorCode::InvalidReplicationFactor, text))?,
         Some(assignments) => {
-            let mut made = Vec::new();
+            let mut partitions = Vec::new();
             for (index, assignment) in (existing..).zip(assignments) {
                 let replicas = check_manual_assignment(image, &assignment.broker_ids, Some(factor))?;
                 if !replicas.iter().any(|id| image.is_active(*id)) {
@@ -222,9 +223,9 @@ fn add_partitions(
                     );
                     return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
                 }
-                made.push(load.assign_directories(image, replicas));
+                partitions.push(replicas);
             }
-            made
+            load.assign_directories(image, partitions)
         }
     };
     load.add(&made);

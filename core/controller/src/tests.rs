@@ -272,15 +272,18 @@ fn text(outcomes: &[(String, ErrorCode, Option<String>)]) -> String {
 #[test]
 fn a_created_topic_has_its_partitions_spread_over_the_directories() {
     let mut cluster = Cluster::new();
-    assert_eq!(text(&cluster.create(&creating(vec![topic("first", 4, -1)]))), "first: NONE -");
-    let topic = cluster.image.topic_named("first").unwrap();
-    assert_eq!(topic.partitions.len(), 4);
-    let in_a = topic.partitions.values().filter(|partition| partition.directories == [DIR_A]).count();
-    let in_b = topic.partitions.values().filter(|partition| partition.directories == [DIR_B]).count();
-    assert_eq!((in_a, in_b), (2, 2));
-    for partition in topic.partitions.values() {
-        assert_eq!(partition.replicas, [NodeId(1)]);
-        assert_eq!((partition.leader, partition.leader_epoch), (Some(NodeId(1)), LeaderEpoch(0)));
+    let manual = assigned("manual", &[(0, &[1]), (1, &[1]), (2, &[1]), (3, &[1])]);
+    assert_eq!(text(&cluster.create(&creating(vec![topic("first", 4, -1), manual]))), "first: NONE -\nmanual: NONE -");
+    for name in ["first", "manual"] {
+        let topic = cluster.image.topic_named(name).unwrap();
+        assert_eq!(topic.partitions.len(), 4);
+        let in_a = topic.partitions.values().filter(|partition| partition.directories == [DIR_A]).count();
+        let in_b = topic.partitions.values().filter(|partition| partition.directories == [DIR_B]).count();
+        assert_eq!((in_a, in_b), (2, 2), "{name}");
+        for partition in topic.partitions.values() {
+            assert_eq!(partition.replicas, [NodeId(1)]);
+            assert_eq!((partition.leader, partition.leader_epoch), (Some(NodeId(1)), LeaderEpoch(0)));
+        }
     }
 }
 

@@ -352,7 +352,7 @@ fn manual_assignments(
     if !by_index.keys().copied().eq(0..by_index.len() as i32) {
         return Err(invalid("partitions should be a consecutive 0-based integer sequence".to_owned()));
     }
-    Ok(by_index.into_values().map(|replicas| placed.assign_directories(image, replicas)).collect())
+    Ok(placed.assign_directories(image, by_index.into_values().collect()))
 }
 
 /// The configs of the new topic, for the response (KIP-525).
