@@ -221,6 +221,11 @@ impl Topics {
                 error => out.misbehaved(format!("Metadata says {error} for {}", plan.name)),
             }
         }
+        // A leader that is none of the brokers any more was fenced, and its partitions have changed their leader since
+        // they were told, or will: as Kafka's clients do without a leader, ask again until there is one.
+        for (leaders, unsure) in self.leaders.iter().zip(&mut self.unsure) {
+            *unsure |= leaders.values().any(|leader| sessions.host_of(*leader).is_none());
+        }
     }
 
     fn learn(&mut self, place: usize, id: TopicId, out: &mut ClientOutbox) {
