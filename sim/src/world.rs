@@ -98,8 +98,8 @@ enum Phase {
     Settle,
     /// The phase ends when every reader has caught up with the high watermark.
     Finish,
-    /// Ten virtual seconds in which requests that no client waits for (a produce with acks=0) arrive and are carried
-    /// out.
+    /// Ten virtual seconds in which all brokers serve. Requests that no client waits for (a produce with acks=0) arrive
+    /// and are carried out, and records that are too old are deleted.
     Quiet,
     /// Every log is read once more.
     Last,
@@ -320,7 +320,8 @@ impl World {
             }
             Event::Repair { node } => self.repair(node),
             Event::Heal => self.heal(),
-            Event::LastRead => self.begin_last_read(),
+            Event::QuietEnds { all_served: true } => self.begin_last_read(),
+            Event::QuietEnds { all_served: false } => self.be_quiet(),
         }
     }
 
@@ -612,10 +613,19 @@ impl World {
                     self.step_client(client, ClientInput::Finish);
                 }
             }
-            Phase::Quiet => self.events.push(self.now + QUIET_NS, Event::LastRead),
+            Phase::Quiet => self.be_quiet(),
             Phase::Over => self.judge(),
             Phase::Faults | Phase::Settle | Phase::Last => unreachable!("phases go forward"),
         }
+    }
+
+    /// Waits ten seconds, and again if a broker did not serve when they began. One that was restarted may have to wait
+    /// for the end of its session from before, and until it serves, it deletes no records that are too old. The clients
+    /// may be done without it.
+    fn be_quiet(&mut self) {
+        let mut brokers = self.scenario.cluster.brokers(self.scenario.nodes);
+        let all_served = brokers.all(|node| self.nodes[node as usize].is_ready());
+        self.events.push(self.now + QUIET_NS, Event::QuietEnds { all_served });
     }
 
     fn begin_last_read(&mut self) {

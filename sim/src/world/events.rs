@@ -86,8 +86,10 @@ pub enum Event {
     },
     /// The faults end for good.
     Heal,
-    /// Every log is read once more, to its end.
-    LastRead,
+    /// Ten quiet seconds are over. `all_served`: when they began, every broker served.
+    QuietEnds {
+        all_served: bool,
+    },
 }
 
 impl Event {
@@ -114,7 +116,7 @@ impl Event {
             | Event::DiskHasSpace { .. }
             | Event::Repair { .. }
             | Event::Heal
-            | Event::LastRead => None,
+            | Event::QuietEnds { .. } => None,
         }
     }
 }
