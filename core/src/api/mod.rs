@@ -61,7 +61,8 @@ use crate::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
 use crate::replication::{Partition, Partitions, ReplicaCounts};
-use crate::storage::LogDirs;
+use crate::storage::checkpoints::Offsets;
+use crate::storage::{CheckpointKind, LogDirs};
 use crate::time::Now;
 use crate::wire::messages::produce_request::TopicProduceData;
 use crate::wire::versions::is_served_at;
@@ -69,7 +70,7 @@ use crate::wire::{ErrorCode, Int32s, RequestBody};
 use bytestring::ByteString;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a client may do with a topic, as there is no authorizer: one bit for each `AclOperation`.
 pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
@@ -97,6 +98,10 @@ pub struct Parts {
     /// The log directories that `log.dirs` does not name and that hold partitions nevertheless: earlier versions placed
     /// some in the directory of the metadata log, and these stay where they are.
     pub unlisted_dirs: BTreeSet<LogDirId>,
+    /// What the checkpoints said at the start, until all logs are loaded. A log that is not loaded yet is as they say: a
+    /// checkpoint without its recovery point would let the next start cut off what lies behind a damaged batch, as if it
+    /// had never been on stable storage.
+    pub found_checkpoints: BTreeMap<(LogDirId, CheckpointKind), Offsets>,
     /// None until the directories are read.
     pub quorum: Option<Quorum>,
     pub quorum_requests: QuorumRequests,

@@ -50,6 +50,7 @@ impl Parts {
             pending: PendingRequests::default(),
             producer_ids: ProducerIds::default(),
             dirs,
+            found_checkpoints: BTreeMap::new(),
             unlisted_dirs: BTreeSet::new(),
             quorum: None,
             quorum_requests: QuorumRequests::default(),
@@ -188,7 +189,8 @@ impl Parts {
     }
 
     fn checkpoint_in(&mut self, dirs: &[LogDirId], kind: CheckpointKind, out: &mut Outbox) {
-        let mut by_dir: BTreeMap<LogDirId, Offsets> = dirs.iter().map(|dir| (*dir, Offsets::default())).collect();
+        let found = |dir: &LogDirId| self.found_checkpoints.get(&(*dir, kind)).cloned().unwrap_or_default();
+        let mut by_dir: BTreeMap<LogDirId, Offsets> = dirs.iter().map(|dir| (*dir, found(dir))).collect();
         let ahead = self.config.plants.has(Plant::RecoveryPointAheadOfSync);
         for partition in self.partitions.iter().filter(|partition| partition.is_loaded()) {
             if let Some(offsets) = by_dir.get_mut(&partition.dir()) {

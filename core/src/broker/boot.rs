@@ -9,8 +9,9 @@ use crate::io::{Level, Outbox, Output};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::replication::{Leadership, Partition};
+use crate::storage::checkpoints::Offsets;
 use crate::storage::names::METADATA_PARTITION_DIR;
-use crate::storage::{Booted, LoadHints, Log, LogPlace, TopicPartition};
+use crate::storage::{Booted, CheckpointKind, DirState, LoadHints, Log, LogPlace, TopicPartition};
 use crate::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,6 +69,18 @@ impl FoundPartitions {
     }
 }
 
+/// What each checkpoint said at the start.
+fn found_checkpoints(dirs: Vec<DirState>) -> BTreeMap<(LogDirId, CheckpointKind), Offsets> {
+    let of_dir = |dir: DirState| {
+        [
+            ((dir.dir, CheckpointKind::RecoveryPoint), dir.recovery_points),
+            ((dir.dir, CheckpointKind::LogStart), dir.log_starts),
+            ((dir.dir, CheckpointKind::HighWatermark), dir.high_watermarks),
+        ]
+    };
+    dirs.into_iter().flat_map(of_dir).collect()
+}
+
 /// Who leads a partition, for the broker `node`.
 pub(super) fn leadership(partition: &controller::Partition, node: NodeId) -> Leadership {
     Leadership { epoch: partition.leader_epoch, is_here: partition.leader == Some(node) }
@@ -94,6 +107,7 @@ impl Broker {
             }
         }
         self.found_partitions = FoundPartitions::new(&booted, self.parts.config.plants);
+        self.parts.found_checkpoints = found_checkpoints(booted.dirs);
         let metadata =
             TopicPartition::parse(METADATA_PARTITION_DIR).expect("it is the name of a partition's directory");
         let found = self.found_partitions.partitions.remove(&metadata);
@@ -231,6 +245,7 @@ impl Broker {
             && loading.is_empty()
             && !self.parts.dirs.is_setting_aside()
         {
+            self.parts.found_checkpoints.clear();
             self.stray_directories_renamed(now, out);
             if !self.names.are_free() {
                 return;

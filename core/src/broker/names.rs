@@ -134,6 +134,9 @@ impl Broker {
                 None if leaving.renamed.is_empty() => return,
                 None => {
                     let names = std::mem::take(&mut leaving.renamed);
+                    for ((of, _), found) in &mut self.parts.found_checkpoints {
+                        found.retain(|name, _| *of != dir || !names.contains(name));
+                    }
                     let writes = self.parts.checkpoint_dir(dir, out);
                     let leaving = self.names.dirs.get_mut(&dir).expect("it was found above");
                     leaving.forgetting = Some((writes, names));
