@@ -24,6 +24,8 @@ pub(super) struct Seen {
     /// given takes the place of all from its offset on: the log was cut there before.
     batches: BTreeMap<i64, StoredBatch>,
     saved: Option<QuorumState>,
+    /// Up to where the current process has been seen to have committed batches on its disk.
+    committed_up_to: i64,
     /// The votes that others ask for and that are not answered yet: the epoch and the candidate.
     asked: BTreeMap<(ConnId, i32), (i32, u32)>,
     /// The highest epoch that the node has told anybody.
@@ -44,6 +46,7 @@ impl World {
     pub(super) fn quorum_ended(&mut self, place: usize) {
         let seen = &mut self.seen[place];
         seen.view = None;
+        seen.committed_up_to = 0;
         seen.asked.clear();
     }
 
@@ -58,10 +61,21 @@ impl World {
         if seen.view == Some(view) {
             return;
         }
-        let before = seen.view.replace(view).map_or(0, |before| before.committed.0);
+        seen.view = Some(view);
         let committed = view.committed.0;
-        let batches: Vec<StoredBatch> = seen.batches.range(before..).map(|(_, batch)| *batch).collect();
-        let batches = batches.into_iter().filter(|batch| batch.last_offset < committed).collect::<Vec<_>>();
+        let mut batches = Vec::new();
+        if committed > view.log_end.0 {
+            // A snapshot was fetched, and the log begins again behind it: what it still holds may be of another leader.
+            seen.batches.clear();
+            seen.committed_up_to = committed;
+        } else {
+            // A node may know a batch as committed that it has not given to its disk yet, in the place of one that it
+            // has cut off.
+            let end = committed.min(view.synced.0);
+            let known = seen.batches.range(seen.committed_up_to..).map(|(_, batch)| *batch);
+            batches.extend(known.take_while(|batch| batch.last_offset < end));
+            seen.committed_up_to = end.max(seen.committed_up_to);
+        }
         let replica = Replica {
             leads: view.leads,
             epoch: view.epoch.0,
