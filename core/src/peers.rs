@@ -54,7 +54,7 @@ pub struct PeerMetrics {
     pub connections_created: u64,
     pub asked: u64,
     pub answered: u64,
-    /// Questions without an answer, by [`AskError::kind`].
+    /// Questions without an answer, by `AskError::kind`.
     pub failed: BTreeMap<&'static str, u64>,
 }
 

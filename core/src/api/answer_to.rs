@@ -5,7 +5,7 @@ use crate::io::Outbox;
 use crate::wire::{ErrorCode, RequestBody, RequestHeader, ResponseBody};
 use bytestring::ByteString;
 
-/// Whom an answer is for. Whoever holds it must give it to [`Parts::answer_to`] or [`Parts::refuse`], once.
+/// Whom an answer is for. Whoever holds it must give it to `Parts::answer_to` or `Parts::not_controller`, once.
 #[derive(Debug)]
 #[must_use]
 pub enum AnswerTo {

@@ -206,6 +206,8 @@ impl Broker {
                 PartitionEvent::Deleted => {
                     self.timers.set(super::Timer::Log(log), None);
                     self.parts.partitions.remove(log);
+                    // Another broker's clients may delete a topic while this one loads its log.
+                    self.log_loaded(now, log, out);
                 }
                 PartitionEvent::ProduceDone(id, place, outcome) => {
                     api::produce::partition_done(&mut self.parts, id, place, outcome, out);

@@ -141,7 +141,7 @@ fn a_name_that_cannot_be_made_or_a_file_that_cannot_be_opened_takes_the_director
 #[test]
 fn a_power_cut_keeps_drops_tears_and_reorders_what_was_not_synced_and_nothing_else() {
     let (mut losses, mut cut_back) = (Losses::default(), 0);
-    for seed in 0..40 {
+    for seed in 0..100 {
         let mut t = Script::with(seed, |scenario| {
             scenario.disk.sync_ns_max = 30 * MS;
             scenario.value_bytes_max = 3_000;
@@ -157,7 +157,7 @@ fn a_power_cut_keeps_drops_tears_and_reorders_what_was_not_synced_and_nothing_el
     }
     let Losses { lost, torn, overtaken, hollow, .. } = losses;
     assert!(lost > 20 && torn > 5 && overtaken > 2 && hollow > 5, "{losses:?}");
-    assert!((5..35).contains(&cut_back), "{cut_back}: a torn end is cut back, a whole one is not");
+    assert!((12..88).contains(&cut_back), "{cut_back}: a torn end is cut back, a whole one is not");
 }
 
 #[test]
