@@ -409,7 +409,7 @@ fn smallest_segment(topics: &[TopicPlan]) -> u32 {
 }
 
 /// Broker properties that are drawn. Each has its name, in how many seeds one sets it, and the values to choose from.
-const PROPERTIES: [(&str, u32, &[&str]); 11] = [
+const PROPERTIES: [(&str, u32, &[&str]); 12] = [
     ("max.incremental.fetch.session.cache.slots", 3, &["0", "1", "2"]),
     ("metadata.log.max.record.bytes.between.snapshots", 3, &["1", "500", "2000"]),
     ("internal.metadata.log.segment.bytes", 3, &["1024", "4096"]),
@@ -421,6 +421,7 @@ const PROPERTIES: [(&str, u32, &[&str]); 11] = [
     ("log.segment.delete.delay.ms", 4, &["0", "300"]),
     ("log.index.size.max.bytes", 6, &["24", "120"]),
     ("log.index.interval.bytes", 4, &["0", "64", "512"]),
+    ("controlled.shutdown.enable", 8, &["false"]),
 ];
 
 fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String, String> {
