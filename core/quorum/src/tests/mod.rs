@@ -151,7 +151,7 @@ fn every_planted_bug_is_found() {
         .filter(|plant| {
             let finds =
                 |seed: &u64| std::panic::catch_unwind(|| storm(*seed, Plants::default().with(**plant))).is_err();
-            let found = (0..1_000).find(finds);
+            let found = (0..2_000).find(finds);
             println!("{plant:?} is found by seed {found:?}");
             found.is_none()
         })
