@@ -85,6 +85,13 @@ enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// Whether partitions are opened and deleted as the metadata changes.
+    fn opens_logs(&self) -> bool {
+        matches!(self, Self::Logs(_) | Self::Joining | Self::Running | Self::LeavingCluster)
+    }
+}
+
 impl Broker {
     pub fn new(config: BrokerConfig, seed: Seed) -> Self {
         Self {

@@ -197,11 +197,6 @@ impl Partition {
         self.leader_epoch
     }
 
-    /// Whether this broker leads the partition.
-    pub fn leads(&self) -> bool {
-        self.leads
-    }
-
     /// One past the last committed offset.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark

@@ -2,6 +2,7 @@
 
 use crate::api::{Parts, Ticket, envelope, refusal};
 use crate::io::Outbox;
+use crate::time::Now;
 use crate::wire::{ErrorCode, RequestBody, RequestHeader, ResponseBody};
 use bytestring::ByteString;
 
@@ -41,7 +42,7 @@ impl Parts {
 
     /// There is no active controller here that could decide `request`, or none any more. A broker asks the other one for
     /// its clients. Other nodes look for it themselves.
-    pub fn not_controller(&mut self, now: crate::time::Now, to: AnswerTo, request: RequestBody, out: &mut Outbox) {
+    pub fn not_controller(&mut self, now: Now, to: AnswerTo, request: RequestBody, out: &mut Outbox) {
         match to {
             AnswerTo::Sender { ticket, client_id } if self.forwards(ticket.listener) => {
                 self.channel.forward(now.mono, ticket, client_id, request);

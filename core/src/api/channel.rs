@@ -114,22 +114,18 @@ impl Channel {
 
     /// Asks something for this node itself.
     pub fn ask(&mut self, now: Mono, asker: Asker, request: impl Into<RequestBody>) {
-        self.put(now, asker, request.into(), ASKED_FOR_MS);
-    }
-
-    /// Asks something for at most `for_ms`.
-    pub fn ask_for(&mut self, now: Mono, asker: Asker, request: impl Into<RequestBody>, for_ms: i64) {
-        self.put(now, asker, request.into(), for_ms);
+        self.ask_for(now, asker, request, ASKED_FOR_MS);
     }
 
     /// Brings a client's request to the controller.
     pub fn forward(&mut self, now: Mono, ticket: Ticket, client_id: Option<ByteString>, request: RequestBody) {
-        self.put(now, Asker::Client { ticket, client_id }, request, ASKED_FOR_MS);
+        self.ask(now, Asker::Client { ticket, client_id }, request);
     }
 
-    fn put(&mut self, now: Mono, asker: Asker, request: RequestBody, for_ms: i64) {
+    /// Asks something for at most `for_ms`.
+    pub fn ask_for(&mut self, now: Mono, asker: Asker, request: impl Into<RequestBody>, for_ms: i64) {
         let timeout_ms = self.socket_timeout_ms.min(for_ms);
-        let question = Question { asker, request, deadline: now.plus_ms(for_ms), timeout_ms };
+        let question = Question { asker, request: request.into(), deadline: now.plus_ms(for_ms), timeout_ms };
         self.waiting.insert(self.next, question);
         self.next += 1;
     }

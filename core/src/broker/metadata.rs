@@ -45,7 +45,7 @@ impl Broker {
         let node = self.parts.config.node_id;
         let (mut changed, mut topics, mut all_topics) = (Vec::new(), BTreeSet::new(), false);
         let mut features_changed = false;
-        let opens_logs = matches!(self.phase, Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster);
+        let opens_logs = self.phase.opens_logs();
         for change in changes {
             match change {
                 ImageChange::TopicDeleted(topic) => {

@@ -288,10 +288,7 @@ impl Broker {
         let moving = |partition: &&Partition| {
             matches!(partition.log().state(), LogState::Loading | LogState::Closing | LogState::Closed)
         };
-        let is_up = matches!(
-            self.phase,
-            Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster | Phase::ClosingLogs(_)
-        );
+        let is_up = self.phase.opens_logs() || matches!(self.phase, Phase::ClosingLogs(_));
         let waiting = self.names.waiting().filter(|topic| self.parts.image.topic(*topic).is_some()).count();
         match is_up {
             true => self.parts.partitions.iter().filter(moving).count() + waiting,

@@ -14,7 +14,7 @@
 //!
 //! Invariant: a partition waits only while its name is in one of the three sets of a log directory.
 
-use super::{Broker, Phase};
+use super::Broker;
 use crate::ids::{LogDirId, Uuid};
 use crate::io::Outbox;
 use crate::probe::Probe;
@@ -122,7 +122,7 @@ impl Broker {
     pub(super) fn forget_names(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
         // A broker that is stopping opens no more partitions, so no name needs to become free; and at its end it writes
         // all checkpoints anyway.
-        while matches!(self.phase, Phase::Logs(_) | Phase::Joining | Phase::Running | Phase::LeavingCluster)
+        while self.phase.opens_logs()
             && let Some(leaving) = self.names.dirs.get_mut(&dir)
         {
             match &leaving.forgetting {
