@@ -1,11 +1,12 @@
 //! The log goes from the leader to its followers: they fetch, and the offset of a fetch acknowledges all records below
 //! it (KIP-595).
 
+use crate::appending::Uncommitted;
 use crate::messages::wire_offset;
 use crate::role::Role;
 use crate::snapshots::{Download, SnapshotId};
 use crate::voters::ReplicaKey;
-use crate::{Append, Busy, LOG, PART, Quorum, RequestId, TOPIC, Uncommitted, snapshot};
+use crate::{Append, Busy, LOG, PART, Quorum, RequestId, TOPIC, snapshot};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidelog_batch::Scan;

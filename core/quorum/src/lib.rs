@@ -5,6 +5,8 @@
 //!  Quorum          the door: requests, answers, completions and ticks go in; answers, requests to peers, I/O and
 //!                  events come out
 //!    boot.rs          what the disk holds: quorum-state, snapshots, the log
+//!    commands.rs      commands to the disk, beside those of the log
+//!    appending.rs     the log: what is appended, and what of it is committed
 //!    role.rs          what this node is in its epoch, and for whom it votes
 //!    transitions.rs   from one role to the next
 //!    polling.rs       what each role does when time passes
@@ -15,6 +17,7 @@
 //!    changes.rs       voters are added, removed and updated
 //!    kraft_version.rs static voters become recorded ones
 //!    snapshots.rs     taking, serving and fetching snapshots; trimming the log
+//!    facts.rs         what can be asked of a quorum, and what is always true of it
 //! ```
 //!
 //! **What is in the log is not committed.** A record is committed when a majority of the voters has it on stable
@@ -29,10 +32,14 @@
 
 #![forbid(unsafe_code)]
 
+mod appending;
 mod boot;
 mod changes;
+mod commands;
+mod config;
 mod describe;
 mod election;
+mod facts;
 mod fetching;
 mod kraft_version;
 mod messages;
@@ -47,29 +54,27 @@ mod transitions;
 mod voters;
 mod voting;
 
+pub use config::{Bootstrap, QuorumConfig, Timeouts};
 pub use role::Role;
 pub use snapshot::encode as encode_snapshot;
 pub use state_file::QuorumState;
 pub use voters::{Endpoints, KRAFT_VERSIONS, ReplicaKey, Voter, VoterSet, kraft_version_record};
 
+use appending::Uncommitted;
 use boot::Boot;
 use bytes::Bytes;
 use bytestring::ByteString;
+use commands::Command;
 use fetching::Fetch;
 use peers::Peers;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use snapshot::BATCH_BYTES_MAX;
-use snapshots::{SnapshotId, Snapshots};
+use snapshots::Snapshots;
 use std::collections::{BTreeMap, VecDeque};
-use tidelog_batch::{BatchHeader, ControlRecord};
-use tidelog_config::plant::{Plant, Plants};
-use tidelog_storage::io::{
-    Answer, Ask, DiskPath, IoCompletion, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner,
-};
+use tidelog_storage::io::{Answer, Ask, IoCompletion, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner};
 use tidelog_storage::names;
-use tidelog_storage::{Append, AppendError, LoadHints, Log, LogEvent, LogSettings};
-use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset};
+use tidelog_storage::{Append, LoadHints, Log};
+use tidelog_wire::ids::{LeaderEpoch, LogId, NodeId, Offset};
 use tidelog_wire::time::{Mono, Now, WallMs};
 use tidelog_wire::{Address, ErrorCode, MetadataRecord, RequestBody, ResponseBody};
 use voters::VoterHistory;
@@ -79,73 +84,6 @@ const PART: &str = "quorum";
 pub const TOPIC: &str = "__cluster_metadata";
 /// The log id of the metadata log.
 pub const LOG: LogId = LogId(0);
-
-/// The configuration of the quorum on this node.
-#[derive(Clone, Debug)]
-pub struct QuorumConfig {
-    pub me: ReplicaKey,
-    pub cluster_id: ByteString,
-    /// Whether this node is a controller, which may be a voter.
-    pub is_controller: bool,
-    /// Where this node's controller listens, by the name of each controller listener.
-    pub endpoints: Endpoints,
-    /// The listener at which this node reaches other controllers: the first of `controller.listener.names`.
-    pub listener: ByteString,
-    /// `controller.quorum.voters`; this node alone where neither voters nor bootstrap servers are configured.
-    pub voters: VoterSet,
-    /// Whether this node forms a quorum of its own if its directory is empty.
-    pub forms_itself: bool,
-    /// `controller.quorum.bootstrap.servers`
-    pub bootstrap_servers: Vec<Address>,
-    pub timeouts: Timeouts,
-    /// `controller.quorum.fetch.max.bytes`
-    pub fetch_bytes_max: i32,
-    /// `controller.quorum.fetch.snapshot.max.bytes`
-    pub fetch_snapshot_bytes_max: i32,
-    /// `controller.quorum.auto.join.enable`
-    pub joins_by_itself: bool,
-    /// The log directory of the metadata log.
-    pub dir: LogDirId,
-    /// The path of `dir`, for messages.
-    pub dir_path: String,
-    pub log: LogSettings,
-    pub plants: Plants,
-    /// `metadata.log.max.record.bytes.between.snapshots`
-    pub snapshot_bytes: u64,
-    /// `metadata.log.max.snapshot.interval.ms`; 0: no snapshot because of time alone.
-    pub snapshot_interval_ms: i64,
-}
-
-/// The `controller.quorum.*.ms` of the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    pub election_ms: i64,
-    pub election_backoff_ms_max: i64,
-    pub fetch_ms: i64,
-    pub request_ms: i64,
-    pub retry_backoff_ms: i64,
-}
-
-impl Default for Timeouts {
-    /// Kafka's defaults.
-    fn default() -> Self {
-        Self {
-            election_ms: 1_000,
-            election_backoff_ms_max: 1_000,
-            fetch_ms: 2_000,
-            request_ms: 2_000,
-            retry_backoff_ms: 20,
-        }
-    }
-}
-
-/// The records with which a new cluster begins, whose metadata log is empty.
-#[derive(Clone, Debug, Default)]
-pub struct Bootstrap {
-    pub records: Vec<MetadataRecord>,
-    /// `records` in their encoded form.
-    pub values: Vec<Bytes>,
-}
 
 /// Identifies a request that the quorum answers. The caller chooses it, and uses none twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,28 +169,6 @@ enum Held {
     Answer(RequestId, Box<ResponseBody>),
     /// A file is closed or removed.
     Cleanup(IoOp),
-}
-
-/// What a disk command of [`IoOwner::Quorum`] is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Command {
-    /// A step of the boot.
-    Boot,
-    SaveState,
-    WriteSnapshot(SnapshotId),
-    SaveDownload(SnapshotId),
-    OpenSnapshot(SnapshotId),
-    /// Its failure does no harm: a file that is not needed any more is closed or removed.
-    Cleanup,
-}
-
-/// Records that are in the log and not committed.
-#[derive(Debug)]
-struct Uncommitted {
-    /// One past the last of them.
-    end: Offset,
-    /// Empty for control records.
-    records: Vec<MetadataRecord>,
 }
 
 #[derive(Debug)]
@@ -401,37 +317,6 @@ impl Quorum {
         self.settle(now, out)
     }
 
-    /// Appends the records of one decision and returns the offset of the last. `values` are the records in their
-    /// encoded form. The records are committed together. But if they do not [fit one batch](Self::fits_one_batch) and
-    /// are not part of a metadata transaction, a crash may leave only the first of them in the log.
-    ///
-    /// Error: the log cannot take them, for this reason. The quorum has failed, and says so with its next events.
-    pub fn propose(
-        &mut self,
-        now: Now,
-        records: Vec<MetadataRecord>,
-        values: &[Bytes],
-        out: &mut Outbox,
-    ) -> Result<Offset, String> {
-        assert!(self.is_leading(), "a proposal while {}", self.role.name());
-        assert!(!records.is_empty() && records.len() == values.len(), "a proposal has a value for each of its records");
-        let (base, epoch) = (self.log_end(), self.epoch());
-        let mut records = records.into_iter();
-        for bytes in snapshot::batches(base, epoch, now.wall, values, batch_bytes_max(&self.config.log)) {
-            let start = self.log_end();
-            if let Err(reason) = self.append(now, Append::Own(&bytes), out) {
-                self.fail(reason.clone());
-                return Err(reason);
-            }
-            let end = self.log_end();
-            // Each batch may be truncated, or be committed, without those behind it.
-            let records = records.by_ref().take((end - start) as usize).collect();
-            self.uncommitted.push_back(Uncommitted { end, records });
-        }
-        assert!(records.next().is_none(), "each record is in a batch");
-        Ok(self.log_end() + -1)
-    }
-
     /// Gives up the leadership as soon as possible, so that another voter takes it over.
     pub fn resign(&mut self, now: Now, out: &mut Outbox) -> Vec<QuorumEvent> {
         if let Role::Leader(leader) = &mut self.role {
@@ -445,148 +330,6 @@ impl Quorum {
         assert!(matches!(self.phase, Phase::Running), "closed while {:?}", self.phase);
         self.phase = Phase::Leaving(now.mono.plus_ms(LEAVING_MS_MAX));
         self.settle(now, out)
-    }
-
-    // What can be asked.
-
-    /// The epoch that this node knows.
-    pub fn epoch(&self) -> LeaderEpoch {
-        self.state.leader_epoch
-    }
-
-    /// The leader of that epoch, as far as this node knows.
-    pub fn leader(&self) -> Option<NodeId> {
-        self.state.leader
-    }
-
-    /// Where the leader listens for controllers' peers.
-    pub fn leader_endpoints(&self) -> Endpoints {
-        match &self.role {
-            Role::Leader(_) | Role::Resigned(_) => self.config.endpoints.clone(),
-            Role::Follower(follower) => follower.leader_endpoints.clone(),
-            Role::Prospective(nominee) => nominee.leader_endpoints.clone(),
-            Role::Unattached { .. } | Role::Candidate(_) => Endpoints::default(),
-        }
-    }
-
-    /// What this node is in the quorum, as Kafka's metric `current-state` names it.
-    pub fn current_state(&self) -> &'static str {
-        match (&self.role, self.state.voted.is_some()) {
-            (Role::Leader(_), _) => "leader",
-            (Role::Candidate(_), _) => "candidate",
-            (Role::Prospective(_), true) => "prospective-voted",
-            (Role::Prospective(_), false) => "prospective",
-            (Role::Follower(_), _) if self.voters.latest().has(self.config.me) => "follower",
-            (Role::Follower(_), _) => "observer",
-            (Role::Unattached { .. }, true) => "unattached-voted",
-            (Role::Unattached { .. } | Role::Resigned(_), _) => "unattached",
-        }
-    }
-
-    /// For whom this node has voted in its epoch; a leader and a candidate, for themselves.
-    pub fn vote(&self) -> Option<NodeId> {
-        match &self.role {
-            Role::Leader(_) | Role::Candidate(_) => Some(self.config.me.node),
-            _ => self.state.voted.map(|voted| voted.node),
-        }
-    }
-
-    /// How many observers this leader knows of; `None` if it does not lead.
-    pub fn observers(&self) -> Option<usize> {
-        match &self.role {
-            Role::Leader(leader) => Some(leader.progress.observers().count()),
-            _ => None,
-        }
-    }
-
-    pub fn role(&self) -> &Role {
-        &self.role
-    }
-
-    /// Whether this node leads, and the broker was told so.
-    pub fn is_leading(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.is_told)
-    }
-
-    /// Whether another node than this leader has the log, as a voter or as an observer of which was heard lately.
-    pub fn is_replicated(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.progress.has_others())
-    }
-
-    /// Whether what the disk holds is read.
-    pub fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Leaving(_))
-    }
-
-    /// One past the last committed record that the broker was told of.
-    pub fn committed(&self) -> Offset {
-        self.committed
-    }
-
-    /// The high watermark as this node knows it in its role.
-    pub fn high_watermark(&self) -> Option<Offset> {
-        match &self.role {
-            Role::Leader(leader) => leader.progress.high_watermark(),
-            _ => self.high_watermark,
-        }
-    }
-
-    /// The voters that count now.
-    pub fn voters(&self) -> &VoterSet {
-        self.voters.latest()
-    }
-
-    /// The level of `kraft.version`: 1 where the set of voters is recorded in the log (KIP-853), 0 where it is static.
-    pub fn kraft_version(&self) -> i16 {
-        self.voters.kraft_version()
-    }
-
-    pub fn me(&self) -> ReplicaKey {
-        self.config.me
-    }
-
-    pub fn log(&self) -> Option<&Log> {
-        self.log.as_ref()
-    }
-
-    /// What the recovery-point checkpoint shall say of the metadata log.
-    pub fn recovery_point(&self) -> Option<Offset> {
-        let log = self.log.as_ref()?;
-        Some(match self.busy {
-            Some(Busy::LoweringRecoveryPoint(end) | Busy::Truncating(end)) => log.synced_offset().min(end),
-            Some(Busy::Restarting) => Offset::ZERO,
-            _ => log.synced_offset(),
-        })
-    }
-
-    /// Whether `values` are sure to fit into one batch. Records that take several batches may be written in part when
-    /// the broker crashes.
-    pub fn fits_one_batch(&self, values: &[Bytes]) -> bool {
-        let records: usize = values.iter().map(|value| value.len() + snapshot::RECORD_OVERHEAD_MAX).sum();
-        BatchHeader::LEN + records <= batch_bytes_max(&self.config.log)
-    }
-
-    /// When to call [`tick`](Self::tick) next, if nothing else happens before. `now`: the moment of the last input.
-    pub fn deadline(&self, now: Now) -> Option<Mono> {
-        if self.busy.is_some() || !self.is_running() {
-            return None;
-        }
-        let leaving = match self.phase {
-            Phase::Leaving(until) => Some(until),
-            _ => None,
-        };
-        let fetches = self.waiting.iter().map(|fetch| fetch.until).min();
-        let updates = match &self.role {
-            Role::Follower(follower) if self.config.is_controller => Some(follower.update_voter_at),
-            _ => None,
-        };
-        let role = self.role.deadline().filter(|_| self.may_stand() || !matches!(self.role, Role::Follower(_)));
-        [role, fetches, updates, leaving, self.peers.deadline(now.mono), self.snapshot_deadline()]
-            .into_iter()
-            .flatten()
-            // What is overdue waits for something else, such as an answer that is in flight.
-            .filter(|at| *at > now.mono)
-            .min()
     }
 
     // Inside.
@@ -711,204 +454,13 @@ impl Quorum {
         self.held.push(Held::Answer(id, Box::new(body.into())));
     }
 
-    fn file_done(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Result<(), String> {
-        let command = self.commands.remove(&completion.id.seq).expect("a completion belongs to a command");
-        match command {
-            Command::Boot => return self.boot_step(now, completion.result, out),
-            Command::SaveState => {
-                completion.result.map_err(|error| error.text)?;
-                let is_planted = self.config.plants.has(Plant::VoteToldBeforeSync);
-                assert!(is_planted || self.busy == Some(Busy::SavingState));
-                self.busy = self.busy.filter(|busy| *busy != Busy::SavingState);
-            }
-            Command::WriteSnapshot(id) => match completion.result {
-                Ok(_) => self.snapshot_written(now, id, out),
-                // The log still has all of it. The next snapshot is written when it is due.
-                Err(error) if error.kind == IoErrorKind::NoSpace => {
-                    out.event(Level::Warn, PART, format!("snapshot {} is not written: {error}", id.file_name()));
-                    self.snapshots.not_written();
-                }
-                Err(error) => return Err(error.text),
-            },
-            Command::SaveDownload(id) => {
-                completion.result.map_err(|error| error.text)?;
-                self.download_saved(id, out);
-            }
-            Command::OpenSnapshot(id) => self.snapshot_opened(now, id, completion.result, out),
-            Command::Cleanup => {
-                if let Err(error) = completion.result {
-                    let text = format!("a file that is no longer needed could not be removed: {error}");
-                    out.event(Level::Warn, PART, text);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn log_done(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) -> Result<(), String> {
-        let mut log_events = Vec::new();
-        self.log_mut().handle_io(now, completion, out, &mut log_events);
-        for event in log_events {
-            match event {
-                LogEvent::Loaded => self.log_loaded(now, out)?,
-                LogEvent::Truncated => self.log_cut(now, out)?,
-                LogEvent::ReadDone { token, outcome } => match self.reading.remove(&token) {
-                    Some(fetch) => self.fetch_read(fetch, outcome),
-                    None => self.replay_found(outcome, out)?,
-                },
-                LogEvent::Failed(reason) => return Err(reason),
-                LogEvent::Closed => {
-                    self.phase = Phase::Ended;
-                    self.events.push(QuorumEvent::Closed);
-                }
-                LogEvent::LookupDone { .. } | LogEvent::NameFreed | LogEvent::Deleted => {}
-            }
-        }
-        if self.is_running() {
-            self.log_advanced(now, out);
-        }
-        Ok(())
-    }
-
-    /// A batch is in the log that no snapshot holds yet.
-    fn note_batch(&mut self, bytes: &Bytes) {
-        self.snapshots.bytes_since += bytes.len() as u64;
-        if let Ok(header) = BatchHeader::parse(bytes)
-            && !header.is_control()
-        {
-            self.last_append_at = WallMs(header.max_timestamp);
-        }
-    }
-
-    /// Appends to the log. Error: the log is offline, for this reason.
-    fn append(&mut self, now: Now, batch: Append<'_>, out: &mut Outbox) -> Result<Offset, String> {
-        let epoch = self.epoch();
-        let (Append::Own(bytes) | Append::Replicated(bytes)) = batch else { panic!("clients do not write metadata") };
-        self.note_batch(bytes);
-        match self.log_mut().append(now, batch, epoch, out) {
-            Ok(appended) => Ok(appended.base_offset),
-            Err(AppendError::NotOpen(why)) => Err(why),
-            // The node must not go on after this: the records would never be committed, and the requests that wait for
-            // them would wait for ever.
-            Err(error) => Err(format!("the metadata log refuses a batch: {error}")),
-        }
-    }
-
-    /// Appends control records, which take effect at once.
-    fn append_controls(&mut self, now: Now, controls: &[ControlRecord], out: &mut Outbox) -> Offset {
-        let base = self.log_end();
-        let bytes = ControlRecord::batch(controls, base, self.epoch(), now.wall);
-        if let Err(reason) = self.append(now, Append::Own(&bytes), out) {
-            self.fail(reason);
-            return base;
-        }
-        for (place, control) in controls.iter().enumerate() {
-            self.voters.apply(base + place as i64, control).expect("a record of our own is right");
-        }
-        let end = self.log_end();
-        self.uncommitted.push_back(Uncommitted { end, records: Vec::new() });
-        end + -1
-    }
-
-    /// Everything below `end` is committed.
-    fn commit_up_to(&mut self, end: Offset) {
-        while let Some(committed) = self.uncommitted.pop_front_if(|next| next.end <= end) {
-            self.committed = committed.end;
-            self.has_metadata |= !committed.records.is_empty();
-            self.events.push(QuorumEvent::Committed { end: committed.end, records: committed.records });
-        }
-    }
-
-    /// Whether this node stands for election if there is no leader: it is a voter. A node that the newest set of voters
-    /// removes still stands while it does not know that set as committed: it may be the only one that has the record, and
-    /// so the only one that can be elected (Raft dissertation, 4.2.2).
-    fn may_stand(&self) -> bool {
-        let (me, last) = (self.config.me, self.committed + -1);
-        let is_voter = self.voters.latest().has(me);
-        let is_being_removed = || self.voters.that_may_count(last).any(|set| set.has(me));
-        let planted = self.config.plants.has(Plant::ObserverStandsForElection);
-        self.config.is_controller && (is_voter || is_being_removed() || planted)
-    }
-
-    fn log_mut(&mut self) -> &mut Log {
-        self.log.as_mut().expect("the log is open once the disk is read")
-    }
-
-    fn log_end(&self) -> Offset {
-        self.log.as_ref().map_or(Offset::ZERO, Log::log_end_offset)
-    }
-
-    /// The epoch of the last record of the log, or of the snapshot in front of it; 0 if there is none.
-    fn last_epoch(&self) -> LeaderEpoch {
-        let in_log = self.log.as_ref().map_or(LeaderEpoch::UNKNOWN, Log::latest_epoch);
-        in_log.max(self.snapshots.newest().map_or(LeaderEpoch(0), |newest| newest.epoch)).max(LeaderEpoch(0))
-    }
-
     fn fail(&mut self, reason: String) {
         self.failure.get_or_insert(reason);
-    }
-
-    /// Begins to write `quorum-state`.
-    fn save_state(&mut self, out: &mut Outbox) {
-        self.state_is_new = false;
-        if !self.config.plants.has(Plant::VoteToldBeforeSync) {
-            self.busy = Some(Busy::SavingState);
-        }
-        let content = self.state.encode(self.kraft_version(), self.voters.latest().keys().map(|voter| voter.node));
-        let path = self.path(names::QUORUM_STATE);
-        self.submit(Command::SaveState, IoOp::Replace { path, content }, out);
-    }
-
-    fn path(&self, file: &str) -> DiskPath {
-        let separator = if file.is_empty() { "" } else { "/" };
-        DiskPath { dir: self.config.dir, path: format!("{}{separator}{file}", names::METADATA_PARTITION_DIR) }
-    }
-
-    fn submit(&mut self, command: Command, op: IoOp, out: &mut Outbox) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        self.commands.insert(seq, command);
-        out.io(IoId { owner: IoOwner::Quorum, seq }, op);
-    }
-
-    /// Asserts the invariants of this module.
-    pub fn verify(&self) {
-        let Some(log) = &self.log else { return };
-        log.verify();
-        if !self.is_running() {
-            return;
-        }
-        let (me, state) = (self.config.me.node, &self.state);
-        match &self.role {
-            Role::Leader(leader) => {
-                assert_eq!(state.leader, Some(me));
-                assert!(self.committed <= self.log_end(), "a leader has what is committed");
-                leader.progress.verify();
-            }
-            Role::Resigned(_) => assert_eq!(state.leader, Some(me)),
-            Role::Follower(follower) => assert!(state.leader == Some(follower.leader) && follower.leader != me),
-            Role::Candidate(_) => {
-                let is_own = |voted: ReplicaKey| voted.covers(self.config.me);
-                assert!(state.leader.is_none() && state.voted.is_some_and(is_own), "a candidate votes for itself");
-            }
-            Role::Prospective(_) | Role::Unattached { .. } => {}
-        }
-        assert!(self.uncommitted.iter().is_sorted_by_key(|next| next.end));
-        let is_cut = matches!(self.busy, Some(Busy::LoweringRecoveryPoint(_) | Busy::Truncating(_) | Busy::Restarting));
-        if !is_cut {
-            let end = self.uncommitted.back().map_or(self.committed, |last| last.end);
-            assert_eq!(end, self.log_end(), "what is in the log is committed, or waits to be");
-        }
     }
 }
 
 /// How long a leader that stops waits for another one.
 const LEAVING_MS_MAX: i64 = 5_000;
-
-/// The greatest size of a batch of metadata. A batch must fit into a segment, however small `segment.bytes` is.
-fn batch_bytes_max(settings: &LogSettings) -> usize {
-    BATCH_BYTES_MAX.min(settings.segment_bytes as usize)
-}
 
 #[cfg(test)]
 mod tests;

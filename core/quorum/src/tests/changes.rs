@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use crate::*;
+use tidelog_config::plant::{Plant, Plants};
 use tidelog_wire::ErrorCode;
 use tidelog_wire::ids::Uuid;
 use tidelog_wire::messages::add_raft_voter_request::Listener;

@@ -3,6 +3,7 @@
 use super::harness::*;
 use crate::*;
 use std::collections::BTreeSet;
+use tidelog_config::plant::Plants;
 use tidelog_wire::ErrorCode;
 use tidelog_wire::messages::{
     BeginQuorumEpochRequest, FetchRequest, VoteRequest, begin_quorum_epoch_request, fetch_request, vote_request,

@@ -4,8 +4,8 @@ mod changes;
 mod elections;
 mod harness;
 
-use crate::*;
 use harness::*;
+use tidelog_config::plant::{Plant, Plants};
 
 #[test]
 fn a_lone_voter_leads_at_once_and_commits_what_it_proposes() {
