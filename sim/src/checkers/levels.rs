@@ -5,7 +5,7 @@
 //! connection was lost may be made later, as long as the process lives to which it was sent. So the checker keeps every
 //! level that the logger may have.
 
-use super::{Checker, Violation};
+use super::{Checker, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,7 @@ impl Checker for Levels {
                 if !node.possible.contains(level) {
                     let text =
                         format!("node{of}: the log has the level {level}, and may only have {:?}", node.possible);
-                    return Err(Violation { checker: "levels", place: None, text });
+                    return violation("levels", None, text);
                 }
                 node.settle(level);
             }

@@ -10,7 +10,7 @@
 //! state of now or of some time before, and rules nothing out. Only the last administrator, who comes when all brokers
 //! have had the time to catch up, must be shown the present.
 
-use super::{Checker, Rules, Violation};
+use super::{Checker, Rules, Violation, violation};
 use crate::history::{Change, Entry, Fact, FinalLogs, SUBSCRIPTION, Sight, TopicId};
 use crate::world::LAST_ADMIN;
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,7 +233,9 @@ impl Metadata {
                 Ok(true)
             }
             Some(known) if known == topic => Ok(false),
-            Some(known) => violation(format!("the id {} of {topic} is that of {known}", hex(&id))).map(|()| false),
+            Some(known) => {
+                violation(NAME, None, format!("the id {} of {topic} is that of {known}", hex(&id))).map(|()| false)
+            }
         }
     }
 
@@ -274,7 +276,7 @@ impl Metadata {
             Ok(next) => Some(next),
         });
         narrowed.or_else(|states| {
-            violation(format!("{change:?} of {name:?} was answered with {error}, and it was {states}"))
+            violation(NAME, None, format!("{change:?} of {name:?} was answered with {error}, and it was {states}"))
         })
     }
 
@@ -289,7 +291,7 @@ impl Metadata {
             true => resource.narrow(|state| state.looks(sight, id_is_new || !is_alone)),
             false => resource.resembles(sight),
         };
-        fits.or_else(|states| violation(format!("{name:?} is {sight:?}, and it was {states}")))
+        fits.or_else(|states| violation(NAME, None, format!("{name:?} is {sight:?}, and it was {states}")))
     }
 }
 
@@ -307,13 +309,13 @@ impl Checker for Metadata {
             Fact::Topic { topic, id } => self.meet(*id, &format!("t{topic}")).map(drop),
             Fact::ProducerId { id } => match self.producer_ids.insert(*id) {
                 true => Ok(()),
-                false => violation(format!("the producer id {id} was given out twice")),
+                false => violation(NAME, None, format!("the producer id {id} was given out twice")),
             },
             Fact::Cluster { id } => {
                 let first = self.cluster.get_or_insert_with(|| id.clone());
                 match first == id {
                     true => Ok(()),
-                    false => violation(format!("the cluster {first} is now {id}")),
+                    false => violation(NAME, None, format!("the cluster {first} is now {id}")),
                 }
             }
             Fact::Quorum { epoch, high_watermark, log_end } => {
@@ -323,14 +325,18 @@ impl Checker for Metadata {
                     && (epoch < last || high_watermark < last_high)
                 {
                     let last = format!("epoch {last} and high watermark {last_high}");
-                    return violation(format!(
-                        "the metadata log went from {last} back to {epoch} and {high_watermark}"
-                    ));
+                    return violation(
+                        NAME,
+                        None,
+                        format!("the metadata log went from {last} back to {epoch} and {high_watermark}"),
+                    );
                 }
                 if log_end < high_watermark {
-                    return violation(format!(
-                        "the metadata log ends at {log_end}, below its high watermark {high_watermark}"
-                    ));
+                    return violation(
+                        NAME,
+                        None,
+                        format!("the metadata log ends at {log_end}, below its high watermark {high_watermark}"),
+                    );
                 }
                 self.quorum.insert(*epoch, *high_watermark);
                 Ok(())
@@ -346,10 +352,6 @@ impl Checker for Metadata {
     fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
-}
-
-fn violation(text: String) -> Result<(), Violation> {
-    Err(Violation { checker: NAME, place: None, text })
 }
 
 fn hex(id: &TopicId) -> String {

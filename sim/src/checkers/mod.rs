@@ -150,8 +150,13 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
     ]
 }
 
-fn violation(checker: &'static str, place: PartitionKey, text: String) -> Result<(), Violation> {
-    Err(Violation { checker, place: Some(place), text })
+/// What a checker gives when it has found something wrong, in one partition or in none.
+fn violation(
+    checker: &'static str,
+    place: impl Into<Option<PartitionKey>>,
+    text: impl Into<String>,
+) -> Result<(), Violation> {
+    Err(Violation { checker, place: place.into(), text: text.into() })
 }
 
 /// Short histories for the checkers' own tests.

@@ -4,7 +4,7 @@
 //!
 //! The clients notice most of this and tell it as [`Fact::Misbehaved`](crate::history::Fact::Misbehaved).
 
-use super::{Checker, Damages, Rules, Violation};
+use super::{Checker, Damages, Rules, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs};
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl Checker for Protocol {
             Fact::Corrupt { partition, text, .. } => format!("{partition} {text}"),
             _ => return Ok(()),
         };
-        Err(Violation { checker: "protocol", place: None, text })
+        violation("protocol", None, text)
     }
 
     fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {

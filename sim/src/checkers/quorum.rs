@@ -5,7 +5,7 @@
 //!
 //! A node tells others of an epoch, and votes, only when its `quorum-state` says so on stable storage.
 
-use super::{Checker, Violation};
+use super::{Checker, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, Replica, StoredBatch};
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Quorum {
         let first = *self.leaders.entry(epoch).or_insert(leader);
         match first == leader {
             true => Ok(()),
-            false => violation(format!("both node {first} and node {leader} lead in epoch {epoch}")),
+            false => violation(NAME, None, format!("both node {first} and node {leader} lead in epoch {epoch}")),
         }
     }
 
@@ -52,14 +52,22 @@ impl Quorum {
         let was_alive = std::mem::replace(&mut known.is_alive, true);
         let (saved, begins) = (known.saved_epoch, !was_alive);
         if begins && now.epoch < saved {
-            return violation(format!("node {node} saved the epoch {saved} and starts in epoch {}", now.epoch));
+            return violation(
+                NAME,
+                None,
+                format!("node {node} saved the epoch {saved} and starts in epoch {}", now.epoch),
+            );
         }
         let before = before.filter(|_| was_alive);
         if let Some(before) = &before
             && (now.epoch < before.epoch || now.committed < before.committed)
         {
             let was = format!("epoch {} and offset {}", before.epoch, before.committed);
-            return violation(format!("node {node} went from {was} back to {} and {}", now.epoch, now.committed));
+            return violation(
+                NAME,
+                None,
+                format!("node {node} went from {was} back to {} and {}", now.epoch, now.committed),
+            );
         }
         if now.leads && !before.as_ref().is_some_and(|before| before.leads && before.epoch == now.epoch) {
             self.begins_to_lead(node, now)?;
@@ -74,10 +82,14 @@ impl Quorum {
     /// A leader has everything that was committed before (Raft, 5.4).
     fn begins_to_lead(&self, node: u32, now: &Replica) -> Result<(), Violation> {
         match now.log_end < self.end {
-            true => violation(format!(
-                "node {node} leads in epoch {} with a log that ends at {}, and the records below {} are committed",
-                now.epoch, now.log_end, self.end
-            )),
+            true => violation(
+                NAME,
+                None,
+                format!(
+                    "node {node} leads in epoch {} with a log that ends at {}, and the records below {} are committed",
+                    now.epoch, now.log_end, self.end
+                ),
+            ),
             false => Ok(()),
         }
     }
@@ -88,10 +100,14 @@ impl Quorum {
         let have = now.voters.iter().filter(|voter| synced(voter).is_some_and(|synced| synced >= high)).count();
         match 2 * have > now.voters.len() {
             true => Ok(()),
-            false => violation(format!(
-                "node {leader} has the high watermark {high} in epoch {}, and {have} of the voters {:?} have synced that far",
-                now.epoch, now.voters
-            )),
+            false => violation(
+                NAME,
+                None,
+                format!(
+                    "node {leader} has the high watermark {high} in epoch {}, and {have} of the voters {:?} have synced that far",
+                    now.epoch, now.voters
+                ),
+            ),
         }
     }
 
@@ -100,9 +116,11 @@ impl Quorum {
             let (first, by) = *self.committed.entry(batch.base_offset).or_insert((*batch, node));
             if first != *batch {
                 let at = batch.base_offset;
-                return violation(format!(
-                    "at the offset {at} node {by} has committed {first:?}, and node {node} {batch:?}"
-                ));
+                return violation(
+                    NAME,
+                    None,
+                    format!("at the offset {at} node {by} has committed {first:?}, and node {node} {batch:?}"),
+                );
             }
             self.end = self.end.max(batch.last_offset + 1);
         }
@@ -113,16 +131,22 @@ impl Quorum {
         let first = *self.votes.entry((node, epoch)).or_insert(candidate);
         match first == candidate {
             true => Ok(()),
-            false => {
-                violation(format!("node {node} votes for both node {first} and node {candidate} in epoch {epoch}"))
-            }
+            false => violation(
+                NAME,
+                None,
+                format!("node {node} votes for both node {first} and node {candidate} in epoch {epoch}"),
+            ),
         }
     }
 
     fn saved(&mut self, node: u32, epoch: i32, voted: Option<u32>) -> Result<(), Violation> {
         let known = self.nodes.entry(node).or_default();
         if epoch < known.saved_epoch {
-            return violation(format!("node {node} saves the epoch {epoch} after the epoch {}", known.saved_epoch));
+            return violation(
+                NAME,
+                None,
+                format!("node {node} saves the epoch {epoch} after the epoch {}", known.saved_epoch),
+            );
         }
         known.saved_epoch = epoch;
         match voted {
@@ -134,7 +158,9 @@ impl Quorum {
     fn told(&self, node: u32, epoch: i32) -> Result<(), Violation> {
         let saved = self.nodes.get(&node).map_or(0, |known| known.saved_epoch);
         match epoch > saved {
-            true => violation(format!("node {node} tells of epoch {epoch}, and has saved no more than {saved}")),
+            true => {
+                violation(NAME, None, format!("node {node} tells of epoch {epoch}, and has saved no more than {saved}"))
+            }
             false => Ok(()),
         }
     }
@@ -151,9 +177,13 @@ impl Checker for Quorum {
                 let saved = self.votes.get(&(*node, *epoch));
                 match saved == Some(candidate) {
                     true => Ok(()),
-                    false => violation(format!(
-                        "node {node} votes for node {candidate} in epoch {epoch}, and has saved the vote {saved:?}"
-                    )),
+                    false => violation(
+                        NAME,
+                        None,
+                        format!(
+                            "node {node} votes for node {candidate} in epoch {epoch}, and has saved the vote {saved:?}"
+                        ),
+                    ),
                 }
             }
             Fact::Restarted { node, .. } => {
@@ -169,10 +199,6 @@ impl Checker for Quorum {
     fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
-}
-
-fn violation(text: String) -> Result<(), Violation> {
-    Err(Violation { checker: NAME, place: None, text })
 }
 
 #[cfg(test)]

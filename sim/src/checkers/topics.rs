@@ -1,7 +1,7 @@
 //! Records belong to the topic to which they were sent: those of a deleted topic do not show up in a new topic of the
 //! same name, and a record that a topic has acknowledged is there as long as the topic is.
 
-use super::{Checker, Violation};
+use super::{Checker, Violation, violation};
 use crate::history::{Entry, Fact, FinalLogs, TopicId, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,12 +36,20 @@ impl Checker for Topics {
                 for value in values {
                     found.insert(*value);
                     match self.sent.get(value) {
-                        None => return violation(format!("{place} has {value}, which nobody sent")),
+                        None => return violation("topics", None, format!("{place} has {value}, which nobody sent")),
                         Some(sent) if sent.topic != *topic => {
-                            return violation(format!("{place} has {value}, which was sent to {}", sent.topic));
+                            return violation(
+                                "topics",
+                                None,
+                                format!("{place} has {value}, which was sent to {}", sent.topic),
+                            );
                         }
                         Some(sent) if sent.id.is_some_and(|of| of != *id) => {
-                            return violation(format!("{place} has {value} of another topic of that name"));
+                            return violation(
+                                "topics",
+                                None,
+                                format!("{place} has {value} of another topic of that name"),
+                            );
                         }
                         Some(_) => {}
                     }
@@ -50,7 +58,11 @@ impl Checker for Topics {
                 let lost = kept.iter().find(|(at, value)| at < asked_at && !found.contains(value));
                 if let Some((at, value)) = lost.filter(|_| *whole) {
                     let ms = at / 1_000_000;
-                    return violation(format!("{place}: {value} was acknowledged at {ms} ms and is lost"));
+                    return violation(
+                        "topics",
+                        None,
+                        format!("{place}: {value} was acknowledged at {ms} ms and is lost"),
+                    );
                 }
             }
             _ => {}
@@ -61,10 +73,6 @@ impl Checker for Topics {
     fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
-}
-
-fn violation(text: String) -> Result<(), Violation> {
-    Err(Violation { checker: "topics", place: None, text })
 }
 
 #[cfg(test)]
