@@ -112,6 +112,11 @@ impl Quorum {
         self.log.as_ref()
     }
 
+    /// Whether the log is about to begin again behind a snapshot: what it still holds may be another leader's.
+    pub fn is_restarting_log(&self) -> bool {
+        self.busy == Some(Busy::Restarting)
+    }
+
     /// What the recovery-point checkpoint shall say of the metadata log.
     pub fn recovery_point(&self) -> Option<Offset> {
         let log = self.log.as_ref()?;

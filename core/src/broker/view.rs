@@ -38,6 +38,8 @@ pub struct QuorumView {
     /// One past the last record that this node has applied.
     pub committed: Offset,
     pub high_watermark: Option<Offset>,
+    /// Where the log starts. What is below is in a snapshot.
+    pub log_start: Offset,
     /// All records below this offset are on stable storage.
     pub synced: Offset,
     pub log_end: Offset,
@@ -58,6 +60,11 @@ impl Broker {
     pub fn quorum(&self) -> Option<QuorumView> {
         let quorum = self.parts.quorum.as_ref().filter(|quorum| quorum.is_running())?;
         let log = quorum.log()?;
+        // What lies in a log that begins again behind a snapshot counts no more.
+        let (log_start, synced, log_end) = match quorum.is_restarting_log() {
+            true => [quorum.committed(); 3].into(),
+            false => (log.log_start_offset(), log.synced_offset(), log.log_end_offset()),
+        };
         Some(QuorumView {
             role: quorum.role().name(),
             leads: matches!(quorum.role(), Role::Leader(_)),
@@ -65,8 +72,9 @@ impl Broker {
             leader: quorum.leader(),
             committed: quorum.committed(),
             high_watermark: quorum.high_watermark(),
-            synced: log.synced_offset(),
-            log_end: log.log_end_offset(),
+            log_start,
+            synced,
+            log_end,
         })
     }
 

@@ -63,19 +63,12 @@ impl World {
         }
         seen.view = Some(view);
         let committed = view.committed.0;
-        let mut batches = Vec::new();
-        if committed > view.log_end.0 {
-            // A snapshot was fetched, and the log begins again behind it: what it still holds may be of another leader.
-            seen.batches.clear();
-            seen.committed_up_to = committed;
-        } else {
-            // A node may know a batch as committed that it has not given to its disk yet, in the place of one that it
-            // has cut off.
-            let end = committed.min(view.synced.0);
-            let known = seen.batches.range(seen.committed_up_to..).map(|(_, batch)| *batch);
-            batches.extend(known.take_while(|batch| batch.last_offset < end));
-            seen.committed_up_to = end.max(seen.committed_up_to);
-        }
+        // A node may know a batch as committed that it has not given to its disk yet, in the place of one that it has cut
+        // off. What lies before the log's start may be another leader's: a snapshot took its place.
+        let (first, end) = (seen.committed_up_to.max(view.log_start.0), committed.min(view.synced.0));
+        let known = seen.batches.range(first..).map(|(_, batch)| *batch);
+        let batches: Vec<StoredBatch> = known.take_while(|batch| batch.last_offset < end).collect();
+        seen.committed_up_to = end.max(seen.committed_up_to);
         let replica = Replica {
             leads: view.leads,
             epoch: view.epoch.0,
