@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn the_level_of_the_quorum_may_be_named_where_it_is_right() {
+        let kraft_version = |level, is_dynamic| {
+            levels(None, &[(KRAFT_VERSION, level)], is_dynamic).map(|levels| levels.last().map(|(_, level)| *level))
+        };
+        assert_eq!(kraft_version(0, false), Ok(Some(0)));
+        assert_eq!(kraft_version(1, true), Ok(Some(1)));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_what_is_allowed() {
         let refused: Vec<String> = [
             levels(Some("4.4"), &[], true),

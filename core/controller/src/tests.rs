@@ -1,9 +1,12 @@
 mod brokers;
+mod configs;
 mod elections;
+mod encoding;
 mod features;
 mod images;
 mod partition_changes;
 mod placement;
+mod topics;
 
 use super::brokers::registration_change;
 use super::*;

@@ -2,7 +2,12 @@
 
 use super::*;
 use std::time::Duration;
-use tidelog_wire::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest};
+use tidelog_wire::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
+use tidelog_wire::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
+use tidelog_wire::messages::{
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest, ProducerIdsRecord,
+    RegisterControllerRecord,
+};
 
 const SESSION_MS: i64 = 9_000;
 
@@ -88,6 +93,7 @@ impl Active {
         if outcome.state == BrokerState::ControlledShutdown {
             self.heartbeats.shuts_down(id, Offset(self.cluster.offset - 1));
         }
+        assert_eq!(outcome.response.is_caught_up, self.heartbeats.is_caught_up(request));
         assert_eq!(outcome.response.is_fenced, outcome.state.is_fenced());
         assert_eq!(outcome.response.should_shut_down, outcome.state == BrokerState::ShutdownNow);
         assert_eq!(outcome.response.is_fenced, self.cluster.image.broker(id).unwrap().fenced);
@@ -495,6 +501,119 @@ fn a_controller_is_registered_with_what_it_says() {
     let controller = active.cluster.image.controller(NodeId(5)).unwrap();
     assert_eq!((controller.end_points[0].port, controller.incarnation_id), (9093, request.incarnation_id));
     assert_eq!(controller.features.len(), request.features.len());
+}
+
+/// A start of a node, each of whose facts differs from its default.
+fn start() -> BrokerStart {
+    let listener = |name: &str, port| Listener {
+        name: name.into(),
+        protocol: SecurityProtocol::Ssl,
+        host: format!("{name}.example"),
+        port,
+    };
+    BrokerStart {
+        node_id: NodeId(5),
+        incarnation_id: incarnation(9),
+        rack: Some("r".into()),
+        listeners: vec![listener("INSIDE", 9092)],
+        controller_listeners: vec![listener("CONTROLLER", 9093)],
+        log_dirs: vec![dir(5)],
+        previous_broker_epoch: Some(77),
+    }
+}
+
+#[test]
+fn the_log_names_all_that_a_broker_says_of_itself() {
+    let mut active = Active::new();
+    let request = start().broker_registration(CLUSTER);
+    assert_eq!(request.previous_broker_epoch, 77);
+    assert_eq!(
+        BrokerStart { previous_broker_epoch: None, ..start() }.broker_registration(CLUSTER).previous_broker_epoch,
+        -1
+    );
+    let broker_epoch = active.register_with(&request, 4).unwrap();
+    let features = records::levels_accepted().map(|(name, min, max)| BrokerFeature {
+        name: name.into(),
+        min_supported_version: min,
+        max_supported_version: max,
+        ..Default::default()
+    });
+    let expected = RegisterBrokerRecord {
+        broker_id: 5,
+        incarnation_id: incarnation(9),
+        broker_epoch,
+        end_points: vec![BrokerEndpoint {
+            name: "INSIDE".into(),
+            host: "INSIDE.example".into(),
+            port: 9092,
+            security_protocol: 1,
+            ..Default::default()
+        }],
+        features: features.collect(),
+        rack: Some("r".into()),
+        fenced: true,
+        log_dirs: vec![dir(5)],
+        ..Default::default()
+    };
+    assert_eq!(*active.cluster.image.broker(NodeId(5)).unwrap(), expected);
+}
+
+#[test]
+fn the_log_names_all_that_a_controller_says_of_itself() {
+    let mut active = Active::new();
+    let request = start().controller_registration();
+    active.cluster.decide(|image, _, _| register_controller(image, &request)).unwrap();
+    let features = records::levels_accepted().map(|(name, min, max)| ControllerFeature {
+        name: name.into(),
+        min_supported_version: min,
+        max_supported_version: max,
+        ..Default::default()
+    });
+    let expected = RegisterControllerRecord {
+        controller_id: 5,
+        incarnation_id: incarnation(9),
+        end_points: vec![ControllerEndpoint {
+            name: "CONTROLLER".into(),
+            host: "CONTROLLER.example".into(),
+            port: 9093,
+            security_protocol: 1,
+            ..Default::default()
+        }],
+        features: features.collect(),
+        ..Default::default()
+    };
+    assert_eq!(*active.cluster.image.controller(NodeId(5)).unwrap(), expected);
+}
+
+#[test]
+fn a_broker_that_shuts_down_may_register_again_and_still_shuts_down() {
+    let mut active = Active::new();
+    active.join(2);
+    active.create_on(&[2, 1]);
+    assert_eq!(active.shut_down(2), BrokerState::ControlledShutdown);
+    active.register(2, 2).unwrap();
+    let broker = active.cluster.image.broker(NodeId(2)).unwrap();
+    assert!(broker.in_controlled_shutdown && !broker.fenced);
+}
+
+#[test]
+fn a_session_that_ends_changes_nothing_for_a_broker_that_is_fenced_or_gone() {
+    let mut active = Active::new();
+    active.register(2, 2).unwrap();
+    let context =
+        Context { node_id: NodeId(1), layers: active.cluster.image.layers(&active.cluster.broker), replicates: true };
+    let fence = |id| fence_silent_broker(&active.cluster.image, &context, NodeId(id)).len();
+    assert_eq!((fence(1), fence(2), fence(3)), (1, 0, 0));
+}
+
+#[test]
+fn the_log_names_the_broker_that_got_a_block_of_producer_ids() {
+    let mut active = Active::new();
+    active.join(2);
+    let broker_epoch = active.epoch(2);
+    active.cluster.decide(|image, _, _| allocate_producer_ids(image, NodeId(2), broker_epoch)).unwrap();
+    let expected = ProducerIdsRecord { broker_id: 2, broker_epoch, next_producer_id: 1_000, ..Default::default() };
+    assert_eq!(active.cluster.committed.last().unwrap().0, expected.into());
 }
 
 #[test]

@@ -2,9 +2,14 @@ use super::*;
 use smallvec::smallvec;
 use tidelog_wire::Int32s;
 use tidelog_wire::messages::elect_leaders_request::TopicPartitions;
+use tidelog_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use tidelog_wire::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+use tidelog_wire::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use tidelog_wire::messages::{
-    ElectLeadersRequest, ListPartitionReassignmentsRequest, PartitionChangeRecord, PartitionRecord,
+    ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    PartitionChangeRecord, PartitionRecord,
 };
 
 const PREFERRED: i8 = 0;
@@ -121,4 +126,89 @@ fn reassignments_are_listed_while_replicas_come_or_go() {
     assert_eq!(list(&cluster, named("t", smallvec![0, 1])).len(), 1);
     assert_eq!(list(&cluster, named("t", smallvec![1])), []);
     assert_eq!(list(&cluster, named("none", smallvec![0])), []);
+}
+
+/// The whole answer, for the partitions of the topic `t` with their errors and texts.
+fn answer(error: ErrorCode, partitions: &[(i32, ErrorCode, Option<&str>)]) -> ElectLeadersResponse {
+    let partition_result = partitions.iter().map(|(index, error, text)| PartitionResult {
+        partition_id: *index,
+        error_code: error.code(),
+        error_message: text.map(Into::into),
+        ..Default::default()
+    });
+    let topic =
+        ReplicaElectionResult { topic: "t".into(), partition_result: partition_result.collect(), ..Default::default() };
+    ElectLeadersResponse { error_code: error.code(), replica_election_results: vec![topic], ..Default::default() }
+}
+
+#[test]
+fn an_answer_names_each_topic_and_says_why_there_is_no_election() {
+    let (mut cluster, _) = cluster(&[(&[1, 2], &[1, 2], 2), (&[1], &[1], 1)]);
+    let mut ask = |election_type, named: Option<Int32s>| {
+        let named =
+            named.map(|partitions| vec![TopicPartitions { topic: "t".into(), partitions, ..Default::default() }]);
+        let request = ElectLeadersRequest { election_type, topic_partitions: named, ..Default::default() };
+        cluster.decide(|image, context, _| elect_leaders(image, context, &request))
+    };
+    assert_eq!(
+        ask(PREFERRED, Some(smallvec![1, 9])),
+        answer(
+            ErrorCode::None,
+            &[
+                (1, ErrorCode::ElectionNotNeeded, None),
+                (9, ErrorCode::UnknownTopicOrPartition, Some("No such partition as t-9"))
+            ]
+        )
+    );
+    let unknown = ErrorCode::InvalidRequest;
+    assert_eq!(ask(7, Some(smallvec![0])), answer(unknown, &[(0, unknown, Some("Unknown election type 7"))]));
+    assert_eq!(ask(PREFERRED, None), answer(ErrorCode::None, &[(0, ErrorCode::None, None)]));
+}
+
+#[test]
+fn the_preferred_replica_takes_over_from_a_leader_that_is_well() {
+    let (mut cluster, topic) = cluster(&[(&[2, 1], &[2, 1], 1)]);
+    let dir = Uuid::from_bytes([2; 16]);
+    cluster.start(NodeId(2), &[dir]);
+    let mut partition = cluster.partition("t", 0).clone();
+    (partition.isr, partition.directories) = (vec![NodeId(2), NodeId(1)], vec![dir, DIR_A]);
+    partition.eligible_leaders.clear();
+    cluster.commit(&[partition.record(topic, 0)]);
+    assert_eq!(elect(&mut cluster, PREFERRED, Some(&[0])), [(0, ErrorCode::None)]);
+    assert_eq!(leader(&cluster, topic, 0).0, Some(2));
+}
+
+#[test]
+fn a_replica_whose_directory_is_offline_is_not_elected() {
+    let (mut cluster, topic) = cluster(&[(&[1, 2], &[1, 2], 2)]);
+    let mut partition = cluster.partition("t", 0).clone();
+    partition.directories = vec![DIRECTORY_LOST; 2];
+    cluster.commit(&[partition.record(topic, 0)]);
+    elect(&mut cluster, PREFERRED, Some(&[0]));
+    assert_eq!(leader(&cluster, topic, 0).0, None, "and node 2 is down");
+}
+
+#[test]
+fn a_list_of_reassignments_names_topics_partitions_and_replicas() {
+    let (mut cluster, topic_id) = cluster(&[(&[1], &[1], 1), (&[1, 2], &[1, 2], 1)]);
+    let moving = PartitionChangeRecord {
+        partition_id: 1,
+        topic_id,
+        adding_replicas: Some(smallvec![2]),
+        removing_replicas: Some(smallvec![1]),
+        ..Default::default()
+    };
+    cluster.commit(&[moving.into()]);
+    let partition = OngoingPartitionReassignment {
+        partition_index: 1,
+        replicas: smallvec![1, 2],
+        adding_replicas: smallvec![2],
+        removing_replicas: smallvec![1],
+        ..Default::default()
+    };
+    let topic = OngoingTopicReassignment { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    assert_eq!(
+        list_reassignments(&cluster.image, &ListPartitionReassignmentsRequest { topics: None, ..Default::default() }),
+        ListPartitionReassignmentsResponse { topics: vec![topic], error_message: None, ..Default::default() }
+    );
 }

@@ -196,7 +196,74 @@ fn older_clients_are_answered_for_each_feature() {
     let response =
         cluster.decide(|image, context, _| update_features(image, context, &request, 0, &kraft_version).decision);
     assert_eq!(response.error_code, 0);
-    let results: Vec<_> = response.results.iter().map(|result| (&*result.feature, result.error_code)).collect();
-    assert_eq!(results, [(ELIGIBLE_LEADER_REPLICAS_VERSION, 0)]);
+    assert_eq!(response.error_message, None);
+    let results = response.results.iter().map(|one| (&*one.feature, one.error_code, one.error_message.as_deref()));
+    assert_eq!(results.collect::<Vec<_>>(), [(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, Some("NONE"))]);
     assert_eq!(cluster.image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION), 0);
+}
+
+#[test]
+fn a_level_that_a_feature_has_already_may_be_set_in_any_way() {
+    let mut cluster = Cluster::new();
+    let all = [(ELIGIBLE_LEADER_REPLICAS_VERSION, 1), (METADATA_VERSION, 30), (KRAFT_VERSION, 1)];
+    for upgrade in [UPGRADE, SAFE] {
+        let known = cluster.committed.len();
+        update(&mut cluster, &all.map(|(name, level)| (name, level, upgrade)), false).unwrap();
+        let names: Vec<&str> = cluster.committed[known..]
+            .iter()
+            .map(|(record, _)| match record {
+                MetadataRecord::FeatureLevel(feature) => &*feature.name,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(names, [ELIGIBLE_LEADER_REPLICAS_VERSION, METADATA_VERSION], "the quorum has nothing to do");
+    }
+}
+
+#[test]
+fn only_a_higher_level_of_its_own_feature_is_a_matter_of_the_quorum() {
+    let cluster = Cluster::new();
+    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+    let raises = |name: &str, level: i16| {
+        let feature_updates = vec![FeatureUpdateKey {
+            feature: name.into(),
+            max_version_level: level,
+            upgrade_type: UPGRADE,
+            ..Default::default()
+        }];
+        let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
+        // The quorum cannot be asked for what is not needed.
+        let kraft_version = KRaftVersion { level: 1, upgrade: Err("it cannot".to_owned()) };
+        let update = update_features(&cluster.image, &context, &request, 2, &kraft_version);
+        assert_eq!(update.decision.response.error_code, 0);
+        update.raises_kraft_version
+    };
+    assert!(!raises(KRAFT_VERSION, 1), "it has this level");
+    assert!(!raises(METADATA_VERSION, 30), "another feature, with a higher level");
+}
+
+#[test]
+fn the_least_number_of_replicas_is_recorded_only_with_eligible_leaders_and_taken_from_brokers_alone() {
+    let mut cluster = Cluster::new();
+    cluster.create(&creating(vec![topic("t", 1, 1)]));
+    let (elr, min) = (ELIGIBLE_LEADER_REPLICAS_VERSION, "min.insync.replicas");
+    let all = ConfigResource::all_brokers();
+    cluster.commit(&[all.record(min, None)]);
+    update(&mut cluster, &[(elr, 0, SAFE), (METADATA_VERSION, 30, UPGRADE)], false).unwrap();
+    assert!(cluster.image.config(&all).is_empty(), "neither needs it");
+
+    let of_broker = |id, name: &str| ConfigResource::broker(NodeId(id)).record(name, Some("3"));
+    cluster.commit(&[
+        ConfigResource::topic("t").record(min, Some("3")),
+        of_broker(1, min),
+        of_broker(2, "log.retention.ms"),
+        all.record(min, Some("2")),
+    ]);
+    let known = cluster.committed.len();
+    update(&mut cluster, &[(elr, 1, UPGRADE)], false).unwrap();
+    let records: Vec<_> = cluster.committed[known..].iter().map(|(record, _)| record.clone()).collect();
+    assert_eq!(records.len(), 2, "{records:?}");
+    assert_eq!(records[0], ConfigResource::broker(NodeId(1)).record(min, None));
+    assert_eq!(cluster.image.topic_config("t")[min], "3");
+    assert_eq!(cluster.image.config(&all)[min], "2");
 }

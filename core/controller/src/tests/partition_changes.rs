@@ -141,6 +141,8 @@ fn a_follower_that_leaves_begins_no_new_leader_epoch_unless_the_cluster_is_old()
     let newer = Case { metadata_version: 12, ..old };
     assert_eq!(newer.after(leaves(3)), "1 leads, in sync 1 2, epoch 0");
     assert_eq!(HEALTHY.after(leaves(4)), "nothing changes");
+    let second = Case { leader: 2, ..HEALTHY };
+    assert_eq!(second.after(leaves(3)), "2 leads, in sync 1 2, epoch 0", "the leader stays, whoever is preferred");
 }
 
 #[test]
@@ -186,6 +188,8 @@ fn a_broker_that_returns_leads_where_it_is_eligible_or_led_last() {
     let lost = Case { eligible: &[], ..eligible };
     assert_eq!(lost.after(returns(3)), "3 leads, in sync 3, recovering, epoch 1");
     assert_eq!(lost.after(returns(1)), "nothing changes");
+    let in_sync = Case { isr: &[1], min_insync_replicas: "1", ..lost };
+    assert_eq!(in_sync.after(returns(3)), "nothing changes", "the replica in sync may come back");
     let several = Case { last_known: &[1, 2], ..lost };
     assert_eq!(several.after(returns(1)), "nothing changes", "nobody knows which of them led last");
 }

@@ -149,3 +149,13 @@ cannot be reached because only 3 broker(s) are registered or some brokers have a
         assert_eq!(partition.directory(NodeId(2)), Some(Uuid::from_bytes([2; 16])));
     }
 }
+
+/// As Kafka's `StripedReplicaPlacer`: with one broker that is not fenced there is no other order to draw.
+#[test]
+fn fenced_brokers_take_turns_beside_a_single_one_that_is_not() {
+    let image = image(&[(1, "A", false), (2, "B", true), (3, "B", true)]);
+    for seed in 1..30 {
+        let placed = placed(&image, 12, 2, seed);
+        assert!(placed.windows(2).all(|next| next[0][1] != next[1][1]), "{placed:?}");
+    }
+}
