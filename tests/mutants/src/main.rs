@@ -17,10 +17,11 @@ use clap::{Parser, Subcommand};
 use list::{Genre, Mutant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
@@ -53,9 +54,15 @@ enum Action {
         /// The survivors that are no gap in the tests, with the reasons
         #[arg(long, default_value = "explained.txt")]
         explained: PathBuf,
+        /// Test only the mutants of files whose path begins with this
+        #[arg(long, default_value = "")]
+        within: String,
         /// Which packages' tests to run beside those of the packages that have mutants
         #[arg(long, value_delimiter = ',', default_value = "tidelog-batch,tidelog-storage,tidelog-core")]
         packages: Vec<String>,
+        /// Leave out the unit tests whose names contain one of these
+        #[arg(long, value_delimiter = ',')]
+        skip: Vec<String>,
     },
 }
 
@@ -65,7 +72,7 @@ fn main() -> Result<()> {
     let mutants = list::parse(&json)?;
     match cli.command {
         Action::Weave => weave_all(&cli.tree, &mutants),
-        Action::Judge { seeds, every, again, explained, packages } => {
+        Action::Judge { seeds, every, again, explained, within, packages, skip } => {
             let again = again.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
             let survived = again.transpose()?;
             let survived: Option<BTreeSet<String>> = survived.map(|text| {
@@ -73,14 +80,15 @@ fn main() -> Result<()> {
             });
             let wanted =
                 |mutant: &&Mutant| survived.as_ref().is_none_or(|names| names.contains(&mutant.without_position()));
-            let asked: Vec<&Mutant> = mutants.iter().filter(wanted).step_by(every).collect();
+            let is_within = |mutant: &&Mutant| mutant.file.starts_with(&within);
+            let asked: Vec<&Mutant> = mutants.iter().filter(is_within).filter(wanted).step_by(every).collect();
             let text = std::fs::read_to_string(&explained).with_context(|| explained.display().to_string())?;
             let explained = list::explained(&text);
             let names: BTreeSet<String> = mutants.iter().map(Mutant::without_position).collect();
             for stale in explained.iter().filter(|name| !names.contains(**name)) {
                 println!("explained, but not in the list of mutants: {stale}");
             }
-            judge_all(&cli.tree, &asked, seeds, &packages, &explained)
+            judge_all(&cli.tree, &asked, seeds, &packages, &skip, &explained)
         }
     }
 }
@@ -116,19 +124,21 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
     for mutant in mutants {
         by_file.entry(&mutant.file).or_default().push(mutant);
     }
-    let sources: BTreeMap<&str, String> =
-        by_file.keys().map(|file| Ok((*file, std::fs::read_to_string(tree.join(file))?))).collect::<Result<_>>()?;
     let folders: BTreeSet<&str> = by_file.keys().map(|file| package_folder(file)).collect::<Result<_>>()?;
+    let packages: Vec<String> = folders.iter().map(|folder| package_name(tree, folder)).collect::<Result<_>>()?;
     for folder in folders {
         let lib = tree.join(folder).join("src/lib.rs");
         let root = std::fs::read_to_string(&lib).with_context(|| lib.display().to_string())?;
         ensure!(!root.contains("pub mod mutant;"), "{} is woven already", tree.display());
-        // Some mutants compute what the compiler can see to be wrong; that must not be an error.
+        // Some mutants compute what the compiler can see to be wrong; that must not be an error. The lines keep their
+        // numbers, by which the mutants of this file are found.
         let root =
-            root.replacen("#![forbid", "#![allow(warnings, arithmetic_overflow, unconditional_panic)]\n#![forbid", 1);
+            root.replacen("#![forbid", "#![allow(warnings, arithmetic_overflow, unconditional_panic)] #![forbid", 1);
         std::fs::write(&lib, format!("{root}\n#[doc(hidden)]\npub mod mutant;\n"))?;
         std::fs::write(tree.join(folder).join("src/mutant.rs"), CHOICE)?;
     }
+    let sources: BTreeMap<&str, String> =
+        by_file.keys().map(|file| Ok((*file, std::fs::read_to_string(tree.join(file))?))).collect::<Result<_>>()?;
     let mut dropped: BTreeSet<usize> = BTreeSet::new();
     loop {
         let mut places = BTreeMap::new();
@@ -140,7 +150,7 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
             count.extend(woven.places.iter().map(|(_, mutant)| *mutant));
             places.insert(*file, woven.places);
         }
-        let errors = errors(tree)?;
+        let errors = errors(tree, &packages)?;
         println!("{} mutants are woven, {} places do not compile", count.len(), errors.len());
         if errors.is_empty() {
             let woven: String = count.iter().fold(String::new(), |mut text, id| {
@@ -167,9 +177,10 @@ fn weave_all(tree: &Path, mutants: &[Mutant]) -> Result<()> {
 }
 
 /// The compiler's errors: file, byte offset and error code.
-fn errors(tree: &Path) -> Result<Vec<(String, usize, String)>> {
+fn errors(tree: &Path, packages: &[String]) -> Result<Vec<(String, usize, String)>> {
     let output = Command::new("cargo")
-        .args(["check", "--package", "tidelog-core", "--message-format", "json"])
+        .args(["check", "--keep-going", "--message-format", "json"])
+        .args(packages.iter().flat_map(|name| ["--package", name]))
         .current_dir(tree)
         .stderr(Stdio::null())
         .output()?;
@@ -195,17 +206,19 @@ fn judge_all(
     mutants: &[&Mutant],
     seeds: u64,
     packages: &[String],
+    skip: &[String],
     explained: &BTreeSet<&str>,
 ) -> Result<()> {
     let woven = std::fs::read_to_string(tree.join("woven.txt")).context("weave first")?;
     let woven: BTreeSet<usize> = woven.lines().map(str::parse).collect::<Result<_, _>>()?;
     let own = mutants.iter().map(|mutant| package_name(tree, package_folder(&mutant.file)?));
-    let mut names: BTreeSet<String> = own.collect::<Result<_>>()?;
-    names.extend(packages.iter().cloned());
+    let own: BTreeSet<String> = own.collect::<Result<_>>()?;
+    let others = packages.iter().filter(|name| !own.contains(*name));
     let mut judges = Vec::new();
-    for name in &names {
+    for name in own.iter().chain(others) {
         let unit = build(tree, &["test", "--no-run", "--package", name, "--tests"])?;
-        judges.push(("unit tests", unit, vec!["--test-threads", "1"]));
+        let skipped = skip.iter().flat_map(|name| ["--skip", name.as_str()]);
+        judges.push(("unit tests", unit, ["--test-threads", "1"].into_iter().chain(skipped).collect()));
     }
     // The first seeds run separately: a mutant that hangs the core hangs there, where the time limit is shorter.
     let first = seeds.min(20);
@@ -217,13 +230,16 @@ fn judge_all(
         judges.push(("scripts", scripts, vec!["--test-threads", "1"]));
         judges.push(("seeds", sim, vec!["loop", "--jobs", "1", "--from", &from, "--seeds", &rest]));
     }
-    // A mutant hangs if a judge takes more than eight times as long as without a mutant.
+    // A mutant hangs if a judge takes more than four times the processor's time that it takes without a mutant, or
+    // sixteen times as long by the clock.
     let mut patience = Vec::new();
     for (_, program, arguments) in &judges {
         let began = Instant::now();
-        let verdict = killed_by(program, arguments, 0, Duration::from_secs(600));
+        let unlimited = Patience { processor: Duration::MAX, clock: Duration::from_secs(600) };
+        let (verdict, processor) = killed_by(program, arguments, 0, unlimited);
         ensure!(verdict.is_none(), "{program:?} fails without a mutant");
-        patience.push(began.elapsed() * 8 + Duration::from_secs(3));
+        let clock = began.elapsed() * 16 + Duration::from_secs(3);
+        patience.push(Patience { processor: processor * 4 + Duration::from_secs(1), clock });
     }
     let asked: Vec<&Mutant> = mutants.iter().copied().filter(|mutant| woven.contains(&mutant.id)).collect();
     let (next, killed, survivors) =
@@ -234,7 +250,7 @@ fn judge_all(
             scope.spawn(|| {
                 while let Some(mutant) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let verdict = judges.iter().zip(&patience).find_map(|((name, program, arguments), patience)| {
-                        let how = killed_by(program, arguments, mutant.id, *patience)?;
+                        let how = killed_by(program, arguments, mutant.id, *patience).0?;
                         Some(if how == FAILED { *name } else { how })
                     });
                     match verdict {
@@ -264,8 +280,21 @@ fn judge_all(
 
 const FAILED: &str = "failed";
 
-/// How a judge killed a mutant; `None`: it did not.
-fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Duration) -> Option<&'static str> {
+/// How long a judge may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    processor: Duration,
+    clock: Duration,
+}
+
+/// How a judge killed a mutant, or `None` if it did not; and how much of the processor's time it took. The judge is
+/// stopped at its first failed test.
+fn killed_by(
+    program: &Path,
+    arguments: &[&str],
+    mutant: usize,
+    patience: Patience,
+) -> (Option<&'static str>, Duration) {
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\""])
         .arg(program)
@@ -274,23 +303,47 @@ fn killed_by(program: &Path, arguments: &[&str], mutant: usize, patience: Durati
         .env("PROPTEST_CASES", "32")
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .env("RUST_BACKTRACE", "0")
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("a test starts");
-    let began = Instant::now();
-    loop {
-        match child.try_wait().expect("our own child") {
-            Some(status) if status.success() => return None,
-            Some(_) => return Some(FAILED),
-            None if began.elapsed() > patience => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Some("time limit");
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let told = has_failed.clone();
+    // Ends with the judge, at the end of its output.
+    std::thread::spawn(move || {
+        for line in lines.map_while(std::io::Result::ok) {
+            told.fetch_or(line.ends_with(" ... FAILED"), Ordering::Relaxed);
         }
+    });
+    let began = Instant::now();
+    let mut processor = Duration::ZERO;
+    loop {
+        let how = match child.try_wait().expect("our own child") {
+            Some(status) if status.success() => return (None, processor),
+            Some(_) => return (Some(FAILED), processor),
+            None if has_failed.load(Ordering::Relaxed) => FAILED,
+            None if processor > patience.processor || began.elapsed() > patience.clock => "time limit",
+            None => {
+                std::thread::sleep(Duration::from_millis(20));
+                processor = processor_time(child.id()).unwrap_or(processor);
+                continue;
+            }
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        return (Some(how), processor);
     }
+}
+
+/// How much of the processor's time a process has taken, where the system tells it in `/proc`.
+fn processor_time(process: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The fields behind the name of the program, which may hold anything but is in parentheses. They are in ticks of
+    // 10 ms.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// Builds a program and returns its path.

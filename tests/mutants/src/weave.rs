@@ -159,7 +159,8 @@ impl<'a> Visit<'a> for Weaver<'_> {
             let (Some(mutant), Some(rest)) = (mutants.first(), &made.rest) else { continue };
             let name = self.text(field.member.span());
             let rest = match &**rest {
-                Expr::Call(_) => "Default::default()".to_owned(),
+                // `..Default::default()`, or the same under the name of the type.
+                Expr::Call(_) => format!("<{}>::default().{name}", self.text(made.path.span())),
                 rest => format!("({}).{name}", self.text(rest.span())),
             };
             let named = if field.colon_token.is_some() { "" } else { &format!("{name}: ") };
