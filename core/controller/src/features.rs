@@ -23,9 +23,8 @@ enum UpgradeType {
 impl UpgradeType {
     fn of(update: &FeatureUpdateKey, version: i16) -> Option<Self> {
         match update.upgrade_type {
-            // Version 0 of the request has a flag instead of the type.
+            // Version 0 of the request has a flag instead of the type, which then is 1.
             _ if version == 0 && update.allow_downgrade => Some(Self::SafeDowngrade),
-            _ if version == 0 => Some(Self::Upgrade),
             1 => Some(Self::Upgrade),
             2 => Some(Self::SafeDowngrade),
             3 => Some(Self::UnsafeDowngrade),

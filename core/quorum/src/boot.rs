@@ -307,9 +307,9 @@ impl Quorum {
 
     fn replay_bytes(&mut self, bytes: &Bytes) -> Result<(), String> {
         let Step::Replaying { mut next } = self.booting().step else { panic!("replaying") };
-        let mut whole_batches = 0;
+        let mut has_whole_batch = false;
         for batch in Scan::new(bytes, 0, true) {
-            whole_batches += 1;
+            has_whole_batch = true;
             // A read may begin with batches that are before `next`. No batch is partly before it.
             if batch.header.last_offset() < next {
                 continue;
@@ -331,7 +331,7 @@ impl Quorum {
             next = batch.header.next_offset();
             self.uncommitted.push_back(Uncommitted { end: next, records });
         }
-        if whole_batches == 0 {
+        if !has_whole_batch {
             return Err(format!("the batch at offset {next} is damaged"));
         }
         self.booting().step = Step::Replaying { next };

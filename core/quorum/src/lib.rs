@@ -361,7 +361,7 @@ impl Quorum {
         for text in self.warnings.drain(..) {
             out.event(Level::Warn, PART, text);
         }
-        if self.is_running() && self.failure.is_none() && self.snapshot_due(now.mono) {
+        if self.failure.is_none() && self.snapshot_due(now.mono) {
             self.events.push(QuorumEvent::SnapshotDue);
         }
         if matches!(self.phase, Phase::Closing | Phase::Ended) {

@@ -185,16 +185,19 @@ fn with_eligible_leaders_the_cluster_alone_says_how_many_replicas_must_be_in_syn
 #[test]
 fn older_clients_are_answered_for_each_feature() {
     let mut cluster = Cluster::new();
-    let feature_updates = vec![FeatureUpdateKey {
-        feature: ELIGIBLE_LEADER_REPLICAS_VERSION.into(),
-        max_version_level: 0,
-        allow_downgrade: true,
-        ..Default::default()
-    }];
-    let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
-    let kraft_version = KRaftVersion { level: 1, upgrade: Ok(()) };
-    let response =
-        cluster.decide(|image, context, _| update_features(image, context, &request, 0, &kraft_version).decision);
+    let mut ask = |allow_downgrade| {
+        let feature_updates = vec![FeatureUpdateKey {
+            feature: ELIGIBLE_LEADER_REPLICAS_VERSION.into(),
+            max_version_level: 0,
+            allow_downgrade,
+            ..Default::default()
+        }];
+        let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
+        let kraft_version = KRaftVersion { level: 1, upgrade: Ok(()) };
+        cluster.decide(|image, context, _| update_features(image, context, &request, 0, &kraft_version).decision)
+    };
+    assert_eq!(ask(false).error_code, ErrorCode::InvalidUpdateVersion.code(), "an upgrade, unless the flag is set");
+    let response = ask(true);
     assert_eq!(response.error_code, 0);
     assert_eq!(response.error_message, None);
     let results = response.results.iter().map(|one| (&*one.feature, one.error_code, one.error_message.as_deref()));

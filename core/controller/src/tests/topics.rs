@@ -72,8 +72,8 @@ fn names_are_at_most_249_characters_and_collide_only_by_dots_and_underscores() {
     let errors: Vec<ErrorCode> = outcomes.into_iter().map(|(_, error, _)| error).collect();
     use ErrorCode::{InvalidTopicException, None};
     assert_eq!(errors, [InvalidTopicException, None, None, None, None]);
-    let collides = cluster.create(&creating(vec![topic("a.b", 1, 1)]));
-    assert_eq!(text(&collides), "a.b: INVALID_TOPIC_EXCEPTION Topic 'a.b' collides with existing topic: a_b");
+    let later = cluster.create(&creating(vec![topic("a.b", 1, 1), topic("d.e", 1, 1)]));
+    assert_eq!(text(&later), "a.b: INVALID_TOPIC_EXCEPTION Topic 'a.b' collides with existing topic: a_b\nd.e: NONE -");
     assert_eq!(validate_topic_name("..").unwrap_err(), "Topic name is invalid: '..' is not allowed");
 }
 

@@ -154,7 +154,7 @@ fn a_crash_at_any_moment_of_loading_a_snapshot_leaves_what_can_be_started_from()
     }
 }
 
-fn vote_request(voter: i32, epoch: i32, last_epoch: i32, last_offset: i64) -> VoteRequest {
+pub fn vote_request(voter: i32, epoch: i32, last_epoch: i32, last_offset: i64) -> VoteRequest {
     let partition = vote_request::PartitionData {
         replica_epoch: epoch,
         replica_id: 2,

@@ -39,6 +39,22 @@ pub fn static_voters(nodes: impl IntoIterator<Item = i32>) -> VoterSet {
     nodes.into_iter().map(unknown).collect()
 }
 
+/// What `tidelog format --initial-controllers` writes for the metadata log.
+pub fn format(disk: &mut TestDisk, voters: &VoterSet) {
+    let controls = [kraft_version_record(1), voters.record()];
+    let content = encode_snapshot(LeaderEpoch(0), WallMs(0), WallMs(0), &controls, &[]);
+    let dir = names::METADATA_PARTITION_DIR;
+    let file = names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0));
+    for op in [
+        IoOp::CreateDir { path: DiskPath { dir: LogDirId(0), path: dir.into() } },
+        IoOp::SyncDir { path: DiskPath { dir: LogDirId(0), path: String::new() } },
+        IoOp::Replace { path: DiskPath { dir: LogDirId(0), path: format!("{dir}/{file}") }, content },
+    ] {
+        let id = IoId { owner: IoOwner::Quorum, seq: 0 };
+        disk.execute(IoCommand { id, op }).result.unwrap();
+    }
+}
+
 /// A node: its disk, and the quorum on it while its process runs.
 pub struct Node {
     pub id: i32,
@@ -183,24 +199,7 @@ impl Cluster {
             node.lanes.clear();
             node.disk = TestDisk::default();
             if id <= count {
-                let voters: VoterSet = (1..=count).map(voter).collect();
-                let content = encode_snapshot(
-                    LeaderEpoch(0),
-                    WallMs(0),
-                    WallMs(0),
-                    &[kraft_version_record(1), voters.record()],
-                    &[],
-                );
-                let dir = names::METADATA_PARTITION_DIR;
-                let file = names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0));
-                for op in [
-                    IoOp::CreateDir { path: DiskPath { dir: LogDirId(0), path: dir.into() } },
-                    IoOp::SyncDir { path: DiskPath { dir: LogDirId(0), path: String::new() } },
-                    IoOp::Replace { path: DiskPath { dir: LogDirId(0), path: format!("{dir}/{file}") }, content },
-                ] {
-                    let id = IoId { owner: IoOwner::Quorum, seq: 0 };
-                    node.disk.execute(IoCommand { id, op }).result.unwrap();
-                }
+                format(&mut node.disk, &(1..=count).map(voter).collect());
             }
             cluster.nodes.push(node);
             cluster.start(cluster.nodes.len() - 1);

@@ -1,8 +1,12 @@
 //! Tests of several quorums together.
 
+mod boot;
 mod changes;
 mod elections;
 mod harness;
+mod messages;
+mod roles;
+mod solo;
 
 use harness::*;
 use tidelog_config::plant::{Plant, Plants};

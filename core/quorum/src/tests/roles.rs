@@ -1,0 +1,181 @@
+//! What a node says of itself in each role, and what it does with proposals.
+
+use super::messages::{fetch, fetched};
+use super::solo::{Solo, votes};
+use crate::*;
+use tidelog_wire::ApiKey;
+
+/// What the metrics and the broker ask: the state, the vote, the leader, whether it leads.
+fn says(solo: &Solo) -> (&'static str, Option<i32>, Option<i32>, bool) {
+    let quorum = &solo.quorum;
+    (quorum.current_state(), quorum.vote().map(|node| node.0), quorum.leader().map(|node| node.0), quorum.is_leading())
+}
+
+/// The names are those of Kafka's metric `current-state`.
+#[test]
+fn a_node_says_what_it_is_in_its_epoch() {
+    let mut solo = Solo::of_recorded_voters(1);
+    assert_eq!(says(&solo), ("unattached", None, None, false));
+    solo.pass_ms(2_000);
+    assert_eq!(says(&solo), ("prospective", None, None, false));
+    let ask = solo.asked(ApiKey::Vote);
+    solo.answer(&ask, votes(0, true));
+    assert_eq!(says(&solo), ("candidate", Some(1), None, false));
+    assert_eq!(solo.quorum.observers(), None);
+    solo.lead();
+    assert_eq!(says(&solo), ("leader", Some(1), Some(1), true), "there is nothing before its epoch");
+    assert_eq!(solo.quorum.observers(), Some(0));
+    let _ = solo.request(17, fetch(9, 1, 3, 1));
+    assert_eq!(solo.quorum.observers(), Some(1));
+    solo.act(|quorum, now, out| quorum.resign(now, out));
+    assert_eq!(says(&solo), ("unattached", None, Some(1), false));
+    assert!(!solo.quorum.leader_endpoints().is_empty(), "it can still be asked");
+    solo.follow(2, 5);
+    assert_eq!(says(&solo), ("follower", None, Some(2), false));
+    solo.pass_ms(2_000);
+    assert_eq!(says(&solo), ("prospective", None, Some(2), false));
+    let mut observer = Solo::of_recorded_voters(4);
+    observer.follow(2, 5);
+    assert_eq!(says(&observer), ("observer", None, Some(2), false));
+}
+
+#[test]
+fn a_node_that_has_voted_says_for_whom() {
+    let mut solo = Solo::of_recorded_voters(1);
+    let mut vote = super::elections::vote_request(1, 7, 0, 0);
+    let _ = solo.request(2, vote.clone());
+    assert_eq!(says(&solo), ("unattached-voted", Some(2), None, false));
+    solo.pass_ms(2_000);
+    assert_eq!(says(&solo), ("prospective-voted", Some(2), None, false));
+    vote.topics[0].partitions[0].pre_vote = true;
+    let _ = solo.request(2, vote);
+    assert_eq!(says(&solo), ("prospective-voted", Some(2), None, false), "a pre-vote promises nothing");
+}
+
+#[test]
+fn a_log_is_replicated_where_another_node_has_it() {
+    let mut alone = Solo::of_voters(1, 1, |_| {});
+    alone.lead();
+    assert!(!alone.quorum.is_replicated());
+    let _ = alone.request(17, fetch(9, 1, 3, 1));
+    assert!(alone.quorum.is_replicated());
+    let mut three = Solo::of_recorded_voters(1);
+    three.lead();
+    assert!(three.quorum.is_replicated());
+    three.follow(2, 5);
+    assert!(!three.quorum.is_replicated(), "that is the leader's to say");
+}
+
+#[test]
+fn the_records_of_a_decision_are_one_batch_if_they_fit() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    solo.events.clear();
+    let end = solo.quorum.log_end();
+    assert_eq!(solo.propose_all(&["a", "b", "c"]), end + 2, "the offset of the last");
+    let committed: Vec<usize> = solo
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            QuorumEvent::Committed { records, .. } => Some(records.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(committed, [3], "all of them are committed at once");
+    let value = Bytes::from(vec![0; 100]);
+    // A segment has 2,000 bytes here.
+    let fit = (1..100).filter(|count| solo.quorum.fits_one_batch(&vec![value.clone(); *count])).max();
+    assert_eq!(fit, Some((2_000 - 61) / (100 + 64)));
+}
+
+#[test]
+fn a_snapshot_is_due_after_so_many_bytes_or_so_much_time() {
+    let mut solo = Solo::of_voters(1, 1, |config| config.snapshot_bytes = 1_000);
+    solo.lead();
+    let is_due = |solo: &mut Solo| {
+        std::mem::take(&mut solo.events).iter().any(|event| matches!(event, QuorumEvent::SnapshotDue))
+    };
+    assert!(!is_due(&mut solo), "only its first records are in the log");
+    solo.propose(&"x".repeat(400));
+    solo.pass_ms(1);
+    assert!(!is_due(&mut solo));
+    solo.propose(&"x".repeat(400));
+    solo.pass_ms(1);
+    assert!(is_due(&mut solo));
+    let end = solo.quorum.committed();
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[], out);
+        Vec::new()
+    });
+    solo.pass_ms(1);
+    assert!(!is_due(&mut solo));
+
+    let mut solo = Solo::of_voters(1, 1, |config| config.snapshot_interval_ms = 10_000);
+    solo.lead();
+    solo.pass_ms(9_999 - solo.ms);
+    assert!(!is_due(&mut solo));
+    solo.pass_ms(1);
+    assert!(is_due(&mut solo));
+    let end = solo.quorum.committed();
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[], out);
+        Vec::new()
+    });
+    solo.events.clear();
+    solo.pass_ms(100_000);
+    assert!(!is_due(&mut solo), "nothing was appended since");
+}
+
+/// KIP-630: the header of a snapshot says when the last of its records was appended.
+#[test]
+fn a_snapshot_names_the_time_of_its_last_record() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    solo.propose("a");
+    let at = super::solo::START_MS + solo.ms;
+    solo.pass_ms(500);
+    let end = solo.quorum.committed();
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[], out);
+        Vec::new()
+    });
+    let file = names::metadata_snapshot_file(end, LeaderEpoch(1));
+    let content = solo.disk.content(&format!("{}/{file}", names::METADATA_PARTITION_DIR)).expect("it is written");
+    let found = snapshot::decode(&Bytes::from(content.to_vec())).unwrap();
+    let header = tidelog_wire::messages::SnapshotHeaderRecord::from_bytes(0, found.controls[0].value.clone()).unwrap();
+    assert_eq!(header.last_contained_log_timestamp, at);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_ends_the_quorum() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    solo.disk.fail_writes = true;
+    solo.propose("a");
+    assert!(solo.failure().is_some());
+    assert!(!solo.quorum.is_running());
+}
+
+#[test]
+fn a_follower_keeps_what_it_fetches() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let ask = solo.asked(ApiKey::Fetch);
+    let values = [super::solo::record("a").encode(0), super::solo::record("b").encode(0)];
+    let batch = snapshot::batches(Offset::ZERO, LeaderEpoch(5), WallMs(3), &values, 1_000).remove(0);
+    let records = tidelog_wire::Records::from(batch);
+    solo.answer(
+        &ask,
+        fetched(2, 5, |partition| {
+            partition.records = Some(records);
+            partition.high_watermark = 9;
+        }),
+    );
+    assert_eq!((solo.quorum.log_end(), solo.quorum.committed()), (Offset(2), Offset(2)));
+    assert_eq!(solo.quorum.high_watermark(), Some(Offset(2)), "at most what it has");
+    // The same once more is passed over, and what does not follow is refused.
+    let ask = solo.asked(ApiKey::Fetch);
+    let batch = snapshot::batches(Offset(5), LeaderEpoch(5), WallMs(3), &values, 1_000).remove(0);
+    solo.answer(&ask, fetched(2, 5, |partition| partition.records = Some(tidelog_wire::Records::from(batch))));
+    assert_eq!(solo.quorum.log_end(), Offset(2));
+}
