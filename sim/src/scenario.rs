@@ -116,6 +116,15 @@ pub enum Fault {
         #[serde(default)]
         crash_after_steps: Option<u32>,
     },
+    /// An operator restarts all nodes, one after the other, beginning with this one. Each must serve again before the
+    /// next is stopped, or has not come back in `patience_ns`.
+    Rolling {
+        /// Each process is asked to stop; otherwise it is ended as in a crash.
+        clean: bool,
+        loss: Loss,
+        down_ns: u64,
+        patience_ns: u64,
+    },
     /// All connections break.
     CutAll,
     /// The node, and the ends `with` it, are cut off from the ends `from`, or from all others if that is empty, for
@@ -667,6 +676,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
         swarm.one_in(4).then_some(9),
         swarm.one_in(8).then_some(10),
         streams.stream("scenario.swizzle", &[]).one_in(6).then_some(11),
+        (nodes > 1 && streams.stream("scenario.rolling", &[]).one_in(6)).then_some(12),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
     if kinds.is_empty() || swarm.one_in(10) {
@@ -709,6 +719,12 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 9 => Fault::Damage { damage: Damage::Hint, for_ns: 0 },
                 10 => Fault::Unmount { dir: stream.below(2) as u16, for_ns: stream.skewed(2 * SECOND) },
                 11 => Fault::Swizzle { for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns) },
+                12 => Fault::Rolling {
+                    clean: !stream.one_in(4),
+                    loss,
+                    down_ns: down_ns / 4,
+                    patience_ns: stream.between(SECOND / 2, 12 * SECOND),
+                },
                 _ => Fault::Slow { for_ns: stream.skewed(3 * SECOND), step_ns_max: stream.between(1, 20) * MS },
             };
             let at_ns = stream.between(0, fault_ns);

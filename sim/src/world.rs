@@ -13,6 +13,7 @@ mod nemesis;
 mod nodes;
 mod quorum;
 mod replicas;
+mod rolling;
 pub mod script;
 
 use crate::checkers::{self, Checker, Rules, Violation};
@@ -34,6 +35,7 @@ use crate::trace::{Digest, Note, Part, Trace};
 use bytes::Bytes;
 use events::{Event, Events};
 use quorum::Seen;
+use rolling::Rolling;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_client::Address;
 use tidelog_core::broker::Broker;
@@ -130,6 +132,7 @@ struct World {
     held: Vec<BTreeSet<PartitionKey>>,
     /// By node: what was seen of its quorum.
     seen: Vec<Seen>,
+    rolling: Option<Rolling>,
     clients: Vec<HostedClient>,
     /// The places in `clients`, by the clients' numbers.
     places: BTreeMap<u32, usize>,
@@ -170,6 +173,7 @@ impl World {
             hanging: Vec::new(),
             held: vec![BTreeSet::new(); scenario.nodes as usize],
             seen: (0..scenario.nodes).map(|_| Seen::default()).collect(),
+            rolling: None,
             clients: Vec::new(),
             places: BTreeMap::new(),
             checkers: checkers::all(&rules),
@@ -313,6 +317,7 @@ impl World {
             Event::Opener { conn, input } => self.opener_input(conn, input),
             Event::ClientWake { client, at } => self.wake_client(client, at),
             Event::Fault(place) => self.deal_fault(place),
+            Event::RollOn => self.roll_on(),
             Event::Resume { node, life } => self.resume(node, life),
             Event::DiskHasSpace { node } => {
                 self.nodes[node].disk.full = false;

@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// The fault at this place of the scenario's list happens.
     Fault(usize),
+    /// The operator of a rolling restart looks whether the next node's turn has come.
+    RollOn,
     /// A paused process goes on.
     Resume {
         node: usize,
@@ -112,6 +114,7 @@ impl Event {
             | Event::RestartAfterDiskError { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
+            | Event::RollOn
             | Event::Resume { .. }
             | Event::DiskHasSpace { .. }
             | Event::Repair { .. }

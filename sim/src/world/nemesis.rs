@@ -50,6 +50,13 @@ impl World {
                     self.step_node(node, Input::Stop, Digest::default());
                 }
             }
+            Fault::Rolling { clean, loss, down_ns, patience_ns } => {
+                let one = match clean {
+                    true => Fault::Stop { loss, down_ns, crash_after_steps: None },
+                    false => Fault::Crash { loss, down_ns, again_after_steps: Vec::new() },
+                };
+                self.begin_rolling(node, one, patience_ns);
+            }
             Fault::CutAll => {
                 for conn in self.network.of_node(node as u32) {
                     self.break_connection(conn);

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use tidelog_sim::scenario::Scenario;
 
 const PAGE: &str = include_str!("../../../docs/SIMULATION.md");
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
+    include_str!("cluster.rs"),
     include_str!("config.rs"),
     include_str!("disk.rs"),
     include_str!("network.rs"),

@@ -2,6 +2,7 @@
 //! what the broker made of it. Every checker of the simulator watches.
 
 mod atlas;
+mod cluster;
 mod config;
 mod disk;
 mod metadata;
