@@ -37,6 +37,7 @@ fn a_node_that_names_no_other_controllers_formats_an_empty_disk_and_leads() {
     solo.lead();
     assert_eq!((solo.quorum.kraft_version(), solo.quorum.voters().len()), (1, 1));
     assert!(solo.quorum.voters().has(key(1)));
+    assert_eq!(solo.quorum.log_end(), Offset(3), "the leader, the version and the voters, which formatting alone knew");
     let formatted = names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0));
     let bootstrap = solo.disk.content(names::BOOTSTRAP_CHECKPOINT).expect("it is written").to_vec();
     assert_eq!(snapshot::decode(&Bytes::from(bootstrap)).unwrap().metadata, [record("first")]);
@@ -164,4 +165,48 @@ fn the_records_of_a_quorum_outlive_the_process_also_where_they_are_not_committed
         (again.quorum.voters().len(), again.quorum.log_end(), again.quorum.committed()),
         (4, Offset(1), Offset(0))
     );
+}
+
+#[test]
+fn a_start_reads_the_newest_snapshot_and_the_log_behind_it() {
+    let mut solo = Solo::start(alone(1), TestDisk::default());
+    solo.lead();
+    solo.propose("a");
+    let end = solo.quorum.committed();
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[record("a").encode(0)], out);
+        Vec::new()
+    });
+    solo.propose("b");
+    solo.propose("c");
+    let mut again = solo.restart();
+    again.lead();
+    let mut read = Vec::new();
+    for event in &again.events {
+        match event {
+            QuorumEvent::SnapshotLoaded { records, .. } => read = records.clone(),
+            QuorumEvent::Committed { records, .. } => read.extend(records.clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(read, ["a", "b", "c"].map(record));
+}
+
+/// A crash between the two steps of loading a fetched snapshot: it is written, and the log has not begun again behind it.
+#[test]
+fn a_log_that_is_shorter_than_the_newest_snapshot_begins_again_behind_it() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let Solo { config, mut disk, .. } = solo;
+    disk.process_ends();
+    let content = encode_snapshot(LeaderEpoch(4), WallMs(0), WallMs(0), &[], &[record("a").encode(0)]);
+    put(&mut disk, &format!("{DIR}/{}", names::metadata_snapshot_file(Offset(40), LeaderEpoch(4))), content);
+    let again = Solo::start(config, disk);
+    assert_eq!(again.failure(), None);
+    let log = again.quorum.log().unwrap();
+    assert_eq!(
+        (log.log_start_offset(), log.log_end_offset(), again.quorum.committed()),
+        (Offset(40), Offset(40), Offset(40))
+    );
+    assert!(again.quorum.is_running());
 }

@@ -1,12 +1,19 @@
 //! Voters come and go (KIP-853).
 
 use super::harness::*;
+use super::messages::{fetch, update};
+use super::solo::Solo;
 use crate::*;
 use tidelog_config::plant::{Plant, Plants};
-use tidelog_wire::ErrorCode;
+use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ids::Uuid;
 use tidelog_wire::messages::add_raft_voter_request::Listener;
-use tidelog_wire::messages::{AddRaftVoterRequest, RemoveRaftVoterRequest};
+use tidelog_wire::messages::api_versions_response::SupportedFeatureKey;
+use tidelog_wire::messages::update_raft_voter_response::CurrentLeader;
+use tidelog_wire::messages::{
+    AddRaftVoterRequest, ApiVersionsResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse, UpdateRaftVoterResponse,
+};
+use tidelog_wire::{ApiKey, ErrorCode};
 
 pub fn add(voter: &Voter) -> AddRaftVoterRequest {
     let listener = |(name, address): (&ByteString, &Address)| Listener {
@@ -329,4 +336,286 @@ fn an_upgrade_whose_records_are_cut_leaves_static_voters() {
     assert!((0..3).all(|node| recorded(&cluster, node) == (0, "1, 2, 3".to_owned())));
     upgraded(&mut cluster);
     all_know(&mut cluster, &[0, 1, 2]);
+}
+
+// One leader by itself, whose followers the test plays.
+
+/// The error and the text of an answer to a change; `None` if there is none yet.
+fn told(solo: &mut Solo, id: RequestId) -> Option<(ErrorCode, String)> {
+    let (code, text) = match solo.answer_to(id)? {
+        ResponseBody::AddRaftVoter(body) => (body.error_code, body.error_message),
+        ResponseBody::RemoveRaftVoter(body) => (body.error_code, body.error_message),
+        ResponseBody::UpdateRaftVoter(body) => (body.error_code, None),
+        other => panic!("{other:?}"),
+    };
+    Some((ErrorCode::from_code(code).unwrap(), text.unwrap_or_default().to_string()))
+}
+
+fn ask_solo(solo: &mut Solo, body: impl Into<RequestBody>) -> (ErrorCode, String) {
+    let id = solo.send(0, body);
+    told(solo, id).expect("it is answered at once")
+}
+
+/// What a node answers to ApiVersions that supports these versions of `kraft.version`.
+fn supports(min_version: i16, max_version: i16) -> ApiVersionsResponse {
+    let feature = SupportedFeatureKey { name: "kraft.version".into(), min_version, max_version, ..Default::default() };
+    ApiVersionsResponse { supported_features: vec![feature], ..Default::default() }
+}
+
+/// Node `observer` has read the whole log of the leader, so that it may become a voter.
+fn catch_up(solo: &mut Solo, observer: i32) {
+    let (epoch, end) = (solo.quorum.epoch().0, solo.quorum.log_end().0);
+    let _ = solo.request(17, fetch(observer, epoch, end, epoch));
+}
+
+#[test]
+fn a_change_that_takes_too_long_is_answered_and_a_late_answer_is_not_taken_for_another_voters() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    catch_up(&mut solo, 4);
+    let first = solo.send(0, add(&voter(4)));
+    let late = solo.asked(ApiKey::ApiVersions);
+    assert_eq!(solo.quorum.deadline(solo.now()), Some(Mono::ZERO.plus_ms(solo.ms + 2_000)), "request_ms");
+    solo.pass_ms(1_999);
+    assert_eq!(told(&mut solo, first), None);
+    solo.pass_ms(1);
+    assert_eq!(told(&mut solo, first), Some((ErrorCode::RequestTimedOut, String::new())));
+
+    catch_up(&mut solo, 5);
+    let second = solo.send(0, add(&voter(5)));
+    solo.answer(&late, supports(0, 1));
+    assert_eq!((told(&mut solo, second), solo.quorum.voters().len()), (None, 1));
+    let ask = solo.asked(ApiKey::ApiVersions);
+    let RequestBody::ApiVersions(request) = &ask.body else { unreachable!() };
+    assert_eq!(
+        (&*request.client_software_name, &*request.client_software_version),
+        ("tidelog", env!("CARGO_PKG_VERSION"))
+    );
+    solo.answer(&ask, supports(0, 1));
+    assert_eq!(solo.quorum.voters().get(NodeId(5)).unwrap().kraft_versions, (0, 1));
+    assert_eq!(told(&mut solo, second), None, "it is not committed");
+    catch_up(&mut solo, 5);
+    assert_eq!(told(&mut solo, second), Some((ErrorCode::None, String::new())));
+}
+
+#[test]
+fn who_does_not_wait_for_the_commit_is_answered_at_once() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    catch_up(&mut solo, 4);
+    let id = solo.send(1, AddRaftVoterRequest { ack_when_committed: false, ..add(&voter(4)) });
+    let ask = solo.asked(ApiKey::ApiVersions);
+    solo.answer(&ask, supports(0, 1));
+    assert_eq!(told(&mut solo, id), Some((ErrorCode::None, String::new())));
+}
+
+#[test]
+fn a_new_voter_must_support_the_version_of_the_quorum_and_have_its_log() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    let mut outcome = |answer: ApiVersionsResponse| {
+        let id = solo.send(0, add(&voter(4)));
+        let ask = solo.asked(ApiKey::ApiVersions);
+        solo.answer(&ask, answer);
+        told(&mut solo, id).unwrap()
+    };
+    let key = key(4);
+    assert_eq!(
+        outcome(supports(0, 1)),
+        (ErrorCode::RequestTimedOut, format!("Aborted add voter operation for {key} since it is lagging behind"))
+    );
+    let unsupported = |min: i16, max: i16| {
+        let text = format!(
+            "Aborted add voter operation for {key} since the kraft.version range (min: {min}, max: {max}) doesn't support \
+             the finalized version 1"
+        );
+        (ErrorCode::InvalidRequest, text)
+    };
+    assert_eq!(outcome(supports(2, 3)), unsupported(2, 3));
+    assert_eq!(outcome(supports(0, 0)), unsupported(0, 0));
+    assert_eq!(outcome(ApiVersionsResponse::default()), unsupported(0, 0));
+    let error = ApiVersionsResponse { error_code: 35, ..supports(0, 1) };
+    assert_eq!(outcome(error).0, ErrorCode::RequestTimedOut);
+}
+
+#[test]
+fn a_change_names_a_voter_with_its_directory() {
+    let mut solo = Solo::of_voters(1, 1, |_| {});
+    solo.lead();
+    let none = |node| ReplicaKey { node: NodeId(node), directory: Some(Uuid::from_bytes([9; 16])) };
+    let invalid =
+        |verb: &str| (ErrorCode::InvalidRequest, format!("{verb} voter request didn't include a valid voter"));
+    assert_eq!(ask_solo(&mut solo, remove(none(-1))), invalid("Remove"));
+    assert_eq!(ask_solo(&mut solo, remove(ReplicaKey { directory: None, ..key(1) })), invalid("Remove"));
+    assert_eq!(ask_solo(&mut solo, add(&Voter { key: none(-1), ..voter(4) })), invalid("Add"));
+    assert_eq!(ask_solo(&mut solo, remove(none(0))).0, ErrorCode::VoterNotFound, "0 is a node like any other");
+}
+
+#[test]
+fn static_voters_are_not_changed_and_the_text_says_why() {
+    let mut solo = Solo::start(config(1, static_voters([1])), TestDisk::default());
+    solo.lead();
+    let unsupported = |does: &str| {
+        let text = format!("Cluster doesn't support {does} voter because the kraft.version feature is 0");
+        (ErrorCode::UnsupportedVersion, text)
+    };
+    assert_eq!(ask_solo(&mut solo, add(&voter(4))), unsupported("adding"));
+    assert_eq!(ask_solo(&mut solo, remove(key(1))), unsupported("removing"));
+}
+
+/// Node 1 leads three voters, whose set is the third record of its epoch.
+fn leader_of_three() -> Solo {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    solo
+}
+
+#[test]
+fn a_change_waits_until_the_set_of_voters_is_committed() {
+    let mut solo = leader_of_three();
+    let told_so = |text: &str| (ErrorCode::RequestTimedOut, text.to_owned());
+    assert_eq!(
+        ask_solo(&mut solo, remove(key(3))),
+        told_so("Request timed out waiting for leader to establish HWM and fence previous voter changes")
+    );
+    let moved = || update(&Voter { endpoints: [("CONTROLLER", "moved", 1)].into_iter().collect(), ..voter(2) }, 1);
+    assert_eq!(ask_solo(&mut solo, moved()).0, ErrorCode::RequestTimedOut);
+    let _ = solo.request(17, fetch(2, 1, 2, 1));
+    assert_eq!(solo.quorum.high_watermark(), Some(Offset(2)));
+    assert_eq!(
+        ask_solo(&mut solo, remove(key(3))),
+        told_so("Request timed out waiting for voters to commit the latest voter change at 2 with HWM 2")
+    );
+    assert_eq!(ask_solo(&mut solo, moved()).0, ErrorCode::RequestTimedOut);
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    assert_eq!(ask_solo(&mut solo, moved()).0, ErrorCode::None);
+    assert_eq!(solo.quorum.voters().endpoints(NodeId(2)).address("CONTROLLER").unwrap().port, 1);
+    assert_eq!(ask_solo(&mut solo, remove(key(3))).0, ErrorCode::RequestTimedOut, "the one before is not committed");
+    catch_up(&mut solo, 2);
+    let id = solo.send(0, remove(key(3)));
+    assert_eq!(told(&mut solo, id), None);
+    assert_eq!(
+        ask_solo(&mut solo, remove(key(2))),
+        told_so("Request timed out waiting for leader to handle previous voter change request")
+    );
+    assert_eq!(ask_solo(&mut solo, update(&voter(2), 1)).0, ErrorCode::RequestTimedOut);
+}
+
+#[test]
+fn a_removed_voter_is_gone_once_the_others_have_the_record() {
+    let mut solo = leader_of_three();
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    solo.propose("a");
+    let id = solo.send(0, remove(key(3)));
+    let _ = solo.request(17, fetch(2, 1, 4, 1));
+    assert_eq!(solo.quorum.high_watermark(), Some(Offset(4)), "that is the record before");
+    assert_eq!(told(&mut solo, id), None);
+    let _ = solo.request(17, fetch(2, 1, 5, 1));
+    assert_eq!(told(&mut solo, id), Some((ErrorCode::None, String::new())));
+}
+
+#[test]
+fn a_leader_that_is_removed_leads_until_the_others_have_the_record() {
+    let mut solo = leader_of_three();
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    let _ = solo.request(17, fetch(3, 1, 3, 1));
+    solo.propose("a");
+    let id = solo.send(0, remove(key(1)));
+    for node in [2, 3] {
+        let _ = solo.request(17, fetch(node, 1, 4, 1));
+    }
+    assert_eq!((solo.quorum.role().name(), told(&mut solo, id)), ("leader", None));
+    for node in [2, 3] {
+        let _ = solo.request(17, fetch(node, 1, 5, 1));
+    }
+    assert_eq!(told(&mut solo, id), Some((ErrorCode::None, String::new())));
+    assert_eq!(solo.quorum.role().name(), "resigned");
+}
+
+#[test]
+fn an_update_names_a_voter_an_address_and_a_range_of_versions() {
+    let mut solo = leader_of_three();
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    let mut outcome = |voter: Voter, epoch| ask_solo(&mut solo, update(&voter, epoch)).0;
+    let invalid = ErrorCode::InvalidRequest;
+    assert_eq!(outcome(voter(2), 0), ErrorCode::FencedLeaderEpoch);
+    assert_eq!(outcome(voter(2), 2), ErrorCode::UnknownLeaderEpoch);
+    assert_eq!(outcome(Voter { key: ReplicaKey { node: NodeId(-1), ..key(2) }, ..voter(2) }, 1), invalid);
+    assert_eq!(outcome(Voter { key: ReplicaKey { directory: None, ..key(2) }, ..voter(2) }, 1), invalid);
+    assert_eq!(outcome(Voter { endpoints: [("OTHER", "x", 1)].into_iter().collect(), ..voter(2) }, 1), invalid);
+    assert_eq!(outcome(Voter { kraft_versions: (-1, 1), ..voter(2) }, 1), invalid);
+    assert_eq!(outcome(Voter { kraft_versions: (1, 0), ..voter(2) }, 1), invalid);
+    assert_eq!(outcome(Voter { kraft_versions: (0, 0), ..voter(2) }, 1), invalid, "the quorum is at 1");
+    assert_eq!(outcome(Voter { kraft_versions: (1, 1), ..voter(2) }, 1), ErrorCode::None);
+    assert_eq!(outcome(voter(9), 1), ErrorCode::RequestTimedOut, "the one before is not committed");
+    catch_up(&mut solo, 2);
+    assert_eq!(ask_solo(&mut solo, update(&voter(9), 1)).0, ErrorCode::VoterNotFound);
+    let end = solo.quorum.log_end();
+    assert_eq!(ask_solo(&mut solo, update(&Voter { kraft_versions: (1, 1), ..voter(2) }, 1)).0, ErrorCode::None);
+    assert_eq!(solo.quorum.log_end(), end, "it is known already");
+}
+
+#[test]
+fn a_static_voter_tells_each_leader_once_of_itself() {
+    let mut solo = Solo::start(config(1, static_voters(1..=3)), TestDisk::default());
+    solo.follow(2, 5);
+    solo.fetch_for_ms(2_000);
+    let ask = solo.asked(ApiKey::UpdateRaftVoter);
+    let answer = UpdateRaftVoterResponse {
+        current_leader: CurrentLeader { leader_id: 2, leader_epoch: 5, ..Default::default() },
+        ..Default::default()
+    };
+    solo.answer(&ask, answer);
+    solo.fetch_for_ms(4_000);
+    assert!(solo.asks.iter().all(|ask| ask.body.api_key() == ApiKey::Fetch));
+    // Whoever is no static voter has nothing to tell, and cannot join.
+    let observer = QuorumConfig { joins_by_itself: true, ..config(4, static_voters(1..=3)) };
+    let mut solo = Solo::start(observer, TestDisk::default());
+    solo.follow(2, 5);
+    solo.fetch_for_ms(4_000);
+    assert!(solo.asks.iter().all(|ask| ask.body.api_key() == ApiKey::Fetch));
+}
+
+/// Node 1 has told the leader, node 2, of itself. What becomes of that with this answer: the address at which it fetches
+/// then, and whether it does so at once.
+fn after_update(error: ErrorCode, (leader_id, leader_epoch, host): (i32, i32, &str)) -> (Option<String>, bool) {
+    let mut solo = Solo::start(config(1, static_voters(1..=3)), TestDisk::default());
+    solo.follow(2, 5);
+    solo.fetch_for_ms(2_000);
+    let ask = solo.asked(ApiKey::UpdateRaftVoter);
+    solo.asks.clear();
+    let current_leader = CurrentLeader { leader_id, leader_epoch, host: host.into(), port: 9093, ..Default::default() };
+    solo.answer(&ask, UpdateRaftVoterResponse { error_code: error.code(), current_leader, ..Default::default() });
+    let at_once = solo.asks.iter().any(|ask| ask.body.api_key() == ApiKey::Fetch && ask.to.host == "node2");
+    let address = solo.quorum.leader_endpoints().address(LISTENER).map(|address| address.host.to_string());
+    (address, at_once)
+}
+
+#[test]
+fn the_answer_to_an_update_is_a_sign_of_life_or_tells_of_another_leader() {
+    let node2 = || Some("node2".to_owned());
+    assert_eq!(after_update(ErrorCode::None, (2, 5, "node2")), (node2(), true));
+    assert_eq!(after_update(ErrorCode::UnsupportedVersion, (2, 5, "node2")), (node2(), true));
+    assert_eq!(after_update(ErrorCode::RequestTimedOut, (2, 5, "")), (node2(), false));
+    assert_eq!(after_update(ErrorCode::NotLeaderOrFollower, (3, 6, "moved")), (Some("moved".to_owned()), false));
+    assert_eq!(after_update(ErrorCode::NotLeaderOrFollower, (3, 6, "")), (Some("node3".to_owned()), false));
+}
+
+#[test]
+fn a_controller_that_may_not_join_now_asks_again_and_fetches_meanwhile() {
+    let fetches_at_once = |error: ErrorCode| {
+        let mut solo = Solo::of_voters(1, 3, |config| {
+            config.joins_by_itself = true;
+            config.me.directory = Some(Uuid::from_bytes([9; 16]));
+        });
+        solo.follow(2, 5);
+        solo.fetch_for_ms(2_000);
+        let ask = solo.asked(ApiKey::RemoveRaftVoter);
+        solo.asks.clear();
+        solo.answer(&ask, RemoveRaftVoterResponse { error_code: error.code(), ..Default::default() });
+        solo.asks.iter().any(|ask| ask.to.host == "node2")
+    };
+    use ErrorCode::{DuplicateVoter, InvalidRequest, None, NotLeaderOrFollower, RequestTimedOut, VoterNotFound};
+    assert!([None, RequestTimedOut, DuplicateVoter, VoterNotFound].into_iter().all(fetches_at_once));
+    assert!(![InvalidRequest, NotLeaderOrFollower].into_iter().any(fetches_at_once));
 }

@@ -1,11 +1,12 @@
 //! What the messages of the quorum say, field by field.
 
 use super::changes::{add, remove};
-use super::harness::{key, voter};
+use super::harness::{config, key, static_voters, voter};
 use super::solo::{Solo, begins};
 use crate::*;
 use std::fmt::Debug;
 use tidelog_batch::ControlRecord;
+use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ids::Uuid;
 use tidelog_wire::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
 use tidelog_wire::messages::{
@@ -39,7 +40,7 @@ fn vote(candidate: i32, epoch: i32, pre_vote: bool) -> VoteRequest {
     VoteRequest { voter_id: -1, topics: vec![topic], ..Default::default() }
 }
 
-fn ends(leader: i32, epoch: i32) -> EndQuorumEpochRequest {
+pub fn ends(leader: i32, epoch: i32) -> EndQuorumEpochRequest {
     let partition =
         end_quorum_epoch_request::PartitionData { leader_id: leader, leader_epoch: epoch, ..Default::default() };
     let topic = end_quorum_epoch_request::TopicData {
@@ -65,7 +66,7 @@ pub fn fetch(replica: i32, epoch: i32, offset: i64, last_epoch: i32) -> FetchReq
     FetchRequest { replica_state, max_bytes: 1_000_000, topics: vec![topic], ..Default::default() }
 }
 
-fn fetch_snapshot(epoch: i32, end: i64, snapshot_epoch: i32, position: i64) -> FetchSnapshotRequest {
+pub fn fetch_snapshot(epoch: i32, end: i64, snapshot_epoch: i32, position: i64) -> FetchSnapshotRequest {
     let partition = fetch_snapshot_request::PartitionSnapshot {
         current_leader_epoch: epoch,
         snapshot_id: fetch_snapshot_request::SnapshotId {
@@ -91,7 +92,7 @@ fn describe(topic: &str, partition_index: i32) -> DescribeQuorumRequest {
     DescribeQuorumRequest { topics: vec![topic], ..Default::default() }
 }
 
-fn update(voter: &Voter, epoch: i32) -> UpdateRaftVoterRequest {
+pub fn update(voter: &Voter, epoch: i32) -> UpdateRaftVoterRequest {
     let listener = |(name, address): (&ByteString, &Address)| Listener {
         name: name.clone(),
         host: address.host.clone(),
@@ -253,6 +254,18 @@ fn what_a_leader_says_of_the_quorum() {
     insta::assert_snapshot!(told(solo.request(2, describe(TOPIC, 1))), @r#"DescribeQuorum(DescribeQuorumResponse { error_code: 0, error_message: Some(""), topics: [TopicData { topic_name: "__cluster_metadata", partitions: [PartitionData { partition_index: 1, error_code: 3, error_message: Some(""), leader_id: 0, leader_epoch: 0, high_watermark: 0, current_voters: [], observers: [] }] }], nodes: [] })"#);
     insta::assert_snapshot!(told(solo.request(2, describe("other", 0))), @r#"DescribeQuorum(DescribeQuorumResponse { error_code: 0, error_message: Some(""), topics: [TopicData { topic_name: "other", partitions: [PartitionData { partition_index: 0, error_code: 3, error_message: Some(""), leader_id: 0, leader_epoch: 0, high_watermark: 0, current_voters: [], observers: [] }] }], nodes: [] })"#);
     insta::assert_snapshot!(told(solo.request(2, DescribeQuorumRequest::default())), @r#"DescribeQuorum(DescribeQuorumResponse { error_code: 0, error_message: Some(""), topics: [], nodes: [] })"#);
+}
+
+/// The directory of a static voter is not known, and the leader is never behind itself nevertheless.
+#[test]
+fn what_a_lone_static_voter_says_of_the_quorum() {
+    let mut solo = Solo::start(config(1, static_voters([1])), TestDisk::default());
+    solo.lead();
+    solo.propose("a");
+    let ResponseBody::DescribeQuorum(answer) = solo.request(2, describe(TOPIC, 0)) else { unreachable!() };
+    let voter = &answer.topics[0].partitions[0].current_voters[0];
+    let now = solo.now().wall.0;
+    assert_eq!((voter.log_end_offset, voter.last_fetch_timestamp, voter.last_caught_up_timestamp), (2, now, now));
 }
 
 #[test]

@@ -3,10 +3,12 @@
 mod boot;
 mod changes;
 mod elections;
+mod fetching;
 mod harness;
 mod messages;
 mod roles;
 mod solo;
+mod voting;
 
 use harness::*;
 use tidelog_config::plant::{Plant, Plants};

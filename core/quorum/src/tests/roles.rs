@@ -131,6 +131,7 @@ fn a_snapshot_is_due_after_so_many_bytes_or_so_much_time() {
 fn a_snapshot_names_the_time_of_its_last_record() {
     let mut solo = Solo::of_voters(1, 1, |_| {});
     solo.lead();
+    solo.pass_ms(300);
     solo.propose("a");
     let at = super::solo::START_MS + solo.ms;
     solo.pass_ms(500);

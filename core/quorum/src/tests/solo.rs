@@ -2,7 +2,7 @@
 
 use super::harness::{LISTENER, config, voter};
 use crate::*;
-use tidelog_storage::io::{Answered, AskError, Event, Output};
+use tidelog_storage::io::{Answered, AskError, Event, IoError, IoErrorKind, Output};
 use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ApiKey;
 use tidelog_wire::messages::begin_quorum_epoch_request::LeaderEndpoint;
@@ -21,6 +21,8 @@ pub struct Solo {
     pub events: Vec<QuorumEvent>,
     /// What the operator's log says.
     pub log: Vec<String>,
+    /// The next file that is replaced meets this error.
+    pub replace_error: Option<IoErrorKind>,
     next_request: u64,
 }
 
@@ -60,6 +62,7 @@ impl Solo {
             asks: Vec::new(),
             events: Vec::new(),
             log: Vec::new(),
+            replace_error: None,
             next_request: 0,
         };
         this.quorum.boot(LoadHints::default(), &mut this.out);
@@ -97,7 +100,14 @@ impl Solo {
                 match output {
                     Output::Io(command) => {
                         self.disk.wall = self.now().wall;
-                        let completion = self.disk.execute(command);
+                        let fails =
+                            matches!(command.op, IoOp::Replace { .. }).then(|| self.replace_error.take()).flatten();
+                        let completion = match fails {
+                            Some(kind) => {
+                                IoCompletion { id: command.id, result: Err(IoError { kind, text: "no".to_owned() }) }
+                            }
+                            None => self.disk.execute(command),
+                        };
                         events.extend(self.quorum.handle_io(self.now(), completion, &mut self.out));
                     }
                     Output::Event(Event { text, .. }) => self.log.push(text),
@@ -159,6 +169,10 @@ impl Solo {
     pub fn answer(&mut self, ask: &Ask, body: impl Into<ResponseBody>) {
         let answered = Answered { version: *ask.versions.end(), body: body.into(), batches: Vec::new() };
         self.respond(ask, Ok(answered));
+    }
+
+    pub fn fail(&mut self, ask: &Ask, error: AskError) {
+        self.respond(ask, Err(error));
     }
 
     fn respond(&mut self, ask: &Ask, result: Result<Answered, AskError>) {
