@@ -4,6 +4,7 @@ use super::image::{DIRECTORY_UNASSIGNED, Image};
 use super::placement::Placer;
 use super::topics::new_partition;
 use super::{Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_wire::ids::{NodeId, Uuid};
 use tidelog_wire::messages::create_partitions_request::CreatePartitionsTopic;
@@ -183,13 +184,14 @@ fn add_partitions(
     let topic = image.topic_named(&request.name).ok_or_else(|| Refusal::silent(ErrorCode::UnknownTopicOrPartition))?;
     let (name, count, existing) = (&request.name, request.count, topic.partitions.len() as i32);
     let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidPartitions, text));
-    if count == existing {
-        return invalid(format!("Topic already has {existing} partition(s)."));
-    }
-    if count < existing {
-        return invalid(format!(
-            "The topic {name} currently has {existing} partition(s); {count} would not be an increase."
-        ));
+    match count.cmp(&existing) {
+        Ordering::Equal => return invalid(format!("Topic already has {existing} partition(s).")),
+        Ordering::Less => {
+            return invalid(format!(
+                "The topic {name} currently has {existing} partition(s); {count} would not be an increase."
+            ));
+        }
+        Ordering::Greater => {}
     }
     let additional = count - existing;
     if let Some(assignments) = &request.assignments

@@ -100,7 +100,7 @@ impl Quorum {
             // Another process has this node's id. Not INVALID_REQUEST: Kafka's controllers stop at that.
             return self.refuse_fetch(&fetch, ErrorCode::UnknownServerError);
         }
-        self.serve(now, fetch, request.max_wait_ms > 0, out);
+        self.serve(now, fetch, true, out);
     }
 
     /// Why a request to the leader of this epoch is refused.

@@ -169,6 +169,30 @@ fn a_new_replica_begins_with_the_newest_snapshot() {
     assert_eq!(ask(&mut solo, fetch(2, 1, 3, 0)), Told::Snapshot(4, 1), "no record of epoch 0 is known any more");
 }
 
+#[test]
+fn a_replica_whose_records_are_gone_from_the_log_gets_the_newest_snapshot() {
+    let mut solo = with_snapshot();
+    solo.act(|quorum, now, out| quorum.resign(now, out));
+    solo.lead();
+    let epoch = solo.quorum.epoch().0;
+    let end = solo.quorum.log_end();
+    let _ = solo.request(17, fetch(2, epoch, end.0, epoch));
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[], out);
+        Vec::new()
+    });
+    // The log starts at 4, behind a record of epoch 1; the snapshots end there and at the end.
+    assert_eq!(solo.quorum.log().unwrap().log_start_offset(), Offset(4));
+    let newest = Told::Snapshot(end.0, epoch);
+    let mut ask = |offset, last_epoch| ask(&mut solo, fetch(2, epoch, offset, last_epoch));
+    assert!(matches!(ask(4, 1), Told::Records(1.., _)));
+    assert_eq!(ask(4, 2), newest, "it has another record in front of the log");
+    assert_eq!(ask(3, 1), newest);
+    assert_eq!(ask(5, 0), newest, "of an epoch before the oldest snapshot");
+    assert!(matches!(ask(5, 1), Told::Records(1.., _)));
+    assert_eq!(ask(9, 1), Told::Diverging(1, 5));
+}
+
 /// The error of an answer to FetchSnapshot, or else the size, the position and the bytes of it.
 fn chunk(solo: &mut Solo, request: FetchSnapshotRequest) -> Result<(i64, i64, usize), ErrorCode> {
     let ResponseBody::FetchSnapshot(answer) = solo.request(1, request) else { unreachable!() };

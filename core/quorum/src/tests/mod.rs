@@ -8,6 +8,7 @@ mod harness;
 mod messages;
 mod roles;
 mod solo;
+mod transitions;
 mod voting;
 
 use harness::*;

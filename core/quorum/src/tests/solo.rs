@@ -188,6 +188,11 @@ impl Solo {
         assert_eq!(answer.topics[0].partitions[0].error_code, 0);
     }
 
+    /// The same, where the node may end with that.
+    pub fn follow_while_it_stops(&mut self, leader: i32, epoch: i32) {
+        let _ = self.send(1, begins(leader, epoch));
+    }
+
     /// As a follower, fetches without getting anything, for so long.
     pub fn fetch_for_ms(&mut self, ms: i64) {
         let end = self.ms + ms;
