@@ -1,16 +1,11 @@
-//! Elections of leaders that a client asks for (KIP-460), and the list of reassignments (KIP-455).
+//! Elections of leaders that a client asks for (KIP-460).
 
 use super::image::Image;
 use super::partition_changes::{Election, PartitionChange, TopicRules, may_lead};
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use tidelog_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
-use tidelog_wire::messages::list_partition_reassignments_response::{
-    OngoingPartitionReassignment, OngoingTopicReassignment,
-};
-use tidelog_wire::messages::{
-    ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
-};
-use tidelog_wire::{ErrorCode, MetadataRecord, node_ids};
+use tidelog_wire::messages::{ElectLeadersRequest, ElectLeadersResponse};
+use tidelog_wire::{ErrorCode, MetadataRecord};
 
 /// Elects leaders for the named partitions, or for all partitions that need an election.
 pub fn elect_leaders(
@@ -101,45 +96,11 @@ fn elect_leader(
         return Err(Refusal::silent(ErrorCode::ElectionNotNeeded));
     }
     let change = PartitionChange::election(partition, TopicRules::of(image, context, topic), election);
-    let record = change.record(topic.id, index, |node| may_lead(image, partition, node));
+    let record = change.record(topic.id, index, may_lead(image));
     record.ok_or_else(|| {
         Refusal::silent(match election {
             Election::Preferred => ErrorCode::PreferredLeaderNotAvailable,
             Election::Online | Election::Unclean => ErrorCode::EligibleLeadersNotAvailable,
         })
     })
-}
-
-/// Lists the partitions whose replicas are being moved, among all or among those that the request names.
-pub fn list_reassignments(
-    image: &Image,
-    request: &ListPartitionReassignmentsRequest,
-) -> ListPartitionReassignmentsResponse {
-    let ongoing = |name: &str, indexes: Option<&[i32]>| {
-        let topic = image.topic_named(name)?;
-        let wanted = |index: &i32| indexes.is_none_or(|indexes| indexes.contains(index));
-        let partitions: Vec<_> = topic
-            .partitions
-            .iter()
-            .filter(|(index, partition)| {
-                wanted(index) && !(partition.adding.is_empty() && partition.removing.is_empty())
-            })
-            .map(|(index, partition)| OngoingPartitionReassignment {
-                partition_index: *index,
-                replicas: node_ids(&partition.replicas),
-                adding_replicas: node_ids(&partition.adding),
-                removing_replicas: node_ids(&partition.removing),
-                ..Default::default()
-            })
-            .collect();
-        let name = topic.name.clone();
-        (!partitions.is_empty()).then(|| OngoingTopicReassignment { name, partitions, ..Default::default() })
-    };
-    let topics = match &request.topics {
-        Some(topics) => {
-            topics.iter().filter_map(|topic| ongoing(&topic.name, Some(&topic.partition_indexes))).collect()
-        }
-        None => image.topics_by_name().filter_map(|topic| ongoing(&topic.name, None)).collect(),
-    };
-    ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
 }

@@ -346,6 +346,11 @@ impl Partition {
         self.directories.get(place).copied()
     }
 
+    /// Whether replicas come or go (KIP-455).
+    pub fn is_reassigned(&self) -> bool {
+        !(self.adding.is_empty() && self.removing.is_empty())
+    }
+
     pub fn record(&self, topic_id: Uuid, index: i32) -> MetadataRecord {
         let optional = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| node_ids(nodes));
         PartitionRecord {

@@ -3,6 +3,7 @@
 use super::image::{
     ConfigResource, DIRECTORY_MIGRATING, Image, ImageChange, ImageError, KeptKey, Partition, ResourceKind, Topic,
 };
+use super::partition_changes::NO_LEADER_CHANGE;
 use std::collections::BTreeMap;
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Uuid};
 use tidelog_wire::messages::{
@@ -255,7 +256,7 @@ impl Image {
 impl Partition {
     /// Applies a change. Fields that the record does not have stay as they are. A record that names a leader, even the
     /// same one, begins a new leader epoch.
-    fn merge(&mut self, record: &PartitionChangeRecord) -> Result<(), String> {
+    pub(super) fn merge(&mut self, record: &PartitionChangeRecord) -> Result<(), String> {
         let set = |place: &mut Vec<NodeId>, change: &Option<Int32s>| {
             if let Some(change) = change {
                 *place = nodes(change);
@@ -285,9 +286,6 @@ impl Partition {
         Ok(())
     }
 }
-
-/// The leader in a record that leaves the leader as it is.
-const NO_LEADER_CHANGE: i32 = -2;
 
 fn nodes(ids: &[i32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alter_partition;
 mod broker_lifecycle;
 mod brokers;
 mod configs;
@@ -23,16 +24,18 @@ mod partition_changes;
 mod partitions;
 mod placement;
 mod producer_ids;
+mod reassignments;
 pub mod records;
 mod registration;
 #[cfg(test)]
 mod tests;
 mod topics;
 
+pub use alter_partition::alter_partition;
 pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_broker, unregister_broker};
 pub use brokers::{BrokerStart, bootstrap_records};
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
-pub use elections::{elect_leaders, list_reassignments};
+pub use elections::elect_leaders;
 pub use features::{FeatureUpdate, KRAFT_VERSION, KRaftVersion, update_features};
 pub use heartbeats::{BrokerState, Heartbeats};
 pub use image::{
@@ -42,6 +45,7 @@ pub use image::{
 pub use initial_features::{InitialFeatures, bootstrap_features, known_releases};
 pub use partitions::create_partitions;
 pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};
+pub use reassignments::{alter_reassignments, list_reassignments};
 pub use registration::{Registrar, register_broker, register_controller};
 pub use topics::{create_topics, delete_topics, validate_topic_name};
 

@@ -1,13 +1,15 @@
-//! What becomes of a partition when replicas leave its ISR or may lead again: who leads it, and which replicas stay
-//! eligible to lead it although they left the ISR (KIP-966).
+//! What becomes of a partition when its ISR or its replicas change, or when replicas may lead again: who leads it, which
+//! replicas stay eligible to lead it although they left the ISR (KIP-966), and whether its reassignment is complete
+//! (KIP-455).
 //!
 //! The rules are those of Kafka's `PartitionChangeBuilder` and of `ReplicationControlManager`, which decides for all
 //! partitions of a broker.
 
 use super::Context;
-use super::image::{Image, Partition, Topic};
+use super::image::{DIRECTORY_UNASSIGNED, Image, Partition, Topic};
+use super::reassignments::Reassignment;
 use super::records;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tidelog_config::TopicConfig;
 use tidelog_wire::ids::{NodeId, Uuid};
 use tidelog_wire::messages::PartitionChangeRecord;
@@ -44,6 +46,7 @@ pub(super) struct TopicRules {
     allows_unclean_election: bool,
     /// Before metadata version 3.6-IV0, every replica that leaves the ISR begins a new leader epoch (KAFKA-15021).
     shrinking_begins_epoch: bool,
+    assigns_directories: bool,
 }
 
 impl TopicRules {
@@ -55,7 +58,17 @@ impl TopicRules {
             has_eligible_leaders: image.has_eligible_leaders(),
             allows_unclean_election: config.unclean_leader_election_enable,
             shrinking_begins_epoch: records::shrinking_begins_epoch(image.metadata_version()),
+            assigns_directories: records::assigns_directories(image.metadata_version()),
         }
+    }
+
+    pub fn allows_unclean_election(&self) -> bool {
+        self.allows_unclean_election
+    }
+
+    /// How a leader is elected if the present one cannot stay.
+    fn election(&self) -> Election {
+        if self.allows_unclean_election { Election::Unclean } else { Election::Online }
     }
 }
 
@@ -65,8 +78,14 @@ pub(super) struct PartitionChange<'a> {
     partition: &'a Partition,
     rules: TopicRules,
     election: Election,
+    /// The replicas that the partition shall have, and which of them come and go.
+    assignment: Reassignment,
+    /// The directories of replicas that shall not be where the partition says, or that it does not have yet.
+    directories: BTreeMap<NodeId, Uuid>,
     /// The replicas that shall be in sync.
     isr: Vec<NodeId>,
+    /// Whether the leader shall count as one that may lack records.
+    recovering: bool,
     /// A replica that may have lost records.
     lost_records: Option<NodeId>,
 }
@@ -80,15 +99,23 @@ struct Elected {
 }
 
 impl<'a> PartitionChange<'a> {
-    /// Elects a leader. The ISR stays as it is.
+    /// Elects a leader. Everything else stays as it is.
     pub fn election(partition: &'a Partition, rules: TopicRules, election: Election) -> Self {
-        Self { partition, rules, election, isr: partition.isr.clone(), lost_records: None }
+        Self {
+            partition,
+            rules,
+            election,
+            assignment: Reassignment::of(partition),
+            directories: BTreeMap::new(),
+            isr: partition.isr.clone(),
+            recovering: partition.recovering,
+            lost_records: None,
+        }
     }
 
     /// What becomes of the partition when this happens to a broker.
     pub fn of_broker(partition: &'a Partition, rules: TopicRules, change: BrokerChange) -> Self {
-        let election = if rules.allows_unclean_election { Election::Unclean } else { Election::Online };
-        let mut this = Self::election(partition, rules, election);
+        let mut this = Self::election(partition, rules, rules.election());
         if let BrokerChange::Leaves(broker) | BrokerChange::LostRecords(broker) = change {
             this.isr.retain(|node| *node != broker);
         }
@@ -98,19 +125,46 @@ impl<'a> PartitionChange<'a> {
         this
     }
 
-    /// The record of the change; none if nothing changes. `may_lead` says of a replica whether its broker and its log
-    /// directory are there.
+    /// What the leader asks for: these replicas are in sync, and it has `recovering` still before it or not (KIP-704).
+    pub fn of_leader(partition: &'a Partition, rules: TopicRules, isr: Vec<NodeId>, recovering: bool) -> Self {
+        Self { isr, recovering, ..Self::election(partition, rules, rules.election()) }
+    }
+
+    /// Begins a reassignment in place of the one that goes on, if one does. `directories` are those of the replicas that
+    /// come.
+    pub fn reassigned(
+        partition: &'a Partition,
+        rules: TopicRules,
+        assignment: Reassignment,
+        directories: BTreeMap<NodeId, Uuid>,
+    ) -> Self {
+        Self { assignment, directories, ..Self::election(partition, rules, Election::Online) }
+    }
+
+    /// Ends a reassignment with these replicas, of which those in `isr` are in sync.
+    pub fn reverted(partition: &'a Partition, rules: TopicRules, replicas: Vec<NodeId>, isr: Vec<NodeId>) -> Self {
+        let assignment = Reassignment { replicas, ..Reassignment::default() };
+        Self { assignment, isr, ..Self::election(partition, rules, rules.election()) }
+    }
+
+    /// The record of the change; none if nothing changes. `may_lead` says of a replica in a log directory whether its
+    /// broker and the directory are there.
     pub fn record(
         mut self,
         topic_id: Uuid,
         partition_id: i32,
-        may_lead: impl Fn(NodeId) -> bool,
+        may_lead: impl Fn(NodeId, Uuid) -> bool,
     ) -> Option<MetadataRecord> {
         let (partition, rules) = (self.partition, self.rules);
         let unchanged = PartitionChangeRecord { topic_id, partition_id, ..PartitionChangeRecord::default() };
         let mut record = unchanged.clone();
+        if let Some((replicas, isr)) = self.assignment.completed(&self.isr) {
+            self.assignment = Reassignment { replicas, ..Reassignment::default() };
+            self.isr = isr;
+        }
         let mut eligible = self.eligible();
-        let Elected { leader, is_unclean } = self.elect(&eligible, may_lead);
+        let Elected { leader, is_unclean } =
+            self.elect(&eligible, |node| self.directory(node).is_some_and(|directory| may_lead(node, directory)));
         let is_new = leader != partition.leader;
         let is_unclean = is_unclean && is_new;
         if is_new {
@@ -119,9 +173,15 @@ impl<'a> PartitionChange<'a> {
                 self.isr = vec![leader];
                 eligible.remove(&leader);
             }
-            if is_unclean && !partition.recovering {
-                record.leader_recovery_state = 1;
-            }
+            self.recovering |= is_unclean;
+        }
+        if self.recovering != partition.recovering {
+            record.leader_recovery_state = self.recovering.into();
+        }
+        // The logs of replicas that are taken out are deleted, so their leader must not take its fetches for a replica's
+        // any more.
+        if !is_new && partition.replicas.iter().any(|node| !self.assignment.replicas.contains(node)) {
+            record.leader = partition.leader.map_or(NO_LEADER, |leader| leader.0);
         }
         if is_unclean || !rules.has_eligible_leaders {
             eligible.clear();
@@ -146,7 +206,26 @@ impl<'a> PartitionChange<'a> {
                 record.last_known_elr = Some(Int32s::new());
             }
         }
+        self.set_assignment(&mut record);
         (record != unchanged).then(|| record.into())
+    }
+
+    fn set_assignment(&self, record: &mut PartitionChangeRecord) {
+        let (Reassignment { replicas, adding, removing }, partition) = (&self.assignment, self.partition);
+        let directory = |node: &NodeId| self.directory(*node).unwrap_or(DIRECTORY_UNASSIGNED);
+        let directories: Vec<Uuid> = replicas.iter().map(directory).collect();
+        if self.rules.assigns_directories && directories != partition.directories {
+            record.directories = Some(directories);
+        }
+        let changed = |after: &[NodeId], before: &[NodeId]| (after != before).then(|| node_ids(after));
+        record.replicas = changed(replicas, &partition.replicas);
+        record.adding_replicas = changed(adding, &partition.adding);
+        record.removing_replicas = changed(removing, &partition.removing);
+    }
+
+    /// The directory in which a replica shall be.
+    fn directory(&self, node: NodeId) -> Option<Uuid> {
+        self.directories.get(&node).copied().or_else(|| self.partition.directory(node))
     }
 
     /// The replicas that are eligible to lead although they are not in sync. While the ISR is smaller than
@@ -162,16 +241,22 @@ impl<'a> PartitionChange<'a> {
             return BTreeSet::new();
         }
         let candidates = before.chain(partition.isr.iter().copied());
-        candidates.filter(|node| !self.isr.contains(node) && self.lost_records != Some(*node)).collect()
+        let is_eligible = |node: &NodeId| {
+            !self.isr.contains(node)
+                && self.lost_records != Some(*node)
+                // Kafka keeps those that a reassignment takes out. Their logs are deleted.
+                && self.assignment.replicas.contains(node)
+        };
+        candidates.filter(is_eligible).collect()
     }
 
     fn elect(&self, eligible: &BTreeSet<NodeId>, may_lead: impl Fn(NodeId) -> bool) -> Elected {
-        let partition = self.partition;
+        let (partition, replicas) = (self.partition, &self.assignment.replicas);
         let is_clean = |node: &NodeId| {
             (self.isr.contains(node) || (self.isr.is_empty() && eligible.contains(node))) && may_lead(*node)
         };
-        let first = partition.replicas.first().copied().filter(|_| self.election == Election::Preferred);
-        let in_order = first.into_iter().chain(partition.leader).chain(partition.replicas.iter().copied());
+        let first = replicas.first().copied().filter(|_| self.election == Election::Preferred);
+        let in_order = first.into_iter().chain(partition.leader).chain(replicas.iter().copied());
         if let Some(leader) = in_order.into_iter().find(is_clean) {
             return Elected { leader: Some(leader), is_unclean: false };
         }
@@ -180,13 +265,15 @@ impl<'a> PartitionChange<'a> {
             [only] if self.rules.has_eligible_leaders && self.isr.is_empty() && eligible.is_empty() => Some(only),
             _ => None,
         };
-        let others = partition.replicas.iter().copied().filter(|_| self.election == Election::Unclean);
+        let others = replicas.iter().copied().filter(|_| self.election == Election::Unclean);
         let leader = last_known.into_iter().chain(others).find(|node| may_lead(*node));
         Elected { leader, is_unclean: leader.is_some() }
     }
 }
 
 const NO_LEADER: i32 = -1;
+/// The leader in a record that leaves the leader as it is.
+pub(super) const NO_LEADER_CHANGE: i32 = -2;
 
 /// Whether both hold the same nodes. The order of eligible leaders says nothing.
 fn same(sorted: &[NodeId], other: &[NodeId]) -> bool {
@@ -207,13 +294,13 @@ pub(super) fn partitions_changed(
         let mut rules = None;
         for (&index, partition) in topic.partitions.iter().filter(|(_, partition)| concerned(partition)) {
             let rules = *rules.get_or_insert_with(|| TopicRules::of(image, context, topic));
-            let may_lead = |node: NodeId| {
+            let may_lead = |node: NodeId, directory: Uuid| {
                 let is_active = match change {
                     BrokerChange::Leaves(broker) | BrokerChange::LostRecords(broker) if broker == node => false,
                     BrokerChange::Returns(broker) if broker == node => true,
                     _ => image.is_active(node),
                 };
-                is_active && has_online_directory(image, partition, node)
+                is_active && image.has_online_directory(node, directory)
             };
             records.extend(PartitionChange::of_broker(partition, rules, change).record(topic.id, index, may_lead));
         }
@@ -222,10 +309,37 @@ pub(super) fn partitions_changed(
 }
 
 /// Whether a replica may lead: its broker is active, and its log directory is online.
-pub(super) fn may_lead(image: &Image, partition: &Partition, node: NodeId) -> bool {
-    image.is_active(node) && has_online_directory(image, partition, node)
+pub(super) fn may_lead(image: &Image) -> impl Fn(NodeId, Uuid) -> bool {
+    |node, directory| image.is_active(node) && image.has_online_directory(node, directory)
 }
 
-fn has_online_directory(image: &Image, partition: &Partition, node: NodeId) -> bool {
-    partition.directory(node).is_some_and(|directory| image.has_online_directory(node, directory))
+/// The records of a request that changes several partitions. What is said of a partition later in the request is decided
+/// from what was said of it before.
+pub(super) struct PartitionChanges<'a> {
+    image: &'a Image,
+    changed: BTreeMap<(Uuid, i32), Partition>,
+    pub records: Vec<MetadataRecord>,
+}
+
+impl<'a> PartitionChanges<'a> {
+    pub fn new(image: &'a Image) -> Self {
+        Self { image, changed: BTreeMap::new(), records: Vec::new() }
+    }
+
+    /// The partition as it is after the changes so far.
+    pub fn partition(&self, topic: Uuid, index: i32) -> Option<&Partition> {
+        self.changed.get(&(topic, index)).or_else(|| self.image.partition(topic, index))
+    }
+
+    /// Takes the record of a change of this partition, if there is one. Gives the record.
+    pub fn take(&mut self, topic: Uuid, index: i32, record: Option<MetadataRecord>) -> Option<PartitionChangeRecord> {
+        let record = record?;
+        let MetadataRecord::PartitionChange(change) = &record else { unreachable!("{record:?} changes a partition") };
+        let change = change.clone();
+        let mut after = self.partition(topic, index).expect("it was decided from this partition").clone();
+        after.merge(&change).expect("a decision fits the partition that it was made from");
+        self.changed.insert((topic, index), after);
+        self.records.push(record);
+        Some(change)
+    }
 }

@@ -1,3 +1,4 @@
+mod alter_partition;
 mod brokers;
 mod configs;
 mod elections;
@@ -6,6 +7,8 @@ mod features;
 mod images;
 mod partition_changes;
 mod placement;
+mod reassignments;
+mod replicated;
 mod topics;
 
 use super::brokers::registration_change;

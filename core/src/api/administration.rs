@@ -2,7 +2,9 @@
 //! the same way: a decision is made from the proposed metadata, and the answer waits until its records are committed.
 //! Where this node is not the active controller, a broker brings its clients' requests to it.
 
-use crate::api::{AfterCommit, AnswerTo, Parts, brokers, configs, elect_leaders, quorum, topics, update_features};
+use crate::api::{
+    AfterCommit, AnswerTo, Parts, brokers, configs, elect_leaders, quorum, reassignments, topics, update_features,
+};
 use crate::controller::Decision;
 use crate::io::Outbox;
 use crate::time::Now;
@@ -22,7 +24,7 @@ pub fn handle(parts: &mut Parts, now: Now, to: AnswerTo, request: RequestBody, o
         RequestBody::DescribeQuorum(_) | RequestBody::AddRaftVoter(_) | RequestBody::RemoveRaftVoter(_) => {
             quorum::handle(parts, now, to, request, out);
         }
-        RequestBody::ListPartitionReassignments(body) => elect_leaders::list_reassignments(parts, to, &body, out),
+        RequestBody::ListPartitionReassignments(body) => reassignments::list(parts, to, &body, out),
         _ => decide_and_commit(parts, now, to, request, out),
     }
 }
@@ -60,6 +62,9 @@ fn decide(
         RequestBody::ElectLeaders(request) => {
             elect_leaders::decide(parts, version, request).map(ResponseBody::ElectLeaders)
         }
+        RequestBody::AlterPartitionReassignments(request) => {
+            reassignments::alter(parts, request).map(ResponseBody::AlterPartitionReassignments)
+        }
         RequestBody::UpdateFeatures(request) => {
             update_features::decide(parts, now, version, request, out).map(ResponseBody::UpdateFeatures)
         }
@@ -68,6 +73,9 @@ fn decide(
         }
         RequestBody::BrokerHeartbeat(request) => {
             brokers::heartbeat(parts, now, request).map(ResponseBody::BrokerHeartbeat)
+        }
+        RequestBody::AlterPartition(request) => {
+            brokers::alter_partition(parts, version, request).map(ResponseBody::AlterPartition)
         }
         RequestBody::ControllerRegistration(request) => {
             brokers::register_controller(parts, request).map(ResponseBody::ControllerRegistration)

@@ -1,5 +1,5 @@
-//! What other nodes ask of the active controller: registrations, heartbeats, and producer ids (KIP-631, KIP-919,
-//! KIP-730). And UnregisterBroker, which an administrator asks for.
+//! What other nodes ask of the active controller: registrations, heartbeats, ISRs, and producer ids (KIP-631, KIP-919,
+//! KIP-497, KIP-730). And UnregisterBroker, which an administrator asks for.
 
 use crate::api::Parts;
 use crate::controller::{self, Decision, Refusal};
@@ -7,9 +7,9 @@ use crate::ids::NodeId;
 use crate::io::{Level, Outbox};
 use crate::time::Now;
 use crate::wire::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest, BrokerRegistrationResponse, ControllerRegistrationRequest,
-    ControllerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    ControllerRegistrationRequest, ControllerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 
 const PART: &str = "broker";
@@ -57,6 +57,18 @@ pub fn heartbeat(parts: &mut Parts, now: Now, request: &BrokerHeartbeatRequest) 
     decision.map(|outcome| match outcome {
         Ok(outcome) => outcome.response,
         Err(refusal) => BrokerHeartbeatResponse { error_code: refusal.error.code(), ..Default::default() },
+    })
+}
+
+pub fn alter_partition(
+    parts: &Parts,
+    version: i16,
+    request: &AlterPartitionRequest,
+) -> Decision<AlterPartitionResponse> {
+    let (image, context) = parts.basis();
+    controller::alter_partition(image, &context, request, version).map(|outcome| match outcome {
+        Ok(response) => response,
+        Err(refusal) => AlterPartitionResponse { error_code: refusal.error.code(), ..Default::default() },
     })
 }
 

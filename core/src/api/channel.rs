@@ -221,6 +221,11 @@ fn is_from_no_controller(body: &ResponseBody) -> bool {
         ResponseBody::BrokerHeartbeat(body) => body.error_code == no_controller,
         ResponseBody::ControllerRegistration(body) => body.error_code == no_controller,
         ResponseBody::AllocateProducerIds(body) => body.error_code == no_controller,
+        ResponseBody::AlterPartition(body) => {
+            // A controller that was deposed and does not know it yet answers for a partition so.
+            let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);
+            body.error_code == no_controller || partitions.into_iter().any(|it| it.error_code == no_controller)
+        }
         ResponseBody::CreateTopics(body) => body.topics.iter().any(|topic| topic.error_code == no_controller),
         other => panic!("no node asks the controller for {:?}", other.api_key()),
     }

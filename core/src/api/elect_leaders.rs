@@ -1,10 +1,8 @@
-//! ElectLeaders and ListPartitionReassignments, which the controller answers (KIP-460, KIP-455).
+//! ElectLeaders, which the controller answers (KIP-460).
 
-use crate::api::{AnswerTo, Parts};
+use crate::api::Parts;
 use crate::controller::{self, Decision};
-use crate::io::Outbox;
-use crate::wire::ResponseBody;
-use crate::wire::messages::{ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsRequest};
+use crate::wire::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use std::borrow::Cow;
 
 pub fn decide(parts: &Parts, version: i16, request: &ElectLeadersRequest) -> Decision<ElectLeadersResponse> {
@@ -15,14 +13,4 @@ pub fn decide(parts: &Parts, version: i16, request: &ElectLeadersRequest) -> Dec
     }
     let (image, context) = parts.basis();
     controller::elect_leaders(image, &context, &request)
-}
-
-pub fn list_reassignments(
-    parts: &mut Parts,
-    to: AnswerTo,
-    request: &ListPartitionReassignmentsRequest,
-    out: &mut Outbox,
-) {
-    let response = controller::list_reassignments(&parts.image, request);
-    parts.answer_to(to, ResponseBody::ListPartitionReassignments(response), out);
 }

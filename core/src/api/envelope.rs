@@ -50,6 +50,8 @@ pub fn is_forwarded(api_key: ApiKey) -> bool {
             | AlterConfigs
             | IncrementalAlterConfigs
             | ElectLeaders
+            | AlterPartitionReassignments
+            | ListPartitionReassignments
             | UpdateFeatures
             | UnregisterBroker
             | DescribeQuorum

@@ -37,6 +37,7 @@ mod pending;
 mod prepare;
 pub mod produce;
 pub mod quorum;
+mod reassignments;
 pub mod refusal;
 mod replies;
 mod sasl;
@@ -165,6 +166,9 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
         | RequestBody::UpdateFeatures(_)
         | RequestBody::BrokerRegistration(_)
         | RequestBody::BrokerHeartbeat(_)
+        | RequestBody::AlterPartition(_)
+        | RequestBody::AlterPartitionReassignments(_)
+        | RequestBody::ListPartitionReassignments(_)
         | RequestBody::ControllerRegistration(_)
         | RequestBody::UnregisterBroker(_)
         | RequestBody::AllocateProducerIds(_)
@@ -186,9 +190,6 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
         RequestBody::DescribeLogDirs(body) => log_dirs::handle(parts, ticket, body, out),
         RequestBody::DescribeCluster(body) => describe_cluster::handle(parts, ticket, body, out),
         RequestBody::DescribeProducers(body) => describe_producers::handle(parts, ticket, body, out),
-        RequestBody::ListPartitionReassignments(body) => {
-            elect_leaders::list_reassignments(parts, AnswerTo::Sender { ticket, client_id }, &body, out);
-        }
         RequestBody::ListConfigResources(body) => list_config_resources::handle(parts, ticket, body, out),
         RequestBody::DescribeClientQuotas(body) => describe_client_quotas::handle(parts, ticket, body, out),
         RequestBody::DescribeUserScramCredentials(body) => {

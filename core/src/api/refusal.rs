@@ -3,16 +3,21 @@
 
 use crate::ids::Uuid;
 use crate::wire::messages::alter_configs_response::AlterConfigsResourceResponse as AlteredResource;
+use crate::wire::messages::alter_partition_reassignments_request::ReassignablePartition;
+use crate::wire::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use crate::wire::messages::create_partitions_response::CreatePartitionsTopicResult;
 use crate::wire::messages::create_topics_response::CreatableTopicResult;
 use crate::wire::messages::delete_topics_response::DeletableTopicResult;
 use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::wire::messages::{
-    AddRaftVoterResponse, AllocateProducerIdsResponse, AlterConfigsResponse, BrokerHeartbeatResponse,
-    BrokerRegistrationResponse, ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse,
-    DeleteTopicsResponse, DescribeQuorumResponse, ElectLeadersResponse, IncrementalAlterConfigsResponse,
-    RemoveRaftVoterResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
+    AddRaftVoterResponse, AllocateProducerIdsResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
+    AlterPartitionResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse, ControllerRegistrationResponse,
+    CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse, DescribeQuorumResponse, ElectLeadersResponse,
+    IncrementalAlterConfigsResponse, ListPartitionReassignmentsResponse, RemoveRaftVoterResponse,
+    UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
 use crate::wire::{ErrorCode, RequestBody, ResponseBody};
 use bytestring::ByteString;
@@ -97,6 +102,33 @@ pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: 
                 ..Default::default()
             })
         }
+        RequestBody::AlterPartitionReassignments(request) => {
+            let refused = |partition: &ReassignablePartition| ReassignablePartitionResponse {
+                partition_index: partition.partition_index,
+                error_code,
+                error_message: error_message.clone(),
+                ..Default::default()
+            };
+            let responses = request.topics.iter().map(|topic| ReassignableTopicResponse {
+                name: topic.name.clone(),
+                partitions: topic.partitions.iter().map(refused).collect(),
+                ..Default::default()
+            });
+            ResponseBody::AlterPartitionReassignments(AlterPartitionReassignmentsResponse {
+                allow_replication_factor_change: request.allow_replication_factor_change,
+                error_code,
+                error_message: error_message.clone(),
+                responses: responses.collect(),
+                ..Default::default()
+            })
+        }
+        RequestBody::ListPartitionReassignments(_) => {
+            ResponseBody::ListPartitionReassignments(ListPartitionReassignmentsResponse {
+                error_code,
+                error_message,
+                ..Default::default()
+            })
+        }
         RequestBody::UpdateFeatures(_) => {
             ResponseBody::UpdateFeatures(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
         }
@@ -105,6 +137,9 @@ pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: 
         }
         RequestBody::BrokerHeartbeat(_) => {
             ResponseBody::BrokerHeartbeat(BrokerHeartbeatResponse { error_code, ..Default::default() })
+        }
+        RequestBody::AlterPartition(_) => {
+            ResponseBody::AlterPartition(AlterPartitionResponse { error_code, ..Default::default() })
         }
         RequestBody::AllocateProducerIds(_) => {
             ResponseBody::AllocateProducerIds(AllocateProducerIdsResponse { error_code, ..Default::default() })

@@ -30,6 +30,7 @@ const SERVED: &[ApiKey] = &[
     ApiKey::CreatePartitions,
     ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartitionReassignments,
     ApiKey::ListPartitionReassignments,
     ApiKey::DescribeClientQuotas,
     ApiKey::DescribeUserScramCredentials,
@@ -37,6 +38,7 @@ const SERVED: &[ApiKey] = &[
     ApiKey::BeginQuorumEpoch,
     ApiKey::EndQuorumEpoch,
     ApiKey::DescribeQuorum,
+    ApiKey::AlterPartition,
     ApiKey::UpdateFeatures,
     ApiKey::Envelope,
     ApiKey::FetchSnapshot,
@@ -104,7 +106,6 @@ pub fn missing(api_key: ApiKey) -> Option<&'static str> {
             "there are no delegation tokens yet"
         }
         AlterReplicaLogDirs => "replicas do not move between log directories yet",
-        AlterPartitionReassignments => "partitions are not replicated yet",
         AlterClientQuotas => "there are no quotas yet",
         AlterUserScramCredentials => "there is no SASL yet",
         GetTelemetrySubscriptions | PushTelemetry => "clients cannot push telemetry yet",

@@ -143,6 +143,10 @@ fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
             let partitions = body.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
             partitions.for_each(|partition| count(partition.error_code));
         }
+        ResponseBody::AlterPartitionReassignments(body) => {
+            count(body.error_code);
+            body.responses.iter().flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
+        }
         ResponseBody::ListPartitionReassignments(body) => count(body.error_code),
         ResponseBody::DescribeClientQuotas(body) => count(body.error_code),
         ResponseBody::DescribeUserScramCredentials(body) => {
@@ -150,6 +154,10 @@ fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
             body.results.iter().for_each(|user| count(user.error_code));
         }
         ResponseBody::DescribeQuorum(body) => {
+            count(body.error_code);
+            body.topics.iter().flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
+        }
+        ResponseBody::AlterPartition(body) => {
             count(body.error_code);
             body.topics.iter().flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
         }

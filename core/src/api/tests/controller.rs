@@ -9,10 +9,11 @@ use crate::wire::messages::elect_leaders_request::TopicPartitions;
 use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use crate::wire::messages::{
-    AllocateProducerIdsRequest, AlterConfigsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest, ControllerRegistrationRequest, CreatePartitionsRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, PartitionChangeRecord, RegisterBrokerRecord,
-    UnregisterBrokerRequest, UpdateFeaturesRequest, broker_registration_request,
+    AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterPartitionRequest,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    PartitionChangeRecord, RegisterBrokerRecord, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    broker_registration_request,
 };
 use crate::wire::{ApiKey, encode_response};
 
@@ -52,9 +53,11 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::AlterConfigs(alter),
         RequestBody::IncrementalAlterConfigs(incremental),
         RequestBody::ElectLeaders(elect),
+        RequestBody::AlterPartitionReassignments(AlterPartitionReassignmentsRequest::default()),
         RequestBody::UpdateFeatures(UpdateFeaturesRequest::default()),
         RequestBody::BrokerRegistration(registration(2)),
         RequestBody::BrokerHeartbeat(BrokerHeartbeatRequest { broker_id: 2, ..Default::default() }),
+        RequestBody::AlterPartition(AlterPartitionRequest::default()),
         RequestBody::ControllerRegistration(ControllerRegistrationRequest::default()),
         RequestBody::AllocateProducerIds(AllocateProducerIdsRequest::default()),
         RequestBody::UnregisterBroker(UnregisterBrokerRequest::default()),
@@ -75,9 +78,11 @@ fn error(response: ResponseBody) -> i16 {
             assert!(response.error_code == 0 || response.error_code == of_partition);
             of_partition
         }
+        ResponseBody::AlterPartitionReassignments(response) => response.error_code,
         ResponseBody::UpdateFeatures(response) => response.error_code,
         ResponseBody::BrokerRegistration(response) => response.error_code,
         ResponseBody::BrokerHeartbeat(response) => response.error_code,
+        ResponseBody::AlterPartition(response) => response.error_code,
         ResponseBody::ControllerRegistration(response) => response.error_code,
         ResponseBody::AllocateProducerIds(response) => response.error_code,
         ResponseBody::UnregisterBroker(response) => response.error_code,
