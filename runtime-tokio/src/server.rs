@@ -11,6 +11,7 @@ use crate::logging;
 use crate::metrics::http::{self, Observer};
 use crate::service::{Fatal, Service};
 use crate::tcp::{TcpAcceptor, TcpConnector};
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -114,11 +115,53 @@ impl Server {
         Self::start_on(config, Some(memory), |config| Box::new(Broker::new(config, seed)))
     }
 
+    /// Starts a broker, calls `ready` when it serves, and serves until SIGTERM, SIGINT or SIGHUP. Then it stops cleanly;
+    /// also if it has not come up yet, such as a broker that waits for the controllers of its cluster. A second signal ends
+    /// the process at once.
+    pub fn run(config: BrokerConfig, ready: impl FnOnce(&Self)) -> Result<(), ServerError> {
+        let seed = entropy::seed().map_err(ServerError::Seed)?;
+        let (server, config, bound) = Self::prepare(config, None, |config| Box::new(Broker::new(config, seed)))?;
+        let runtime = server.runtime();
+        let mut signals = {
+            let _inside = runtime.enter();
+            Signals::listen().map_err(ServerError::Signal)?
+        };
+        let serve = async {
+            server.boot(&config, bound).await?;
+            ready(&server);
+            Err::<Infallible, ServerError>(server.failed().await)
+        };
+        let name = runtime.block_on(async {
+            tokio::select! {
+                Err(error) = serve => Err(error),
+                name = signals.next() => Ok(name),
+            }
+        })?;
+        tracing::info!("{name}: stopping; a second signal ends the process at once");
+        runtime.spawn(async move {
+            signals.next().await;
+            tracing::warn!("a second signal: ending without a clean stop; the next start will recover");
+            std::process::exit(1);
+        });
+        server.stop()
+    }
+
     fn start_on(
-        mut config: BrokerConfig,
+        config: BrokerConfig,
         memory: Option<Arc<Memory>>,
         machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
     ) -> Result<Self, ServerError> {
+        let (server, config, bound) = Self::prepare(config, memory, machine)?;
+        server.runtime().block_on(server.boot(&config, bound))?;
+        Ok(server)
+    }
+
+    /// A server whose broker does not start yet, with its complete configuration and its listeners' sockets.
+    fn prepare(
+        mut config: BrokerConfig,
+        memory: Option<Arc<Memory>>,
+        machine: impl FnOnce(BrokerConfig) -> Box<dyn Machine>,
+    ) -> Result<(Self, BrokerConfig, Vec<Bound>), ServerError> {
         config.loggers = logging::loggers();
         match limits::raise_open_files() {
             Some(files) if files < FEW_OPEN_FILES => tracing::warn!(
@@ -161,8 +204,7 @@ impl Server {
         if let (Some(bound), Some(listener)) = (metrics, &config.metrics_listener) {
             server.serve_metrics(bound, listener)?;
         }
-        server.boot(&config, bound)?;
-        Ok(server)
+        Ok((server, config, bound))
     }
 
     /// The listeners' names and the addresses they got, in the order of the configuration.
@@ -178,28 +220,6 @@ impl Server {
     /// Waits until the broker stops by itself, which only a fatal error makes it do.
     pub async fn failed(&self) -> ServerError {
         self.service.failed().await.into()
-    }
-
-    /// Serves until SIGTERM, SIGINT or SIGHUP, then stops cleanly. A second signal ends the process at once.
-    pub fn serve_until_signal(self) -> Result<(), ServerError> {
-        let runtime = self.runtime();
-        let mut signals = {
-            let _inside = runtime.enter();
-            Signals::listen().map_err(ServerError::Signal)?
-        };
-        let name = runtime.block_on(async {
-            tokio::select! {
-                error = self.failed() => Err(error),
-                name = signals.next() => Ok(name),
-            }
-        })?;
-        tracing::info!("{name}: stopping; a second signal ends the process at once");
-        runtime.spawn(async move {
-            signals.next().await;
-            tracing::warn!("a second signal: ending without a clean stop; the next start will recover");
-            std::process::exit(1);
-        });
-        self.stop()
     }
 
     /// Stops cleanly: lets the broker leave its cluster, write its checkpoints and the clean-shutdown marker, and sends the
@@ -230,19 +250,18 @@ impl Server {
         Ok(())
     }
 
-    fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
-        let runtime = self.runtime();
-        let _inside = runtime.enter();
+    async fn boot(&self, config: &BrokerConfig, bound: Vec<Bound>) -> Result<(), ServerError> {
         let options = SocketOptions::of(config);
         let mut bound: Vec<Option<Bound>> = bound.into_iter().map(Some).collect();
-        runtime.block_on(self.service.boot(|index| {
+        let open = |index: usize| {
             let (bound, listener) = (bound[index].take(), &config.listeners[index]);
             let bound = bound.expect("a listener is opened once");
             for socket in bound.listen(listener, config.socket_listen_backlog_size)? {
                 self.service.listen(index, TcpAcceptor { socket, options });
             }
             Ok::<(), ServerError>(())
-        }))
+        };
+        self.service.boot(open).await
     }
 
     fn runtime(&self) -> &Runtime {

@@ -34,16 +34,17 @@ impl Start {
         }
         let (data, is_new) = (config.log_dirs.join(","), is_new(&config.log_dirs));
         tracing::info!("Tidelog {} starts; its data is in {data}", env!("CARGO_PKG_VERSION"));
-        let server = Server::start(config).map_err(Failure::of)?;
-        tell(&mut io::stdout(), &ready(server.listeners(), server.metrics()));
-        // Whoever sees a terminal with a broker that has no data yet is a person who begins.
-        let first = reachable(server.listeners()[0].1);
-        match is_new {
-            true if io::stdout().is_terminal() => tell(&mut io::stdout(), &first_steps(first)),
-            true if io::stderr().is_terminal() => tell(&mut io::stderr(), &first_steps(first)),
-            _ => {}
-        }
-        server.serve_until_signal().map_err(Failure::of)
+        let tell_ready = |server: &Server| {
+            tell(&mut io::stdout(), &ready(server.listeners(), server.metrics()));
+            // Whoever sees a terminal with a broker that has no data yet is a person who begins.
+            let first = reachable(server.listeners()[0].1);
+            match is_new {
+                true if io::stdout().is_terminal() => tell(&mut io::stdout(), &first_steps(first)),
+                true if io::stderr().is_terminal() => tell(&mut io::stderr(), &first_steps(first)),
+                _ => {}
+            }
+        };
+        Server::run(config, tell_ready).map_err(Failure::of)
     }
 }
 
