@@ -15,6 +15,8 @@ use tidelog_wire::time::{Now, WallMs};
 pub struct Uncommitted {
     /// One past the last of them.
     pub end: Offset,
+    /// The timestamp of their batch.
+    pub at: WallMs,
     /// Empty for control records.
     pub records: Vec<MetadataRecord>,
 }
@@ -45,7 +47,7 @@ impl Quorum {
             let end = self.log_end();
             // Each batch may be truncated, or be committed, without those behind it.
             let records = records.by_ref().take((end - start) as usize).collect();
-            self.uncommitted.push_back(Uncommitted { end, records });
+            self.uncommitted.push_back(Uncommitted { end, at: self.last_append_at, records });
         }
         assert!(records.next().is_none(), "each record is in a batch");
         Ok(self.log_end() + -1)
@@ -79,9 +81,7 @@ impl Quorum {
     /// A batch is in the log that no snapshot holds yet.
     pub(crate) fn note_batch(&mut self, bytes: &Bytes) {
         self.snapshots.bytes_since += bytes.len() as u64;
-        if let Ok(header) = BatchHeader::parse(bytes)
-            && !header.is_control()
-        {
+        if let Ok(header) = BatchHeader::parse(bytes) {
             self.last_append_at = WallMs(header.max_timestamp);
         }
     }
@@ -112,14 +112,14 @@ impl Quorum {
             self.voters.apply(base + place as i64, control).expect("a record of our own is right");
         }
         let end = self.log_end();
-        self.uncommitted.push_back(Uncommitted { end, records: Vec::new() });
+        self.uncommitted.push_back(Uncommitted { end, at: self.last_append_at, records: Vec::new() });
         end + -1
     }
 
     /// Everything below `end` is committed.
     pub(crate) fn commit_up_to(&mut self, end: Offset) {
         while let Some(committed) = self.uncommitted.pop_front_if(|next| next.end <= end) {
-            self.committed = committed.end;
+            (self.committed, self.committed_at) = (committed.end, committed.at);
             self.has_metadata |= !committed.records.is_empty();
             self.events.push(QuorumEvent::Committed { end: committed.end, records: committed.records });
         }

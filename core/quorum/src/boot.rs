@@ -329,7 +329,7 @@ impl Quorum {
             }
             self.note_batch(&whole);
             next = batch.header.next_offset();
-            self.uncommitted.push_back(Uncommitted { end: next, records });
+            self.uncommitted.push_back(Uncommitted { end: next, at: self.last_append_at, records });
         }
         if !has_whole_batch {
             return Err(format!("the batch at offset {next} is damaged"));

@@ -374,7 +374,8 @@ impl Quorum {
             self.fail(reason);
             return Ok(());
         }
-        if !voters.latest().overlaps(self.voters.latest()) {
+        let is_first_set = self.voters.latest().is_empty();
+        if !is_first_set && !voters.latest().overlaps(self.voters.latest()) {
             let text = format!(
                 "the voters {} follow the voters {}: more than one has changed at once",
                 voters.latest(),
@@ -384,7 +385,7 @@ impl Quorum {
         }
         self.voters = voters;
         let end = self.log_end();
-        self.uncommitted.push_back(Uncommitted { end, records: metadata });
+        self.uncommitted.push_back(Uncommitted { end, at: self.last_append_at, records: metadata });
         Ok(())
     }
 

@@ -70,7 +70,7 @@ use peers::Peers;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use snapshots::Snapshots;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_storage::io::{Answer, Ask, IoCompletion, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner};
 use tidelog_storage::names;
 use tidelog_storage::{Append, LoadHints, Log};
@@ -206,8 +206,10 @@ pub struct Quorum {
     bootstrap: Bootstrap,
     /// Whether a metadata record is committed, beside the quorum's own control records.
     has_metadata: bool,
-    /// The timestamp of the last metadata records in the log. The header of a snapshot carries it.
+    /// The timestamp of the last batch in the log.
     last_append_at: WallMs,
+    /// The timestamp of the last batch that was committed. The header of a snapshot carries it.
+    committed_at: WallMs,
     peers: Peers,
     /// Fetches that wait for records or for the high watermark.
     waiting: Vec<Fetch>,
@@ -224,6 +226,8 @@ pub struct Quorum {
     events: Vec<QuorumEvent>,
     /// The leader and epoch in which a peer was last not believed. It is told once.
     doubted: Option<(Option<NodeId>, LeaderEpoch)>,
+    /// The peers that were of another cluster when they answered last.
+    strangers: BTreeSet<peers::Peer>,
     /// Warnings for the operator, until there is an outbox for them.
     warnings: Vec<String>,
     /// The content of the fetched snapshot that is being written.
@@ -248,6 +252,7 @@ impl Quorum {
             bootstrap,
             has_metadata: false,
             last_append_at: WallMs(0),
+            committed_at: WallMs(0),
             peers: Peers::new(config.timeouts.retry_backoff_ms),
             waiting: Vec::new(),
             reading: BTreeMap::new(),
@@ -260,6 +265,7 @@ impl Quorum {
             commands: BTreeMap::new(),
             events: Vec::new(),
             doubted: None,
+            strangers: BTreeSet::new(),
             warnings: Vec::new(),
             fetched_snapshot: None,
             failure: None,
@@ -423,7 +429,11 @@ impl Quorum {
 
     fn answer(&mut self, now: Now, answer: Answer, out: &mut Outbox) {
         let Some((peer, api_key)) = self.peers.take(answer.id.seq) else { return };
-        let is_useful = match answer.result.map(|answered| answered.body) {
+        let result = answer.result.map(|answered| answered.body);
+        if let Ok(body) = &result {
+            self.look_for_another_cluster(&peer, body, out);
+        }
+        let is_useful = match result {
             Ok(ResponseBody::Vote(body)) => self.handle_vote_answer(now, &peer, body),
             Ok(ResponseBody::BeginQuorumEpoch(body)) => self.handle_begin_quorum_epoch_answer(now, body),
             Ok(ResponseBody::EndQuorumEpoch(body)) => self.handle_end_quorum_epoch_answer(now, &peer, body),
@@ -438,6 +448,21 @@ impl Quorum {
         };
         if !is_useful {
             self.peers.failed(now.mono, peer);
+        }
+    }
+
+    /// Tells the operator once of each peer that is of another cluster.
+    fn look_for_another_cluster(&mut self, peer: &peers::Peer, body: &ResponseBody, out: &mut Outbox) {
+        if messages::whole_error(body) != ErrorCode::InconsistentClusterId.code() {
+            self.strangers.remove(peer);
+        } else if self.strangers.insert(peer.clone()) {
+            let text = format!(
+                "{peer} is of another cluster than this node, whose cluster.id is {} (INCONSISTENT_CLUSTER_ID): either the \
+                 directories of one of them were formatted with a wrong id, or the configured addresses are those of other \
+                 controllers",
+                self.config.cluster_id
+            );
+            out.event(Level::Warn, PART, text);
         }
     }
 

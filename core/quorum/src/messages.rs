@@ -37,6 +37,18 @@ fn node(id: i32) -> Option<NodeId> {
     (id >= 0).then_some(NodeId(id))
 }
 
+/// The error of an answer as a whole, beside those of its partitions.
+pub fn whole_error(answer: &ResponseBody) -> i16 {
+    match answer {
+        ResponseBody::Vote(body) => body.error_code,
+        ResponseBody::BeginQuorumEpoch(body) => body.error_code,
+        ResponseBody::EndQuorumEpoch(body) => body.error_code,
+        ResponseBody::Fetch(body) => body.error_code,
+        ResponseBody::FetchSnapshot(body) => body.error_code,
+        _ => 0,
+    }
+}
+
 impl Quorum {
     /// What an answer says of the leader. `told`: the nodes whose addresses it tells, as id, host and port.
     pub(crate) fn common(

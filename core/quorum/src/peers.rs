@@ -2,6 +2,7 @@
 
 use crate::voters::{ReplicaKey, VoterSet};
 use std::collections::BTreeMap;
+use std::fmt;
 use tidelog_wire::ids::NodeId;
 use tidelog_wire::time::Mono;
 use tidelog_wire::{Address, ApiKey};
@@ -11,6 +12,15 @@ use tidelog_wire::{Address, ApiKey};
 pub enum Peer {
     Voter(NodeId),
     Bootstrap(Address),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Voter(node) => write!(f, "the controller {node}"),
+            Self::Bootstrap(address) => write!(f, "the controller at {address}"),
+        }
+    }
 }
 
 #[derive(Debug)]

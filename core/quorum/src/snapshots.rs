@@ -155,7 +155,7 @@ impl Quorum {
         out.probe(Probe::MetadataSnapshotTaken);
         let id = SnapshotId { end, epoch };
         let quorum = self.voters_for_snapshot(end);
-        let content = snapshot::encode(epoch, now.wall, self.last_append_at, &quorum, image);
+        let content = snapshot::encode(epoch, now.wall, self.committed_at, &quorum, image);
         self.snapshots.writing = Some(id);
         let path = self.path(&id.file_name());
         self.submit(Command::WriteSnapshot(id), IoOp::Replace { path, content }, out);

@@ -317,3 +317,34 @@ fn an_observer_whose_leader_is_cut_off_soon_follows_the_next_one() {
         });
     }
 }
+
+#[test]
+fn a_node_of_another_cluster_is_told_so_once_by_each_peer_that_it_asks() {
+    let configs = (1..=3).map(|node| config(node, static_voters(1..=3)));
+    let mut configs: Vec<QuorumConfig> = configs.collect();
+    configs[2].cluster_id = "other".into();
+    let mut cluster = Cluster::new(1, configs);
+    cluster.run(20_000);
+    assert!(cluster.leader().is_some_and(|leader| leader != 2));
+    let of_other = |node: usize| {
+        let said = cluster.nodes[node].said.iter().filter(|text| text.contains("INCONSISTENT_CLUSTER_ID"));
+        said.cloned().collect::<Vec<_>>()
+    };
+    let told = of_other(2);
+    for peer in ["controller 1 ", "controller 2 ", "controller at node1:9093 ", "controller at node2:9093 "] {
+        let by_peer = told.iter().filter(|text| text.contains(peer)).count();
+        assert_eq!(by_peer, 1, "of {peer}: {told:?}");
+    }
+    assert!(told.iter().all(|text| text.contains("whose cluster.id is other")), "{told:?}");
+    let by_others = of_other(0).len() + of_other(1).len();
+    assert!((1..=4).contains(&by_others), "each of them asks the third node as a voter, or by its address");
+}
+
+#[test]
+fn the_first_voters_that_a_node_learns_of_are_no_surprise() {
+    let mut cluster = Cluster::of_recorded_voters(1, 3, 4, Plants::default());
+    cluster.run_until(5_000, "a leader", |cluster| cluster.leader().is_some());
+    let name = cluster.propose().unwrap();
+    cluster.run_until(5_000, "the observer reads", |cluster| cluster.has_committed(3, &name));
+    assert_eq!(cluster.nodes[3].said, Vec::<String>::new());
+}

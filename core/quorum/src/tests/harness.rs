@@ -71,6 +71,8 @@ pub struct Node {
     pub leading: Option<LeaderEpoch>,
     tick_at: Option<u64>,
     out: Outbox,
+    /// What it has told its operator.
+    pub said: Vec<String>,
 }
 
 enum Event {
@@ -134,6 +136,7 @@ impl Cluster {
             leading: None,
             tick_at: None,
             out: Outbox::default(),
+            said: Vec::new(),
         };
         let mut cluster = Self {
             nodes: configs.into_iter().map(node).collect(),
@@ -384,12 +387,16 @@ impl Cluster {
         let life = self.nodes[node].life;
         let asks = self.nodes[node].out.take_asks();
         for output in std::mem::take(&mut self.nodes[node].out.outputs) {
-            if let Output::Io(command) = output {
-                let delay = self.delay();
-                let owner = command.id.owner;
-                self.nodes[node].lanes.entry(owner).or_default().push_back(command);
-                let at = self.now + delay;
-                self.at(at, Event::Io { node, life, owner });
+            match output {
+                Output::Io(command) => {
+                    let delay = self.delay();
+                    let owner = command.id.owner;
+                    self.nodes[node].lanes.entry(owner).or_default().push_back(command);
+                    let at = self.now + delay;
+                    self.at(at, Event::Io { node, life, owner });
+                }
+                Output::Event(event) => self.nodes[node].said.push(event.text),
+                _ => {}
             }
         }
         for ask in asks {
