@@ -1,6 +1,7 @@
 //! A broker process: it has its own data directory, prints the port it listens on, and is killed when it is dropped.
 
 use crate::kafka;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -202,6 +203,11 @@ impl Starting {
         Ok(self.broker)
     }
 
+    /// The process, whose address is not known yet.
+    pub fn unready(self) -> Broker {
+        self.broker
+    }
+
     /// Where `metrics.listener` listens, which it does before the broker is ready.
     pub fn wait_for_metrics(&mut self) -> Result<String, StartFailure> {
         self.wait_for(metrics_at)
@@ -295,8 +301,17 @@ impl Broker {
 
     /// Sends SIGTERM and does not wait for the end.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("SIGTERM");
+        self.signal(Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(id, signal).unwrap_or_else(|error| panic!("{signal:?}: {error}"));
+    }
+
+    /// Waits until a broker that was [`unready`](Starting::unready) serves.
+    pub fn wait_for_ready(&self) {
+        self.wait_for_log("READY", ready_on);
     }
 
     /// Stops the broker cleanly by SIGTERM; returns everything it has printed.
@@ -371,11 +386,14 @@ pub fn tidelog_binary() -> &'static Path {
     })
 }
 
-/// The address of the listener PLAINTEXT in the line that begins with `READY`, once that line is complete.
+/// The address in the line that begins with `READY`, once that line is complete: of the listener PLAINTEXT, or of the first
+/// one if there is no such listener.
 fn ready_on(text: &str) -> Option<String> {
     let complete = &text[..=text.rfind('\n')?];
     let line = complete.lines().find(|line| line.starts_with("READY "))?;
-    line.split(' ').find_map(|listener| listener.strip_prefix("PLAINTEXT://")).map(str::to_owned)
+    let mut addresses = line.split(' ').filter_map(|listener| listener.split_once("://"));
+    let first = addresses.clone().next();
+    addresses.find(|(name, _)| *name == "PLAINTEXT").or(first).map(|(_, address)| address.to_owned())
 }
 
 /// The address of `metrics.listener`, from the broker's log.
@@ -404,6 +422,7 @@ mod tests {
         assert_eq!(ready_on("a log line\nREADY PLAINTEXT://127.0.0.1:40"), None);
         let text = "a log line\nREADY OTHER://[::1]:1 PLAINTEXT://127.0.0.1:4031\n";
         assert_eq!(ready_on(text).as_deref(), Some("127.0.0.1:4031"));
+        assert_eq!(ready_on("READY CONTROLLER://127.0.0.1:9\n").as_deref(), Some("127.0.0.1:9"));
         assert_eq!(metrics_at("INFO metrics and health at http://127.0.0.1:96"), None);
         let text = "INFO metrics and health at http://127.0.0.1:9644/metrics and /healthz\n";
         assert_eq!(metrics_at(text).as_deref(), Some("127.0.0.1:9644"));

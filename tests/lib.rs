@@ -1,6 +1,6 @@
 //! What the tests of the real binary share:
 //!
-//! - [`broker`]: a broker process, and [`cluster`]: several of them;
+//! - [`broker`]: a broker process, [`cluster`]: several of them, and [`network`]: what fails between them;
 //! - [`client`]: a small client, and [`load`]: producers that remember which records were acknowledged;
 //! - [`attack`]: measures what an attack costs the broker's other clients, and [`processors`]: finds the times at which
 //!   this machine cannot measure that (on Linux only: they use its `/proc` and its scheduler);
@@ -22,6 +22,7 @@ pub mod dump;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod network;
 #[cfg(target_os = "linux")]
 pub mod processors;
 

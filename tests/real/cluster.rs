@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 use tidelog_tests::client::{Client, Producer, batch};
-use tidelog_tests::cluster::Cluster;
+use tidelog_tests::cluster::{Cluster, Plan};
+use tidelog_tests::network::Network;
 
 /// The value of one record, sent to the partition's leader.
 fn produce(cluster: &Cluster, leader: usize, topic: &str, partition: i32, value: &'static str) -> i16 {
@@ -75,4 +76,31 @@ fn without_a_majority_of_controllers_brokers_serve_and_administrators_are_told_w
     cluster.start_again(&[0]);
     cluster.say(2, &["topic", "create", "new", "--if-not-exists"]);
     cluster.stop(&[0, 2]);
+}
+
+#[test]
+fn a_leader_that_nobody_hears_is_followed_by_another_although_it_hears_all() {
+    let home = tempfile::tempdir().expect("a directory");
+    let network = Network::new();
+    let cluster = Plan::new(3).through(&network).start(home.path());
+    let (leader, _) = cluster.wait_for_leader(0, |_| true);
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    others.iter().for_each(|other| network.stall(leader, *other));
+    let (next, _) = cluster.wait_for_leader(others[0], |now| now != leader);
+    cluster.say(next, &["topic", "create", "meanwhile"]);
+    network.heal();
+    let (now, _) = cluster.wait_for_leader(leader, |now| now != leader);
+    assert_eq!(now, next, "the earlier leader takes nothing back");
+    cluster.say(leader, &["topic", "create", "later"]);
+}
+
+#[test]
+fn a_node_that_waits_for_the_others_ends_when_it_is_told_to() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut cluster = Plan::new(3).format(home.path());
+    cluster.spawn(0);
+    cluster.log_lines(0, 1, &["a majority of the voters must run"]);
+    let said = cluster.stop(&[0]).concat();
+    assert!(said.contains("SIGTERM: stopping") && said.contains("stopped before the broker had come up"), "{said}");
+    cluster.start_again(&[0, 1, 2]);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tidelog_tests::broker::Kind;
 use tidelog_tests::client::{Client, Producer, batch};
-use tidelog_tests::cluster::Cluster;
+use tidelog_tests::cluster::{Cluster, Plan};
 use tidelog_tests::{dump, kafka, skipped};
 
 const NODES: [Kind; 3] = [Kind::Tidelog, Kind::Kafka, Kind::Kafka];
@@ -19,7 +19,7 @@ fn tidelog_and_kafka_lead_one_quorum_in_turn_and_have_the_same_metadata() {
         Err(why) => return skipped("tidelog_and_kafka_lead_one_quorum_in_turn_and_have_the_same_metadata", &why),
     };
     let home = tempfile::tempdir().expect("a directory");
-    let mut cluster = Cluster::of(&NODES, home.path());
+    let mut cluster = Plan::of(&NODES).start(home.path());
     let (mut have_led, mut kills) = (BTreeSet::new(), 0);
     loop {
         let (leader, _) = cluster.wait_for_leader(0, |_| true);
