@@ -20,7 +20,7 @@ pub fn jars() -> Result<PathBuf, String> {
             return Ok(PathBuf::from(dir));
         }
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka-jars").join(VERSION);
-        if dir.exists() {
+        if is_whole(&dir) {
             return Ok(dir);
         }
         if !runs("mvn", "-version") {
@@ -56,6 +56,11 @@ fn runs(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
 }
 
+/// Whether a directory has all jars of `pom.xml`; `kafka-shell` was added last.
+fn is_whole(dir: &Path) -> bool {
+    dir.join(format!("kafka-shell-{VERSION}.jar")).exists()
+}
+
 /// Downloads into a directory beside `dir` and renames it, so that no other test program sees a half-filled `dir`.
 fn download(dir: &Path) -> Result<PathBuf, String> {
     let parent = dir.parent().expect("a parent");
@@ -74,8 +79,11 @@ fn download(dir: &Path) -> Result<PathBuf, String> {
     if !output.status.success() {
         return Err(format!("Maven cannot download Kafka's jars: {}", String::from_utf8_lossy(&output.stdout).trim()));
     }
+    if !is_whole(dir) {
+        let _ = fs::remove_dir_all(dir);
+    }
     if let Err(error) = fs::rename(work.path().join("libs"), dir)
-        && !dir.exists()
+        && !is_whole(dir)
     {
         return Err(error.to_string());
     }

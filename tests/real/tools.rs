@@ -1,0 +1,223 @@
+//! Kafka's own tools for operators, unmodified, against three nodes whose controllers become voters one by one.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use tidelog_tests::cluster::{CLUSTER, Cluster, Plan, Said, Voters, properties_file};
+use tidelog_tests::{kafka, skipped};
+
+const QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
+const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
+const CLUSTER_TOOL: &str = "org.apache.kafka.tools.ClusterTool";
+const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+const CONFIGS: &str = "kafka.admin.ConfigCommand";
+const VERSIONS: &str = "org.apache.kafka.tools.BrokerApiVersionsCommand";
+const SHELL: &str = "org.apache.kafka.shell.MetadataShell";
+
+/// Whom a tool asks: a broker, or a controller.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Broker(usize),
+    Controller(usize),
+}
+use At::{Broker, Controller};
+
+struct Tools<'a> {
+    jars: &'a Path,
+    cluster: &'a Cluster,
+}
+
+impl Tools<'_> {
+    /// Two of the tools want the address before their command, the others take it anywhere.
+    fn run(&self, class: &str, at: At, words: &[&str]) -> Said {
+        let (option, address) = match at {
+            Broker(place) => ("--bootstrap-server", self.cluster.address(place)),
+            Controller(place) => ("--bootstrap-controller", self.cluster.controller_address(place)),
+        };
+        let mut command = kafka::quiet_tool(self.jars, class);
+        match class {
+            QUORUM | FEATURES => command.args([option, address]).args(words),
+            _ => command.args(words).args([option, address]),
+        };
+        Said::of(&mut command)
+    }
+
+    /// What a tool prints that must succeed.
+    fn works(&self, class: &str, at: At, words: &[&str]) -> String {
+        let said = self.run(class, at, words);
+        assert!(said.succeeded, "{class} at {at:?} {words:?}: {said:?}");
+        said.out
+    }
+
+    /// Runs tools at the same time, and gives what each has printed.
+    fn all_work<const N: usize>(&self, all: [(&str, At, &[&str]); N]) -> [String; N] {
+        thread::scope(|scope| {
+            let running = all.map(|(class, at, words)| scope.spawn(move || self.works(class, at, words)));
+            running.map(|tool| tool.join().expect("a tool that works"))
+        })
+    }
+}
+
+/// In each line all of these words are found, one line for each list.
+fn assert_lines(text: &str, lines: &[&[&str]]) {
+    for words in lines {
+        let found = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with all of {words:?} in:\n{text}");
+    }
+}
+
+/// The ids of nodes in a line such as `CurrentVoters: [{"id": 1, "directoryId": "…", …}, …]`.
+fn ids(status: &str, name: &str) -> Vec<i32> {
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in:\n{status}"));
+    let ids = line.split("\"id\": ").skip(1);
+    let mut ids: Vec<i32> = ids
+        .map(|rest| rest.split(',').next().and_then(|id| id.trim_end_matches(['}', ']']).parse().ok()).expect("an id"))
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn kafkas_tools_manage_a_cluster_and_add_and_remove_its_controllers() {
+    let jars = match kafka::jars() {
+        Ok(jars) => jars,
+        Err(why) => return skipped("kafkas_tools_manage_a_cluster_and_add_and_remove_its_controllers", &why),
+    };
+    let home = tempfile::tempdir().expect("a directory");
+    let mut cluster = Plan::new(3)
+        .voters(Voters::Standalone)
+        .set("metadata.log.max.record.bytes.between.snapshots", 3_000)
+        .start(home.path());
+    let tools = Tools { jars: &jars, cluster: &cluster };
+    add_controllers(&tools);
+    manage(&tools);
+    remove_controllers(&tools);
+
+    // A broker that is gone for good is unregistered.
+    cluster.kill(0);
+    let tools = Tools { jars: &jars, cluster: &cluster };
+    let text = tools.works(CLUSTER_TOOL, Broker(2), &["unregister", "--id", "1"]);
+    assert_lines(&text, &[&["Broker 1 is no longer registered."]]);
+    let text = tools.works(CLUSTER_TOOL, Controller(1), &["list-endpoints"]);
+    assert_lines(&text, &[&["2 ", "controller"]]);
+    let text = tools.works(CLUSTER_TOOL, Broker(2), &["list-endpoints", "--include-fenced-brokers"]);
+    assert_lines(&text, &[&["2 ", "unfenced", "broker"], &["3 ", "unfenced", "broker"]]);
+    assert!(!text.lines().any(|line| line.starts_with("1 ")), "broker 1 is gone: {text}");
+
+    cluster.stop(&[1, 2]);
+    look_into_metadata(&jars, &cluster.setup(1).partition_dir("__cluster_metadata", 0));
+}
+
+fn add_controllers(tools: &Tools) {
+    let status = tools.works(QUORUM, Broker(1), &["describe", "--status"]);
+    assert_lines(&status, &[&["ClusterId:", CLUSTER], &["LeaderId:", "1"]]);
+    assert_eq!((ids(&status, "CurrentVoters"), ids(&status, "CurrentObservers")), (vec![1], vec![2, 3]), "{status}");
+    for (place, at) in [(1, Controller(0)), (2, Broker(1))] {
+        let file = properties_file(tools.cluster.setup(place)).display().to_string();
+        let text = tools.works(QUORUM, at, &["--command-config", &file, "add-controller"]);
+        assert_lines(&text, &[&["Added controller", &(place + 1).to_string(), "CONTROLLER://127.0.0.1:"]]);
+    }
+    let described = tools.all_work([
+        (QUORUM, Broker(2), &["describe", "--status"]),
+        (QUORUM, Controller(2), &["describe", "--status"]),
+        (QUORUM, Controller(1), &["describe", "--replication"]),
+    ]);
+    for status in &described[..2] {
+        assert_eq!(
+            (ids(status, "CurrentVoters"), ids(status, "CurrentObservers")),
+            (vec![1, 2, 3], vec![]),
+            "{status}"
+        );
+    }
+    assert_lines(&described[2], &[&["1", "Leader"], &["2", "Follower"], &["3", "Follower"]]);
+}
+
+/// What does not change the voters.
+fn manage(tools: &Tools) {
+    let said = tools.all_work([
+        (VERSIONS, Broker(1), &[]),
+        (CLUSTER_TOOL, Broker(0), &["cluster-id"]),
+        (CLUSTER_TOOL, Controller(1), &["cluster-id"]),
+        (CLUSTER_TOOL, Broker(2), &["list-endpoints"]),
+        (CLUSTER_TOOL, Controller(0), &["list-endpoints"]),
+        (FEATURES, Broker(1), &["describe"]),
+        (FEATURES, Controller(1), &["describe"]),
+    ]);
+    assert_lines(&said[0], &[&["127.0.0.1:", "(id: 1"], &["127.0.0.1:", "(id: 2"], &["127.0.0.1:", "(id: 3"]]);
+    assert_lines(&said[0], &[&["CreateTopics(19)", "usable: 7"], &["DescribeQuorum(55)", "usable: 2"]]);
+    for text in &said[1..3] {
+        assert_lines(text, &[&["Cluster ID:", CLUSTER]]);
+    }
+    for (text, kind) in [(&said[3], "broker"), (&said[4], "controller")] {
+        assert_lines(text, &[&["1 ", kind], &["2 ", kind], &["3 ", kind]]);
+    }
+    for text in &said[5..] {
+        assert_lines(text, &[&["kraft.version", "FinalizedVersionLevel: 1"], &["metadata.version", "4.3-IV0"]]);
+    }
+
+    let text = tools.works(TOPICS, Broker(1), &["--create", "--topic", "made", "--partitions", "3"]);
+    assert_lines(&text, &[&["Created topic made"]]);
+    let at_broker =
+        ["--alter", "--entity-type", "topics", "--entity-name", "made", "--add-config", "retention.ms=60000"];
+    let at_controller =
+        ["--alter", "--entity-type", "brokers", "--entity-default", "--add-config", "log.retention.ms=7200000"];
+    tools.all_work([
+        (TOPICS, Broker(0), &["--alter", "--topic", "made", "--partitions", "6"]),
+        (CONFIGS, Broker(2), &at_broker),
+        (CONFIGS, Controller(2), &at_controller),
+        (FEATURES, Controller(0), &["downgrade", "--feature", "eligible.leader.replicas.version=0"]),
+    ]);
+    let said = tools.all_work([
+        (TOPICS, Broker(2), &["--describe", "--topic", "made"]),
+        (CONFIGS, Broker(1), &["--describe", "--entity-type", "topics", "--entity-name", "made"]),
+        (CONFIGS, Controller(1), &["--describe", "--entity-type", "brokers", "--entity-default"]),
+        (FEATURES, Broker(2), &["upgrade", "--feature", "eligible.leader.replicas.version=1"]),
+    ]);
+    assert_lines(&said[0], &[&["PartitionCount: 6", "retention.ms=60000"]]);
+    assert_lines(&said[0], &[&["Leader: 1"], &["Leader: 2"], &["Leader: 3"]]);
+    assert_lines(&said[1], &[&["retention.ms=60000", "DYNAMIC_TOPIC_CONFIG"]]);
+    assert_lines(&said[2], &[&["log.retention.ms=7200000", "DYNAMIC_DEFAULT_BROKER_CONFIG"]]);
+    assert_lines(&said[3], &[&["eligible.leader.replicas.version was upgraded to 1"]]);
+}
+
+/// First a controller that follows, then the one that leads.
+fn remove_controllers(tools: &Tools) {
+    for (place, left) in [(2, &[1, 2][..]), (0, &[2][..])] {
+        let (id, directory) = ((place + 1).to_string(), directory_id(tools.cluster, place));
+        let words = ["remove-controller", "--controller-id", &id, "--controller-directory-id", &directory];
+        let text = tools.works(QUORUM, if place == 0 { Controller(1) } else { Broker(0) }, &words);
+        assert_lines(&text, &[&["Removed", "controller", &id, &directory]]);
+        let status = tools.works(QUORUM, Broker(1), &["describe", "--status"]);
+        assert_eq!(ids(&status, "CurrentVoters"), left, "{status}");
+    }
+}
+
+/// The id of the directory of a node's metadata log.
+fn directory_id(cluster: &Cluster, place: usize) -> String {
+    let file = cluster.setup(place).data_dir().join("meta.properties");
+    let text = fs::read_to_string(file).expect("meta.properties");
+    text.lines().find_map(|line| line.strip_prefix("directory.id=")).expect("an id").to_owned()
+}
+
+/// `kafka-metadata-shell` on the newest snapshot, and on the log itself.
+fn look_into_metadata(jars: &Path, dir: &Path) {
+    if !jars.join(format!("kafka-shell-{}.jar", kafka::VERSION)).exists() {
+        return skipped("kafka-metadata-shell", "its jar is not among Kafka's jars");
+    }
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(dir).expect("the metadata log").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    let newest =
+        |ending: &str| files.iter().rfind(|file| file.extension().is_some_and(|it| it == ending)).expect("a file");
+    for file in [newest("checkpoint"), newest("log")] {
+        let look = |words: &[&str]| {
+            let mut shell = kafka::quiet_tool(jars, SHELL);
+            let said = Said::of(shell.arg("--snapshot").arg(file).args(words));
+            assert!(said.succeeded, "{} {words:?}: {said:?}", file.display());
+            said.out
+        };
+        assert_lines(&look(&["ls", "/image/topics/byName"]), &[&["made"]]);
+        assert_lines(&look(&["tree", "/image/configs"]), &[&["TOPIC:made:"], &["60000"], &["7200000"]]);
+    }
+}
