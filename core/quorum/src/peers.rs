@@ -134,4 +134,32 @@ mod tests {
         assert_eq!(peers.take(seq), None);
         assert!(peers.is_free(at(0), &Peer::Voter(NodeId(2))));
     }
+
+    #[test]
+    fn requests_to_several_peers_are_told_apart() {
+        let mut peers = Peers::new(20);
+        let [two, three] = [2, 3].map(|node| peers.sent(Peer::Voter(NodeId(node)), ApiKey::Fetch));
+        assert_ne!(two, three);
+        assert!(peers.has_any_in_flight());
+        assert_eq!(peers.take(two), Some((Peer::Voter(NodeId(2)), ApiKey::Fetch)));
+        assert_eq!(peers.take(three), Some((Peer::Voter(NodeId(3)), ApiKey::Fetch)));
+        assert!(!peers.has_any_in_flight());
+    }
+
+    #[test]
+    fn the_leader_may_be_asked_for_at_configured_addresses_and_at_other_voters() {
+        use crate::voters::{Endpoints, KRAFT_VERSIONS, Voter};
+        let at = |host: &str| Address::new(host, 9093);
+        let voter = |node: i32| {
+            let endpoints: Endpoints = [("CONTROLLER", format!("node{node}"), 9093)].into_iter().collect();
+            let key = ReplicaKey { node: NodeId(node), directory: None };
+            Voter { key, endpoints, kraft_versions: KRAFT_VERSIONS }
+        };
+        let voters: VoterSet = (1..=3).map(voter).collect();
+        let me = ReplicaKey { node: NodeId(1), directory: None };
+        let configured = [at("node3"), at("elsewhere")];
+        let addresses = bootstrap_addresses(&configured, &voters, me, "CONTROLLER");
+        assert_eq!(addresses, [at("elsewhere"), at("node2"), at("node3")], "each once, and not this node");
+        assert_eq!(bootstrap_addresses(&configured, &voters, me, "OTHER").len(), 2);
+    }
 }

@@ -123,8 +123,7 @@ impl Progress {
         if self.is_voter(key) && key.node != self.me.node {
             self.fetched.insert(key.node);
         }
-        let has_me = self.voters.contains_key(&self.me.node) && self.is_voter(self.me);
-        let needed = self.voters.len() / 2 + usize::from(!has_me);
+        let needed = self.voters.len() / 2 + usize::from(!self.is_voter(self.me));
         if self.fetched.len() >= needed {
             self.fetched.clear();
             self.majority_until = now.plus_ms(self.majority_timeout_ms);
@@ -395,5 +394,107 @@ mod tests {
         fetch(&mut progress, 1, 3, 20, 20);
         fetch(&mut progress, 1, 4, 15, 20);
         assert_eq!(progress.successors(), [key(3), key(4), key(2)]);
+    }
+
+    /// As Kafka's `LeaderState.ReplicaState`: who had read at its last fetch what the leader had at the one before, was
+    /// caught up then.
+    #[test]
+    fn a_replica_was_caught_up_when_it_had_read_all_that_the_leader_had() {
+        let mut progress = progress(&[1, 2]);
+        let mut caught_up = |ms, offset, end| {
+            fetch(&mut progress, ms, 2, offset, end);
+            progress.voters().find(|voter| voter.key == key(2)).unwrap().last_caught_up.map(|at| at.0 - 1_000_000)
+        };
+        assert_eq!(caught_up(1, 15, 20), None);
+        assert_eq!(caught_up(2, 19, 20), None);
+        assert_eq!(caught_up(3, 20, 25), Some(2), "it has all that there was when it last asked");
+        assert_eq!(caught_up(4, 25, 25), Some(4));
+        assert_eq!(caught_up(5, 24, 30), Some(4), "it never becomes earlier");
+        assert_eq!(caught_up(6, 29, 31), Some(4));
+        assert_eq!(caught_up(7, 31, 40), Some(6));
+    }
+
+    #[test]
+    fn a_majority_is_there_if_enough_other_voters_are() {
+        // Which nodes fetch, and whether that keeps the leader.
+        for (nodes, fetching, keeps) in [
+            (&[1, 2, 3][..], &[2][..], true),
+            (&[1, 2, 3], &[1], false),
+            (&[1, 2, 3], &[9], false),
+            (&[1, 2, 3, 4], &[2], false),
+            (&[1, 2, 3, 4], &[2, 4], true),
+            (&[2, 3], &[2], false),
+            (&[2, 3], &[2, 3], true),
+            (&[2], &[2], true),
+            (&[2], &[3], false),
+        ] {
+            let mut progress = progress(nodes);
+            for node in fetching {
+                progress.seen(at(1_000).mono, key(*node));
+            }
+            assert_eq!(!progress.has_lost_majority(at(3_500).mono), keeps, "{fetching:?} of {nodes:?}");
+        }
+        assert!(progress(&[2]).deadline().is_some(), "a leader that is no voter is no majority");
+        assert_eq!(progress(&[1]).deadline(), None);
+        // A voter with another directory is another voter.
+        let mut progress = progress(&[1, 2, 3]);
+        progress.seen(at(1_000).mono, ReplicaKey::new(NodeId(2), Uuid::from_bytes([8; 16])));
+        assert!(progress.has_lost_majority(at(3_500).mono));
+    }
+
+    #[test]
+    fn an_observer_may_become_a_voter_if_it_was_caught_up_and_has_fetched_within_an_hour() {
+        let mut progress = progress(&[1]);
+        fetch(&mut progress, 1, 8, 5, 20);
+        assert!(!progress.is_caught_up(at(2).mono, key(8)), "it lags");
+        fetch(&mut progress, 1, 9, 20, 20);
+        assert!(progress.is_caught_up(at(CAUGHT_UP_MS).mono, key(9)));
+        assert!(!progress.is_caught_up(at(CAUGHT_UP_MS + 1).mono, key(9)));
+        assert!(!progress.is_caught_up(at(2).mono, key(7)), "it is not known");
+    }
+
+    #[test]
+    fn an_observer_is_forgotten_after_five_minutes_and_the_leader_itself_is_not() {
+        let mut progress = progress(&[1, 2]);
+        progress.update_own(Offset(20), &voters(&[2, 3]), START);
+        fetch(&mut progress, 1, 9, 20, 20);
+        let mut left = |ms| {
+            progress.forget_idle_observers(at(ms).mono);
+            progress.observers().map(|observer| observer.key.node.0).collect::<Vec<_>>()
+        };
+        assert_eq!(left(OBSERVER_SESSION_MS), [1, 9]);
+        assert_eq!(left(OBSERVER_SESSION_MS + 1), [1], "the leader was removed from the voters, and has the log");
+    }
+
+    #[test]
+    fn another_voter_counts_only_with_what_it_has_itself() {
+        // Voter 3 goes and voter 4 comes: the set has as many voters as before.
+        let mut progress = progress(&[1, 2, 3]);
+        progress.update_own(Offset(20), &voters(&[1, 2, 3]), START);
+        progress.update_own(Offset(20), &voters(&[1, 2, 4]), START);
+        assert!(!fetch(&mut progress, 1, 3, 20, 20), "it is no voter any more");
+        assert!(fetch(&mut progress, 2, 4, 20, 20));
+
+        // The same node with another disk has nothing yet.
+        let mut progress = self::progress(&[1, 2]);
+        fetch(&mut progress, 1, 2, 20, 20);
+        let new_disk = Voter {
+            key: ReplicaKey::new(NodeId(2), Uuid::from_bytes([8; 16])),
+            endpoints: Endpoints::default(),
+            kraft_versions: KRAFT_VERSIONS,
+        };
+        let set = voters(&[1, 2]).updated_in_any_directory(new_disk).unwrap();
+        assert!(!progress.update_own(Offset(20), &set, START));
+
+        // A static voter that tells its directory keeps what it had.
+        let unknown = |node: i32| Voter {
+            key: ReplicaKey { directory: None, ..key(node) },
+            endpoints: Endpoints::default(),
+            kraft_versions: KRAFT_VERSIONS,
+        };
+        let set: VoterSet = [unknown(1), unknown(2)].into_iter().collect();
+        let mut progress = Progress::new(Mono::ZERO, key(1), &set, 2_000, Plants::default());
+        fetch(&mut progress, 1, 2, 20, 20);
+        assert!(progress.update_own(Offset(20), &voters(&[1, 2]), START));
     }
 }

@@ -167,4 +167,38 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_batches_of_a_snapshot_follow_each_other() {
+        let (_, file) = sample();
+        let bases: Vec<(i64, i64)> =
+            Scan::new(&file, 0, true).map(|batch| (batch.header.base_offset.0, batch.header.last_offset().0)).collect();
+        assert_eq!(bases, [(0, 2), (3, 4), (5, 5)], "header, version and voters; two records; the footer");
+    }
+
+    #[test]
+    fn records_are_put_into_one_batch_while_they_fit() {
+        let value = Bytes::from(vec![7; 100]);
+        let values = vec![value.clone(); 4];
+        let split = |bytes_max: usize| {
+            let batches = batches(Offset(10), LeaderEpoch(3), WallMs(1), &values, bytes_max);
+            let mut next = Offset(10);
+            let mut counts = Vec::new();
+            for batch in &batches {
+                let header = tidelog_batch::BatchHeader::parse(batch).unwrap();
+                assert_eq!(header.base_offset, next, "the batches follow each other");
+                next = header.next_offset();
+                counts.push(header.last_offset().0 - header.base_offset.0 + 1);
+            }
+            assert_eq!(next, Offset(14), "no record is lost");
+            counts
+        };
+        assert_eq!(split(usize::MAX), [4]);
+        assert_eq!(split(1), [1, 1, 1, 1], "a record that is too large has a batch of its own");
+        // Three records, and the room that a fourth may need.
+        let three = batches(Offset(0), LeaderEpoch(3), WallMs(1), &values[..3], usize::MAX).remove(0).len();
+        let enough = three + value.len() + RECORD_OVERHEAD_MAX;
+        assert_eq!(split(enough), [4]);
+        assert_eq!(split(enough - 1), [3, 1]);
+    }
 }
