@@ -262,6 +262,7 @@ impl Broker {
             }
             Timer::Idle => self.show_that_the_controller_lives(now, out),
             Timer::Sessions => self.fence_silent_brokers(now, out),
+            Timer::PreferredElections | Timer::UncleanElections => self.elect_leaders_unasked(now, timer, out),
             // What is due is done with what else the controller is asked.
             Timer::Life | Timer::Channel => {}
             Timer::Log(log) => {

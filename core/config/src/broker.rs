@@ -72,6 +72,9 @@ pub struct BrokerConfig {
 
     pub broker_heartbeat_interval_ms: i32,
     pub controlled_shutdown_enable: bool,
+    pub auto_leader_rebalance_enable: bool,
+    pub leader_imbalance_check_interval_seconds: i64,
+    pub unclean_leader_election_interval_ms: i64,
     pub initial_broker_registration_timeout_ms: i32,
     /// A broker that the active controller has not heard of for this time is fenced.
     pub broker_session_timeout_ms: i32,
@@ -348,6 +351,9 @@ impl Reader {
             num_network_threads: self.int("num.network.threads"),
             controlled_shutdown_enable: self.boolean("controlled.shutdown.enable"),
             broker_heartbeat_interval_ms: self.int("broker.heartbeat.interval.ms"),
+            auto_leader_rebalance_enable: self.boolean("auto.leader.rebalance.enable"),
+            leader_imbalance_check_interval_seconds: self.long("leader.imbalance.check.interval.seconds"),
+            unclean_leader_election_interval_ms: self.long("unclean.leader.election.interval.ms"),
             initial_broker_registration_timeout_ms: self.int("initial.broker.registration.timeout.ms"),
             broker_session_timeout_ms: self.int("broker.session.timeout.ms"),
             log_flush_offset_checkpoint_interval_ms: self.int("log.flush.offset.checkpoint.interval.ms"),

@@ -65,9 +65,9 @@ const RULES: &[(&str, Effect)] = &[
     ("internal.metadata.*", NotYet("it is for Kafka's own tests")),
     ("unstable.*", NotYet("versions that are not final are not served")),
     // Replication.
-    ("unclean.leader.election.*", REPLICATION),
-    ("auto.leader.rebalance.enable", REPLICATION),
-    ("leader.imbalance.check.interval.seconds", REPLICATION),
+    ("unclean.leader.election.*", Works),
+    ("auto.leader.rebalance.enable", Works),
+    ("leader.imbalance.check.interval.seconds", Works),
     ("replica.high.watermark.checkpoint.interval.ms", Works),
     ("replica.*", REPLICATION),
     ("num.replica.fetchers", REPLICATION),

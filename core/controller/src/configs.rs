@@ -1,6 +1,7 @@
 //! Changes the configs of topics, of brokers and of subscriptions to clients' metrics, one by one (KIP-339) or all of a
 //! resource at once (KIP-133).
 
+use super::elections::elect_unclean_leaders;
 use super::image::{ConfigResource, Image, ResourceKind};
 use super::topics::validate_topic_name;
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
@@ -14,6 +15,7 @@ use tidelog_wire::messages::{
 use tidelog_wire::{ErrorCode, MetadataRecord};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+const UNCLEAN_LEADER_ELECTION: &str = "unclean.leader.election.enable";
 
 /// What a request does to one config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +147,23 @@ impl<'a> Changes<'a> {
         if validate_only {
             self.records.clear();
         }
+        self.elect_where_it_is_allowed_now();
         Decision { records: self.records, response: self.answers }
+    }
+
+    /// Whoever allows unclean elections wants partitions without a leader to have one. Kafka elects them at its next
+    /// search (`unclean.leader.election.interval.ms`), which goes on for what is too much for one request here too.
+    fn elect_where_it_is_allowed_now(&mut self) {
+        let is_about_it = |record: &MetadataRecord| matches!(record, MetadataRecord::Config(config) if config.name == UNCLEAN_LEADER_ELECTION);
+        if !self.records.iter().any(is_about_it) {
+            return;
+        }
+        let mut later = self.image.clone();
+        for record in &self.records {
+            later.apply(record).expect("a decision fits the image that it was made from");
+        }
+        let context = Context { layers: later.layers(self.context.layers.broker), ..*self.context };
+        self.records.extend(elect_unclean_leaders(&later, &context).records);
     }
 
     /// Checks the changes of one resource. Takes all of them if all are valid, and none otherwise. `keys` says whether

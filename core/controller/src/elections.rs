@@ -1,6 +1,7 @@
-//! Elections of leaders that a client asks for (KIP-460).
+//! Elections of leaders: those that a client asks for (KIP-460), and those of which the controller thinks itself from time
+//! to time.
 
-use super::image::Image;
+use super::image::{Image, Partition};
 use super::partition_changes::{Election, PartitionChange, TopicRules, may_lead};
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use tidelog_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
@@ -13,6 +14,9 @@ pub fn elect_leaders(
     context: &Context,
     request: &ElectLeadersRequest,
 ) -> Decision<ElectLeadersResponse> {
+    if request.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
+        return Decision { records: Vec::new(), response: ElectLeadersResponse::default() };
+    }
     let election = match request.election_type {
         0 => Election::Preferred,
         1 => Election::Unclean,
@@ -56,6 +60,45 @@ pub fn elect_leaders(
             .collect(),
     };
     Decision { records, response: ElectLeadersResponse { replica_election_results: results, ..Default::default() } }
+}
+
+/// Gives the leadership back to the first replicas, where they are in sync again (`auto.leader.rebalance.enable`). The
+/// response says whether there may be more to elect.
+pub fn elect_preferred_leaders(image: &Image, context: &Context) -> Decision<bool> {
+    elect_some(image, context, Election::Preferred, |_, partition| {
+        partition.leader != partition.replicas.first().copied()
+    })
+}
+
+/// Elects leaders where there are none and the topic allows one that lacks records (`unclean.leader.election.enable`). The
+/// response says whether there may be more to elect.
+pub fn elect_unclean_leaders(image: &Image, context: &Context) -> Decision<bool> {
+    elect_some(image, context, Election::Unclean, |rules, partition| {
+        partition.leader.is_none() && rules.allows_unclean_election()
+    })
+}
+
+/// The most elections that the controller decides together without being asked, as in Kafka.
+const ELECTIONS_TOGETHER: usize = 1_000;
+
+fn elect_some(
+    image: &Image,
+    context: &Context,
+    election: Election,
+    is_due: impl Fn(&TopicRules, &Partition) -> bool,
+) -> Decision<bool> {
+    let mut records = Vec::new();
+    for topic in image.topics() {
+        let rules = TopicRules::of(image, context, topic);
+        for (&index, partition) in topic.partitions.iter().filter(|(_, partition)| is_due(&rules, partition)) {
+            if records.len() == ELECTIONS_TOGETHER {
+                return Decision { records, response: true };
+            }
+            let change = PartitionChange::election(partition, rules, election);
+            records.extend(change.record(topic.id, index, may_lead(image)));
+        }
+    }
+    Decision { records, response: false }
 }
 
 /// The same refusal for every partition that the request names.

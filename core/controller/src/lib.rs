@@ -35,7 +35,7 @@ pub use alter_partition::alter_partition;
 pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_broker, unregister_broker};
 pub use brokers::{BrokerStart, bootstrap_records};
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
-pub use elections::elect_leaders;
+pub use elections::{elect_leaders, elect_preferred_leaders, elect_unclean_leaders};
 pub use features::{FeatureUpdate, KRAFT_VERSION, KRaftVersion, update_features};
 pub use heartbeats::{BrokerState, Heartbeats};
 pub use image::{

@@ -10,6 +10,7 @@ mod placement;
 mod reassignments;
 mod replicated;
 mod topics;
+mod unasked_elections;
 
 use super::brokers::registration_change;
 use super::*;

@@ -2,7 +2,7 @@
 
 use super::{Broker, Timer};
 use crate::api::{self, AfterCommit, Controller};
-use crate::controller::{self, Image};
+use crate::controller::{self, Decision, Image};
 use crate::ids::{LeaderEpoch, LogDirId};
 use crate::io::{IoCompletion, Level, Outbox};
 use crate::quorum::QuorumEvent;
@@ -10,6 +10,9 @@ use crate::time::Now;
 use crate::wire::MetadataRecord;
 use crate::wire::messages::{AbortTransactionRecord, NoOpRecord};
 use bytes::Bytes;
+
+/// The pause before the next elections of which there are too many for one decision, as in Kafka.
+const ELECTIONS_PAUSE_MS: i64 = 10;
 
 impl Broker {
     pub(super) fn quorum_io(&mut self, now: Now, completion: IoCompletion, out: &mut Outbox) {
@@ -76,12 +79,14 @@ impl Broker {
             self.parts.commit(now, records, AfterCommit::Nothing, out);
         }
         self.watch_sessions();
+        self.watch_elections(now);
     }
 
     /// This node does not lead the quorum any more, or is about to close it.
     pub(crate) fn resigned(&mut self, now: Now, out: &mut Outbox) {
         self.parts.resign(now, out);
         self.watch_sessions();
+        self.watch_elections(now);
     }
 
     /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
@@ -147,6 +152,38 @@ impl Broker {
             self.parts.commit(now, records, AfterCommit::Nothing, out);
         }
         self.watch_sessions();
+    }
+
+    /// Elects leaders of which nobody has to remind the controller.
+    pub(super) fn elect_leaders_unasked(&mut self, now: Now, timer: Timer, out: &mut Outbox) {
+        let (image, context) = self.parts.basis();
+        let Decision { records, response: has_more } = match timer {
+            Timer::PreferredElections => controller::elect_preferred_leaders(image, &context),
+            _ => controller::elect_unclean_leaders(image, &context),
+        };
+        if !records.is_empty() {
+            self.parts.commit(now, records, AfterCommit::Nothing, out);
+        }
+        let pause_ms = if has_more { Some(ELECTIONS_PAUSE_MS) } else { self.election_interval_ms(timer) };
+        self.timers.set(timer, pause_ms.map(|ms| now.mono.plus_ms(ms)));
+    }
+
+    /// Sets the timers for elections that nobody asks for, while this node is the active controller.
+    fn watch_elections(&mut self, now: Now) {
+        for timer in [Timer::PreferredElections, Timer::UncleanElections] {
+            let interval_ms = self.election_interval_ms(timer).filter(|_| self.parts.controller.is_some());
+            self.timers.set(timer, interval_ms.map(|ms| now.mono.plus_ms(ms)));
+        }
+    }
+
+    fn election_interval_ms(&self, timer: Timer) -> Option<i64> {
+        let config = &self.parts.config;
+        match timer {
+            Timer::PreferredElections => config
+                .auto_leader_rebalance_enable
+                .then(|| config.leader_imbalance_check_interval_seconds.saturating_mul(1_000)),
+            _ => Some(config.unclean_leader_election_interval_ms),
+        }
     }
 
     /// Sets the timer for the end of the next session. Heartbeats, which are requests, move it.

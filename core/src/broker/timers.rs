@@ -26,6 +26,10 @@ pub enum Timer {
     Idle,
     /// The session of a broker ends, if nothing is heard of it before.
     Sessions,
+    /// The active controller gives leadership back to the first replicas: `leader.imbalance.check.interval.seconds`
+    PreferredElections,
+    /// The active controller looks for partitions that need an unclean election: `unclean.leader.election.interval.ms`
+    UncleanElections,
     /// This node registers, or sends a heartbeat.
     Life,
     /// A question to the active controller is asked again, or its time runs out.
@@ -39,7 +43,15 @@ impl Timer {
     fn is_of_logs(self) -> bool {
         !matches!(
             self,
-            Self::Request | Self::Idle | Self::Peers | Self::Quorum | Self::Sessions | Self::Life | Self::Channel
+            Self::Request
+                | Self::Idle
+                | Self::Peers
+                | Self::Quorum
+                | Self::Sessions
+                | Self::PreferredElections
+                | Self::UncleanElections
+                | Self::Life
+                | Self::Channel
         )
     }
 }

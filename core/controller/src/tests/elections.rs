@@ -17,7 +17,7 @@ const UNCLEAN: i8 = 1;
 
 /// A cluster in which node 1 is active and node 2 is not. Each partition is given by its replicas, its ISR and its
 /// leader.
-fn cluster(partitions: &[(&[i32], &[i32], i32)]) -> (Cluster, Uuid) {
+pub(super) fn cluster(partitions: &[(&[i32], &[i32], i32)]) -> (Cluster, Uuid) {
     let mut cluster = Cluster::new();
     let topic_id = Uuid::from_bytes([5; 16]);
     cluster.commit(&[TopicRecord { name: "t".into(), topic_id, ..Default::default() }.into()]);
@@ -47,7 +47,7 @@ fn elect(cluster: &mut Cluster, election_type: i8, named: Option<&[i32]>) -> Vec
     results.map(|result| (result.partition_id, ErrorCode::from_code(result.error_code).unwrap())).collect()
 }
 
-fn leader(cluster: &Cluster, topic: Uuid, index: i32) -> (Option<i32>, Vec<i32>, i32, bool) {
+pub(super) fn leader(cluster: &Cluster, topic: Uuid, index: i32) -> (Option<i32>, Vec<i32>, i32, bool) {
     let partition = cluster.image.partition(topic, index).unwrap();
     let isr = partition.isr.iter().map(|node| node.0).collect();
     (partition.leader.map(|node| node.0), isr, partition.leader_epoch.0, partition.recovering)

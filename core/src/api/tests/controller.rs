@@ -10,9 +10,9 @@ use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResou
 use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use crate::wire::messages::{
     AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterPartitionRequest,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-    PartitionChangeRecord, RegisterBrokerRecord, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ConfigRecord,
+    ControllerRegistrationRequest, CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, PartitionChangeRecord, RegisterBrokerRecord, UnregisterBrokerRequest, UpdateFeaturesRequest,
     broker_registration_request,
 };
 use crate::wire::{ApiKey, encode_response};
@@ -363,4 +363,60 @@ fn brokers_get_producer_ids_and_controllers_register() {
     let request = ControllerRegistrationRequest { controller_id: 7, ..Default::default() };
     assert_eq!(error(bench.ask_controller(0, RequestBody::ControllerRegistration(request))), 0);
     assert!(bench.broker.parts().image.controller(NodeId(7)).is_some());
+}
+
+impl Bench {
+    /// The partition `t-0` has its second replica on another broker, which leads if it is up. If it is down, nobody leads,
+    /// and only that replica is in sync.
+    fn place_on_both(&mut self, other_is_up: bool) {
+        let topic_id = self.create("t", 1, &[]);
+        let own = self.broker.parts().image.broker(NodeId(1)).unwrap().log_dirs[0];
+        let other = RegisterBrokerRecord { broker_id: 2, broker_epoch: 1, fenced: !other_is_up, ..Default::default() };
+        let (isr, leader): (&[i32], i32) = if other_is_up { (&[1, 2], 2) } else { (&[2], -1) };
+        let change = PartitionChangeRecord {
+            topic_id,
+            partition_id: 0,
+            replicas: Some([1, 2][..].into()),
+            directories: Some(vec![own, crate::controller::DIRECTORY_UNASSIGNED]),
+            isr: Some(isr.into()),
+            leader,
+            ..Default::default()
+        };
+        self.commit(vec![other.into(), change.into()]);
+    }
+}
+
+#[test]
+fn leadership_goes_back_to_the_first_replica_by_itself_unless_that_is_switched_off() {
+    for (enable, after) in [("true", 1), ("false", 2)] {
+        let configs = [("auto.leader.rebalance.enable", enable), ("leader.imbalance.check.interval.seconds", "20")];
+        let mut bench = Bench::new(&configs);
+        bench.place_on_both(true);
+        bench.pass(19_000);
+        assert_eq!(bench.leader_of("t").0, Some(NodeId(2)));
+        bench.pass(1_000);
+        assert_eq!(bench.leader_of("t").0, Some(NodeId(after)));
+        bench.pass(20_000);
+        assert_eq!(bench.leader_of("t"), (Some(NodeId(after)), vec![NodeId(1), NodeId(2)]));
+    }
+}
+
+#[test]
+fn a_partition_without_a_leader_gets_one_by_itself_where_records_may_be_lost() {
+    let mut bench = Bench::new(&[("unclean.leader.election.interval.ms", "20000")]);
+    bench.place_on_both(false);
+    bench.pass(40_000);
+    assert_eq!(bench.leader_of("t").0, None);
+    // As a controller of Kafka's leaves it, which elects nobody at once.
+    let allow = ConfigRecord {
+        resource_type: 2,
+        resource_name: "t".into(),
+        name: "unclean.leader.election.enable".into(),
+        value: Some("true".into()),
+        ..Default::default()
+    };
+    bench.commit(vec![allow.into()]);
+    assert_eq!(bench.leader_of("t").0, None);
+    bench.pass(20_000);
+    assert_eq!(bench.leader_of("t"), (Some(NodeId(1)), vec![NodeId(1)]));
 }
