@@ -422,7 +422,7 @@ fn a_batch_that_is_not_understood_ends_the_quorum() {
 }
 
 /// An answer to FetchSnapshot of the snapshot that ends at 40, in epoch 4.
-fn piece(bytes: &Bytes, position: usize, len: usize) -> FetchSnapshotResponse {
+pub fn piece(bytes: &Bytes, position: usize, len: usize) -> FetchSnapshotResponse {
     let partition = snapshot_response::PartitionSnapshot {
         snapshot_id: snapshot_response::SnapshotId { end_offset: 40, epoch: 4, ..Default::default() },
         current_leader: snapshot_response::LeaderIdAndEpoch { leader_id: 2, leader_epoch: 5, ..Default::default() },
@@ -436,14 +436,14 @@ fn piece(bytes: &Bytes, position: usize, len: usize) -> FetchSnapshotResponse {
     FetchSnapshotResponse { topics: vec![topic], ..Default::default() }
 }
 
-fn content() -> Bytes {
+pub fn content() -> Bytes {
     let voters: VoterSet = (1..=3).map(voter).collect();
     let controls = [kraft_version_record(1), voters.record()];
     encode_snapshot(LeaderEpoch(4), WallMs(0), WallMs(0), &controls, &[record("a").encode(0)])
 }
 
 /// The follower is told that it needs the snapshot.
-fn downloading() -> Solo {
+pub fn downloading() -> Solo {
     let mut solo = follower();
     let id = SnapshotId { end_offset: 40, epoch: 4, ..Default::default() };
     give(&mut solo, |partition| partition.snapshot_id = id);

@@ -180,3 +180,127 @@ fn a_follower_keeps_what_it_fetches() {
     solo.answer(&ask, fetched(2, 5, |partition| partition.records = Some(tidelog_wire::Records::from(batch))));
     assert_eq!(solo.quorum.log_end(), Offset(2));
 }
+
+// What is busy waits for the disk.
+
+#[test]
+fn nothing_is_told_before_quorum_state_is_on_stable_storage() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.disk_waits = true;
+    let id = solo.send(2, super::elections::vote_request(1, 7, 0, 0));
+    let later = solo.send(2, super::elections::vote_request(1, 6, 0, 0));
+    assert!(solo.answer_to(id).is_none() && solo.answer_to(later).is_none());
+    assert_eq!(solo.quorum.deadline(solo.now()), None, "it waits for the disk alone");
+    while solo.answer_to(later).is_none() {
+        let written = solo.step().expect("quorum-state is being written");
+        assert!(written.ends_with(names::QUORUM_STATE), "{written}");
+    }
+    assert!(solo.answer_to(id).is_some());
+    assert!(solo.quorum.deadline(solo.now()).is_some());
+}
+
+#[test]
+fn the_recovery_point_is_lowered_before_the_log_is_cut() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let values = ["a", "b"].map(|name| super::solo::record(name).encode(0));
+    for (base, value) in (0..).zip(&values) {
+        let batch =
+            snapshot::batches(Offset(base), LeaderEpoch(4), WallMs(3), std::slice::from_ref(value), 1_000).remove(0);
+        let ask = solo.asked(ApiKey::Fetch);
+        let records = tidelog_wire::Records::from(batch);
+        solo.answer(&ask, fetched(2, 5, |partition| partition.records = Some(records)));
+    }
+    assert_eq!(solo.quorum.recovery_point(), Some(Offset(2)));
+    solo.disk_waits = true;
+    let ask = solo.asked(ApiKey::Fetch);
+    solo.answer(
+        &ask,
+        fetched(2, 5, |partition| {
+            partition.diverging_epoch.epoch = 4;
+            partition.diverging_epoch.end_offset = 1;
+        }),
+    );
+    assert!(solo.events.iter().any(|event| matches!(event, QuorumEvent::RecoveryPointTooHigh)));
+    assert_eq!(solo.quorum.recovery_point(), Some(Offset(1)), "while it is being cut");
+    while solo.step().is_some() {
+        assert!(solo.quorum.recovery_point() <= Some(Offset(1)));
+    }
+    assert_eq!((solo.quorum.recovery_point(), solo.quorum.log_end()), (Some(Offset(1)), Offset(1)));
+}
+
+#[test]
+fn a_log_that_begins_again_behind_a_snapshot_says_so() {
+    let mut solo = super::fetching::downloading();
+    let content = super::fetching::content();
+    assert!(!solo.quorum.is_restarting_log());
+    solo.disk_waits = true;
+    let ask = solo.asked(ApiKey::FetchSnapshot);
+    solo.answer(&ask, super::fetching::piece(&content, 0, content.len()));
+    assert!(!solo.quorum.is_restarting_log(), "the snapshot is not written yet");
+    let mut restarting = 0;
+    while solo.step().is_some() {
+        if solo.quorum.is_restarting_log() {
+            assert_eq!(solo.quorum.recovery_point(), Some(Offset(0)));
+            restarting += 1;
+        }
+    }
+    assert!(restarting > 0 && !solo.quorum.is_restarting_log());
+    assert_eq!(solo.quorum.recovery_point(), Some(Offset(40)));
+}
+
+/// Raft commits what is on stable storage; followers may have it sooner (KIP-595).
+#[test]
+fn a_leader_gives_what_it_has_written_and_counts_what_it_has_synced() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    let waits = |solo: &mut Solo, offset: i64| {
+        let mut request = fetch(2, 1, offset, 1);
+        request.max_wait_ms = 500;
+        request.topics[0].partitions[0].high_watermark = 3;
+        solo.send(17, request)
+    };
+    solo.disk_waits = true;
+    solo.propose("a");
+    let id = waits(&mut solo, 3);
+    let mut first = None;
+    while first.is_none() {
+        solo.step().expect("the record is being written");
+        first = solo.answer_to(id);
+    }
+    assert_eq!(solo.quorum.high_watermark(), Some(Offset(3)));
+    // The follower has it, and waits for what comes then.
+    let id = waits(&mut solo, 4);
+    assert_eq!(solo.quorum.high_watermark(), Some(Offset(3)), "the leader has not synced it");
+    assert!(solo.answer_to(id).is_none());
+    while solo.quorum.high_watermark() == Some(Offset(3)) {
+        assert!(solo.answer_to(id).is_none(), "it waits until there is something to tell");
+        solo.step().expect("the record is being synced");
+    }
+    assert_eq!((solo.quorum.high_watermark(), solo.quorum.committed()), (Some(Offset(4)), Offset(4)));
+    assert!(solo.answer_to(id).is_some());
+}
+
+#[test]
+fn the_next_moment_is_that_of_the_first_thing_that_is_due() {
+    let at = |ms: i64| Some(Mono::ZERO.plus_ms(ms));
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let ask = solo.asked(ApiKey::Fetch);
+    solo.pass_ms(1_000);
+    solo.answer(&ask, fetched(2, 5, |_| {}));
+    assert_eq!(solo.quorum.role().deadline(), at(3_000));
+    assert_eq!(solo.quorum.deadline(solo.now()), at(2_000), "when it looks whether the leader knows it");
+
+    let mut broker = Solo::of_voters(4, 3, |config| config.is_controller = false);
+    broker.follow(2, 5);
+    assert_eq!(broker.quorum.deadline(broker.now()), None, "it stands for no election and has nothing to tell");
+
+    let mut leaving = Solo::of_recorded_voters(1);
+    leaving.act(|quorum, now, out| quorum.close(now, out));
+    leaving.pass_ms(2_500);
+    assert_eq!(leaving.quorum.deadline(leaving.now()), at(5_000));
+    leaving.pass_ms(2_500);
+    assert_eq!(leaving.quorum.deadline(leaving.now()), None, "it has ended");
+}

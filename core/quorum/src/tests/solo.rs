@@ -2,7 +2,7 @@
 
 use super::harness::{LISTENER, config, voter};
 use crate::*;
-use tidelog_storage::io::{Answered, AskError, Event, IoError, IoErrorKind, Output};
+use tidelog_storage::io::{Answered, AskError, Event, IoCommand, IoError, IoErrorKind, Output};
 use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ApiKey;
 use tidelog_wire::messages::begin_quorum_epoch_request::LeaderEndpoint;
@@ -21,6 +21,9 @@ pub struct Solo {
     pub events: Vec<QuorumEvent>,
     /// What the operator's log says.
     pub log: Vec<String>,
+    /// Whether the disk waits for [`step`](Self::step) before it does something.
+    pub disk_waits: bool,
+    commands: VecDeque<IoCommand>,
     /// The next file that is replaced meets this error.
     pub replace_error: Option<IoErrorKind>,
     next_request: u64,
@@ -62,6 +65,8 @@ impl Solo {
             asks: Vec::new(),
             events: Vec::new(),
             log: Vec::new(),
+            disk_waits: false,
+            commands: VecDeque::new(),
             replace_error: None,
             next_request: 0,
         };
@@ -98,23 +103,36 @@ impl Solo {
             }
             for output in outputs {
                 match output {
-                    Output::Io(command) => {
-                        self.disk.wall = self.now().wall;
-                        let fails =
-                            matches!(command.op, IoOp::Replace { .. }).then(|| self.replace_error.take()).flatten();
-                        let completion = match fails {
-                            Some(kind) => {
-                                IoCompletion { id: command.id, result: Err(IoError { kind, text: "no".to_owned() }) }
-                            }
-                            None => self.disk.execute(command),
-                        };
-                        events.extend(self.quorum.handle_io(self.now(), completion, &mut self.out));
-                    }
+                    Output::Io(command) if self.disk_waits => self.commands.push_back(command),
+                    Output::Io(command) => events.extend(self.execute(command)),
                     Output::Event(Event { text, .. }) => self.log.push(text),
                     other => panic!("{other:?}"),
                 }
             }
         }
+    }
+
+    fn execute(&mut self, command: IoCommand) -> Vec<QuorumEvent> {
+        self.disk.wall = self.now().wall;
+        let fails = matches!(command.op, IoOp::Replace { .. }).then(|| self.replace_error.take()).flatten();
+        let completion = match fails {
+            Some(kind) => IoCompletion { id: command.id, result: Err(IoError { kind, text: "no".to_owned() }) },
+            None => self.disk.execute(command),
+        };
+        self.quorum.handle_io(self.now(), completion, &mut self.out)
+    }
+
+    /// The disk does the next thing that it was told. Returns which file that replaces, if it does that; `None` if there
+    /// is nothing to do.
+    pub fn step(&mut self) -> Option<String> {
+        let command = self.commands.pop_front()?;
+        let replaced = match &command.op {
+            IoOp::Replace { path, .. } => path.path.clone(),
+            _ => String::new(),
+        };
+        let events = self.execute(command);
+        self.take(events);
+        Some(replaced)
     }
 
     pub fn act(&mut self, act: impl FnOnce(&mut Quorum, Now, &mut Outbox) -> Vec<QuorumEvent>) {
