@@ -10,6 +10,11 @@ use kafka_protocol::protocol::StrBytes;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tidelog_core::ids::LeaderEpoch;
+use tidelog_core::quorum::encode_snapshot;
+use tidelog_core::time::WallMs;
+use tidelog_core::wire::MetadataRecord;
+use tidelog_core::wire::messages::FeatureLevelRecord;
 use tidelog_tests::broker::StartFailure;
 use tidelog_tests::client::{Client, topic_name};
 use tidelog_tests::cluster::{CLUSTER, Cluster, Plan, Roles, Voters, format};
@@ -224,4 +229,16 @@ fn an_unformatted_node_of_a_cluster_is_told_to_format() {
         cluster.set(place, "log.dirs", format!("{},{}", formatted.display(), aside.display()));
         assert_refused(&cluster, place, &[&formatted.display().to_string(), "may not be mounted"]);
     }
+}
+
+#[test]
+fn a_node_that_is_older_than_its_clusters_features_says_which_it_knows() {
+    let home = tempfile::tempdir().expect("a directory");
+    let cluster = Plan::new(1).format(home.path());
+    // As a later release would have formatted it.
+    let level = FeatureLevelRecord { name: "metadata.version".into(), feature_level: 31, ..Default::default() };
+    let records = [MetadataRecord::from(level).encode(0)];
+    let bootstrap = encode_snapshot(LeaderEpoch(0), WallMs(0), WallMs(0), &[], &records);
+    fs::write(cluster.setup(0).data_dir().join("bootstrap.checkpoint"), bootstrap).expect("written");
+    assert_refused(&cluster, 0, &["metadata.version is at level 31", "allowed is 7 to 30"]);
 }

@@ -2,8 +2,9 @@
 //! refused and stalled, also one way only, while administrators change topics through any node. What was acknowledged
 //! must be there in the end, on each node; every request must be answered in time; and the metadata logs must be equal.
 //!
-//! `TIDELOG_STORM_SECONDS` says how long the storm lasts, `TIDELOG_STORM_SEED` with which seed it is drawn, and
-//! `TIDELOG_STORM_HOME` in which directory the nodes' files stay for a look at them.
+//! `TIDELOG_STORM_SECONDS` says how long the storm lasts, and `TIDELOG_STORM_SEED` with which seed it is drawn: with an even
+//! one the voters are configured, with an odd one recorded. `TIDELOG_STORM_HOME` says in which directory the nodes' files
+//! stay for a look at them.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the real world")]
 
 #[path = "storm/administrator.rs"]
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidelog_tests::broker::tidelog_binary;
-use tidelog_tests::cluster::{Cluster, Plan};
+use tidelog_tests::cluster::{Cluster, Plan, Voters};
 use tidelog_tests::network::Network;
 
 const NODES: usize = 3;
@@ -82,6 +83,7 @@ fn no_acknowledged_change_is_lost_in_a_storm_of_kills_pauses_and_cut_connections
 
     let network = Network::new();
     let cluster = Plan::new(NODES)
+        .voters(if seed % 2 == 0 { Voters::Static } else { Voters::Initial })
         .through(&network)
         // More faults find place in a minute if a killed broker may come back soon.
         .set("broker.session.timeout.ms", 3_000)

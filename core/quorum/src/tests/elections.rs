@@ -2,11 +2,13 @@
 
 use super::harness::*;
 use crate::*;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use tidelog_config::plant::Plants;
 use tidelog_wire::ErrorCode;
 use tidelog_wire::messages::{
-    BeginQuorumEpochRequest, FetchRequest, VoteRequest, begin_quorum_epoch_request, fetch_request, vote_request,
+    BeginQuorumEpochRequest, FetchRequest, SnapshotHeaderRecord, VoteRequest, begin_quorum_epoch_request,
+    fetch_request, vote_request,
 };
 
 fn with_leader(seed: u64, voters: i32) -> (Cluster, usize) {
@@ -347,4 +349,30 @@ fn the_first_voters_that_a_node_learns_of_are_no_surprise() {
     let name = cluster.propose().unwrap();
     cluster.run_until(5_000, "the observer reads", |cluster| cluster.has_committed(3, &name));
     assert_eq!(cluster.nodes[3].said, Vec::<String>::new());
+}
+
+/// The first control record of a node's newest snapshot, and the file's name.
+fn snapshot_header(cluster: &Cluster, node: usize) -> (String, Bytes) {
+    let disk = &cluster.nodes[node].disk;
+    let newest = disk.names().into_iter().filter(|name| name.ends_with(".checkpoint")).max().expect("a snapshot");
+    let content = Bytes::copy_from_slice(disk.content(newest).expect("its content"));
+    (newest.to_owned(), snapshot::decode(&content).unwrap().controls[0].value.clone())
+}
+
+#[test]
+fn nodes_write_the_same_header_of_a_snapshot_whatever_they_have_that_is_not_committed() {
+    let (mut cluster, leader) = with_leader(1, 3);
+    let other = (leader + 1) % 3;
+    cluster.cut = all_ways(leader, 3);
+    cluster.run(50);
+    cluster.propose_at(leader).unwrap();
+    cluster.run(50);
+    for node in [leader, other] {
+        cluster.snapshot(node);
+    }
+    cluster.run(100);
+    let header = snapshot_header(&cluster, leader);
+    assert_eq!(header, snapshot_header(&cluster, other));
+    let header = SnapshotHeaderRecord::from_bytes(0, header.1).unwrap();
+    assert!(header.last_contained_log_timestamp > 0, "{header:?}");
 }
