@@ -177,6 +177,14 @@ impl Resource {
         Ok(())
     }
 
+    /// A broker that has lost the controller's answer asks again. So a topic whose id is not known may have been deleted
+    /// by the first attempt of this change, although the second one has not found it.
+    fn may_be_gone(&mut self, change: &Change) {
+        let gone = self.possible.iter().filter(|possible| may_delete(&possible.state, change));
+        let gone = gone.map(|possible| Possible { state: State::Absent, ..possible.clone() });
+        self.possible = gone.chain(self.possible.clone()).collect();
+    }
+
     /// Keeps what it may be now among what it may have been.
     fn remember(&mut self) {
         let now = self.reachable();
@@ -255,6 +263,9 @@ impl Metadata {
             return Ok(());
         };
         let Some((change, validate_only)) = resource.under_way.take() else { return Ok(()) };
+        if is_cluster && error == UNKNOWN_TOPIC_ID {
+            resource.may_be_gone(&change);
+        }
         let narrowed = resource.narrow(|state| match state.after(&change) {
             // A broker that has lost the controller's answer asks again: then the change was made by the first attempt.
             Ok(made) if error != 0 && is_cluster => {
@@ -505,6 +516,13 @@ mod tests {
         let again = |error: i16| judge(cluster(), vec![changing(create()), changed(error)], &[]);
         assert_eq!(again(TOPIC_EXISTS), Ok(()), "a broker asked again");
         assert!(again(UNKNOWN_TOPIC).is_err());
+        let deleted = |last: Change, error: i16| {
+            let by_id = Change::DeleteById([1; 16]);
+            let facts = vec![changing(create()), changed(0), changing(by_id), changed(UNKNOWN_TOPIC_ID)];
+            judge(cluster(), facts.into_iter().chain([changing(last), changed(error)]).collect(), &[])
+        };
+        assert_eq!(deleted(Change::Grow(3), UNKNOWN_TOPIC), Ok(()), "the first attempt has deleted it");
+        assert_eq!(deleted(Change::Grow(3), 0), Ok(()), "it had another id");
         let quorum = |epoch, high_watermark| Fact::Quorum { epoch, high_watermark, log_end: 99 };
         assert_eq!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 9)], &[]), Ok(()));
         assert!(judge(cluster(), vec![quorum(3, 9), quorum(2, 8), quorum(3, 8)], &[]).is_err());
