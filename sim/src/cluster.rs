@@ -25,6 +25,10 @@ pub struct ClusterPlan {
     /// By node. A node without an entry has both roles.
     pub roles: Vec<NodeRole>,
     pub voters: Voters,
+    /// The controllers that are no voters at first, where the voters are recorded (`--no-initial-controllers`).
+    pub joining: Vec<u32>,
+    /// Controllers that are no voters ask to become some (`controller.quorum.auto.join.enable`).
+    pub joins_by_itself: bool,
     /// The nodes that stay cut off when everything else is healed.
     pub cut_off: Vec<CutOff>,
 }
@@ -77,8 +81,8 @@ pub enum Voters {
 
 /// The ports of a node's listeners.
 pub const CLIENT_PORT: u16 = 9092;
-const CONTROLLER_PORT: u16 = 9093;
-const CONTROLLER_LISTENER: &str = "CONTROLLER";
+pub const CONTROLLER_PORT: u16 = 9093;
+pub const CONTROLLER_LISTENER: &str = "CONTROLLER";
 
 /// The name of a node's machine.
 pub fn host_name(node: u32) -> String {
@@ -113,6 +117,8 @@ pub struct Member<'a> {
     /// How many nodes the cluster has.
     pub nodes: u32,
     pub node: u32,
+    /// How many disks it has lost.
+    pub disk: u32,
 }
 
 impl ClusterPlan {
@@ -123,6 +129,11 @@ impl ClusterPlan {
     /// The controllers among so many nodes.
     pub fn controllers(&self, nodes: u32) -> impl Iterator<Item = u32> {
         (0..nodes).filter(|node| self.role(*node).is_controller())
+    }
+
+    /// The first voters among so many nodes.
+    pub fn first_voters(&self, nodes: u32) -> impl Iterator<Item = u32> {
+        self.controllers(nodes).filter(|node| !self.joining.contains(node))
     }
 
     /// The brokers among so many nodes.
@@ -138,7 +149,16 @@ impl ClusterPlan {
         if let Some(cut_off) = self.cut_off.iter().find(|cut_off| self.role(cut_off.node) != NodeRole::Controller) {
             return Err(format!("cluster.cut_off names node {}, which is no controller alone", cut_off.node));
         }
-        if !self.cut_off.is_empty() && self.controllers(nodes).count() <= 2 * self.cut_off.len() {
+        if self.voters == Voters::Configured && (!self.joining.is_empty() || self.joins_by_itself) {
+            return Err("cluster.joining and cluster.joins_by_itself are for voters that are recorded".into());
+        }
+        if let Some(node) = self.joining.iter().find(|node| !self.controllers(nodes).any(|of| of == **node)) {
+            return Err(format!("cluster.joining names node {node}, which is no controller"));
+        }
+        if self.controllers(nodes).next().is_some() && self.first_voters(nodes).next().is_none() {
+            return Err("cluster.joining leaves no first voter".into());
+        }
+        if !self.cut_off.is_empty() && self.first_voters(nodes).count() <= 2 * self.cut_off.len() {
             return Err("cluster.cut_off leaves no majority of the controllers".into());
         }
         if self.controllers(nodes).next().is_none() || self.brokers(nodes).next().is_none() {
@@ -174,7 +194,9 @@ impl Member<'_> {
             ("controller.listener.names", CONTROLLER_LISTENER.to_owned()),
             (voters, known.join(",")),
         ];
-        properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let joins = ("controller.quorum.auto.join.enable", "true".to_owned());
+        let joins = (self.plan.joins_by_itself && role.is_controller()).then_some(joins);
+        properties.into_iter().chain(joins).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The id of the cluster, the same on all nodes.
@@ -182,18 +204,19 @@ impl Member<'_> {
         Uuid::from_bytes(stream(self.seed, "cluster.id", &[]).bytes_16())
     }
 
-    fn directory_id(&self, node: u32, dir: u16) -> Uuid {
-        Uuid::from_bytes(stream(self.seed, "directory.id", &[node.into(), dir.into()]).bytes_16())
+    /// The id of the directory in which the metadata log of this disk lies: the first one.
+    pub fn metadata_directory(&self) -> Uuid {
+        directory_id(self.seed, self.node, self.disk, 0)
     }
 
     /// The first voters. The metadata log lies in a node's first directory.
     fn voters(&self) -> VoterSet {
         let voter = |node| Voter {
-            key: ReplicaKey::new(node_id(node), self.directory_id(node, 0)),
+            key: ReplicaKey::new(node_id(node), directory_id(self.seed, node, 0, 0)),
             endpoints: [(CONTROLLER_LISTENER, host_name(node), CONTROLLER_PORT)].into_iter().collect(),
             kraft_versions: KRAFT_VERSIONS,
         };
-        self.plan.controllers(self.nodes).map(voter).collect()
+        self.plan.first_voters(self.nodes).map(voter).collect()
     }
 
     /// Formats the node's directories, of which there are so many, as `tidelog format` does.
@@ -208,7 +231,9 @@ impl Member<'_> {
                 disk.put(&DiskPath { dir: LogDirId(dir), path: path.to_owned() }, content);
             };
             put(names::BOOTSTRAP_CHECKPOINT, &bootstrap);
-            if dir == 0 && is_recorded && self.plan.role(self.node).is_controller() {
+            // A disk in the place of a lost one is formatted with --no-initial-controllers: there are voters already.
+            let is_first = self.disk == 0;
+            if dir == 0 && is_recorded && is_first && self.plan.first_voters(self.nodes).any(|node| node == self.node) {
                 let quorum = [kraft_version_record(features.kraft_version()), self.voters().record()];
                 let snapshot = encode_snapshot(LeaderEpoch(0), wall, wall, &quorum, &[]);
                 let file = names::metadata_snapshot_file(Offset::ZERO, LeaderEpoch(0));
@@ -218,11 +243,17 @@ impl Member<'_> {
                 version: 1,
                 cluster_id: Some(self.cluster_id().to_string().into()),
                 node_id: Some(node_id(self.node)),
-                directory_id: Some(self.directory_id(self.node, dir)),
+                directory_id: Some(directory_id(self.seed, self.node, self.disk, dir)),
             };
             put(names::META_PROPERTIES, &meta.encode());
         }
     }
+}
+
+fn directory_id(seed: u64, node: u32, disk: u32, dir: u16) -> Uuid {
+    let (of_first, of_later) = ([node.into(), dir.into()], [node.into(), dir.into(), disk.into()]);
+    let place = if disk == 0 { &of_first[..] } else { &of_later[..] };
+    Uuid::from_bytes(stream(seed, "directory.id", place).bytes_16())
 }
 
 #[cfg(test)]
@@ -259,7 +290,7 @@ mod tests {
     fn a_member_listens_for_its_roles_and_knows_the_controllers() {
         let told = |roles: &[NodeRole], voters, node| {
             let plan = ClusterPlan { voters, ..plan(roles) };
-            let properties = Member { seed: 1, plan: &plan, nodes: 3, node }.properties();
+            let properties = Member { seed: 1, plan: &plan, nodes: 3, node, disk: 0 }.properties();
             let mut told: Vec<String> = properties.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
             told.retain(|line| !line.starts_with("controller.listener"));
             told
@@ -289,7 +320,7 @@ mod tests {
         for node in 0..2 {
             let options = crate::disk::DiskOptions { directories: 2, ..Default::default() };
             let mut disk = Disk::new(7, node.into(), options);
-            Member { seed: 7, plan: &plan, nodes: 2, node }.format(&mut disk, 2);
+            Member { seed: 7, plan: &plan, nodes: 2, node, disk: 0 }.format(&mut disk, 2);
             let files: Vec<String> = (0..2).flat_map(|dir| disk.files(dir)).collect();
             let has_voters = files.iter().any(|file| file.ends_with("0000000000.checkpoint"));
             assert_eq!((files.len(), has_voters), if node == 0 { (5, true) } else { (4, false) }, "{files:?}");

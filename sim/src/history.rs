@@ -249,6 +249,22 @@ pub enum Fact {
         node: u32,
         replica: Replica,
     },
+    /// A node knows as committed that the record at this offset of the metadata log names these voters.
+    VotersCommitted {
+        node: u32,
+        offset: i64,
+        voters: Vec<Voter>,
+    },
+    /// A registrar asks that a node become a voter, or be none any more. It asks for one change at a time.
+    VotersChanging {
+        node: u32,
+        votes: bool,
+    },
+    /// The change that the registrar has asked for last is acknowledged: it is committed.
+    VotersChanged {
+        node: u32,
+        votes: bool,
+    },
     /// A node knows these batches of the metadata log as committed.
     Committed {
         node: u32,
@@ -321,6 +337,10 @@ pub enum Fact {
         asked_at: u64,
         text: String,
     },
+    /// The node lost its disk with all that was on it, and got another, formatted anew.
+    DiskLost {
+        node: u32,
+    },
     /// The node has a new process.
     Restarted {
         node: u32,
@@ -362,7 +382,23 @@ pub struct Replica {
     pub synced: i64,
     pub log_end: i64,
     /// The set of voters that counts for this node.
-    pub voters: Vec<u32>,
+    pub voters: Vec<Voter>,
+}
+
+/// A voter of the quorum: a node, with one of the disks that it has had. The first has the number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Voter {
+    pub node: u32,
+    pub disk: u32,
+}
+
+impl fmt::Display for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.disk {
+            0 => self.node.fmt(f),
+            disk => write!(f, "{} with disk {disk}", self.node),
+        }
+    }
 }
 
 /// A batch as it lies on a node's disk.

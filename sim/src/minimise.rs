@@ -510,10 +510,18 @@ fn with_nodes(scenario: &Value, nodes: u64, renamed: impl Fn(u64) -> Option<u64>
     let cut_off = scenario["cluster"]["cut_off"].as_array().cloned().unwrap_or_default().into_iter();
     let cut_off: Vec<Value> =
         cut_off.filter_map(|mut cut_off| stays(&mut cut_off["node"]).then_some(cut_off)).collect();
+    let joining = scenario["cluster"]["joining"].as_array().cloned().unwrap_or_default().into_iter();
+    let joining: Vec<Value> = joining.filter_map(|mut node| stays(&mut node).then_some(node)).collect();
+    let joins_by_itself = scenario["cluster"]["joins_by_itself"].as_bool().unwrap_or(false);
     candidate["cluster"] = match nodes {
         1 => json!({}),
-        _ if is_apart("Broker") || is_apart("Controller") => json!({"voters": voters}),
-        _ => json!({"roles": roles, "voters": voters, "cut_off": cut_off}),
+        _ if is_apart("Broker") || is_apart("Controller") => {
+            json!({"voters": voters, "joins_by_itself": joins_by_itself})
+        }
+        _ => json!({
+            "roles": roles, "voters": voters, "cut_off": cut_off,
+            "joining": joining, "joins_by_itself": joins_by_itself,
+        }),
     };
     for client in candidate["clients"].as_array_mut().into_iter().flatten() {
         client["bootstrap"].as_array_mut().into_iter().for_each(|known| known.retain_mut(stays));
@@ -638,12 +646,13 @@ mod tests {
         let roles = ["Controller", "Both", "Broker"];
         let cluster = |nodes: u64, roles: &[&str]| {
             json!({"nodes": nodes, "clients": [], "faults": [{"node": 1, "fault": "CutAll"}],
-                "cluster": {"roles": roles, "voters": "Recorded", "cut_off": [{"node": 0, "ways": "In"}]}})
+                "cluster": {"roles": roles, "voters": "Recorded", "cut_off": [{"node": 0, "ways": "In"}],
+                    "joining": [], "joins_by_itself": false}})
         };
         let two = with_nodes(&cluster(3, &roles), 2, |of| (of < 2).then_some(of));
         assert_eq!(two, cluster(2, &roles[..2]));
         let two = with_nodes(&cluster(3, &["Broker", "Broker", "Both"]), 2, |of| (of < 2).then_some(of));
-        assert_eq!(two["cluster"], json!({"voters": "Recorded"}));
+        assert_eq!(two["cluster"], json!({"voters": "Recorded", "joins_by_itself": false}));
         let one = with_nodes(&cluster(3, &roles), 1, |of| (of == 1).then_some(0));
         assert_eq!((&one["cluster"], &one["faults"][0]["node"]), (&json!({}), &json!(0)));
     }

@@ -10,7 +10,7 @@ use tidelog_client::{Address, Owed};
 use tidelog_core::broker::Broker;
 use tidelog_core::buggify::Dice;
 use tidelog_core::config::{BrokerConfig, LogLevel, Loggers};
-use tidelog_core::ids::{ConnId, LinkId};
+use tidelog_core::ids::{ConnId, LinkId, Uuid};
 use tidelog_core::plant::Plants;
 
 /// A broker's process, from its start to its end.
@@ -49,6 +49,8 @@ pub struct NodeLink {
 pub struct Node {
     pub index: u32,
     pub disk: Disk,
+    /// How many disks it has lost.
+    pub disks_lost: u32,
     pub process: Option<Process>,
     /// How many processes have ended here. An event that was meant for an earlier process is dropped.
     pub life: u64,
@@ -73,6 +75,7 @@ impl Node {
             plan: &scenario.cluster,
             nodes: scenario.nodes,
             node: index,
+            disk: 0,
         });
         let mut properties: BTreeMap<String, String> = scenario.properties.clone();
         properties.insert("node.id".into(), node_id(index).to_string());
@@ -95,6 +98,7 @@ impl Node {
         Self {
             index,
             disk,
+            disks_lost: 0,
             process: None,
             life: 0,
             paused: false,
@@ -138,6 +142,23 @@ impl Node {
         self.paused = false;
         self.crash_after_steps = None;
         self.disk.crash(self.clock.now(now).wall, loss)
+    }
+
+    /// The disk is lost, with all that was on it, and there is another one in its place, formatted anew.
+    pub fn lose_disk(&mut self, scenario: &Scenario) {
+        assert!(self.process.is_none(), "its process has ended");
+        self.disks_lost += 1;
+        self.disk.reformat();
+        self.member(scenario, self.disks_lost).format(&mut self.disk, scenario.disk.directories);
+    }
+
+    /// The number of the disk in whose metadata directory this id stands, if the node has had such a disk.
+    pub fn disk_with(&self, scenario: &Scenario, directory: Uuid) -> Option<u32> {
+        (0..=self.disks_lost).find(|disk| self.member(scenario, *disk).metadata_directory() == directory)
+    }
+
+    fn member<'a>(&self, scenario: &'a Scenario, disk: u32) -> Member<'a> {
+        Member { seed: scenario.seed, plan: &scenario.cluster, nodes: scenario.nodes, node: self.index, disk }
     }
 
     /// The place of the listener at this address, if it is one of this node's.

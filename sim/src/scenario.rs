@@ -7,7 +7,7 @@
 use crate::client::records::Codec;
 use crate::client::{
     AdminPlan, ApplicationPlan, FetcherPlan, HostilePlan, ListerPlan, OperatorPlan, ProducerPlan, ReaderPlan,
-    TopicPlan, TrimmerPlan,
+    RegistrarPlan, TopicPlan, TrimmerPlan,
 };
 use crate::clock::{ClockOptions, Drift};
 use crate::cluster::{ClusterPlan, CutOff, NodeRole, Voters};
@@ -85,6 +85,8 @@ pub enum Role {
     Application(ApplicationPlan),
     Reader(ReaderPlan),
     Operator(OperatorPlan),
+    /// Only where the voters are recorded.
+    Registrar(RegistrarPlan),
     /// At most one: it relies on being the only client that changes its topics, and the configs of all brokers.
     Admin(AdminPlan),
 }
@@ -164,6 +166,12 @@ pub enum Fault {
         dir: u16,
         for_ns: u64,
     },
+    /// A controller alone loses its disk: with its power, all that it ever wrote is gone, and for `down_ns` it is down
+    /// until it has an empty disk, formatted anew. It happens as soon as the quorum survives it
+    /// (`world/disk_lost.rs`).
+    LoseDisk {
+        down_ns: u64,
+    },
     WallJump {
         ms: i64,
     },
@@ -217,6 +225,10 @@ impl Scenario {
             return Err(format!("nodes is {}, and must be {NODES_MAX} or less", self.nodes));
         }
         self.cluster.check(self.nodes)?;
+        let is_registrar = |plan: &ClientPlan| matches!(plan.role, Role::Registrar(_));
+        if self.cluster.voters == Voters::Configured && self.clients.iter().any(is_registrar) {
+            return Err("there is a registrar, and the voters are not recorded".into());
+        }
         let last = self.nodes - 1;
         let is_broker = |node: &u32| *node <= last && self.cluster.role(*node).is_broker();
         let knows_none = |plan: &ClientPlan| !plan.bootstrap.is_empty() && !plan.bootstrap.iter().any(is_broker);
@@ -235,7 +247,8 @@ impl Scenario {
             ));
         }
         let needs_topics = |plan: &ClientPlan| {
-            !matches!(plan.role, Role::Fetcher(_) | Role::Hostile(_) | Role::Operator(_) | Role::Admin(_))
+            use Role::{Admin, Fetcher, Hostile, Operator, Registrar};
+            !matches!(plan.role, Fetcher(_) | Hostile(_) | Operator(_) | Registrar(_) | Admin(_))
         };
         if self.topics.is_empty() && self.clients.iter().any(needs_topics) {
             return Err("topics is empty, and there are clients that work with topics".into());
@@ -257,6 +270,11 @@ impl Scenario {
             Some((name, ratio)) => Err(format!("{name} is {} in 0; it must be in 1 or more", ratio.of)),
             None => Ok(()),
         }
+    }
+
+    /// Whether the voters may come to be others than the first ones.
+    pub fn voters_change(&self) -> bool {
+        self.cluster.joins_by_itself || self.clients.iter().any(|plan| matches!(plan.role, Role::Registrar(_)))
     }
 
     /// The scenario of a seed, in which a fuzzer's bytes choose what is drawn first ([`Streams`]).
@@ -284,7 +302,7 @@ impl Scenario {
             plan.bootstrap =
                 draw_bootstrap(&mut streams.stream("scenario.bootstrap", &[place as u64]), nodes, &brokers);
         }
-        Self {
+        let mut scenario = Self {
             seed,
             profile,
             nodes,
@@ -300,6 +318,25 @@ impl Scenario {
             faults: draw_faults(&mut streams, nodes, fault_ns),
             cluster,
             last_power_loss: swarm.one_in(2),
+        };
+        scenario.draw_changes_of_voters(&mut streams);
+        scenario
+    }
+
+    /// What changes the voters of a cluster: disks that are lost, controllers that become voters, and an operator.
+    fn draw_changes_of_voters(&mut self, streams: &mut Streams<'_>) {
+        let (nodes, fault_ns) = (self.nodes, self.fault_ns);
+        let lost = draw_lost_disks(&mut streams.stream("scenario.disks", &[]), nodes, fault_ns, &self.cluster);
+        let only_replaces = !lost.is_empty();
+        self.faults.extend(lost);
+        let registrar = draw_voters(&mut streams.stream("scenario.voters", &[]), nodes, fault_ns, &mut self.cluster);
+        if let Some(plan) = registrar {
+            let number = self.clients.len() as u32;
+            let brokers: Vec<u32> = self.cluster.brokers(nodes).collect();
+            let mut stream = streams.stream("scenario.bootstrap", &[number.into()]);
+            let bootstrap = draw_bootstrap(&mut stream, nodes, &brokers);
+            let role = Role::Registrar(RegistrarPlan { only_replaces, ..plan });
+            self.clients.push(ClientPlan { number: Some(number), bootstrap, role });
         }
     }
 }
@@ -333,7 +370,25 @@ fn draw_cluster(stream: &mut Stream) -> (u32, ClusterPlan) {
     let cut_off: Vec<u32> = if stream.one_in(2) { cut_off.collect() } else { Vec::new() };
     let cut_off = cut_off.into_iter().map(|node| CutOff { node, ways: *stream.pick(&Ways::ALL) });
     let cut_off = cut_off.collect();
-    (nodes, ClusterPlan { roles, voters, cut_off })
+    (nodes, ClusterPlan { roles, voters, cut_off, ..ClusterPlan::default() })
+}
+
+/// How the voters change, where they are recorded: controllers that are none at first, or that ask to become some, and
+/// an operator.
+fn draw_voters(stream: &mut Stream, nodes: u32, fault_ns: u64, cluster: &mut ClusterPlan) -> Option<RegistrarPlan> {
+    if cluster.voters == Voters::Configured || nodes == 1 {
+        return None;
+    }
+    cluster.joins_by_itself = stream.one_in(4);
+    let controllers: Vec<u32> = cluster.controllers(nodes).collect();
+    // Where some voters will be cut off, the others must be a majority from the start.
+    if cluster.cut_off.is_empty() && controllers.len() > 1 && stream.one_in(3) {
+        let joining = stream.between(1, controllers.len() as u64 - 1) as usize;
+        cluster.joining = controllers[..joining].to_vec();
+    }
+    let changes = stream.between(1, 8) as u32;
+    let gap_ns_max = 2 * fault_ns / u64::from(changes);
+    (!stream.one_in(3)).then_some(RegistrarPlan { changes, gap_ns_max, only_replaces: false })
 }
 
 fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
@@ -731,6 +786,21 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
             TimedFault { at_ns, node: stream.below(nodes.into()) as u32, fault }
         })
         .collect()
+}
+
+/// Controllers that lose their disks, where a quorum can survive that: if nobody else's records are on them.
+fn draw_lost_disks(stream: &mut Stream, nodes: u32, fault_ns: u64, cluster: &ClusterPlan) -> Vec<TimedFault> {
+    let apart: Vec<u32> = (0..nodes).filter(|node| cluster.role(*node) == NodeRole::Controller).collect();
+    if apart.len() < 3 || !stream.one_in(2) {
+        return Vec::new();
+    }
+    let count = stream.between(1, 3);
+    let lost = (0..count).map(|_| TimedFault {
+        at_ns: stream.between(0, fault_ns),
+        node: *stream.pick(&apart),
+        fault: Fault::LoseDisk { down_ns: stream.skewed(SECOND) },
+    });
+    lost.collect()
 }
 
 /// The scenario as it is printed at the top of a trace: a field, or an entry of a list, on each line.

@@ -7,6 +7,7 @@
 //! runs after one more power cut. A client that is not done [`LIVENESS_NS`] after healing is a violation of liveness,
 //! which names that client.
 
+mod disk_lost;
 mod events;
 mod links;
 mod nemesis;
@@ -20,12 +21,12 @@ use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
     Admin, AdminPlan, Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile,
-    Link, Lister, OpenerInput, Operator, Producer, Reader, Setting, Trimmer,
+    Link, Lister, OpenerInput, Operator, Producer, Reader, Registrar, Setting, Trimmer,
 };
 use crate::clock::WALL_START_MS;
-use crate::cluster::address;
+use crate::cluster::{Voters, address, node_id};
 use crate::disk::Loss;
-use crate::history::{Entry, Fact, FinalLogs, PartitionKey};
+use crate::history::{Entry, Fact, FinalLogs, PartitionKey, Voter};
 use crate::network::{End, Fate, Network, Silence, Way};
 use crate::node::Node;
 use crate::panics;
@@ -190,6 +191,12 @@ impl World {
             scenario: scenario.clone(),
         };
         world.trace.note(0, Note::Scenario(scenario));
+        if scenario.cluster.voters == Voters::Recorded {
+            // They stand in the snapshot with which the log begins.
+            let first = scenario.cluster.first_voters(scenario.nodes).map(|node| Voter { node, disk: 0 });
+            let voters: Vec<Voter> = first.collect();
+            world.fact(None, Fact::VotersCommitted { node: voters[0].node, offset: -1, voters });
+        }
         for node in 0..world.nodes.len() {
             world.events.push(0, Event::NodeStart { node, life: 0 });
         }
@@ -318,6 +325,7 @@ impl World {
             Event::ClientWake { client, at } => self.wake_client(client, at),
             Event::Fault(place) => self.deal_fault(place),
             Event::RollOn => self.roll_on(),
+            Event::LoseDisk { node, down_ns } => self.lose_disk(node, down_ns),
             Event::Resume { node, life } => self.resume(node, life),
             Event::DiskHasSpace { node } => {
                 self.nodes[node].disk.full = false;
@@ -353,6 +361,7 @@ impl World {
             Fact::EpochEnd { .. } => self.count("ends of epochs told"),
             Fact::Changed { error: Some(0), .. } => self.count("metadata changes acknowledged"),
             Fact::Changed { error: None, .. } => self.count("metadata changes without an answer"),
+            Fact::VotersChanged { .. } => self.count("changes of the voters acknowledged"),
             Fact::Described { .. } => self.count("looks at metadata"),
             Fact::LevelChanged { once: true, .. } => self.count("log levels changed"),
             Fact::LevelTold { .. } => self.count("log levels told"),
@@ -395,6 +404,9 @@ impl World {
             seed,
             client,
             nodes: self.scenario.nodes,
+            controllers: self.scenario.cluster.controllers(self.scenario.nodes).map(|node| node_id(node).0).collect(),
+            cut_off: self.scenario.cluster.cut_off.iter().map(|cut_off| node_id(cut_off.node).0).collect(),
+            voters_change: self.scenario.voters_change(),
             bootstrap: bootstrap.iter().map(|node| address(*node)).collect(),
             first_node: *bootstrap.iter().find(|node| all.contains(*node)).expect("it knows a broker"),
             topics: self.scenario.topics.clone(),
@@ -411,6 +423,7 @@ impl World {
             Role::Application(plan) => Box::new(Application::new(plan, setting)),
             Role::Reader(plan) => Box::new(Reader::new(plan, setting)),
             Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
+            Role::Registrar(plan) => Box::new(Registrar::new(plan, setting)),
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
         self.places.insert(number, place);

@@ -98,7 +98,7 @@ fn a_minority_of_controllers_may_stay_cut_off_in_either_way_and_the_others_have_
                 scenario.nodes = 4;
                 let roles = [[NodeRole::Controller; 3].as_slice(), &[NodeRole::Broker]].concat();
                 let cut_off = vec![CutOff { node: 0, ways }];
-                scenario.cluster = ClusterPlan { roles, voters: Voters::Recorded, cut_off };
+                scenario.cluster = ClusterPlan { roles, voters: Voters::Recorded, cut_off, ..ClusterPlan::default() };
             });
             elect(&mut t, &[0, 1, 2, 3]);
             t.heal();

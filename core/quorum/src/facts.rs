@@ -99,6 +99,12 @@ impl Quorum {
         self.voters.latest()
     }
 
+    /// The sets of voters whose records lie in the log, each with the offset of its record.
+    pub fn recorded_voters(&self) -> impl Iterator<Item = (Offset, &VoterSet)> {
+        let start = self.log.as_ref().map_or(Offset::ZERO, Log::log_start_offset);
+        self.voters.recorded().filter(move |(offset, _)| *offset >= start)
+    }
+
     /// The level of `kraft.version`: 1 where the set of voters is recorded in the log (KIP-853), 0 where it is static.
     pub fn kraft_version(&self) -> i16 {
         self.voters.kraft_version()

@@ -265,6 +265,11 @@ impl VoterHistory {
         self.sets.last_key_value().map(|(offset, _)| *offset)
     }
 
+    /// All sets that are recorded. The one of a snapshot stands at the snapshot's last offset.
+    pub fn recorded(&self) -> impl Iterator<Item = (Offset, &VoterSet)> {
+        self.sets.iter().map(|(offset, set)| (*offset, set))
+    }
+
     /// The voters that the records up to `offset` name.
     pub fn recorded_at(&self, offset: Offset) -> Option<&VoterSet> {
         self.sets.range(..=offset).next_back().map(|(_, set)| set)

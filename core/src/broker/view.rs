@@ -2,7 +2,7 @@
 
 use super::{Broker, Phase};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
-use crate::quorum::Role;
+use crate::quorum::{ReplicaKey, Role, VoterSet};
 use crate::replication::Partition;
 use crate::storage::LogState;
 use std::fmt;
@@ -79,8 +79,13 @@ impl Broker {
     }
 
     /// The voters of the quorum that count for this node now.
-    pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.parts.quorum.iter().flat_map(|quorum| quorum.voters().keys().map(|voter| voter.node))
+    pub fn voters(&self) -> impl Iterator<Item = ReplicaKey> + '_ {
+        self.parts.quorum.iter().flat_map(|quorum| quorum.voters().keys())
+    }
+
+    /// The sets of voters that the metadata log of this node names, each with the offset of its record.
+    pub fn recorded_voters(&self) -> impl Iterator<Item = (Offset, &VoterSet)> {
+        self.parts.quorum.iter().flat_map(|quorum| quorum.recorded_voters())
     }
 
     /// How far the broker has started, or stopped, in words.

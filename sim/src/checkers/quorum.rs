@@ -3,11 +3,14 @@
 //! majority; a leader has all that was ever committed; a node's epoch never falls, nor does what it has applied while its
 //! process lives.
 //!
+//! The voters change by one at a time, so that majorities of two sets that follow each other have a voter in common. A
+//! change that was acknowledged is committed.
+//!
 //! A node tells others of an epoch, and votes, only when its `quorum-state` says so on stable storage.
 
 use super::{Checker, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, Replica, StoredBatch};
-use std::collections::BTreeMap;
+use crate::history::{Entry, Fact, FinalLogs, Replica, StoredBatch, Voter};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Quorum {
@@ -17,9 +20,17 @@ pub struct Quorum {
     committed: BTreeMap<i64, (StoredBatch, u32)>,
     /// The end of the greatest part of the log that any node has known as committed.
     end: i64,
+    /// By the offset of its record: each set of voters that is committed.
+    voters: BTreeMap<i64, BTreeSet<Voter>>,
+    /// The least offset that a change of the voters can have that was asked for last.
+    asked_for_at: i64,
+    /// The changes that were acknowledged: the node, whether it votes then, and the least offset.
+    changed: Vec<(u32, bool, i64)>,
     /// By node and epoch: the vote that the node has saved.
     votes: BTreeMap<(u32, i32), u32>,
     nodes: BTreeMap<u32, Node>,
+    /// How much of the log the disks had that were lost.
+    lost: BTreeMap<Voter, i64>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +107,11 @@ impl Quorum {
 
     /// Everything below a leader's high watermark is on stable storage on a majority of the voters.
     fn is_on_majority(&self, leader: u32, now: &Replica, high: i64) -> Result<(), Violation> {
-        let synced = |voter: &u32| self.nodes.get(voter)?.replica.as_ref().map(|replica| replica.synced);
+        // What a disk had that was lost since was on stable storage: its voter may have been counted for it.
+        let synced = |voter: &Voter| match self.lost.get(voter) {
+            Some(synced) => Some(*synced),
+            None => self.nodes.get(&voter.node)?.replica.as_ref().map(|replica| replica.synced),
+        };
         let have = now.voters.iter().filter(|voter| synced(voter).is_some_and(|synced| synced >= high)).count();
         match 2 * have > now.voters.len() {
             true => Ok(()),
@@ -104,8 +119,9 @@ impl Quorum {
                 NAME,
                 None,
                 format!(
-                    "node {leader} has the high watermark {high} in epoch {}, and {have} of the voters {:?} have synced that far",
-                    now.epoch, now.voters
+                    "node {leader} has the high watermark {high} in epoch {}, and {have} of the voters {} have synced that far",
+                    now.epoch,
+                    list(&now.voters)
                 ),
             ),
         }
@@ -123,6 +139,55 @@ impl Quorum {
                 );
             }
             self.end = self.end.max(batch.last_offset + 1);
+        }
+        Ok(())
+    }
+
+    fn voters_committed(&mut self, node: u32, offset: i64, voters: &[Voter]) -> Result<(), Violation> {
+        let voters: BTreeSet<Voter> = voters.iter().copied().collect();
+        let first = self.voters.entry(offset).or_insert_with(|| voters.clone());
+        match *first == voters {
+            true => Ok(()),
+            false => violation(
+                NAME,
+                None,
+                format!(
+                    "at the offset {offset} node {node} has committed the voters {}, and another {}",
+                    list(&voters),
+                    list(&*first)
+                ),
+            ),
+        }
+    }
+
+    fn voters_changed_by_one(&self) -> Result<(), Violation> {
+        for ((_, before), (offset, after)) in self.voters.iter().zip(self.voters.iter().skip(1)) {
+            if before.symmetric_difference(after).count() > 1 {
+                let (before, after) = (list(before), list(after));
+                return violation(
+                    NAME,
+                    None,
+                    format!("at the offset {offset} the voters go from {before} to {after} at once"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn changes_are_there(&self) -> Result<(), Violation> {
+        for (node, votes, from) in &self.changed {
+            let mut later = self.voters.range(from..);
+            if !later.any(|(_, voters)| voters.iter().any(|voter| voter.node == *node) == *votes) {
+                let what = if *votes { "added to" } else { "removed from" };
+                return violation(
+                    NAME,
+                    None,
+                    format!(
+                        "node {node} was {what} the voters, as was acknowledged, and no record from the offset {from} on \
+                     says so"
+                    ),
+                );
+            }
         }
         Ok(())
     }
@@ -171,6 +236,24 @@ impl Checker for Quorum {
         match &entry.fact {
             Fact::Replica { node, replica } => self.stands(*node, replica),
             Fact::Committed { node, batches } => self.committed(*node, batches),
+            Fact::VotersCommitted { node, offset, voters } => self.voters_committed(*node, *offset, voters),
+            Fact::DiskLost { node } => {
+                // A node with another disk has forgotten its votes and epochs, and its log.
+                let before = self.nodes.remove(node).and_then(|known| known.replica);
+                let disk = self.lost.keys().filter(|voter| voter.node == *node).count() as u32;
+                let synced = before.map_or(0, |replica| replica.synced);
+                self.lost.insert(Voter { node: *node, disk }, synced);
+                self.votes.retain(|(of, _), _| of != node);
+                Ok(())
+            }
+            Fact::VotersChanging { .. } => {
+                self.asked_for_at = self.end;
+                Ok(())
+            }
+            Fact::VotersChanged { node, votes } => {
+                self.changed.push((*node, *votes, self.asked_for_at));
+                Ok(())
+            }
             Fact::StateSaved { node, epoch, voted } => self.saved(*node, *epoch, *voted),
             Fact::EpochTold { node, epoch } => self.told(*node, *epoch),
             Fact::Voted { node, epoch, candidate } => {
@@ -197,8 +280,14 @@ impl Checker for Quorum {
     }
 
     fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
-        Ok(())
+        self.voters_changed_by_one()?;
+        self.changes_are_there()
     }
+}
+
+fn list<'a>(voters: impl IntoIterator<Item = &'a Voter>) -> String {
+    let voters: Vec<String> = voters.into_iter().map(Voter::to_string).collect();
+    format!("[{}]", voters.join(", "))
 }
 
 #[cfg(test)]
@@ -215,8 +304,12 @@ mod tests {
             high_watermark: Some(end),
             synced: end,
             log_end: end,
-            voters: vec![0, 1, 2],
+            voters: first_disks(&[0, 1, 2]),
         }
+    }
+
+    fn first_disks(nodes: &[u32]) -> Vec<Voter> {
+        nodes.iter().map(|node| Voter { node: *node, disk: 0 }).collect()
     }
 
     fn leader(node: u32, epoch: i32, end: i64) -> Replica {
@@ -277,6 +370,68 @@ mod tests {
     fn two_leaders_in_an_epoch_are_found() {
         let facts = vec![is(0, replica(3, Some(0), 0)), is(1, replica(3, Some(1), 0))];
         finds(facts, "both node 0 and node 1 lead in epoch 3");
+    }
+
+    fn voters(offset: i64, voters: &[u32]) -> Fact {
+        Fact::VotersCommitted { node: 0, offset, voters: first_disks(voters) }
+    }
+
+    #[test]
+    fn voters_that_change_one_by_one_and_as_they_were_told_pass() {
+        let facts = vec![
+            voters(-1, &[0, 1]),
+            committed(0, &[batch(0, 7)]),
+            Fact::VotersChanging { node: 2, votes: true },
+            voters(7, &[0, 1, 2]),
+            Fact::VotersChanged { node: 2, votes: true },
+            Fact::VotersChanging { node: 0, votes: false },
+            voters(9, &[1, 2]),
+            Fact::VotersChanged { node: 0, votes: false },
+            voters(7, &[0, 1, 2]),
+        ];
+        assert_eq!(verdict(facts), Ok(()));
+    }
+
+    #[test]
+    fn two_changes_at_once_two_sets_at_an_offset_and_a_change_that_is_not_there_are_found() {
+        finds(
+            vec![voters(-1, &[0, 1, 2]), voters(5, &[2])],
+            "at the offset 5 the voters go from [0, 1, 2] to [2] at once",
+        );
+        finds(
+            vec![voters(5, &[0, 1]), voters(5, &[0])],
+            "at the offset 5 node 0 has committed the voters [0], and another [0, 1]",
+        );
+        let facts = vec![
+            voters(-1, &[0, 1]),
+            committed(0, &[batch(0, 7)]),
+            Fact::VotersChanging { node: 1, votes: false },
+            Fact::VotersChanged { node: 1, votes: false },
+        ];
+        finds(
+            facts,
+            "node 1 was removed from the voters, as was acknowledged, and no record from the offset 5 on says so",
+        );
+    }
+
+    #[test]
+    fn a_lost_disk_is_counted_for_what_it_had_and_its_node_may_vote_again() {
+        let with_two_lost = |disk| {
+            let voters = vec![Voter { node: 0, disk: 0 }, Voter { node: 1, disk }, Voter { node: 2, disk: 0 }];
+            vec![
+                saved(1, 1, 0),
+                is(1, replica(1, Some(0), 5)),
+                Fact::DiskLost { node: 1 },
+                saved(1, 1, 2),
+                is(1, replica(1, Some(0), 0)),
+                is(0, Replica { voters, ..leader(0, 1, 5) }),
+            ]
+        };
+        assert_eq!(verdict(with_two_lost(0)), Ok(()));
+        finds(
+            with_two_lost(1),
+            "node 0 has the high watermark 5 in epoch 1, and 1 of the voters [0, 1 with disk 1, 2] have synced that far",
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod operator;
 mod producer;
 mod reader;
 pub mod records;
+mod registrar;
 mod session;
 mod sessions;
 mod topics;
@@ -24,6 +25,7 @@ pub use lister::{Lister, ListerPlan};
 pub use operator::{Operator, OperatorPlan};
 pub use producer::{Producer, ProducerPlan};
 pub use reader::{Reader, ReaderPlan};
+pub use registrar::{Registrar, RegistrarPlan};
 pub use trimmer::{Trimmer, TrimmerPlan};
 
 use crate::history::Fact;
@@ -76,6 +78,12 @@ pub struct Setting {
     pub client: u32,
     /// How many nodes the cluster has.
     pub nodes: u32,
+    /// The `node.id` of each controller.
+    pub controllers: Vec<i32>,
+    /// Those of the controllers that will stay cut off.
+    pub cut_off: Vec<i32>,
+    /// Whether the voters may be others than the first ones.
+    pub voters_change: bool,
     /// The addresses that the client knows from the start.
     pub bootstrap: Vec<Address>,
     /// The node of the first of these addresses that is a node's.
@@ -92,6 +100,12 @@ impl Setting {
     /// Whether a broker may know less than the controller, which is another node.
     pub fn brokers_may_lag(&self) -> bool {
         self.nodes > 1
+    }
+
+    /// Whether a registrar may remove this voter. Where some controllers will stay cut off, only they leave: without
+    /// another one, the voters that are left might have no majority.
+    pub fn voters_may_leave(&self, node: i32) -> bool {
+        self.cut_off.is_empty() || self.cut_off.contains(&node)
     }
 
     pub fn wall(&self, now: u64) -> i64 {

@@ -301,7 +301,9 @@ impl Operator {
                 }
                 (Step::DescribeQuorum, [Ok(Answer::Quorum(quorum))]) => {
                     let voters: Vec<NodeId> = quorum.voters.iter().map(|voter| voter.node).collect();
-                    let leads = quorum.leader.is_some_and(|leader| voters.contains(&leader));
+                    // A leader that is being removed leads until that is committed.
+                    let leads =
+                        quorum.leader.is_some_and(|leader| self.setting.voters_change || voters.contains(&leader));
                     if !leads || !voters.iter().all(|voter| self.is_there(*voter)) {
                         out.misbehaved(format!("the quorum is {quorum:?}"));
                     }

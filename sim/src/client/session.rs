@@ -256,6 +256,15 @@ impl Session {
         self.send_as(now, version, request, tag, out);
     }
 
+    /// Sends a request in the newest version that both sides know.
+    pub fn send_newest<R: Request>(&mut self, now: u64, request: &R, tag: u64, out: &mut ClientOutbox) {
+        let newest = self.versions.get(&R::KEY).map(|(_, max)| (*max).min(R::VERSIONS.max));
+        match newest {
+            Some(version) => self.send_as(now, version, request, tag, out),
+            None => out.misbehaved(format!("no version of key {} is served", R::KEY)),
+        }
+    }
+
     /// Sends a request to which no answer comes (Produce with acks=0).
     pub fn send_without_answer<R: Request>(&mut self, now: u64, request: &R, out: &mut ClientOutbox) {
         let before = self.in_flight.len();

@@ -104,6 +104,11 @@ impl Sessions {
         self.sessions.get_mut(&host).expect("there is a session").send(now, request, tag, out);
     }
 
+    /// Sends a request in the newest version that this client and the node know.
+    pub fn send_newest<R: Request>(&mut self, now: u64, host: Host, request: &R, tag: u64, out: &mut ClientOutbox) {
+        self.sessions.get_mut(&host).expect("there is a session").send_newest(now, request, tag, out);
+    }
+
     /// Sends a request to which no answer comes (Produce with acks=0).
     pub fn send_without_answer<R: Request>(&mut self, now: u64, host: Host, request: &R, out: &mut ClientOutbox) {
         self.sessions.get_mut(&host).expect("there is a session").send_without_answer(now, request, out);

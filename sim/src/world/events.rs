@@ -71,6 +71,11 @@ pub enum Event {
     },
     /// The fault at this place of the scenario's list happens.
     Fault(usize),
+    /// A node loses its disk, if the quorum survives it now.
+    LoseDisk {
+        node: usize,
+        down_ns: u64,
+    },
     /// The operator of a rolling restart looks whether the next node's turn has come.
     RollOn,
     /// A paused process goes on.
@@ -115,6 +120,7 @@ impl Event {
             | Event::ClientWake { .. }
             | Event::Fault(_)
             | Event::RollOn
+            | Event::LoseDisk { .. }
             | Event::Resume { .. }
             | Event::DiskHasSpace { .. }
             | Event::Repair { .. }

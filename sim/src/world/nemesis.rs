@@ -112,6 +112,7 @@ impl World {
                 self.count("volumes unmounted");
                 self.events.push(self.now + for_ns, Event::Repair { node });
             }
+            Fault::LoseDisk { down_ns } => self.lose_disk(node, down_ns),
             Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
             Fault::Pause { for_ns } => {
                 if self.nodes[node].process.is_some() && !self.nodes[node].paused {

@@ -3,7 +3,7 @@
 //! alone has nobody to agree with: nothing of this is told of it.
 
 use super::World;
-use crate::history::{Fact, Replica, StoredBatch};
+use crate::history::{Fact, Replica, StoredBatch, Voter};
 use crate::trace::Digest;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use tidelog_core::batch::Scan;
 use tidelog_core::broker::QuorumView;
 use tidelog_core::ids::{ConnId, NodeId};
 use tidelog_core::io::{IoCommand, IoOp, IoOwner, PeerRequest, Request, Response};
-use tidelog_core::quorum::{self, QuorumState};
+use tidelog_core::quorum::{self, QuorumState, ReplicaKey};
 use tidelog_core::storage::names::{METADATA_PARTITION_DIR, QUORUM_STATE};
 use tidelog_core::wire::{RequestBody, ResponseBody};
 
@@ -22,10 +22,12 @@ pub(super) struct Seen {
     view: Option<QuorumView>,
     /// The batches that any process has given to the disk for the metadata log, by their base offsets. One that is
     /// given takes the place of all from its offset on: the log was cut there before.
-    batches: BTreeMap<i64, StoredBatch>,
-    saved: Option<QuorumState>,
+    pub(super) batches: BTreeMap<i64, StoredBatch>,
+    pub(super) saved: Option<QuorumState>,
     /// Up to where the current process has been seen to have committed batches on its disk.
     committed_up_to: i64,
+    /// Up to where the current process has been seen to know as committed who the voters are.
+    voters_up_to: i64,
     /// The votes that others ask for and that are not answered yet: the epoch and the candidate.
     asked: BTreeMap<(ConnId, i32), (i32, u32)>,
     /// The highest epoch that the node has told anybody.
@@ -42,12 +44,28 @@ impl World {
         self.nodes.len() == 1
     }
 
+    /// The node, and which of its disks, that a voter's key names. A static voter is the node with any disk.
+    pub(super) fn voter_of(&self, key: ReplicaKey) -> Voter {
+        let node = &self.nodes[node_of(key.node.0) as usize];
+        let disk = match key.directory {
+            Some(directory) => node.disk_with(&self.scenario, directory).expect("it was the node's"),
+            None => node.disks_lost,
+        };
+        Voter { node: node.index, disk }
+    }
+
     /// The node's process has ended.
     pub(super) fn quorum_ended(&mut self, place: usize) {
         let seen = &mut self.seen[place];
         seen.view = None;
         seen.committed_up_to = 0;
+        seen.voters_up_to = 0;
         seen.asked.clear();
+    }
+
+    /// The node has another disk.
+    pub(super) fn disk_seen_lost(&mut self, place: usize) {
+        self.seen[place] = Seen::default();
     }
 
     /// The node's broker has handled an input.
@@ -69,6 +87,7 @@ impl World {
         let known = seen.batches.range(first..).map(|(_, batch)| *batch);
         let batches: Vec<StoredBatch> = known.take_while(|batch| batch.last_offset < end).collect();
         seen.committed_up_to = end.max(seen.committed_up_to);
+        let voters_up_to = seen.voters_up_to;
         let replica = Replica {
             leads: view.leads,
             epoch: view.epoch.0,
@@ -77,10 +96,18 @@ impl World {
             high_watermark: view.high_watermark.map(|offset| offset.0),
             synced: view.synced.0,
             log_end: view.log_end.0,
-            voters: process.broker.voters().map(|NodeId(id)| node_of(id)).collect(),
+            voters: process.broker.voters().map(|key| self.voter_of(key)).collect(),
         };
+        let recorded = process.broker.recorded_voters();
+        let news = recorded.filter(|(offset, _)| (voters_up_to..committed).contains(&offset.0));
+        let sets: Vec<(i64, Vec<Voter>)> =
+            news.map(|(at, set)| (at.0, set.keys().map(|key| self.voter_of(key)).collect())).collect();
+        self.seen[place].voters_up_to = committed.max(voters_up_to);
         let node = place as u32;
         self.fact(None, Fact::Replica { node, replica });
+        for (offset, voters) in sets {
+            self.fact(None, Fact::VotersCommitted { node, offset, voters });
+        }
         if !batches.is_empty() {
             self.fact(None, Fact::Committed { node, batches });
         }

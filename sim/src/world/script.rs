@@ -17,7 +17,7 @@
 use super::{LIVENESS_NS, Phase, Record, World};
 use crate::checkers::Violation;
 use crate::client::records::Codec;
-use crate::client::{AdminPlan, FetcherPlan, ListerPlan, ProducerPlan, TopicPlan};
+use crate::client::{AdminPlan, FetcherPlan, ListerPlan, ProducerPlan, RegistrarPlan, TopicPlan};
 use crate::clock::ClockOptions;
 use crate::cluster::ClusterPlan;
 use crate::disk::{Disk, DiskOptions, Loss};
@@ -133,6 +133,20 @@ impl Script {
     /// A client that asks for offsets, by time and by leader epoch, with pauses of at most 5 ms.
     pub fn lister(&mut self) {
         self.add_client(Role::Lister(ListerPlan { gap_ns_max: 5 * MS }));
+    }
+
+    /// An operator that adds controllers to the voters and removes voters so many times, with pauses of at most 500 ms.
+    pub fn registrar(&mut self, changes: u32) {
+        self.registrar_with(changes, false);
+    }
+
+    /// Like [`registrar`](Self::registrar); it may remove only voters whose disks are lost.
+    pub fn registrar_with(&mut self, changes: u32, only_replaces: bool) {
+        let plan = RegistrarPlan { changes, gap_ns_max: 500 * MS, only_replaces };
+        // The other clients know that the voters may be others than the first ones.
+        let role = Role::Registrar(plan);
+        self.world.scenario.clients.push(ClientPlan { number: None, bootstrap: Vec::new(), role: role.clone() });
+        self.add_client(role);
     }
 
     /// Lets `ms` virtual milliseconds go by.

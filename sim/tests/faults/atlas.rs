@@ -71,6 +71,14 @@ fn drawn() -> BTreeSet<String> {
                 other => panic!("{other} is no fault"),
             }
         }
+        for option in ["joining", "joins_by_itself"] {
+            if scenario["cluster"][option] != quiet["cluster"][option] {
+                drawn.insert(format!("cluster.{option}"));
+            }
+        }
+        if scenario["clients"].as_array().unwrap().iter().any(|client| !client["role"]["Registrar"].is_null()) {
+            drawn.insert("Registrar".into());
+        }
         let topics = scenario["topics"].as_array().unwrap();
         if topics.iter().any(|topic| topic["without_timestamps"] == true) {
             drawn.insert("without_timestamps".into());

@@ -267,7 +267,10 @@ impl Admin {
         };
         let (leader, voters) = (partition.leader_id.0, &partition.current_voters);
         let ids: Vec<i32> = voters.iter().map(|voter| voter.replica_id.0).collect();
-        let Some(voter) = voters.iter().find(|voter| voter.replica_id.0 == leader && self.is_there(leader)) else {
+        // A leader that is being removed leads until that is committed, and is an observer.
+        let observers = partition.observers.iter().filter(|_| self.setting.voters_change);
+        let mut replicas = voters.iter().chain(observers);
+        let Some(voter) = replicas.find(|replica| replica.replica_id.0 == leader && self.is_there(leader)) else {
             out.misbehaved(format!("DescribeQuorum: error {}, {leader} leads {ids:?}", partition.error_code));
             return Some(());
         };
