@@ -249,6 +249,12 @@ pub enum Fact {
         node: u32,
         replica: Replica,
     },
+    /// What a node knows of the metadata below `end`, as a digest.
+    Image {
+        node: u32,
+        end: i64,
+        digest: u64,
+    },
     /// A node knows as committed that the record at this offset of the metadata log names these voters.
     VotersCommitted {
         node: u32,

@@ -649,6 +649,7 @@ impl World {
     fn begin_last_read(&mut self) {
         self.phase = Phase::Last;
         self.awaited = None;
+        (0..self.nodes.len()).for_each(|node| self.see_image(node));
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         if self.scenario.last_power_loss {
             (0..self.nodes.len()).for_each(|node| self.end_process(node, Loss::Power, 1_000_000));
@@ -670,6 +671,7 @@ impl World {
     }
 
     fn judge(&mut self) {
+        (0..self.nodes.len()).for_each(|node| self.see_image(node));
         self.trace.enter(Part::Checkers);
         self.read_replicas();
         for checker in &mut self.checkers {

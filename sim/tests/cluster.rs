@@ -1,7 +1,9 @@
 //! Clusters of several nodes: their controllers form one quorum.
 
+use std::collections::BTreeSet;
 use tidelog_sim::cluster::{ClusterPlan, CutOff, NodeRole, Voters};
 use tidelog_sim::disk::Loss;
+use tidelog_sim::history::Fact;
 use tidelog_sim::network::{End, Ways};
 use tidelog_sim::scenario::Fault;
 use tidelog_sim::script::Script;
@@ -74,6 +76,35 @@ fn a_leader_that_is_cut_off_gives_up_and_the_others_have_a_leader() {
         t.run_for(60_000);
         elect(&mut t, &[0, 1, 2]);
     }
+}
+
+/// What the nodes know of the metadata when their processes end and in the end: how many looks, and at how many offsets.
+fn looks_at_images(t: &Script) -> (usize, usize) {
+    let ends = t.facts().iter().filter_map(|entry| match entry.fact {
+        Fact::Image { end, .. } => Some(end),
+        _ => None,
+    });
+    let ends: Vec<i64> = ends.collect();
+    (ends.len(), ends.iter().collect::<BTreeSet<_>>().len())
+}
+
+#[test]
+fn all_nodes_have_the_same_metadata_at_an_offset_from_the_log_or_from_a_snapshot() {
+    let mut t = Script::with(3, |scenario| {
+        scenario.nodes = 4;
+        scenario.cluster = ClusterPlan { roles: vec![NodeRole::Broker], ..ClusterPlan::default() };
+        scenario.properties.insert("metadata.log.max.record.bytes.between.snapshots".into(), "500".into());
+    });
+    t.admin();
+    for round in 0..2 {
+        t.run_for(1_500);
+        t.restart(round);
+        elect(&mut t, &[0, 1, 2, 3]);
+        (0..4).for_each(|node| t.kill(node));
+    }
+    let (looks, offsets) = looks_at_images(&t);
+    assert!(looks > offsets && offsets >= 3, "{looks} looks at {offsets} offsets");
+    t.ends_well();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::quorum::{ReplicaKey, Role, VoterSet};
 use crate::replication::Partition;
 use crate::storage::LogState;
+use crate::wire::MetadataRecord;
 use std::fmt;
 
 /// One partition of a broker.
@@ -81,6 +82,11 @@ impl Broker {
     /// The voters of the quorum that count for this node now.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaKey> + '_ {
         self.parts.quorum.iter().flat_map(|quorum| quorum.voters().keys())
+    }
+
+    /// The metadata as this node knows it, as the records of a snapshot, and one past the last record in it.
+    pub fn metadata(&self) -> (Offset, Vec<MetadataRecord>) {
+        (self.parts.committed, self.parts.image.to_records())
     }
 
     /// The sets of voters that the metadata log of this node names, each with the offset of its record.

@@ -5,6 +5,7 @@
 
 mod durability;
 mod epochs;
+mod images;
 mod levels;
 mod metadata;
 mod offsets;
@@ -147,6 +148,7 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(wakeups::Wakeups::new(rules)),
         Box::new(replicas::Replicas::new(rules)),
         Box::new(quorum::Quorum::default()),
+        Box::new(images::Images::default()),
     ]
 }
 

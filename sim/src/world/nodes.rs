@@ -379,6 +379,7 @@ impl World {
         if self.nodes[node].process.is_none() {
             return;
         }
+        self.see_image(node);
         self.trace.note(self.now, Note::Ended { node, loss });
         // What the crash may take is seen before.
         let held = self.held(node);

@@ -113,6 +113,21 @@ impl World {
         }
     }
 
+    /// Tells what the node knows of the metadata.
+    pub(super) fn see_image(&mut self, place: usize) {
+        let Some(process) = &self.nodes[place].process else { return };
+        let (end, records) = process.broker.metadata();
+        if end.0 == 0 {
+            return;
+        }
+        let mut digest = Digest::default();
+        for record in &records {
+            digest.bytes(&record.encode(record.newest_version()));
+        }
+        self.count("images compared");
+        self.fact(None, Fact::Image { node: place as u32, end: end.0, digest: digest.value() });
+    }
+
     /// The node's broker gives a command to its disk.
     pub(super) fn see_metadata_write(&mut self, place: usize, command: &IoCommand) {
         let IoOp::Write { chunks, .. } = &command.op else { return };
