@@ -83,7 +83,8 @@ impl Topics {
     }
 
     /// An answer of `node` to a question of `asked_at` says who leads a partition and in which epoch, because the client knows it wrongly (KIP-951).
-    /// `endpoints`: the brokers whose addresses the answer gives.
+    /// `endpoints`: the brokers whose addresses the answer gives. Where there is no leader, as far as the broker knows,
+    /// Metadata is asked, as Kafka's clients do.
     pub fn told_leader(
         &mut self,
         partition: PartitionKey,
@@ -92,16 +93,24 @@ impl Topics {
         endpoints: &[BrokerId],
         out: &mut ClientOutbox,
     ) {
-        if epoch < 0 || (leader.0 >= 0 && !endpoints.contains(&leader)) {
+        let topic = usize::from(partition.topic);
+        if leader.0 < 0 {
+            self.unsure[topic] = true;
+            if epoch >= 0 {
+                out.fact(Fact::LeaderEpoch { partition, node, asked_at, epoch });
+            }
+            return;
+        }
+        if epoch < 0 || !endpoints.contains(&leader) {
             let text = format!("a refusal for {partition} names the leader {} of epoch {epoch}", leader.0);
             return out.misbehaved(text);
         }
         out.fact(Fact::LeaderEpoch { partition, node, asked_at, epoch });
-        let known = self.epochs[usize::from(partition.topic)].entry(partition.index).or_insert(epoch);
+        let known = self.epochs[topic].entry(partition.index).or_insert(epoch);
         if epoch >= *known {
             *known = epoch;
             self.told_leaders += 1;
-            self.leaders[usize::from(partition.topic)].insert(partition.index, leader.0);
+            self.leaders[topic].insert(partition.index, leader.0);
         }
     }
 
