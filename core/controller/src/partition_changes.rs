@@ -141,6 +141,21 @@ impl<'a> PartitionChange<'a> {
         Self { assignment, directories, ..Self::election(partition, rules, Election::Online) }
     }
 
+    /// The replica on a broker lies in this directory. If that is not online, the replica leaves the ISR.
+    pub fn placed(
+        partition: &'a Partition,
+        rules: TopicRules,
+        broker: NodeId,
+        directory: Uuid,
+        is_online: bool,
+    ) -> Self {
+        let directories = BTreeMap::from([(broker, directory)]);
+        match is_online {
+            true => Self { directories, ..Self::election(partition, rules, Election::Online) },
+            false => Self { directories, ..Self::of_broker(partition, rules, BrokerChange::Leaves(broker)) },
+        }
+    }
+
     /// Ends a reassignment with these replicas, of which those in `isr` are in sync.
     pub fn reverted(partition: &'a Partition, rules: TopicRules, replicas: Vec<NodeId>, isr: Vec<NodeId>) -> Self {
         let assignment = Reassignment { replicas, ..Reassignment::default() };

@@ -1,6 +1,7 @@
 mod alter_partition;
 mod brokers;
 mod configs;
+mod directories;
 mod elections;
 mod encoding;
 mod features;

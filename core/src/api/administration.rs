@@ -77,6 +77,9 @@ fn decide(
         RequestBody::AlterPartition(request) => {
             brokers::alter_partition(parts, version, request).map(ResponseBody::AlterPartition)
         }
+        RequestBody::AssignReplicasToDirs(request) => {
+            brokers::assign_replicas_to_dirs(parts, request).map(ResponseBody::AssignReplicasToDirs)
+        }
         RequestBody::ControllerRegistration(request) => {
             brokers::register_controller(parts, request).map(ResponseBody::ControllerRegistration)
         }

@@ -1,5 +1,5 @@
-//! What other nodes ask of the active controller: registrations, heartbeats, ISRs, and producer ids (KIP-631, KIP-919,
-//! KIP-497, KIP-730). And UnregisterBroker, which an administrator asks for.
+//! What other nodes ask of the active controller: registrations, heartbeats, ISRs, directories of replicas, and producer
+//! ids (KIP-631, KIP-919, KIP-497, KIP-858, KIP-730). And UnregisterBroker, which an administrator asks for.
 
 use crate::api::Parts;
 use crate::controller::{self, Decision, Refusal};
@@ -8,8 +8,9 @@ use crate::io::{Level, Outbox};
 use crate::time::Now;
 use crate::wire::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
-    ControllerRegistrationRequest, ControllerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerRegistrationRequest, BrokerRegistrationResponse, ControllerRegistrationRequest,
+    ControllerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 
 const PART: &str = "broker";
@@ -69,6 +70,17 @@ pub fn alter_partition(
     controller::alter_partition(image, &context, request, version).map(|outcome| match outcome {
         Ok(response) => response,
         Err(refusal) => AlterPartitionResponse { error_code: refusal.error.code(), ..Default::default() },
+    })
+}
+
+pub fn assign_replicas_to_dirs(
+    parts: &Parts,
+    request: &AssignReplicasToDirsRequest,
+) -> Decision<AssignReplicasToDirsResponse> {
+    let (image, context) = parts.basis();
+    controller::assign_replicas_to_dirs(image, &context, request).map(|outcome| match outcome {
+        Ok(response) => response,
+        Err(refusal) => AssignReplicasToDirsResponse { error_code: refusal.error.code(), ..Default::default() },
     })
 }
 

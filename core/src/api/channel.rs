@@ -226,6 +226,7 @@ fn is_from_no_controller(body: &ResponseBody) -> bool {
             let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);
             body.error_code == no_controller || partitions.into_iter().any(|it| it.error_code == no_controller)
         }
+        ResponseBody::AssignReplicasToDirs(body) => body.error_code == no_controller,
         ResponseBody::CreateTopics(body) => body.topics.iter().any(|topic| topic.error_code == no_controller),
         other => panic!("no node asks the controller for {:?}", other.api_key()),
     }

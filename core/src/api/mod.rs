@@ -167,6 +167,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: Request, out
         | RequestBody::BrokerRegistration(_)
         | RequestBody::BrokerHeartbeat(_)
         | RequestBody::AlterPartition(_)
+        | RequestBody::AssignReplicasToDirs(_)
         | RequestBody::AlterPartitionReassignments(_)
         | RequestBody::ListPartitionReassignments(_)
         | RequestBody::ControllerRegistration(_)

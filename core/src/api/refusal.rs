@@ -14,10 +14,10 @@ use crate::wire::messages::elect_leaders_response::{PartitionResult, ReplicaElec
 use crate::wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::wire::messages::{
     AddRaftVoterResponse, AllocateProducerIdsResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
-    AlterPartitionResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse, ControllerRegistrationResponse,
-    CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse, DescribeQuorumResponse, ElectLeadersResponse,
-    IncrementalAlterConfigsResponse, ListPartitionReassignmentsResponse, RemoveRaftVoterResponse,
-    UnregisterBrokerResponse, UpdateFeaturesResponse,
+    AlterPartitionResponse, AssignReplicasToDirsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse,
+    ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
+    DescribeQuorumResponse, ElectLeadersResponse, IncrementalAlterConfigsResponse, ListPartitionReassignmentsResponse,
+    RemoveRaftVoterResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
 use crate::wire::{ErrorCode, RequestBody, ResponseBody};
 use bytestring::ByteString;
@@ -140,6 +140,9 @@ pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: 
         }
         RequestBody::AlterPartition(_) => {
             ResponseBody::AlterPartition(AlterPartitionResponse { error_code, ..Default::default() })
+        }
+        RequestBody::AssignReplicasToDirs(_) => {
+            ResponseBody::AssignReplicasToDirs(AssignReplicasToDirsResponse { error_code, ..Default::default() })
         }
         RequestBody::AllocateProducerIds(_) => {
             ResponseBody::AllocateProducerIds(AllocateProducerIdsResponse { error_code, ..Default::default() })

@@ -49,6 +49,7 @@ const SERVED: &[ApiKey] = &[
     ApiKey::UnregisterBroker,
     ApiKey::AllocateProducerIds,
     ApiKey::ControllerRegistration,
+    ApiKey::AssignReplicasToDirs,
     ApiKey::ListConfigResources,
     ApiKey::DescribeTopicPartitions,
     ApiKey::AddRaftVoter,

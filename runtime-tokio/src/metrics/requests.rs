@@ -161,6 +161,11 @@ fn each_error(body: &ResponseBody, mut count: impl FnMut(i16)) {
             count(body.error_code);
             body.topics.iter().flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
         }
+        ResponseBody::AssignReplicasToDirs(body) => {
+            count(body.error_code);
+            let topics = body.directories.iter().flat_map(|directory| &directory.topics);
+            topics.flat_map(|topic| &topic.partitions).for_each(|partition| count(partition.error_code));
+        }
         ResponseBody::UpdateFeatures(body) => {
             count(body.error_code);
             body.results.iter().for_each(|feature| count(feature.error_code));

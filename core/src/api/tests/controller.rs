@@ -10,10 +10,10 @@ use crate::wire::messages::incremental_alter_configs_request::{AlterConfigsResou
 use crate::wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use crate::wire::messages::{
     AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterPartitionRequest,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ConfigRecord,
-    ControllerRegistrationRequest, CreatePartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, PartitionChangeRecord, RegisterBrokerRecord, UnregisterBrokerRequest, UpdateFeaturesRequest,
-    broker_registration_request,
+    AssignReplicasToDirsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    ConfigRecord, ControllerRegistrationRequest, CreatePartitionsRequest, ElectLeadersRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, PartitionChangeRecord, RegisterBrokerRecord,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, broker_registration_request,
 };
 use crate::wire::{ApiKey, encode_response};
 
@@ -58,6 +58,7 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::BrokerRegistration(registration(2)),
         RequestBody::BrokerHeartbeat(BrokerHeartbeatRequest { broker_id: 2, ..Default::default() }),
         RequestBody::AlterPartition(AlterPartitionRequest::default()),
+        RequestBody::AssignReplicasToDirs(AssignReplicasToDirsRequest::default()),
         RequestBody::ControllerRegistration(ControllerRegistrationRequest::default()),
         RequestBody::AllocateProducerIds(AllocateProducerIdsRequest::default()),
         RequestBody::UnregisterBroker(UnregisterBrokerRequest::default()),
@@ -83,6 +84,7 @@ fn error(response: ResponseBody) -> i16 {
         ResponseBody::BrokerRegistration(response) => response.error_code,
         ResponseBody::BrokerHeartbeat(response) => response.error_code,
         ResponseBody::AlterPartition(response) => response.error_code,
+        ResponseBody::AssignReplicasToDirs(response) => response.error_code,
         ResponseBody::ControllerRegistration(response) => response.error_code,
         ResponseBody::AllocateProducerIds(response) => response.error_code,
         ResponseBody::UnregisterBroker(response) => response.error_code,
