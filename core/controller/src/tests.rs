@@ -9,6 +9,7 @@ mod images;
 mod partition_changes;
 mod placement;
 mod reassignments;
+mod replicas;
 mod replicated;
 mod topics;
 mod unasked_elections;
