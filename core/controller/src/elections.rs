@@ -101,6 +101,27 @@ fn elect_some(
     Decision { records, response: false }
 }
 
+/// How many leaders were elected that were not in sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ElectionCounts {
+    /// Those that may lack records.
+    pub unclean: u64,
+    /// Those that were eligible nevertheless (KIP-966).
+    pub eligible: u64,
+}
+
+impl ElectionCounts {
+    /// Counts the election that a change of a partition contains, if it contains one.
+    pub fn count(&mut self, before: &Partition, after: &Partition) {
+        let elected = after.leader.filter(|leader| before.leader != Some(*leader));
+        let Some(leader) = elected.filter(|leader| !before.isr.contains(leader)) else { return };
+        match before.eligible_leaders.contains(&leader) {
+            true => self.eligible += 1,
+            false => self.unclean += 1,
+        }
+    }
+}
+
 /// The same refusal for every partition that the request names.
 fn refused(request: &ElectLeadersRequest, why: &str) -> Decision<ElectLeadersResponse> {
     let error_code = ErrorCode::InvalidRequest.code();

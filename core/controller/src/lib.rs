@@ -37,7 +37,7 @@ pub use broker_lifecycle::{HeartbeatOutcome, broker_heartbeat, fence_silent_brok
 pub use brokers::{BrokerStart, bootstrap_records};
 pub use configs::{ConfigOperation, alter_configs, check_config_keys, incremental_alter_configs, repeated_resource};
 pub use directories::assign_replicas_to_dirs;
-pub use elections::{elect_leaders, elect_preferred_leaders, elect_unclean_leaders};
+pub use elections::{ElectionCounts, elect_leaders, elect_preferred_leaders, elect_unclean_leaders};
 pub use features::{FeatureUpdate, KRAFT_VERSION, KRaftVersion, update_features};
 pub use heartbeats::{BrokerState, Heartbeats};
 pub use image::{

@@ -15,7 +15,7 @@
 
 use crate::api::{AnswerTo, Parts};
 use crate::config::BrokerConfig;
-use crate::controller::{self, Context, Heartbeats, Image, Registrar};
+use crate::controller::{self, Context, Heartbeats, Image, ImageChange, Registrar};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::io::Outbox;
 use crate::quorum::Quorum;
@@ -112,9 +112,15 @@ impl Parts {
     /// Proposes records, all of them or none. Gives the offset of the last. There is none if the metadata log cannot be
     /// written. Then `QuorumEvent::Failed` ends the broker, so there is nobody to answer.
     fn propose(&mut self, now: Now, mut records: Vec<MetadataRecord>, out: &mut Outbox) -> Option<Offset> {
-        let controller = self.active_mut();
+        let controller = self.controller.as_mut().expect("only a controller proposes");
         for record in &records {
-            controller.proposed.apply(record).expect("a decision fits the image that it was made from");
+            let changes = controller.proposed.apply(record).expect("a decision fits the image that it was made from");
+            for change in changes {
+                if let ImageChange::PartitionChanged(topic, index, Some(before)) = change {
+                    let after = controller.proposed.partition(topic, index).expect("it was changed");
+                    self.elections.count(&before, after);
+                }
+            }
         }
         let version = controller.proposed.metadata_version();
         let encode = |record: &MetadataRecord| controller::records::encode(record, version);

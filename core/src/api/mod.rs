@@ -57,7 +57,7 @@ pub use quorum::QuorumRequests;
 pub use replies::{Replies, Ticket};
 
 use crate::config::{BrokerConfig, Loggers};
-use crate::controller::{self, Image};
+use crate::controller::{self, ElectionCounts, Image};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
@@ -108,6 +108,8 @@ pub struct Parts {
     pub quorum_requests: QuorumRequests,
     /// While this node leads the quorum.
     pub controller: Option<Controller>,
+    /// The elections that this node's controllers have decided since the start.
+    pub elections: ElectionCounts,
     /// What this node asks the active controller, which may be another node's.
     pub channel: Channel,
     /// The metadata up to `committed`. Clients see this image.

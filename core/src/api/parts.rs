@@ -3,7 +3,7 @@
 use crate::api::{Channel, FetchSessions, Parts, PendingRequests, ProducerIds, QuorumRequests, Replies};
 use crate::batch::{Codec, TopicBatchRules};
 use crate::config::{BrokerConfig, CompressionType, Layers, TimestampType, TopicConfig};
-use crate::controller::{self, Image};
+use crate::controller::{self, ElectionCounts, Image};
 use crate::ids::{LogDirId, Offset, Uuid};
 use crate::io::Outbox;
 use crate::plant::Plant;
@@ -61,6 +61,7 @@ impl Parts {
             previous_broker_epoch: None,
             partitions: Partitions::default(),
             stopping: false,
+            elections: ElectionCounts::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::{Broker, Phase};
 use crate::api::PendingCounts;
+use crate::controller::ElectionCounts;
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::io::PeerOwner;
 use crate::peers::PeerMetrics;
@@ -135,6 +136,8 @@ pub struct ControllerMetrics {
     pub offline_partitions: usize,
     /// Partitions that are not led by the first of their replicas.
     pub preferred_imbalance: usize,
+    /// What this node's controllers have decided since the start.
+    pub elections: ElectionCounts,
     pub active_brokers: usize,
     pub fenced_brokers: usize,
     /// The level of the feature `metadata.version`.
@@ -259,6 +262,7 @@ impl Broker {
             is_active: self.parts.controller.is_some(),
             metadata_version: image.metadata_version(),
             last_applied: self.parts.committed + -1,
+            elections: self.parts.elections,
             ..ControllerMetrics::default()
         };
         for topic in image.topics() {

@@ -249,6 +249,24 @@ fn write_controller(metrics: &Metrics, text: &mut Text) {
     ] {
         text.one(family, value);
     }
+    for (family, count) in [
+        (
+            counter(
+                "kafka_controller_controllerstats_uncleanleaderelections_total",
+                "Elections of leaders that may lack records, decided by this node's controllers.",
+            ),
+            controller.elections.unclean,
+        ),
+        (
+            counter(
+                "kafka_controller_controllerstats_electionfromeligibleleaderreplicas_total",
+                "Elections of leaders that were eligible although not in sync, decided by this node's controllers.",
+            ),
+            controller.elections.eligible,
+        ),
+    ] {
+        text.one(family, count);
+    }
     text.one(
         gauge("kafka_server_metadataloader_currentmetadataversion", "The level of the feature metadata.version."),
         controller.metadata_version,

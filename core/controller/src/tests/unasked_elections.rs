@@ -83,3 +83,25 @@ fn an_election_for_no_partition_is_answered_with_nothing() {
         assert_eq!(response, ElectLeadersResponse::default());
     }
 }
+
+#[test]
+fn elections_of_leaders_that_were_not_in_sync_are_counted() {
+    let (cluster, _) = cluster(&[(&[1, 2, 3, 4], &[1], 1)]);
+    let mut before = cluster.partition("t", 0).clone();
+    before.eligible_leaders = vec![NodeId(2)];
+    let counted = |leader, isr: &[i32]| {
+        let mut counts = ElectionCounts::default();
+        let isr = isr.iter().copied().map(NodeId).collect();
+        counts.count(&before, &Partition { leader, isr, ..before.clone() });
+        (counts.unclean, counts.eligible)
+    };
+    assert_eq!(counted(Some(NodeId(1)), &[1, 2]), (0, 0), "the same leader");
+    assert_eq!(counted(None, &[]), (0, 0));
+    assert_eq!(counted(Some(NodeId(2)), &[2]), (0, 1));
+    assert_eq!(counted(Some(NodeId(3)), &[3]), (1, 0));
+    before.isr.push(NodeId(4));
+    let after = Partition { leader: Some(NodeId(4)), ..before.clone() };
+    let mut counts = ElectionCounts::default();
+    counts.count(&before, &after);
+    assert_eq!(counts, ElectionCounts::default(), "it was in sync");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::refusal;
+use crate::controller::ElectionCounts;
 use crate::ids::NodeId;
 use crate::wire::messages::alter_configs_request;
 use crate::wire::messages::create_partitions_request::CreatePartitionsTopic;
@@ -419,6 +420,8 @@ fn a_partition_without_a_leader_gets_one_by_itself_where_records_may_be_lost() {
     };
     bench.commit(vec![allow.into()]);
     assert_eq!(bench.leader_of("t").0, None);
+    assert_eq!(bench.broker.metrics().controller.elections, ElectionCounts::default());
     bench.pass(20_000);
     assert_eq!(bench.leader_of("t"), (Some(NodeId(1)), vec![NodeId(1)]));
+    assert_eq!(bench.broker.metrics().controller.elections, ElectionCounts { unclean: 1, eligible: 0 });
 }
