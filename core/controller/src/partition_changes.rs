@@ -173,10 +173,7 @@ impl<'a> PartitionChange<'a> {
         let (partition, rules) = (self.partition, self.rules);
         let unchanged = PartitionChangeRecord { topic_id, partition_id, ..PartitionChangeRecord::default() };
         let mut record = unchanged.clone();
-        if let Some((replicas, isr)) = self.assignment.completed(&self.isr) {
-            self.assignment = Reassignment { replicas, ..Reassignment::default() };
-            self.isr = isr;
-        }
+        self.complete_reassignment();
         let mut eligible = self.eligible();
         let Elected { leader, is_unclean } =
             self.elect(&eligible, |node| self.directory(node).is_some_and(|directory| may_lead(node, directory)));
@@ -187,6 +184,11 @@ impl<'a> PartitionChange<'a> {
             if let Some(leader) = leader.filter(|leader| is_unclean || eligible.contains(leader)) {
                 self.isr = vec![leader];
                 eligible.remove(&leader);
+                if !is_unclean {
+                    // Kafka lets the move wait for the next change, which may never come if only this replica is up.
+                    self.complete_reassignment();
+                    eligible.retain(|node| self.assignment.replicas.contains(node));
+                }
             }
             self.recovering |= is_unclean;
         }
@@ -223,6 +225,13 @@ impl<'a> PartitionChange<'a> {
         }
         self.set_assignment(&mut record);
         (record != unchanged).then(|| record.into())
+    }
+
+    fn complete_reassignment(&mut self) {
+        if let Some((replicas, isr)) = self.assignment.completed(&self.isr) {
+            self.assignment = Reassignment { replicas, ..Reassignment::default() };
+            self.isr = isr;
+        }
     }
 
     fn set_assignment(&self, record: &mut PartitionChangeRecord) {

@@ -11,6 +11,7 @@ mod placement;
 mod reassignments;
 mod replicas;
 mod replicated;
+mod replication_model;
 mod topics;
 mod unasked_elections;
 

@@ -144,6 +144,29 @@ fn a_broker_that_leaves_may_end_a_move() {
 }
 
 #[test]
+fn an_eligible_replica_that_leads_again_may_end_a_move() {
+    let alone = PartitionRecord {
+        removing_replicas: [2, 3][..].into(),
+        eligible_leader_replicas: Some([1, 2][..].into()),
+        ..partition(&[1, 2, 3], &[], -1)
+    };
+    let returns = |record: PartitionRecord| {
+        let mut cluster = Cluster::of(record);
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+        let records = partitions_changed(&cluster.image, &context, BrokerChange::Returns(NodeId(1)), |_| true);
+        cluster.commit(&records);
+        cluster.told()
+    };
+    assert_eq!(returns(alone.clone()), "1 leads, replicas 1, in sync 1, epochs 8 21");
+    let unclean = PartitionRecord { eligible_leader_replicas: None, last_known_elr: Some([1][..].into()), ..alone };
+    assert_eq!(
+        returns(unclean),
+        "1 leads, replicas 1 2 3, removing 2 3, in sync 1, recovering, epochs 8 21",
+        "the others may have what it lacks"
+    );
+}
+
+#[test]
 fn a_move_that_is_called_off_leaves_the_replicas_from_before() {
     let mut cluster = Cluster::of(partition(&[1, 2, 3], &[1, 2, 3], 1));
     let before = cluster.partition("t", 0).replicas.clone();
