@@ -14,6 +14,7 @@ mod metrics;
 mod names;
 mod openings;
 mod peers;
+mod replicas;
 mod stop;
 mod timers;
 mod view;
@@ -26,6 +27,7 @@ use crate::io::{Input, IoCompletion, IoOwner, Outbox, Request};
 use crate::peers::Peers;
 use crate::probe::Probe;
 use crate::quorum;
+use crate::replication::{FetcherId, Fetchers};
 use crate::storage::{CheckpointKind, CheckpointWrites, DirEvent};
 use crate::time::{Mono, Now};
 use boot::FoundPartitions;
@@ -36,7 +38,8 @@ pub use metrics::{
 };
 use names::LeavingNames;
 use openings::Openings;
-use std::collections::BTreeSet;
+use replicas::IsrChanges;
+use std::collections::{BTreeMap, BTreeSet};
 pub use timers::Timer;
 use timers::Timers;
 pub use view::{PartitionView, QuorumView};
@@ -54,13 +57,26 @@ pub struct Broker {
     life: Lifecycle,
     found_partitions: FoundPartitions,
     openings: Openings,
-    /// The checkpoint that must be written before the metadata log is cut.
-    lowering: Option<(LogDirId, CheckpointWrites)>,
+    /// The checkpoints that must be written before logs are cut.
+    lowering: Vec<Lowering>,
+    fetchers: Fetchers,
+    /// Which fetcher has asked the question of this number.
+    leaders_asked: BTreeMap<u64, FetcherId>,
+    isr_changes: IsrChanges,
     /// When the clean stop began.
     stop_began: Option<Mono>,
     names: LeavingNames,
     /// The limits that the world knows: those of the properties file, or those of the last `Output::Limits`.
     limits: ConnectionLimits,
+}
+
+/// A log that is cut when the checkpoint of its directory does not say any more that what is cut is on stable storage.
+#[derive(Debug)]
+struct Lowering {
+    dir: LogDirId,
+    writes: CheckpointWrites,
+    /// None: the metadata log.
+    log: Option<LogId>,
 }
 
 /// How far the broker has started, or stopped.
@@ -99,11 +115,14 @@ impl Broker {
             limits: config.layers().connection_limits(),
             timers: Timers::new(&config),
             peers: Peers::new(&config, seed),
+            fetchers: Fetchers::new(replicas::fetch_settings(&config)),
             life: Lifecycle::new(&config),
             parts: Parts::new(config, seed),
             found_partitions: FoundPartitions::default(),
             openings: Openings::default(),
-            lowering: None,
+            lowering: Vec::new(),
+            leaders_asked: BTreeMap::new(),
+            isr_changes: IsrChanges::default(),
             stop_began: None,
             names: LeavingNames::default(),
         }
@@ -127,7 +146,10 @@ impl Broker {
         }
         self.tick(now, out);
         if !matches!(self.phase, Phase::Ended) {
+            self.partitions_told(now, out);
+            self.propose_isr_changes(now);
             self.ask_controller(now, out);
+            self.ask_leaders(now, out);
         }
         self.ask_peers(now, out);
     }
@@ -153,6 +175,7 @@ impl Broker {
         self.parts.verify();
         self.peers.verify();
         self.names.verify();
+        self.fetchers.verify();
     }
 
     fn request(&mut self, now: Now, request: Request, out: &mut Outbox) {
@@ -208,6 +231,7 @@ impl Broker {
                             && partition.dir() == dir
                         {
                             partition.take_offline(&reason, out, &mut events);
+                            self.fetchers.forget(log);
                         }
                         self.partition_events(now, log, events, out);
                     }
@@ -265,6 +289,8 @@ impl Broker {
             Timer::PreferredElections | Timer::UncleanElections => self.elect_leaders_unasked(now, timer, out),
             // What is due is done with what else the controller is asked.
             Timer::Life | Timer::Channel => {}
+            Timer::Fetchers => self.fetchers.wake(now.mono),
+            Timer::Lag => self.shrink_isrs(now, out),
             Timer::Log(log) => {
                 if let Some(partition) = self.parts.partitions.get_mut(log) {
                     partition.tick(now, out);

@@ -85,12 +85,12 @@ impl Peers {
     pub fn new(config: &BrokerConfig, seed: Seed) -> Self {
         let channel = |owner| (owner, Channel::new(owner, pool_config(config, owner), rng(seed, owner)));
         Self {
-            channels: PeerOwner::ALL.into_iter().map(channel).collect(),
+            channels: owners(config).map(channel).collect(),
             next_link: 1,
             answers: VecDeque::new(),
             answered_at: Mono::ZERO,
             due: None,
-            metrics: PeerOwner::ALL.map(|owner| (owner, PeerMetrics::default())).into(),
+            metrics: owners(config).map(|owner| (owner, PeerMetrics::default())).collect(),
         }
     }
 
@@ -162,6 +162,16 @@ impl Peers {
     }
 }
 
+fn owners(config: &BrokerConfig) -> impl Iterator<Item = PeerOwner> {
+    let fetchers = (0..fetchers_per_leader(config)).map(PeerOwner::Fetchers);
+    [PeerOwner::Quorum, PeerOwner::Controller, PeerOwner::Life].into_iter().chain(fetchers)
+}
+
+/// `num.replica.fetchers`
+pub fn fetchers_per_leader(config: &BrokerConfig) -> u16 {
+    config.num_replica_fetchers.clamp(1, u16::MAX.into()) as u16
+}
+
 /// A stream of random numbers that the broker uses for nothing else.
 fn rng(seed: Seed, owner: PeerOwner) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::from_seed(seed);
@@ -169,11 +179,12 @@ fn rng(seed: Seed, owner: PeerOwner) -> ChaCha8Rng {
         PeerOwner::Quorum => 1,
         PeerOwner::Controller => 2,
         PeerOwner::Life => 3,
+        PeerOwner::Fetchers(number) => 4 + u64::from(number),
     });
     rng
 }
 
-/// The numbers of Kafka's `KafkaRaftManager` and `NodeToControllerChannelManagerImpl`.
+/// The numbers of Kafka's `KafkaRaftManager`, `NodeToControllerChannelManagerImpl` and `BrokerBlockingSender`.
 fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
     let (client_id, reconnect_max_ms, versions_timeout_ms, max_idle_ms) = match owner {
         PeerOwner::Quorum => {
@@ -182,6 +193,10 @@ fn pool_config(config: &BrokerConfig, owner: PeerOwner) -> PoolConfig {
         }
         PeerOwner::Controller | PeerOwner::Life => {
             (config.node_id.to_string(), 50, config.controller_socket_timeout_ms.into(), -1)
+        }
+        PeerOwner::Fetchers(number) => {
+            let client_id = format!("broker-{}-fetcher-{number}", config.node_id);
+            (client_id, 50, config.replica_socket_timeout_ms.into(), config.connections_max_idle_ms)
         }
     };
     PoolConfig {

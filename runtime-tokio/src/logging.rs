@@ -142,7 +142,7 @@ mod tests {
         let loggers = loggers_of(&parse("warn,tidelog::connection=debug,hyper=off").unwrap());
         assert_eq!(loggers, loggers_of(&parse("warn,tidelog.connection=debug,hyper=off").unwrap()));
         let in_force = loggers.in_force().map(|(name, level)| format!("{name}={}", level.name()));
-        insta::assert_snapshot!(in_force.collect::<Vec<_>>().join(" "), @"hyper=OFF root=WARN tidelog=WARN tidelog.broker=WARN tidelog.configs=WARN tidelog.connection=DEBUG tidelog.disk=WARN tidelog.limited_log=WARN tidelog.metrics=WARN tidelog.peers=WARN tidelog.quorum=WARN tidelog.server=WARN tidelog.service=WARN tidelog.storage=WARN");
+        insta::assert_snapshot!(in_force.collect::<Vec<_>>().join(" "), @"hyper=OFF root=WARN tidelog=WARN tidelog.broker=WARN tidelog.configs=WARN tidelog.connection=DEBUG tidelog.disk=WARN tidelog.limited_log=WARN tidelog.metrics=WARN tidelog.peers=WARN tidelog.quorum=WARN tidelog.replication=WARN tidelog.server=WARN tidelog.service=WARN tidelog.storage=WARN");
         let same = targets_of(&loggers);
         assert!(same.would_enable("tidelog::connection", &tracing::Level::DEBUG));
         assert!(!same.would_enable("tidelog::storage", &tracing::Level::INFO));

@@ -454,7 +454,7 @@ fn draw_topics(profile: Profile, streams: &mut Streams<'_>) -> Vec<TopicPlan> {
         // More often where it matters to retention.
         let among = if configs.contains_key("retention.ms") { 2 } else { 8 };
         let without_timestamps = times.one_in(among);
-        TopicPlan { name: format!("topic-{place}"), partitions, auto_created, configs, without_timestamps }
+        TopicPlan { name: format!("topic-{place}"), partitions, replicas: 1, auto_created, configs, without_timestamps }
     };
     let count = match profile {
         Profile::Swarm if swarm.one_in(3) => swarm.between(2, 3),

@@ -49,6 +49,8 @@ pub const LIVENESS_NS: u64 = 120_000_000_000;
 
 /// No message is under way for longer than this.
 const QUIET_NS: u64 = 10_000_000_000;
+/// How often it is looked in the end whether all replicas are equal.
+const REPLICAS_LOOK_NS: u64 = 100_000_000;
 
 /// A run with more events than this is a violation: no run without a bug has that many.
 const EVENTS_MAX: u64 = 3_000_000;
@@ -143,6 +145,8 @@ struct World {
     phase: Phase,
     /// The client that was not done with this phase when it was last looked at.
     awaited: Option<usize>,
+    /// Whether it is looked soon whether the replicas are equal.
+    awaits_replicas: bool,
     healed_at: Option<u64>,
     violation: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
@@ -182,6 +186,7 @@ impl World {
             trace,
             phase: Phase::Faults,
             awaited: None,
+            awaits_replicas: false,
             healed_at: None,
             violation: None,
             counts: BTreeMap::new(),
@@ -335,6 +340,12 @@ impl World {
             Event::Heal => self.heal(),
             Event::QuietEnds { all_served: true } => self.begin_last_read(),
             Event::QuietEnds { all_served: false } => self.be_quiet(),
+            Event::ReplicasMayBeEqual => {
+                self.awaits_replicas = false;
+                if self.phase == Phase::Last {
+                    self.advance_phase();
+                }
+            }
         }
     }
 
@@ -602,7 +613,8 @@ impl World {
     }
 
     fn stuck(&mut self, why: &str) {
-        let pending = self.pending().unwrap_or_else(|| format!("the phase {:?}", self.phase));
+        let pending = self.pending().or_else(|| self.lagging_replica());
+        let pending = pending.unwrap_or_else(|| format!("the phase {:?}", self.phase));
         self.violate("liveness", format!("{why}, and this is not done: {pending}"));
     }
 
@@ -613,6 +625,12 @@ impl World {
         }
         self.awaited = self.clients.iter().position(|slot| slot.client.pending().is_some());
         if self.awaited.is_some() {
+            return;
+        }
+        if self.phase == Phase::Last && self.lagging_replica().is_some() {
+            if !std::mem::replace(&mut self.awaits_replicas, true) {
+                self.events.push(self.now + REPLICAS_LOOK_NS, Event::ReplicasMayBeEqual);
+            }
             return;
         }
         self.phase = match self.phase {

@@ -84,7 +84,16 @@ pub struct BrokerConfig {
     pub log_retention_check_interval_ms: i64,
     pub producer_id_expiration_check_interval_ms: i32,
     pub producer_id_expiration_ms: i32,
+    pub num_replica_fetchers: i32,
+    pub replica_fetch_backoff_ms: i32,
+    pub replica_fetch_max_bytes: i32,
+    pub replica_fetch_min_bytes: i32,
+    pub replica_fetch_response_max_bytes: i32,
+    pub replica_fetch_wait_max_ms: i32,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
+    /// A replica that has not caught up with its leader for this time is not in sync any more.
+    pub replica_lag_time_max_ms: i64,
+    pub replica_socket_timeout_ms: i32,
     pub transaction_max_timeout_ms: i32,
 
     pub metadata_log_max_record_bytes_between_snapshots: i64,
@@ -101,6 +110,9 @@ pub struct BrokerConfig {
     /// The loggers of the operator's log, with their levels at the start. Only the world knows them: no property sets
     /// this.
     pub loggers: Loggers,
+    /// Whether partitions may have several replicas. Only the simulated world says so, until its seeds have shown that
+    /// nothing is lost.
+    pub replicates: bool,
 
     /// The planted bugs that are switched on, by tests and simulations. No property sets this.
     pub plants: crate::plant::Plants,
@@ -362,7 +374,15 @@ impl Reader {
             log_retention_check_interval_ms: self.long("log.retention.check.interval.ms"),
             producer_id_expiration_check_interval_ms: self.int("producer.id.expiration.check.interval.ms"),
             producer_id_expiration_ms: self.int("producer.id.expiration.ms"),
+            num_replica_fetchers: self.int("num.replica.fetchers"),
+            replica_fetch_backoff_ms: self.int("replica.fetch.backoff.ms"),
+            replica_fetch_max_bytes: self.int("replica.fetch.max.bytes"),
+            replica_fetch_min_bytes: self.int("replica.fetch.min.bytes"),
+            replica_fetch_response_max_bytes: self.int("replica.fetch.response.max.bytes"),
+            replica_fetch_wait_max_ms: self.int("replica.fetch.wait.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: self.long("replica.high.watermark.checkpoint.interval.ms"),
+            replica_lag_time_max_ms: self.long("replica.lag.time.max.ms"),
+            replica_socket_timeout_ms: self.int("replica.socket.timeout.ms"),
             transaction_max_timeout_ms: self.int("transaction.max.timeout.ms"),
             metadata_log_max_record_bytes_between_snapshots: self
                 .long("metadata.log.max.record.bytes.between.snapshots"),
@@ -377,6 +397,7 @@ impl Reader {
             metadata_max_retention_bytes: self.long("metadata.max.retention.bytes"),
             metadata_max_retention_ms: self.long("metadata.max.retention.ms"),
             loggers: Loggers::default(),
+            replicates: false,
             plants: crate::plant::Plants::default(),
         }
     }

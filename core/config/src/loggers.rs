@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub const ROOT_LOGGER: &str = "root";
 
 /// The parts of the core that write to the operator's log. The logger of a part is `tidelog.` with its name.
-pub const PARTS: [&str; 5] = ["broker", "configs", "peers", "quorum", "storage"];
+pub const PARTS: [&str; 6] = ["broker", "configs", "peers", "quorum", "replication", "storage"];
 
 /// How much a logger tells, with Kafka's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

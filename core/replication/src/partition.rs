@@ -1,21 +1,23 @@
-//! One partition on a broker that has a replica of it, and leads it unless the controller has said otherwise.
+//! The replica of a partition on a broker: its log, and whether it leads or follows.
 //!
-//! Invariants: `log_start_offset ≤ high_watermark ≤ stable_offset ≤ log_end_offset`; the high watermark never falls;
-//! no consumer is given a record at or above the high watermark.
+//! Invariants: `log_start_offset ≤ high_watermark ≤ log_end_offset`; the high watermark never falls, unless a follower's log
+//! is cut; no consumer is given a record at or above the high watermark.
 
-use crate::counters::{TopicCounters, is_failure};
+use crate::assignment::{Assignment, Brokers, Local};
+use crate::counters::TopicCounters;
+use crate::follower::Follower;
+use crate::isr::IsrProposal;
+use crate::leader::Leader;
+use crate::waiting::{ResponsePlace, Waiting, Watched};
 use bytestring::ByteString;
-use std::collections::VecDeque;
-use tidelog_batch::{BatchError, BatchHeader, Checked, Codec, TopicBatchRules};
+use tidelog_batch::{Codec, TopicBatchRules};
 use tidelog_config::plant::{Plant, Plants};
 use tidelog_storage::buggify::Site;
 use tidelog_storage::io::{IoCompletion, Outbox};
-use tidelog_storage::{
-    Append, AppendError, Log, LogEvent, LogSettings, LogState, Lookup, LookupTarget, ReadOutcome, TimestampedOffset,
-};
+use tidelog_storage::{Log, LogEvent, LogSettings, LogState, Lookup, LookupTarget, ReadOutcome, TimestampedOffset};
 use tidelog_wire::ErrorCode;
 use tidelog_wire::ids::{LeaderEpoch, LogDirId, Offset, PendingId, Uuid};
-use tidelog_wire::time::{Now, WallMs};
+use tidelog_wire::time::Now;
 
 /// The topic's configuration as far as the partition applies it itself. The rest is in [`LogSettings`].
 #[derive(Clone, Debug)]
@@ -27,59 +29,6 @@ pub struct PartitionRules {
     /// Whether `cleanup.policy` includes `delete`.
     pub allows_delete: bool,
     pub is_internal: bool,
-}
-
-/// A batch as a Produce request brings it.
-#[derive(Debug)]
-pub struct ProducedBatch {
-    pub acks: i16,
-    /// Whether the client may write to internal topics.
-    pub is_admin: bool,
-    pub checked: Checked,
-    /// The size of the batch as it arrived, also of a batch that the check has refused.
-    pub size_bytes: usize,
-}
-
-/// How many replicas a partition has, and how many of them are in sync.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaCounts {
-    pub replicas: usize,
-    pub in_sync: usize,
-}
-
-impl ReplicaCounts {
-    /// `min.insync.replicas`, but at most the number of replicas.
-    fn min_in_sync(self, configured: i32) -> usize {
-        usize::try_from(configured).unwrap_or(0).min(self.replicas)
-    }
-}
-
-/// Where a produced batch stands in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    pub base_offset: Offset,
-    pub last_offset: Offset,
-    pub log_append_time: Option<WallMs>,
-    pub log_start_offset: Offset,
-    /// Whether the batch is below the high watermark already, so that it can be acknowledged at once.
-    pub stable: bool,
-}
-
-/// Why a batch was not appended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    pub error: ErrorCode,
-    pub text: Option<String>,
-    /// The records because of which the batch was refused: the index in the batch, and the reason.
-    pub records: Vec<(i32, Option<String>)>,
-    /// Where the log starts, if the batch was refused for what is in it. Else [`Offset::UNKNOWN`], as in Kafka.
-    pub log_start_offset: Offset,
-}
-
-impl From<ErrorCode> for Refused {
-    fn from(error: ErrorCode) -> Self {
-        Self { error, text: None, records: Vec::new(), log_start_offset: Offset::UNKNOWN }
-    }
 }
 
 /// What happened in a partition, for the broker to act on.
@@ -94,80 +43,73 @@ pub enum PartitionEvent {
     Deleted,
     /// This part of the waiting Produce request is done. It can be answered at this place of the response.
     ProduceDone(PendingId, ResponsePlace, Result<(), ErrorCode>),
-    /// The waiting Fetch request shall read again: the high watermark has moved, or the log has failed.
+    /// The waiting Fetch request shall read again: what it waits for has moved, or the log has failed.
     FetchAgain(PendingId),
+    /// The controller shall be asked to change the ISR. [`Partition::isr_answered`] takes its answer.
+    IsrProposed(IsrProposal),
+    /// The log is about to be cut. The broker shall write the recovery-point checkpoint, with
+    /// [`Partition::recovery_point`], and then call [`Partition::recovery_point_lowered`].
+    RecoveryPointTooHigh,
     ReadDone(PendingId, ReadOutcome),
     LookedUp(PendingId, Result<Option<TimestampedOffset>, String>),
 }
 
-/// Where the answer for a partition stands in a Produce response: the index of the topic, and the index of the
-/// partition within the topic.
-pub type ResponsePlace = (u32, u32);
-
-/// A batch whose Produce request waits until the batch is committed.
 #[derive(Debug)]
-struct WaitingProduce {
-    /// The last offset of the batch. The batch is committed when the high watermark is above this.
-    last_offset: Offset,
-    id: PendingId,
-    place: ResponsePlace,
+pub(crate) enum Role {
+    Leader(Leader),
+    Follower(Follower),
 }
 
 #[derive(Debug)]
 pub struct Partition {
-    topic: ByteString,
+    pub(crate) topic: ByteString,
     topic_id: Uuid,
-    index: i32,
+    pub(crate) index: i32,
+    pub(crate) local: Local,
     /// Whether it was lent out to be changed since [`Partitions::verify`](crate::Partitions::verify) looked at it.
     pub(crate) may_have_changed: bool,
-    log: Log,
-    leader_epoch: LeaderEpoch,
-    /// Whether this broker leads the partition in `leader_epoch`.
-    leads: bool,
-    high_watermark: Offset,
-    rules: PartitionRules,
-    plants: Plants,
-    /// Sorted by `last_offset`.
-    waiting_produces: VecDeque<WaitingProduce>,
-    /// Fetch requests that wait for the high watermark to move.
-    waiting_fetches: Vec<PendingId>,
-    counters: TopicCounters,
-    /// Where the log ended when it was loaded or created. `counters` counts the records from this offset on.
+    pub(crate) log: Log,
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) role: Role,
+    pub(crate) high_watermark: Offset,
+    pub(crate) rules: PartitionRules,
+    pub(crate) plants: Plants,
+    pub(crate) waiting: Waiting,
+    /// Up to where consumers that wait know that they can read.
+    told_readable: Offset,
+    /// Up to where followers that wait know that they can read.
+    told_written: Offset,
+    pub(crate) counters: TopicCounters,
+    /// Where the log ended when the last record was appended that `counters` does not count.
     counted_from: Offset,
-}
-
-/// Who leads a partition, as the metadata says, for the broker that has this replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leadership {
-    pub epoch: LeaderEpoch,
-    /// Whether this broker leads in that epoch.
-    pub is_here: bool,
 }
 
 impl Partition {
     pub fn new(
-        topic: ByteString,
-        topic_id: Uuid,
-        index: i32,
+        (topic, topic_id, index): (ByteString, Uuid, i32),
+        local: Local,
         log: Log,
-        leadership: Leadership,
+        now: Now,
+        assignment: &Assignment,
         rules: PartitionRules,
         plants: Plants,
     ) -> Self {
-        let high_watermark = log.log_start_offset();
+        let start = log.log_start_offset();
         Self {
             topic,
             topic_id,
             index,
+            local,
             may_have_changed: true,
             log,
-            leader_epoch: leadership.epoch,
-            leads: leadership.is_here,
-            high_watermark,
+            leader_epoch: assignment.leader_epoch,
+            role: Role::new(now, local, assignment),
+            high_watermark: start,
             rules,
             plants,
-            waiting_produces: VecDeque::new(),
-            waiting_fetches: Vec::new(),
+            waiting: Waiting::default(),
+            told_readable: start,
+            told_written: start,
             counters: TopicCounters::default(),
             counted_from: Offset::ZERO,
         }
@@ -209,7 +151,7 @@ impl Partition {
 
     /// `min.insync.replicas`, but at most the number of replicas.
     pub fn min_insync_replicas(&self, replicas: usize) -> usize {
-        ReplicaCounts { replicas, in_sync: 0 }.min_in_sync(self.rules.min_insync_replicas)
+        usize::try_from(self.rules.min_insync_replicas).unwrap_or(0).min(replicas)
     }
 
     pub fn allows_delete_records(&self) -> bool {
@@ -224,7 +166,7 @@ impl Partition {
             LogState::Offline(_) => return Err(ErrorCode::KafkaStorageError),
             _ => return Err(ErrorCode::NotLeaderOrFollower),
         }
-        if !self.leads {
+        if !self.leads() {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         if current == LeaderEpoch::UNKNOWN || current == self.leader_epoch {
@@ -234,115 +176,6 @@ impl Partition {
         } else {
             Err(ErrorCode::UnknownLeaderEpoch)
         }
-    }
-
-    /// Appends one checked batch of a producer. `counts` are those of the metadata.
-    pub fn append_as_leader(
-        &mut self,
-        now: Now,
-        batch: ProducedBatch,
-        counts: ReplicaCounts,
-        out: &mut Outbox,
-    ) -> Result<Accepted, Refused> {
-        self.counters.produce_requests += 1;
-        let appended = self.check_request(&batch).and_then(|()| {
-            self.append_checked(now, batch, counts, out).map_err(|refused| self.with_log_start(refused))
-        });
-        appended.inspect_err(|refused| self.counters.refused(refused.error))
-    }
-
-    /// The checks that do not look into the batch, in Kafka's order.
-    fn check_request(&mut self, batch: &ProducedBatch) -> Result<(), Refused> {
-        if let Err(error) = &batch.checked
-            && error.breaks_request_rules()
-        {
-            self.counters.invalid_batch(error);
-            return Err(error.clone().into());
-        }
-        if !(-1..=1).contains(&batch.acks) {
-            return Err(ErrorCode::InvalidRequiredAcks.into());
-        }
-        if self.rules.is_internal && !batch.is_admin {
-            let text = format!("Cannot append to internal topic {}", self.topic);
-            return Err(Refused { text: Some(text), ..ErrorCode::InvalidTopicException.into() });
-        }
-        self.check_leader(LeaderEpoch::UNKNOWN).map_err(Refused::from)
-    }
-
-    /// Says where the log starts, for an error with which Kafka says it.
-    fn with_log_start(&self, refused: Refused) -> Refused {
-        match refused.error {
-            ErrorCode::MessageTooLarge
-            | ErrorCode::RecordListTooLarge
-            | ErrorCode::CorruptMessage
-            | ErrorCode::KafkaStorageError => refused,
-            _ => Refused { log_start_offset: self.log.log_start_offset(), ..refused },
-        }
-    }
-
-    fn append_checked(
-        &mut self,
-        now: Now,
-        produced: ProducedBatch,
-        counts: ReplicaCounts,
-        out: &mut Outbox,
-    ) -> Result<Accepted, Refused> {
-        if produced.acks == -1 && counts.in_sync < counts.min_in_sync(self.rules.min_insync_replicas) {
-            return Err(ErrorCode::NotEnoughReplicas.into());
-        }
-        let counters = &mut self.counters;
-        let mut invalid = |error: BatchError| {
-            counters.invalid_batch(&error);
-            Refused::from(error)
-        };
-        self.rules.batch.check_size(produced.size_bytes).map_err(&mut invalid)?;
-        let mut batch = produced.checked.map_err(&mut invalid)?;
-        let bytes = produced.size_bytes;
-        if batch.header().is_transactional() {
-            // No transaction can be open, because there is no transaction coordinator yet.
-            return Err(ErrorCode::InvalidTxnState.into());
-        }
-        batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
-        if let Some((codec, level)) = self.rules.compression
-            && batch.header().codec()? != codec
-        {
-            if codec == Codec::None {
-                // Before there are so many bytes.
-                let size = BatchHeader::LEN as u64 + batch.facts().uncompressed_bytes;
-                self.rules.batch.check_size(size as usize).map_err(&mut invalid)?;
-            }
-            batch = batch.recompress(codec, level);
-            batch.fits_topic(&self.rules.batch, now.wall).map_err(&mut invalid)?;
-        }
-        let appended = self.log.append(now, Append::Produced(&batch), self.leader_epoch, out);
-        let appended = appended.inspect_err(|error| self.counters.not_appended(error))?;
-        if !appended.duplicate {
-            self.counters.messages_in += (appended.last_offset + 1 - appended.base_offset) as u64;
-            self.counters.bytes_in += bytes as u64;
-        }
-        Ok(Accepted {
-            base_offset: appended.base_offset,
-            last_offset: appended.last_offset,
-            log_append_time: appended.log_append_time,
-            log_start_offset: self.log.log_start_offset(),
-            stable: appended.last_offset < self.high_watermark,
-        })
-    }
-
-    /// Makes the Produce request `id` wait until the high watermark is above `last_offset`. Then
-    /// [`PartitionEvent::ProduceDone`] comes with `place`.
-    pub fn acknowledge_when_stable(&mut self, last_offset: Offset, id: PendingId, place: ResponsePlace) {
-        // Not always at the end: a retry of a batch that is still waiting has lower offsets than later batches.
-        let position = self.waiting_produces.partition_point(|waiting| waiting.last_offset <= last_offset);
-        self.waiting_produces.insert(position, WaitingProduce { last_offset, id, place });
-    }
-
-    /// Makes the Produce request `id` wait no longer. Returns the places of the response for which it still waited.
-    pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
-        let waiting = self.waiting_produces.iter().filter(|waiting| waiting.id == id);
-        let places = waiting.map(|waiting| waiting.place).collect();
-        self.waiting_produces.retain(|waiting| waiting.id != id);
-        places
     }
 
     /// Counts a Fetch request that reads this partition.
@@ -359,34 +192,44 @@ impl Partition {
         self.counters.failed_fetch_requests += 1;
     }
 
-    /// Makes a Fetch request wait: each time the high watermark moves, [`PartitionEvent::FetchAgain`] comes for it.
-    pub fn watch(&mut self, fetch: PendingId) {
-        self.waiting_fetches.push(fetch);
+    /// Makes a Fetch request wait: each time what it watches moves, [`PartitionEvent::FetchAgain`] comes for it.
+    pub fn watch(&mut self, fetch: PendingId, watched: Watched) {
+        self.waiting.watch(fetch, watched);
     }
 
     pub fn unwatch(&mut self, fetch: PendingId) {
         if !self.plants.has(Plant::WaiterLeaked) {
-            self.waiting_fetches.retain(|id| *id != fetch);
+            self.waiting.unwatch(fetch);
         }
     }
 
     pub fn watchers(&self) -> impl Iterator<Item = PendingId> {
-        self.waiting_fetches.iter().copied()
+        self.waiting.watchers()
     }
 
-    /// Reads committed records from `offset` on. See [`Log::read`].
+    /// Where those who watch this may read up to.
+    fn readable_end(&self, watched: Watched) -> Offset {
+        match watched {
+            Watched::HighWatermark if self.plants.has(Plant::FetchAboveHighWatermark) => self.log.log_end_offset(),
+            // A follower knows what is committed before it has written it.
+            Watched::HighWatermark => {
+                self.high_watermark.min(self.log.written_offset()).max(self.log.log_start_offset())
+            }
+            Watched::LogEnd => self.log.written_offset(),
+        }
+    }
+
+    /// Reads records from `offset` on: those that are committed, or for a follower all. See [`Log::read`].
     pub fn read(
         &mut self,
         offset: Offset,
+        watched: Watched,
         max_bytes: u32,
         at_least_one_batch: bool,
         fetch: PendingId,
         out: &mut Outbox,
     ) -> ReadOutcome {
-        let upper = match self.plants.has(Plant::FetchAboveHighWatermark) {
-            true => self.log.log_end_offset(),
-            false => self.high_watermark,
-        };
+        let upper = self.readable_end(watched);
         self.log.read(offset, upper, max_bytes, at_least_one_batch, fetch.0, out)
     }
 
@@ -426,11 +269,12 @@ impl Partition {
     pub fn delete_records(&mut self, now: Now, target: Offset, out: &mut Outbox) {
         assert!(target <= self.high_watermark, "only committed records are deleted");
         self.log.delete_records(target, out);
-        self.log.enforce_retention(now, self.high_watermark, out);
+        self.enforce_retention(now, out);
     }
 
     pub fn enforce_retention(&mut self, now: Now, out: &mut Outbox) {
-        self.log.enforce_retention(now, self.high_watermark, out);
+        // A follower knows what is committed before it is stable here.
+        self.log.enforce_retention(now, self.high_watermark.min(self.log.stable_offset()), out);
     }
 
     pub fn configure(&mut self, settings: LogSettings, rules: PartitionRules, out: &mut Outbox) {
@@ -438,36 +282,26 @@ impl Partition {
         self.rules = rules;
     }
 
-    /// Begins with a log that has just been loaded or created. Everything in it is stable and, because this is the only
-    /// replica, committed.
+    /// Begins with a log that has just been loaded or created. If this is the only replica, everything in it is committed;
+    /// if not, what the checkpoint says is.
     fn begin(&mut self, out: &mut Outbox) {
+        let (start, stable) = (self.log.log_start_offset(), self.log.stable_offset());
+        self.high_watermark = match &self.role {
+            Role::Leader(leader) if leader.replica_count() == 1 => stable.max(start),
+            _ => self.high_watermark.min(stable).max(start),
+        };
         self.begin_epoch(out);
-        self.high_watermark = self.log.stable_offset().max(self.log.log_start_offset());
-        self.counted_from = self.log.log_end_offset();
+        self.count_from_here();
     }
 
-    /// A leader notes where its epoch begins in its log.
-    fn begin_epoch(&mut self, out: &mut Outbox) {
-        let is_open = *self.log.state() == LogState::Open;
-        let is_new = self.log.latest_epoch() < self.leader_epoch;
-        if self.leads && is_open && is_new && !self.plants.has(Plant::EpochStartNotRecorded) {
-            self.log.assign_epoch(self.leader_epoch, out);
-        }
+    /// What is in the log was not produced here.
+    pub(crate) fn count_from_here(&mut self) {
+        self.counted_from = self.log.log_end_offset() + -(self.counters.messages_in as i64);
     }
 
-    /// The controller has said who leads the partition. A fetch that waits at a broker that does not lead any more reads
-    /// again, to find that out.
-    pub fn lead(&mut self, leadership: Leadership, out: &mut Outbox, events: &mut Vec<PartitionEvent>) {
-        let Leadership { epoch, is_here } = leadership;
-        if epoch < self.leader_epoch {
-            return;
-        }
-        let is_lost = self.leads && !is_here;
-        (self.leader_epoch, self.leads) = (epoch, is_here);
-        self.begin_epoch(out);
-        if is_lost {
-            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
-        }
+    /// Everything below was committed when the checkpoint of the high watermark was written. The log is loaded later.
+    pub fn was_committed(&mut self, end: Offset) {
+        self.high_watermark = self.high_watermark.max(end);
     }
 
     /// Begins with a new log, which is empty and need not be loaded.
@@ -498,13 +332,14 @@ impl Partition {
         if self.log.delete(now, unique, out) {
             events.extend([PartitionEvent::NameFreed, PartitionEvent::Deleted]);
         }
-        self.fail_waiting(ErrorCode::UnknownTopicOrPartition, events);
+        self.waiting.fail(ErrorCode::UnknownTopicOrPartition, &mut self.counters, events);
     }
 
     pub fn handle_io(
         &mut self,
         now: Now,
         completion: IoCompletion,
+        brokers: &impl Brokers,
         out: &mut Outbox,
         events: &mut Vec<PartitionEvent>,
     ) {
@@ -516,7 +351,7 @@ impl Partition {
                     self.begin(out);
                     events.push(PartitionEvent::Loaded);
                 }
-                LogEvent::Truncated => {}
+                LogEvent::Truncated => self.log_cut(now, out, events),
                 LogEvent::ReadDone { token, outcome } => {
                     events.push(PartitionEvent::ReadDone(PendingId(token), outcome));
                 }
@@ -524,7 +359,7 @@ impl Partition {
                     events.push(PartitionEvent::LookedUp(PendingId(token), found));
                 }
                 LogEvent::Failed(reason) => {
-                    self.fail_waiting(ErrorCode::KafkaStorageError, events);
+                    self.waiting.fail(ErrorCode::KafkaStorageError, &mut self.counters, events);
                     events.push(PartitionEvent::Failed(reason));
                 }
                 LogEvent::NameFreed => events.push(PartitionEvent::NameFreed),
@@ -532,9 +367,10 @@ impl Partition {
                 LogEvent::Deleted => events.push(PartitionEvent::Deleted),
             }
         }
-        self.advance_high_watermark(events);
-        if !self.waiting_fetches.is_empty() && out.buggify(Site::SpuriousWakeUp) {
-            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
+        self.start_where_the_leader_does(now, out);
+        self.advanced(now, brokers, events);
+        if self.waiting.watchers().next().is_some() && out.buggify(Site::SpuriousWakeUp) {
+            self.waiting.wake_all(events);
         }
     }
 
@@ -553,87 +389,44 @@ impl Partition {
                 _ => {}
             }
         }
-        self.fail_waiting(ErrorCode::KafkaStorageError, events);
+        self.waiting.fail(ErrorCode::KafkaStorageError, &mut self.counters, events);
     }
 
-    fn advance_high_watermark(&mut self, events: &mut Vec<PartitionEvent>) {
-        if !matches!(self.log.state(), LogState::Open | LogState::Closing) {
-            return;
+    /// Wakes those who wait for records that are there now.
+    pub(crate) fn wake_watchers(&mut self, events: &mut Vec<PartitionEvent>) {
+        let (readable, written) = (self.readable_end(Watched::HighWatermark), self.readable_end(Watched::LogEnd));
+        if std::mem::replace(&mut self.told_readable, readable) < readable
+            && !self.plants.has(Plant::WaitingFetchNotWoken)
+        {
+            self.waiting.wake(Watched::HighWatermark, events);
         }
-        let mut stable = self.log.stable_offset();
-        if self.plants.has(Plant::HighWatermarkOneTooHigh) && stable < self.log.log_end_offset() {
-            stable = stable + 1;
+        if std::mem::replace(&mut self.told_written, written) < written {
+            self.waiting.wake(Watched::LogEnd, events);
         }
-        if stable <= self.high_watermark {
-            return;
-        }
-        self.high_watermark = stable;
-        while let Some(waiting) = self.waiting_produces.pop_front_if(|waiting| waiting.last_offset < stable) {
-            events.push(PartitionEvent::ProduceDone(waiting.id, waiting.place, Ok(())));
-        }
-        if !self.plants.has(Plant::WaitingFetchNotWoken) {
-            events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
-        }
-    }
-
-    /// Answers all waiting Produce requests with `error`, and makes all waiting Fetch requests read again.
-    fn fail_waiting(&mut self, error: ErrorCode, events: &mut Vec<PartitionEvent>) {
-        if is_failure(error) {
-            self.counters.failed_produce_requests += self.waiting_produces.len() as u64;
-        }
-        let waiting = self.waiting_produces.drain(..);
-        events.extend(waiting.map(|waiting| PartitionEvent::ProduceDone(waiting.id, waiting.place, Err(error))));
-        events.extend(self.waiting_fetches.iter().map(|id| PartitionEvent::FetchAgain(*id)));
     }
 
     /// Asserts the invariants of this module.
     pub fn verify(&self) {
         self.log.verify();
-        if *self.log.state() == LogState::Open {
-            assert!(self.log.log_start_offset() <= self.high_watermark, "{}-{}", self.topic, self.index);
-            assert!(
-                self.high_watermark <= self.log.stable_offset() || self.plants.has(Plant::HighWatermarkOneTooHigh),
-                "{}-{}: the high watermark is above the stable offset",
-                self.topic,
-                self.index
-            );
+        let (topic, index) = (&self.topic, self.index);
+        self.waiting.verify();
+        if let Role::Leader(leader) = &self.role {
+            leader.verify();
         }
-        assert!(self.waiting_produces.iter().is_sorted_by_key(|waiting| waiting.last_offset));
         if *self.log.state() == LogState::Open {
-            let appended = self.log.log_end_offset() - self.counted_from;
-            let (topic, index) = (&self.topic, self.index);
-            assert_eq!(self.counters.messages_in as i64, appended, "{topic}-{index}: every appended record is counted");
+            let (high, end) = (self.high_watermark, self.log.log_end_offset());
+            assert!(
+                self.log.log_start_offset() <= high,
+                "{topic}-{index}: the high watermark is below the log's start"
+            );
+            assert!(
+                high <= end || self.plants.has(Plant::HighWatermarkOneTooHigh),
+                "{topic}-{index}: the high watermark is above the log's end"
+            );
+            let appended = end - self.counted_from;
+            assert_eq!(self.counters.messages_in as i64, appended, "{topic}-{index}: every produced record is counted");
         }
         let TopicCounters { produce_requests, messages_in, bytes_in, .. } = self.counters;
         assert!(messages_in == 0 || produce_requests > 0 && bytes_in > messages_in);
-    }
-}
-
-impl From<BatchError> for Refused {
-    fn from(error: BatchError) -> Self {
-        let records = error.record_errors().iter();
-        Self {
-            error: error.error_code(),
-            text: Some(error.to_string()),
-            records: records.map(|record| (record.batch_index, Some(record.message.clone()))).collect(),
-            log_start_offset: Offset::UNKNOWN,
-        }
-    }
-}
-
-impl From<AppendError> for Refused {
-    fn from(error: AppendError) -> Self {
-        Self { text: Some(error.to_string()), ..error.error_code().into() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_replicas_must_be_in_sync_than_there_are() {
-        let min_of = |replicas| ReplicaCounts { replicas, in_sync: 1 }.min_in_sync(2);
-        assert_eq!([min_of(1), min_of(2), min_of(3)], [1, 2, 2]);
     }
 }

@@ -50,6 +50,11 @@ impl Partitions {
         self.by_topic.extract_if((topic, i32::MIN)..=(topic, i32::MAX), |_, _| true).map(|(_, log)| log).collect()
     }
 
+    /// Begins to delete one partition: as [`hide`](Self::hide).
+    pub fn hide_one(&mut self, topic: Uuid, index: i32) {
+        self.by_topic.remove(&(topic, index));
+    }
+
     /// Removes a partition whose log has been deleted.
     pub fn remove(&mut self, log: LogId) {
         if let Some(place) = log.0.checked_sub(FIRST)

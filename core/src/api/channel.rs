@@ -34,6 +34,8 @@ pub enum Asker {
     ControllerLife,
     /// This broker has no producer ids left.
     ProducerIds,
+    /// Partitions that this broker leads shall have other in-sync replicas.
+    InSyncReplicas,
     /// A Metadata request names topics that do not exist.
     TopicCreation { ticket: Ticket, request: MetadataRequest },
     /// A client of this broker, whose request is for the controller.
@@ -67,7 +69,9 @@ impl Question {
     pub fn owner(&self) -> PeerOwner {
         match self.asker {
             Asker::BrokerLife | Asker::ControllerLife => PeerOwner::Life,
-            Asker::ProducerIds | Asker::TopicCreation { .. } | Asker::Client { .. } => PeerOwner::Controller,
+            Asker::ProducerIds | Asker::InSyncReplicas | Asker::TopicCreation { .. } | Asker::Client { .. } => {
+                PeerOwner::Controller
+            }
         }
     }
 

@@ -8,11 +8,11 @@
 
 use crate::api::fetch_session::{FetchContext, FetchTarget, TopicKey};
 use crate::api::list_offsets::ISOLATION_LEVELS;
-use crate::api::{Endpoint, Parts, PendingRequest, Ticket};
-use crate::ids::{LeaderEpoch, LogId, Offset, PendingId, Uuid};
+use crate::api::{Endpoint, KnownBrokers, Parts, PendingRequest, Ticket};
+use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, PendingId, Uuid};
 use crate::io::Outbox;
 use crate::probe::Probe;
-use crate::replication::is_failure;
+use crate::replication::{FollowerFetch, Watched, is_failure};
 use crate::storage::ReadOutcome;
 use crate::time::{Mono, Now};
 use crate::wire::messages::fetch_request::FetchRequest;
@@ -34,6 +34,8 @@ pub struct PendingFetch {
     pub ticket: Ticket,
     context: FetchContext,
     targets: Vec<FetchTarget>,
+    /// The broker that fetches, with its epoch (-1 if it does not tell): a follower's. None: a consumer fetches.
+    follower: Option<(NodeId, i64)>,
     /// Whether the isolation level is `read_committed` (KIP-98).
     read_committed: bool,
     min_bytes: u32,
@@ -79,6 +81,7 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
     }
     let max_bytes = request.max_bytes.clamp(0, parts.config.fetch_max_bytes) as u32;
     let fetch = PendingFetch {
+        follower: follower(ticket.api_version, &request),
         ticket,
         context,
         targets,
@@ -93,6 +96,15 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
     };
     let id = parts.pending.next_id();
     advance(parts, now, id, Box::new(fetch), out);
+}
+
+/// The broker that follows with this fetch, and its epoch. Consumers have the id -1, and tools that look into logs -2.
+fn follower(version: i16, request: &FetchRequest) -> Option<(NodeId, i64)> {
+    let (id, epoch) = match version >= 15 {
+        true => (request.replica_state.replica_id, request.replica_state.replica_epoch),
+        false => (request.replica_id, -1),
+    };
+    (id >= 0).then_some((NodeId(id), epoch))
 }
 
 /// Refuses a request with an isolation level that does not exist. As in Kafka, only versions below 13 name the
@@ -130,7 +142,12 @@ pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcom
     let log = fetch.pass.reading.take().expect("the pass waits for a read");
     let place = fetch.pass.answers.len();
     let mut answer = answer_without_records(parts, log, &fetch.targets[place], fetch.read_committed);
-    fetch.pass.take_outcome(log, &mut answer, outcome);
+    if let Err(error) = fetch.acknowledge(parts, now, log, &outcome) {
+        answer = refusal(answer.partition_index, error);
+        fetch.pass.urgent = true;
+    } else {
+        fetch.pass.take_outcome(log, &mut answer, outcome);
+    }
     fetch.pass.answers.push(answer);
     advance(parts, now, id, fetch, out);
 }
@@ -172,7 +189,7 @@ pub fn forget(parts: &mut Parts, id: PendingId, fetch: &PendingFetch) {
 fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetch>, out: &mut Outbox) {
     while fetch.pass.answers.len() < fetch.targets.len() {
         let target = &fetch.targets[fetch.pass.answers.len()];
-        let log = match readable(parts, target, fetch.ticket.api_version) {
+        let log = match readable(parts, target, &fetch) {
             Ok(log) => log,
             Err(early) => {
                 if !fetch.is_repeated
@@ -192,7 +209,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
         }
         let budget = fetch.max_bytes.saturating_sub(fetch.pass.bytes).min(target.partition_max_bytes.max(0) as u32);
         let first = fetch.pass.bytes == 0;
-        match partition.read(Offset(target.fetch_offset), budget, first, id, out) {
+        match partition.read(Offset(target.fetch_offset), fetch.watches(), budget, first, id, out) {
             ReadOutcome::Pending => {
                 out.probe(Probe::FetchWaitsForRead);
                 fetch.pass.reading = Some(log);
@@ -201,7 +218,12 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 return;
             }
             outcome => {
-                fetch.pass.take_outcome(log, &mut answer, outcome);
+                if let Err(error) = fetch.acknowledge(parts, now, log, &outcome) {
+                    answer = refusal(answer.partition_index, error);
+                    fetch.pass.urgent = true;
+                } else {
+                    fetch.pass.take_outcome(log, &mut answer, outcome);
+                }
                 fetch.pass.answers.push(answer);
             }
         }
@@ -224,10 +246,14 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
 
 /// The log to read from. An `Err` is the answer for a partition from which nothing is read: an error, or the place
 /// where the reader's log diverges from this one (KIP-595).
-fn readable(parts: &Parts, target: &FetchTarget, version: i16) -> Result<LogId, Box<PartitionData>> {
+fn readable(parts: &Parts, target: &FetchTarget, fetch: &PendingFetch) -> Result<LogId, Box<PartitionData>> {
+    let version = fetch.ticket.api_version;
     let refused = |error| Box::new(refusal(target.partition, error));
     let log = find_led_log(parts, target).map_err(|error| refused(old_storage_error(version, error)))?;
     let partition = parts.partitions.get(log).expect("just found");
+    if let Some((node, _)) = fetch.follower {
+        partition.check_follower(node).map_err(refused)?;
+    }
     match partition.divergence(LeaderEpoch(target.last_fetched_epoch), Offset(target.fetch_offset)) {
         Ok(None) => Ok(log),
         Ok(Some((epoch, end))) => {
@@ -246,7 +272,7 @@ fn watch(parts: &mut Parts, id: PendingId, fetch: &mut PendingFetch) {
     }
     for target in &fetch.targets {
         if let Ok(log) = find_led_log(parts, target) {
-            parts.partitions.get_mut(log).expect("just found").watch(id);
+            parts.partitions.get_mut(log).expect("just found").watch(id, fetch.watches());
             fetch.watched.push(log);
         }
     }
@@ -351,6 +377,29 @@ fn refuse_lost_slices(parts: &Parts, fetch: &mut PendingFetch, out: &mut Outbox)
 }
 
 impl PendingFetch {
+    /// What the fetch waits for.
+    fn watches(&self) -> Watched {
+        match self.follower {
+            Some(_) => Watched::LogEnd,
+            None => Watched::HighWatermark,
+        }
+    }
+
+    /// A follower is given what it has asked for of one partition. So it has all that lies before.
+    fn acknowledge(&self, parts: &mut Parts, now: Now, log: LogId, outcome: &ReadOutcome) -> Result<(), ErrorCode> {
+        let Some((node, broker_epoch)) = self.follower.filter(|_| !self.is_repeated) else { return Ok(()) };
+        if matches!(outcome, ReadOutcome::OutOfRange | ReadOutcome::Failed(_)) {
+            return Ok(());
+        }
+        let target = &self.targets[self.pass.answers.len()];
+        let (offset, log_start) = (Offset(target.fetch_offset), Offset(target.log_start_offset));
+        let Some(partition) = parts.partitions.get_mut(log) else { return Ok(()) };
+        let (fetched, mut events) = (FollowerFetch { node, broker_epoch, offset, log_start }, Vec::new());
+        partition.follower_fetched(now, &fetched, &KnownBrokers(&parts.image), &mut events)?;
+        parts.told.extend(events.into_iter().map(|event| (log, event)));
+        Ok(())
+    }
+
     /// Begins another pass, from the first partition.
     fn begin_another_pass(&mut self) {
         self.pass = Pass::default();

@@ -34,6 +34,8 @@ pub struct FetchTarget {
     pub current_leader_epoch: i32,
     pub fetch_offset: i64,
     pub last_fetched_epoch: i32,
+    /// Where the log of a follower starts.
+    pub log_start_offset: i64,
     pub partition_max_bytes: i32,
 }
 
@@ -45,6 +47,7 @@ impl FetchTarget {
             current_leader_epoch: request.current_leader_epoch,
             fetch_offset: request.fetch_offset,
             last_fetched_epoch: request.last_fetched_epoch,
+            log_start_offset: request.log_start_offset,
             partition_max_bytes: request.partition_max_bytes,
         }
     }

@@ -61,7 +61,7 @@ use crate::controller::{self, ElectionCounts, Image};
 use crate::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset, Uuid};
 use crate::io::{Outbox, Request};
 use crate::quorum::Quorum;
-use crate::replication::{Partition, Partitions, ReplicaCounts};
+use crate::replication::{Brokers, Partition, PartitionEvent, Partitions};
 use crate::storage::checkpoints::Offsets;
 use crate::storage::{CheckpointKind, LogDirs};
 use crate::time::Now;
@@ -121,6 +121,8 @@ pub struct Parts {
     /// The broker epoch of the earlier life, if it ended with a clean stop.
     pub previous_broker_epoch: Option<i64>,
     pub partitions: Partitions,
+    /// What requests have made partitions tell, for the broker to act on.
+    pub told: Vec<(LogId, PartitionEvent)>,
     /// Whether the broker is stopping. Then fetches are answered without waiting for records.
     pub stopping: bool,
 }
@@ -213,21 +215,19 @@ pub struct Endpoint {
 }
 
 impl Parts {
-    /// The partition that a Produce request names, if it is on this broker, and how many replicas it has.
+    /// The partition that a Produce request names, if it is on this broker.
     fn partition_for_produce(
         &mut self,
         version: i16,
         topic: &TopicProduceData,
         index: i32,
-    ) -> Result<(&mut Partition, ReplicaCounts), ErrorCode> {
+    ) -> Result<&mut Partition, ErrorCode> {
         let found = match version >= 13 {
             true => self.image.topic(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?,
             false => self.image.topic_named(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
         };
         let log = self.log_of(found, index)?;
-        let replicas = found.partitions.get(&index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let counts = ReplicaCounts { replicas: replicas.replicas.len(), in_sync: replicas.isr.len() };
-        Ok((self.partitions.get_mut(log).expect("just found"), counts))
+        Ok(self.partitions.get_mut(log).expect("just found"))
     }
 
     /// The partition, if this broker leads it in the leader epoch `current` that the client knows (-1: in any epoch).
@@ -316,6 +316,23 @@ impl Parts {
             })
         });
         endpoints.collect()
+    }
+}
+
+/// The brokers of the metadata, as replicas see them.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownBrokers<'a>(pub &'a Image);
+
+impl Brokers for KnownBrokers<'_> {
+    fn active_epoch(&self, node: NodeId) -> Option<i64> {
+        self.0
+            .broker(node)
+            .filter(|broker| !broker.fenced && !broker.in_controlled_shutdown)
+            .map(|broker| broker.broker_epoch)
+    }
+
+    fn alive_epoch(&self, node: NodeId) -> Option<i64> {
+        self.0.broker(node).filter(|broker| !broker.fenced).map(|broker| broker.broker_epoch)
     }
 }
 

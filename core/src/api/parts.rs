@@ -60,6 +60,7 @@ impl Parts {
             broker_epoch: -1,
             previous_broker_epoch: None,
             partitions: Partitions::default(),
+            told: Vec::new(),
             stopping: false,
             elections: ElectionCounts::default(),
         }
@@ -200,7 +201,7 @@ impl Parts {
                     CheckpointKind::HighWatermark => partition.high_watermark(),
                     CheckpointKind::LogStart => partition.log().log_start_offset(),
                     CheckpointKind::RecoveryPoint if ahead => partition.log().log_end_offset(),
-                    CheckpointKind::RecoveryPoint => partition.log().synced_offset(),
+                    CheckpointKind::RecoveryPoint => partition.recovery_point(),
                 };
                 offsets.insert(name, offset);
             }

@@ -73,12 +73,12 @@ pub fn handle(
             false => parts
                 .partition_for_produce(ticket.api_version, topic, data.index)
                 .map_err(Refused::from)
-                .and_then(|(partition, counts)| {
+                .and_then(|partition| {
                     let size_bytes = checked.as_ref().map_or_else(|_| stated_size(data), |batch| batch.size_bytes());
                     let batch = ProducedBatch { acks: request.acks, is_admin, checked, size_bytes };
-                    let accepted = partition.append_as_leader(now, batch, counts, out)?;
-                    if !accepted.stable && request.acks != 0 {
-                        partition.acknowledge_when_stable(accepted.last_offset, id, place);
+                    let accepted = partition.append_as_leader(now, batch, out)?;
+                    if !accepted.done && request.acks != 0 {
+                        partition.acknowledge_later(request.acks, accepted.last_offset, id, place);
                         waiting += 1;
                     }
                     Ok(accepted)

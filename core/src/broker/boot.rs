@@ -4,11 +4,11 @@
 use super::openings::Openings;
 use super::{Broker, Phase};
 use crate::controller;
-use crate::ids::{LogDirId, LogId, NodeId, Uuid};
+use crate::ids::{LogDirId, LogId, Uuid};
 use crate::io::{Level, Outbox, Output};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
-use crate::replication::{Leadership, Partition};
+use crate::replication::{Assignment, Local, Partition};
 use crate::storage::checkpoints::Offsets;
 use crate::storage::names::METADATA_PARTITION_DIR;
 use crate::storage::{Booted, CheckpointKind, DirState, LoadHints, Log, LogPlace, TopicPartition};
@@ -81,9 +81,15 @@ fn found_checkpoints(dirs: Vec<DirState>) -> BTreeMap<(LogDirId, CheckpointKind)
     dirs.into_iter().flat_map(of_dir).collect()
 }
 
-/// Who leads a partition, for the broker `node`.
-pub(super) fn leadership(partition: &controller::Partition, node: NodeId) -> Leadership {
-    Leadership { epoch: partition.leader_epoch, is_here: partition.leader == Some(node) }
+/// What the metadata says of a partition, for its replica.
+pub(super) fn assignment(partition: &controller::Partition) -> Assignment {
+    Assignment {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+    }
 }
 
 impl Broker {
@@ -216,11 +222,18 @@ impl Broker {
             Some((_, hints)) => Log::load(id, place, settings, plants, hints, out),
             None => Log::create(id, place, settings, plants, now, out),
         };
-        let leadership = leadership(state, parts.config.node_id);
-        let mut partition = Partition::new(image.name.clone(), topic, index, log, leadership, rules, plants);
-        if found.is_none() {
-            partition.created(out);
+        let local = Local { node: parts.config.node_id, max_lag_ms: parts.config.replica_lag_time_max_ms };
+        let named = (image.name.clone(), topic, index);
+        let mut partition = Partition::new(named, local, log, now, &assignment(state), rules, plants);
+        match found {
+            None => partition.created(out),
+            Some(_) => {
+                let checkpoints = &parts.found_checkpoints;
+                let known = checkpoints.get(&(dir, CheckpointKind::HighWatermark)).and_then(|known| known.get(&name));
+                known.into_iter().for_each(|high| partition.was_committed(*high));
+            }
         }
+        self.fetchers.follow(id, &partition);
         parts.partitions.insert(id, partition);
         found.is_some().then_some(id)
     }

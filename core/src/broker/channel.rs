@@ -80,6 +80,7 @@ impl Broker {
             Asker::ProducerIds => {
                 api::init_producer_id::block_answered(&mut self.parts, now, outcome.result.ok(), out);
             }
+            Asker::InSyncReplicas => self.isr_changes_answered(now, outcome.result, out),
             // Whatever has become of the creation, the client sees which topics there are.
             Asker::TopicCreation { ticket, request } => api::metadata::answer(&mut self.parts, ticket, &request, out),
             Asker::Client { ticket, .. } => {

@@ -1,9 +1,9 @@
 //! What a node does as a member of the quorum: the quorum's events, and the birth and the end of the active controller.
 
-use super::{Broker, Timer};
+use super::{Broker, Lowering, Timer};
 use crate::api::{self, AfterCommit, Controller};
 use crate::controller::{self, Decision, Image};
-use crate::ids::{LeaderEpoch, LogDirId};
+use crate::ids::{LeaderEpoch, LogDirId, LogId};
 use crate::io::{IoCompletion, Level, Outbox};
 use crate::quorum::QuorumEvent;
 use crate::time::Now;
@@ -44,7 +44,10 @@ impl Broker {
                 QuorumEvent::Resigned => self.resigned(now, out),
                 QuorumEvent::LeaderChanged { .. } => {}
                 QuorumEvent::Answer(id, body) => api::quorum::answered(&mut self.parts, id, *body, out),
-                QuorumEvent::RecoveryPointTooHigh => self.lower_recovery_point(now, out),
+                QuorumEvent::RecoveryPointTooHigh => {
+                    let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
+                    self.lower_recovery_point(now, dir, None, out);
+                }
                 QuorumEvent::SnapshotDue => self.snapshot_if_due(now, out),
                 QuorumEvent::Closed => self.metadata_closed(now, out),
                 QuorumEvent::Failed(reason) => self.fatal(reason, out),
@@ -89,22 +92,27 @@ impl Broker {
         self.watch_elections(now);
     }
 
-    /// The metadata log is about to be cut: the checkpoint must not say that what is cut was on stable storage.
-    fn lower_recovery_point(&mut self, now: Now, out: &mut Outbox) {
-        let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
+    /// The log of a partition, or the metadata log, is about to be cut: the checkpoint must not say that what is cut was on
+    /// stable storage.
+    pub(super) fn lower_recovery_point(&mut self, now: Now, dir: LogDirId, log: Option<LogId>, out: &mut Outbox) {
         let writes = self.parts.checkpoint_dir(dir, out);
-        self.lowering = Some((dir, writes));
+        self.lowering.push(Lowering { dir, writes, log });
         self.recovery_point_written(now, dir, out);
     }
 
     pub(super) fn recovery_point_written(&mut self, now: Now, dir: LogDirId, out: &mut Outbox) {
-        if let Some((of, writes)) = self.lowering
-            && of == dir
-            && self.parts.dirs.has_written(dir, writes)
-        {
-            self.lowering = None;
-            let events = self.parts.quorum().recovery_point_lowered(now, out);
-            self.quorum_events(now, events, out);
+        let dirs = &self.parts.dirs;
+        let is_written = |lowering: &mut Lowering| lowering.dir == dir && dirs.has_written(dir, lowering.writes);
+        let written: Vec<Lowering> = self.lowering.extract_if(.., is_written).collect();
+        for Lowering { log, .. } in written {
+            match log.map(|log| self.parts.partitions.get_mut(log)) {
+                Some(Some(partition)) => partition.recovery_point_lowered(out),
+                Some(None) => {}
+                None => {
+                    let events = self.parts.quorum().recovery_point_lowered(now, out);
+                    self.quorum_events(now, events, out);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! not ended, or is aborted, changes nothing (KIP-868).
 
 use super::{Broker, Phase, boot};
-use crate::api;
+use crate::api::{self, KnownBrokers};
 use crate::buggify::Site;
 use crate::controller::{self, Image, ImageChange, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
@@ -129,17 +129,22 @@ impl Broker {
     fn partition_changed(&mut self, now: Now, topic: Uuid, index: i32, was_here: bool, out: &mut Outbox) {
         let Some(state) = self.parts.image.partition(topic, index) else { return };
         let is_here = state.replicas.contains(&self.parts.config.node_id);
-        let leadership = boot::leadership(state, self.parts.config.node_id);
+        let assignment = boot::assignment(state);
         match self.parts.partitions.find(topic, index) {
             None if is_here && !was_here => {
                 out.probe(Probe::TopicCreated);
                 self.open_partition(now, topic, index, out);
             }
             None => {}
+            Some(log) if !is_here => {
+                self.parts.partitions.hide_one(topic, index);
+                self.delete_log(now, log, out);
+            }
             Some(log) => {
                 let partition = self.parts.partitions.get_mut(log).expect("just found");
                 let mut events = Vec::new();
-                partition.lead(leadership, out, &mut events);
+                partition.assign(now, &assignment, &KnownBrokers(&self.parts.image), out, &mut events);
+                self.fetchers.follow(log, partition);
                 self.partition_events(now, log, events, out);
             }
         }
@@ -171,6 +176,7 @@ impl Broker {
         let (dir, name) = (partition.dir(), TopicPartition::new(partition.topic().clone(), partition.index()));
         let mut events = Vec::new();
         partition.delete(now, unique, out, &mut events);
+        self.fetchers.forget(log);
         self.names.leave(dir, name);
         self.partition_events(now, log, events, out);
     }
@@ -178,7 +184,8 @@ impl Broker {
     pub(super) fn partition_io(&mut self, now: Now, log: LogId, completion: IoCompletion, out: &mut Outbox) {
         let mut events = Vec::new();
         if let Some(partition) = self.parts.partitions.get_mut(log) {
-            partition.handle_io(now, completion, out, &mut events);
+            partition.handle_io(now, completion, &KnownBrokers(&self.parts.image), out, &mut events);
+            self.fetchers.moved(log, partition);
             let deadline = partition.log().deadline();
             self.timers.set(super::Timer::Log(log), deadline);
         }
@@ -189,7 +196,13 @@ impl Broker {
         for event in events {
             match event {
                 PartitionEvent::Loaded => self.log_loaded(now, log, out),
+                PartitionEvent::IsrProposed(proposal) => self.isr_changes.propose(log, proposal),
+                PartitionEvent::RecoveryPointTooHigh => {
+                    let dir = self.parts.partitions.get(log).expect("a log that is cut is in the table").dir();
+                    self.lower_recovery_point(now, dir, Some(log), out);
+                }
                 PartitionEvent::Failed(reason) => {
+                    self.fetchers.forget(log);
                     let dir = self.parts.partitions.get(log).expect("a log that fails is in the table").dir();
                     let offline = self.parts.dirs.mark_offline(dir, reason, out);
                     self.dir_events(now, offline, out);

@@ -36,6 +36,7 @@ impl Broker {
                     self.quorum_events(now, events, out);
                 }
                 PeerOwner::Controller | PeerOwner::Life => self.controller_answer(now, answer),
+                PeerOwner::Fetchers(_) => self.fetcher_answer(now, answer, out),
             }
         }
     }

@@ -32,6 +32,7 @@ impl Broker {
         self.timers.stop();
         self.parts.stopping = true;
         self.parts.channel.close();
+        self.fetchers.clear();
         for (id, pending) in self.parts.pending.take_fetches() {
             if let PendingRequest::Fetch(fetch) = pending {
                 out.probe(Probe::StopAnswersFetches);

@@ -34,6 +34,10 @@ pub enum Timer {
     Life,
     /// A question to the active controller is asked again, or its time runs out.
     Channel,
+    /// A fetcher's pause ends.
+    Fetchers,
+    /// Half of `replica.lag.time.max.ms`: replicas that have not caught up leave the ISR.
+    Lag,
     /// A log has something due, such as the removal of a file or a flush.
     Log(LogId),
 }
@@ -75,6 +79,7 @@ impl Timers {
             (Timer::RecoveryPointCheckpoint, config.log_flush_offset_checkpoint_interval_ms.into()),
             (Timer::LogStartCheckpoint, config.log_flush_start_offset_checkpoint_interval_ms.into()),
             (Timer::Retention, config.log_retention_check_interval_ms),
+            (Timer::Lag, config.replica_lag_time_max_ms / 2),
         ];
         Self {
             intervals: intervals.into(),
@@ -88,7 +93,7 @@ impl Timers {
     pub fn start(&mut self, now: Mono) {
         for (timer, interval_ms) in self.intervals.clone() {
             let delay_ms = match timer {
-                Timer::HighWatermarkCheckpoint => interval_ms.max(1),
+                Timer::HighWatermarkCheckpoint | Timer::Lag => interval_ms.max(1),
                 _ => self.initial_delay_ms,
             };
             self.set(timer, Some(now.plus_ms(delay_ms)));

@@ -14,7 +14,10 @@ pub struct PartitionView {
     /// `<topic>-<partition>`.
     pub name: String,
     pub state: &'static str,
+    pub leads: bool,
     pub leader_epoch: LeaderEpoch,
+    /// The replicas that are in sync for certain, as the leader knows them; nobody's for a follower.
+    pub in_sync: Vec<NodeId>,
     pub log_start: Offset,
     pub high_watermark: Offset,
     /// All records below this offset are on stable storage.
@@ -25,7 +28,15 @@ pub struct PartitionView {
 impl fmt::Display for PartitionView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (start, high, synced, end) = (self.log_start.0, self.high_watermark.0, self.synced.0, self.log_end.0);
-        write!(f, "{} epoch {} start {start} hw {high} synced {synced} end {end}", self.state, self.leader_epoch.0)
+        let role = if self.leads { "leads" } else { "follows" };
+        write!(
+            f,
+            "{} {role} epoch {} start {start} hw {high} synced {synced} end {end}",
+            self.state, self.leader_epoch.0
+        )?;
+        let others = self.in_sync.len() > 1;
+        let in_sync = self.in_sync.iter().filter(|_| others).map(|node| format!(" {}", node.0));
+        write!(f, "{}", in_sync.collect::<String>().replacen(' ', " isr ", 1))
     }
 }
 
@@ -135,7 +146,9 @@ impl From<&Partition> for PartitionView {
                 LogState::Deleting => "deleting",
                 LogState::Deleted => "deleted",
             },
+            leads: partition.leads(),
             leader_epoch: partition.leader_epoch(),
+            in_sync: partition.in_sync().to_vec(),
             log_start: log.log_start_offset(),
             high_watermark: partition.high_watermark(),
             synced: log.synced_offset(),

@@ -191,10 +191,8 @@ pub enum PeerOwner {
     Controller,
     /// The node tells the active controller that it is there: registrations and heartbeats.
     Life,
-}
-
-impl PeerOwner {
-    pub const ALL: [Self; 3] = [Self::Quorum, Self::Controller, Self::Life];
+    /// The fetchers with this number ask the leaders of partitions that this broker follows.
+    Fetchers(u16),
 }
 
 /// Identifies one question. The owner chooses `seq` and uses none twice.

@@ -324,15 +324,16 @@ fn write_quorum(metrics: &Metrics, text: &mut Text) {
 fn write_peers(metrics: &Metrics, text: &mut Text) {
     let named = || {
         metrics.peers.iter().map(|(owner, peers)| match owner {
-            PeerOwner::Quorum => ("quorum", peers),
-            PeerOwner::Controller => ("controller", peers),
-            PeerOwner::Life => ("life", peers),
+            PeerOwner::Quorum => ("quorum".to_owned(), peers),
+            PeerOwner::Controller => ("controller".to_owned(), peers),
+            PeerOwner::Life => ("life".to_owned(), peers),
+            PeerOwner::Fetchers(number) => (format!("fetchers-{number}"), peers),
         })
     };
     let mut write = |family: Family, value: fn(&PeerMetrics) -> u64| {
         let mut samples = text.family(family);
         for (channel, peers) in named() {
-            samples.sample(&[("channel", channel)], value(peers));
+            samples.sample(&[("channel", &channel)], value(peers));
         }
     };
     write(gauge("tidelog_peers_connections", "Connections to other nodes that can be used."), |peers| {
@@ -346,7 +347,7 @@ fn write_peers(metrics: &Metrics, text: &mut Text) {
     let mut samples = text.family(counter("tidelog_peers_failures_total", "Questions that got no answer."));
     for (channel, peers) in named() {
         for (error, count) in &peers.failed {
-            samples.sample(&[("channel", channel), ("error", error)], *count);
+            samples.sample(&[("channel", &channel), ("error", error)], *count);
         }
     }
 }

@@ -85,6 +85,11 @@ impl Rules {
         self.topics.get(usize::from(partition.topic))
     }
 
+    /// Whether the partition has several replicas.
+    fn has_replicas(&self, partition: PartitionKey) -> bool {
+        self.topic(partition).is_some_and(|topic| topic.replicas > 1)
+    }
+
     /// Whether retention deletes records of the partition.
     fn has_retention(&self, partition: PartitionKey) -> bool {
         self.topic(partition).is_some_and(TopicPlan::has_retention)
@@ -181,6 +186,7 @@ mod bench {
         let topic = |configs: &[(&str, &str)]| TopicPlan {
             name: "t".into(),
             partitions: 1,
+            replicas: 1,
             auto_created: false,
             configs: configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             without_timestamps: false,

@@ -41,6 +41,9 @@ use tidelog_client::Address;
 pub struct TopicPlan {
     pub name: String,
     pub partitions: i32,
+    /// How many replicas each partition has.
+    #[serde(default = "one")]
+    pub replicas: i16,
     /// Created by a Metadata request, with the broker's defaults, instead of by CreateTopics.
     pub auto_created: bool,
     pub configs: BTreeMap<String, String>,
@@ -48,6 +51,10 @@ pub struct TopicPlan {
     /// like Kafka's, stamps every record.
     #[serde(default)]
     pub without_timestamps: bool,
+}
+
+fn one() -> i16 {
+    1
 }
 
 impl TopicPlan {

@@ -131,10 +131,15 @@ impl Topics {
 
     /// Asks about the next topic that is to be asked about, if it is time.
     pub fn pump(&mut self, now: u64, setting: &Setting, sessions: &mut Sessions, out: &mut ClientOutbox) {
-        let Some(topic) = self.unsure.iter().position(|unsure| *unsure) else { return };
         if self.asked.is_some() || now < self.retry_at {
             return;
         }
+        // While a leader cannot be reached, another replica may come to lead.
+        for (place, _) in setting.topics.iter().enumerate().filter(|(_, plan)| plan.replicas > 1) {
+            let is_reached = |leader: &i32| sessions.host_of(*leader).is_some_and(|host| sessions.is_ready(host));
+            self.unsure[place] |= !self.leaders[place].values().all(is_reached);
+        }
+        let Some(topic) = self.unsure.iter().position(|unsure| *unsure) else { return };
         let Some(host) = sessions.any() else { return };
         self.asked = Some(host);
         let plan = &setting.topics[topic];
@@ -148,7 +153,7 @@ impl Topics {
             let topic = CreatableTopic::default()
                 .with_name(name)
                 .with_num_partitions(plan.partitions)
-                .with_replication_factor(1)
+                .with_replication_factor(plan.replicas)
                 .with_configs(plan.configs.iter().map(config).collect());
             let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
             sessions.send(now, host, &request, TOPICS_TAG, out);

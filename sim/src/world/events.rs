@@ -97,6 +97,8 @@ pub enum Event {
     QuietEnds {
         all_served: bool,
     },
+    /// Are all replicas equal now?
+    ReplicasMayBeEqual,
 }
 
 impl Event {
@@ -125,7 +127,8 @@ impl Event {
             | Event::DiskHasSpace { .. }
             | Event::Repair { .. }
             | Event::Heal
-            | Event::QuietEnds { .. } => None,
+            | Event::QuietEnds { .. }
+            | Event::ReplicasMayBeEqual => None,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::network::NetworkOptions;
 use crate::scenario::{ClientPlan, Fault, Profile, Role, Scenario};
 use crate::trace::Trace;
 use std::collections::BTreeMap;
-use tidelog_core::broker::QuorumView;
+use tidelog_core::broker::{PartitionView, QuorumView};
 use tidelog_core::plant::Plants;
 
 const MS: u64 = 1_000_000;
@@ -252,6 +252,12 @@ impl Script {
         self.world.nodes[node].process.as_ref()?.broker.quorum()
     }
 
+    /// A replica of a partition (`topic-0-0`) on a node that runs.
+    pub fn replica(&self, node: usize, partition: &str) -> Option<PartitionView> {
+        let broker = &self.world.nodes[node].process.as_ref()?.broker;
+        broker.partitions().find(|view| view.name == partition)
+    }
+
     pub fn now_ms(&self) -> u64 {
         self.world.now / MS
     }
@@ -349,6 +355,7 @@ fn calm(seed: u64) -> Scenario {
         topics: vec![TopicPlan {
             name: "topic-0".into(),
             partitions: 1,
+            replicas: 1,
             auto_created: false,
             configs: BTreeMap::new(),
             without_timestamps: false,

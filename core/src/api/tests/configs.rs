@@ -117,6 +117,7 @@ fn the_loggers_of_a_broker_are_shown_with_their_levels() {
     tidelog.configs=INFO type 0 source 6 []
     tidelog.peers=INFO type 0 source 6 []
     tidelog.quorum=INFO type 0 source 6 []
+    tidelog.replication=INFO type 0 source 6 []
     tidelog.storage=INFO type 0 source 6 []
     ");
     insta::assert_snapshot!(describe(&mut bench, LOGGERS, ""), @"INVALID_REQUEST Broker id must not be empty");

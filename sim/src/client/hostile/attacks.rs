@@ -403,7 +403,7 @@ impl Attacks<'_> {
         match self.stream.below(9) {
             0 => self.request("create: a name with a slash", 5, &create(vec![creatable("a/b", 1, 1)]), &[17]),
             1 => self.request("create: no partitions", 5, &create(vec![creatable("none", 0, 1)]), &[37]),
-            2 => self.request("create: five replicas", 5, &create(vec![creatable("five", 1, 5)]), &[38]),
+            2 => self.request("create: fifty replicas", 5, &create(vec![creatable("fifty", 1, 50)]), &[38]),
             3 => {
                 let config = CreatableTopicConfig::default()
                     .with_name(StrBytes::from_static_str("retention.ms"))
