@@ -168,6 +168,11 @@ impl Fetchers {
         self.ready.insert(id);
     }
 
+    /// Whether there is nothing to ask, and nobody pauses.
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.fetchers.is_empty()
+    }
+
     /// Nothing is fetched any more.
     pub fn clear(&mut self) {
         (self.fetchers, self.by_log, self.ready) = Default::default();

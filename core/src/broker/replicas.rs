@@ -62,7 +62,7 @@ impl Broker {
 
     /// Asks the leaders whatever is to be asked now.
     pub(super) fn ask_leaders(&mut self, now: Now, out: &mut Outbox) {
-        if !self.phase.opens_logs() {
+        if self.fetchers.is_idle() || !self.phase.opens_logs() {
             return;
         }
         while let Some(question) = self.fetchers.next(now.mono, &self.parts.partitions, self.parts.broker_epoch) {

@@ -43,6 +43,31 @@ pub enum Timer {
 }
 
 impl Timer {
+    /// How many there are beside those of logs.
+    const OF_NODE: usize = 15;
+
+    /// The place of a timer that is not a log's among those.
+    fn place(self) -> usize {
+        match self {
+            Self::Request => 0,
+            Self::Peers => 1,
+            Self::HighWatermarkCheckpoint => 2,
+            Self::RecoveryPointCheckpoint => 3,
+            Self::LogStartCheckpoint => 4,
+            Self::Retention => 5,
+            Self::Quorum => 6,
+            Self::Idle => 7,
+            Self::Sessions => 8,
+            Self::PreferredElections => 9,
+            Self::UncleanElections => 10,
+            Self::Life => 11,
+            Self::Channel => 12,
+            Self::Fetchers => 13,
+            Self::Lag => 14,
+            Self::Log(_) => panic!("the timers of logs have no places"),
+        }
+    }
+
     /// Whether it is for logs and their checkpoints, and not for the node as a member of its cluster.
     fn is_of_logs(self) -> bool {
         !matches!(
@@ -69,7 +94,31 @@ pub struct Timers {
     /// `log.initial.task.delay.ms`: from the start to the first run of the logs' timers.
     initial_delay_ms: i64,
     due: BTreeSet<(Mono, Timer)>,
-    moments: BTreeMap<Timer, Mono>,
+    moments: Moments,
+}
+
+/// When each timer is due. Those of the node are set after every input, mostly to what they are, so they are found at once.
+#[derive(Debug, Default)]
+struct Moments {
+    of_node: [Option<Mono>; Timer::OF_NODE],
+    of_logs: BTreeMap<LogId, Mono>,
+}
+
+impl Moments {
+    fn get(&self, timer: Timer) -> Option<Mono> {
+        match timer {
+            Timer::Log(log) => self.of_logs.get(&log).copied(),
+            timer => self.of_node[timer.place()],
+        }
+    }
+
+    fn set(&mut self, timer: Timer, at: Option<Mono>) {
+        match (timer, at) {
+            (Timer::Log(log), Some(at)) => _ = self.of_logs.insert(log, at),
+            (Timer::Log(log), None) => _ = self.of_logs.remove(&log),
+            (timer, at) => self.of_node[timer.place()] = at,
+        }
+    }
 }
 
 impl Timers {
@@ -85,7 +134,7 @@ impl Timers {
             intervals: intervals.into(),
             initial_delay_ms: config.log_initial_task_delay_ms,
             due: BTreeSet::new(),
-            moments: BTreeMap::new(),
+            moments: Moments::default(),
         }
     }
 
@@ -102,7 +151,7 @@ impl Timers {
 
     /// Clears the timers of logs and checkpoints.
     pub fn stop(&mut self) {
-        let logs: Vec<Timer> = self.moments.keys().copied().filter(|timer| timer.is_of_logs()).collect();
+        let logs: Vec<Timer> = self.due.iter().map(|(_, timer)| *timer).filter(|timer| timer.is_of_logs()).collect();
         for timer in logs {
             self.set(timer, None);
         }
@@ -110,21 +159,22 @@ impl Timers {
 
     /// Sets or clears a timer.
     pub fn set(&mut self, timer: Timer, at: Option<Mono>) {
-        if self.moments.get(&timer).copied() == at {
+        let before = self.moments.get(timer);
+        if before == at {
             return;
         }
-        if let Some(before) = self.moments.remove(&timer) {
+        if let Some(before) = before {
             self.due.remove(&(before, timer));
         }
         if let Some(at) = at {
             self.due.insert((at, timer));
-            self.moments.insert(timer, at);
         }
+        self.moments.set(timer, at);
     }
 
     /// Sets a timer that is not set.
     pub fn start_one(&mut self, timer: Timer, at: Mono) {
-        if !self.moments.contains_key(&timer) {
+        if self.moments.get(timer).is_none() {
             self.set(timer, Some(at));
         }
     }
