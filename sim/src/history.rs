@@ -271,6 +271,28 @@ pub enum Fact {
         node: u32,
         votes: bool,
     },
+    /// A node that leads the quorum does something, and still leads behind it. It is told now and then.
+    LeadsOn {
+        node: u32,
+    },
+    /// A node that leads the quorum gets a request by which it knows that the replica of another node is there.
+    Heard {
+        node: u32,
+        replica: u32,
+    },
+    /// A node that leads the quorum gets a heartbeat, or a registration, of this broker.
+    Heartbeat {
+        node: u32,
+        broker: u32,
+    },
+    /// The active controller tells a broker whether it has caught up: the broker was registered with this epoch, which is
+    /// the offset of its registration, and has applied the metadata up to this offset.
+    CaughtUp {
+        broker: u32,
+        epoch: i64,
+        offset: i64,
+        told: bool,
+    },
     /// A node knows these batches of the metadata log as committed.
     Committed {
         node: u32,
@@ -347,6 +369,10 @@ pub enum Fact {
     DiskLost {
         node: u32,
     },
+    /// The node's process has ended.
+    Ended {
+        node: u32,
+    },
     /// The node has a new process.
     Restarted {
         node: u32,
@@ -387,8 +413,12 @@ pub struct Replica {
     /// All records below this offset are on stable storage.
     pub synced: i64,
     pub log_end: i64,
+    /// Where the records of this epoch begin; of a leader only, once it has given them to its disk.
+    pub epoch_start: Option<i64>,
     /// The set of voters that counts for this node.
     pub voters: Vec<Voter>,
+    /// The brokers that the active controller knows as unfenced; of the active controller only.
+    pub unfenced: Option<Vec<u32>>,
 }
 
 /// A voter of the quorum: a node, with one of the disks that it has had. The first has the number 0.

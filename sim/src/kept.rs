@@ -57,6 +57,26 @@ pub fn plant_named(name: &str) -> Result<Plant, String> {
     found.ok_or_else(|| format!("there is no planted bug {name:?}; there are {}", names()))
 }
 
+/// Bugs that show in what no seed does yet.
+const OUT_OF_REACH: [Plant; 2] = [
+    // A broker is down for longer than its session.
+    Plant::AdoptsNoBroker,
+    // A change of voters is cut off, and what follows names no voters.
+    Plant::TruncationKeepsVoters,
+];
+
+/// The planted bugs that seeds can find.
+pub fn plants_of_seeds() -> Vec<Plant> {
+    Plant::ALL.iter().copied().filter(|plant| !OUT_OF_REACH.contains(plant)).collect()
+}
+
+/// The scenarios of the seeds from `from` on in which a planted bug may show: of a bug that needs several nodes, those of
+/// clusters.
+pub fn scenarios_for(plant: Plant, from: u64) -> impl Iterator<Item = Scenario> {
+    let drawn = (from..).map(Scenario::draw);
+    drawn.filter(move |scenario| scenario.nodes > 1 || !plant.needs_many_nodes())
+}
+
 /// Runs a scenario to its end. One that cannot begin is a violation too: of "panic".
 pub fn attempt(scenario: &Scenario, plants: Plants) -> Outcome {
     attempt_until(scenario, plants, None)

@@ -33,6 +33,8 @@ pub struct Process {
     pub steps: u64,
     /// Decides where the broker does rare things that nothing forces it to (`core/storage/src/buggify.rs`).
     pub dice: Dice,
+    /// It has ended by itself, because it could not go on.
+    pub gave_up: bool,
     /// Its disk has failed, and a restart is scheduled.
     pub restart_is_scheduled: bool,
 }
@@ -130,6 +132,7 @@ impl Node {
             ticks: 0,
             steps: 0,
             dice: if self.calm { Dice::default() } else { Dice::new(stream.draw()) },
+            gave_up: false,
             restart_is_scheduled: false,
         });
         self.crash_after_steps = self.crash_again.pop_front().map(u64::from);

@@ -302,15 +302,22 @@ impl Scenario {
             plan.bootstrap =
                 draw_bootstrap(&mut streams.stream("scenario.bootstrap", &[place as u64]), nodes, &brokers);
         }
+        let disk = draw_disk(&mut streams.stream("scenario.disk", &[]));
+        let network = draw_network(&mut streams);
+        let clock = draw_clock(&mut streams.stream("scenario.clock", &[]));
+        let mut properties = draw_properties(&mut streams.stream("scenario.properties", &[]), &topics);
+        if nodes > 1 {
+            properties.extend(draw_times(&mut streams.stream("scenario.times", &[]), &network));
+        }
         let mut scenario = Self {
             seed,
             profile,
             nodes,
             fault_ns,
-            disk: draw_disk(&mut streams.stream("scenario.disk", &[])),
-            network: draw_network(&mut streams),
-            clock: draw_clock(&mut streams.stream("scenario.clock", &[])),
-            properties: draw_properties(&mut streams.stream("scenario.properties", &[]), &topics),
+            disk,
+            network,
+            clock,
+            properties,
             topics,
             value_bytes_max,
             buggify: !swarm.one_in(4),
@@ -505,6 +512,24 @@ fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<String
         }
     }
     properties
+}
+
+/// How soon the nodes of a cluster give each other up. What is as short as the network is slow would let no leader stay.
+fn draw_times(stream: &mut Stream, network: &NetworkOptions) -> BTreeMap<String, String> {
+    let slowness = if network.delay_ns_max > 10 * MS { 4 } else { 1 };
+    let mut times = BTreeMap::new();
+    let mut set = |name: &str, ms: u64| times.insert(name.to_string(), ms.to_string());
+    if stream.one_in(2) {
+        set("controller.quorum.fetch.timeout.ms", slowness * stream.pick(&[300, 600, 1_000]));
+        set("controller.quorum.election.timeout.ms", slowness * stream.pick(&[50, 200, 500]));
+        set("controller.quorum.election.backoff.max.ms", *stream.pick(&[20, 200, 1_000]));
+        set("controller.quorum.request.timeout.ms", slowness * stream.pick(&[200, 1_000]));
+        set("controller.quorum.retry.backoff.ms", *stream.pick(&[1, 20, 100]));
+    }
+    if stream.one_in(8) {
+        set("metadata.max.idle.interval.ms", *stream.pick(&[10, 20, 100]));
+    }
+    times
 }
 
 fn draw_clients(stream: &mut Stream, size: &Size) -> Vec<ClientPlan> {
@@ -731,6 +756,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
         swarm.one_in(4).then_some(9),
         swarm.one_in(8).then_some(10),
         streams.stream("scenario.swizzle", &[]).one_in(6).then_some(11),
+        streams.stream("scenario.snapshots", &[]).one_in(8).then_some(13),
         (nodes > 1 && streams.stream("scenario.rolling", &[]).one_in(6)).then_some(12),
     ];
     let kinds: Vec<u32> = kinds.into_iter().flatten().collect();
@@ -742,7 +768,9 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
         .map(|place| {
             let mut stream = streams.stream("scenario.fault", &[place]);
             let loss = if stream.one_in(5) { Loss::Process } else { Loss::Power };
-            let down_ns = stream.skewed(SECOND);
+            // A broker of a cluster may be away for longer than its session.
+            let is_long = nodes > 1 && streams.stream("scenario.fault.down", &[place]).one_in(3);
+            let down_ns = if is_long { stream.between(SECOND / 2, 4 * SECOND) } else { stream.skewed(SECOND) };
             let fault = match stream.pick(&kinds) {
                 0 => {
                     let again = if stream.one_in(3) { stream.between(1, 3) } else { 0 };
@@ -773,6 +801,7 @@ fn draw_faults(streams: &mut Streams<'_>, nodes: u32, fault_ns: u64) -> Vec<Time
                 }
                 9 => Fault::Damage { damage: Damage::Hint, for_ns: 0 },
                 10 => Fault::Unmount { dir: stream.below(2) as u16, for_ns: stream.skewed(2 * SECOND) },
+                13 => Fault::Damage { damage: Damage::Snapshots, for_ns: stream.between(SECOND / 2, 3 * SECOND) },
                 11 => Fault::Swizzle { for_ns: stream.between(SECOND / 2, 30 * SECOND).min(fault_ns) },
                 12 => Fault::Rolling {
                     clean: !stream.one_in(4),

@@ -111,13 +111,29 @@ plants! {
     FollowerAcknowledgesBeforeSync,
     /// A leader counts its own records before it has synced them (KAFKA-17332).
     LeaderCountsUnsynced,
+    /// A leader leads on though no majority has fetched from it for too long (KAFKA-15489).
+    LeaderKeepsLease,
+    /// A replica whose log does not begin at 0 starts without a snapshot of what came before (KAFKA-14240).
+    StartsWithoutSnapshot,
+
+    // The active controller and those on standby.
+    /// A node that cannot apply a committed record goes on without it (KAFKA-14275).
+    ApplyFailureSwallowed,
+    /// A new active controller waits for no heartbeat of the brokers that it finds registered (KAFKA-18138).
+    AdoptsNoBroker,
+    /// A broker has caught up with the metadata only when it has all of the log (KAFKA-13959).
+    CaughtUpAtLogEndOnly,
 }
 
 impl Plant {
-    /// Whether the bug needs several nodes to show. The simulator runs single nodes for now, and the tests of the quorum
-    /// find these.
+    /// Whether the bug needs several nodes to show.
     pub fn needs_many_nodes(self) -> bool {
         self as u32 >= Self::VoteToldBeforeSync as u32
+    }
+
+    /// Whether the bug is in the quorum of the metadata log.
+    pub fn is_of_quorum(self) -> bool {
+        self.needs_many_nodes() && (self as u32) < Self::ApplyFailureSwallowed as u32
     }
 }
 

@@ -9,6 +9,7 @@
 
 use super::image::Image;
 use std::collections::{BTreeMap, BTreeSet};
+use tidelog_config::plant::{Plant, Plants};
 use tidelog_wire::MetadataRecord;
 use tidelog_wire::ids::{NodeId, Offset};
 use tidelog_wire::messages::BrokerHeartbeatRequest;
@@ -58,12 +59,12 @@ impl BrokerState {
 impl Heartbeats {
     /// The sessions with which a new active controller begins, at `now`. `gone` is a broker that is known not to run: the
     /// earlier incarnation of the controller's own node.
-    pub fn adopt(image: &Image, gone: Option<NodeId>, now: Mono, session_timeout_ms: i64) -> Self {
+    pub fn adopt(image: &Image, gone: Option<NodeId>, now: Mono, session_timeout_ms: i64, plants: Plants) -> Self {
         let mut this = Self { session_timeout_ms, brokers: BTreeMap::new(), ends: BTreeSet::new() };
         for broker in image.brokers() {
             let id = NodeId(broker.broker_id);
             this.registered(id, broker.broker_epoch, Offset(broker.broker_epoch));
-            if !broker.fenced && gone != Some(id) {
+            if !broker.fenced && gone != Some(id) && !plants.has(Plant::AdoptsNoBroker) {
                 this.heard(id, broker.broker_epoch, now);
             }
         }

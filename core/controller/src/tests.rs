@@ -19,6 +19,7 @@ use super::brokers::registration_change;
 use super::*;
 use proptest::prelude::*;
 use smallvec::smallvec;
+use tidelog_config::plant::Plants;
 use tidelog_config::{BrokerConfig, Listener, SecurityProtocol};
 use tidelog_wire::ids::{LeaderEpoch, Offset, Uuid};
 use tidelog_wire::messages::alter_configs_request;
@@ -75,7 +76,7 @@ impl Cluster {
     fn start(&mut self, node_id: NodeId, dirs: &[Uuid]) {
         let incarnation_id = Uuid::from_bytes(draw(&mut self.drawn)());
         let start = BrokerStart { incarnation_id, ..broker_start(node_id, dirs) };
-        let heartbeats = Heartbeats::adopt(&self.image, Some(node_id), Mono::ZERO, 9_000);
+        let heartbeats = Heartbeats::adopt(&self.image, Some(node_id), Mono::ZERO, 9_000, Plants::default());
         let registrar = Registrar {
             context: Context { node_id, layers: self.image.layers(&self.broker), replicates: true },
             cluster_id: CLUSTER,
@@ -99,7 +100,7 @@ impl Cluster {
             current_metadata_offset: self.offset,
             ..wants
         };
-        let heartbeats = Heartbeats::adopt(&self.image, None, Mono::ZERO, 9_000);
+        let heartbeats = Heartbeats::adopt(&self.image, None, Mono::ZERO, 9_000, Plants::default());
         let outcome = self.decide(|image, context, _| broker_heartbeat(image, context, &heartbeats, &request));
         assert!(outcome.is_ok(), "{outcome:?}");
     }

@@ -50,6 +50,7 @@ impl Quorum {
             self.uncommitted.push_back(Uncommitted { end, at: self.last_append_at, records });
         }
         assert!(records.next().is_none(), "each record is in a batch");
+        self.resign_needlessly(out);
         Ok(self.log_end() + -1)
     }
 

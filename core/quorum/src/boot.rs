@@ -12,6 +12,7 @@ use crate::voters::{VoterSet, kraft_version_record};
 use crate::{Busy, Command, LOG, PART, Phase, Quorum, Uncommitted, snapshot};
 use bytes::Bytes;
 use tidelog_batch::{ControlType, Scan};
+use tidelog_config::plant::Plant;
 use tidelog_storage::io::{DiskPath, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use tidelog_storage::names::{self, ParsedFile, SnapshotStage};
 use tidelog_storage::probe::Probe;
@@ -255,7 +256,10 @@ impl Quorum {
             self.log_mut().restart_at(start, out);
             return Ok(());
         }
-        if log.log_start_offset() > self.committed {
+        let start = log.log_start_offset();
+        if start > self.committed && self.config.plants.has(Plant::StartsWithoutSnapshot) {
+            self.committed = start;
+        } else if start > self.committed {
             return Err(format!(
                 "the log starts at offset {}, and no valid snapshot reaches that far (the newest ends at {})",
                 log.log_start_offset(),

@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use tidelog_batch::Scan;
 use tidelog_config::plant::Plant;
 use tidelog_storage::ReadOutcome;
+use tidelog_storage::buggify::Site;
 use tidelog_storage::io::{Level, Outbox};
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset, Uuid};
 use tidelog_wire::messages::fetch_response::{EpochEndOffset, PartitionData, SnapshotId as NamedSnapshot};
@@ -145,6 +146,9 @@ impl Quorum {
         if fetch.offset >= upper {
             return self.serve_nothing(fetch, may_wait);
         }
+        if out.buggify(Site::EmptyFetch) {
+            return self.answer_fetch(&fetch, |_| {});
+        }
         self.next_read += 1;
         let token = self.next_read;
         match self.log_mut().read(fetch.offset, upper, fetch.bytes_max, true, token, out) {
@@ -267,6 +271,7 @@ impl Quorum {
         if let Some(high) = self.high_watermark() {
             self.commit_up_to(high);
         }
+        self.resign_needlessly(out);
         self.changes_committed();
         // The followers learn of it.
         for fetch in std::mem::take(&mut self.waiting) {
@@ -320,6 +325,12 @@ impl Quorum {
         };
         if is_useful {
             self.fetched(now);
+        }
+        if self.may_stand() && self.busy.is_none() && out.buggify(Site::NeedlessElection) {
+            self.become_prospective(now);
+            if matches!(self.role, Role::Prospective(_)) {
+                self.become_candidate(now);
+            }
         }
         is_useful
     }

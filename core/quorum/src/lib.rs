@@ -416,7 +416,7 @@ impl Quorum {
         match body {
             RequestBody::Vote(body) => self.handle_vote(now, id, &listener, body),
             RequestBody::BeginQuorumEpoch(body) => self.handle_begin_quorum_epoch(now, id, &listener, body),
-            RequestBody::EndQuorumEpoch(body) => self.handle_end_quorum_epoch(now, id, &listener, body),
+            RequestBody::EndQuorumEpoch(body) => self.handle_end_quorum_epoch(now, id, &listener, body, out),
             RequestBody::Fetch(body) => self.handle_fetch(now, id, listener, body, out),
             RequestBody::FetchSnapshot(body) => self.handle_fetch_snapshot(now, id, listener, body, out),
             RequestBody::DescribeQuorum(body) => self.handle_describe(now, id, version, body),

@@ -132,7 +132,7 @@ impl Progress {
 
     /// Whether no majority has fetched for so long that another leader may have been elected.
     pub fn has_lost_majority(&self, now: Mono) -> bool {
-        self.needs_others() && self.majority_until <= now
+        self.needs_others() && self.majority_until <= now && !self.plants.has(Plant::LeaderKeepsLease)
     }
 
     /// Whether there is another replica than the leader.
@@ -322,6 +322,8 @@ mod tests {
         let mut progress = planted(Plant::RemovedLeaderCounts);
         progress.update_own(Offset(21), &voters(&[2, 3]), START);
         assert!(fetch(&mut progress, 2, 2, 21, 21));
+
+        assert!(!planted(Plant::LeaderKeepsLease).has_lost_majority(at(100_000).mono));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{KRAFT_VERSIONS, Quorum, QuorumEvent};
 use rand::RngExt;
 use tidelog_batch::{ControlRecord, ControlType};
 use tidelog_config::plant::Plant;
+use tidelog_storage::buggify::Site;
 use tidelog_storage::io::{Level, Outbox};
 use tidelog_wire::ErrorCode;
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset};
@@ -232,8 +233,19 @@ impl Quorum {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.epoch_start = Some(start);
         leader.changes.known_voters = known;
+        self.resign_needlessly(out);
         if self.voters.latest().len() > 1 {
             out.event(Level::Info, crate::PART, format!("this node leads the quorum in epoch {}", self.epoch()));
+        }
+    }
+
+    /// In simulations alone: the leader resigns at its next step.
+    pub(crate) fn resign_needlessly(&mut self, out: &mut Outbox) {
+        if let Role::Leader(leader) = &mut self.role
+            && leader.progress.has_others()
+            && out.buggify(Site::Resignation)
+        {
+            leader.resigns = true;
         }
     }
 

@@ -6,6 +6,7 @@ use crate::role::Role;
 use crate::voters::{Endpoints, ReplicaKey};
 use crate::{Quorum, RequestId, TOPIC};
 use tidelog_config::plant::Plant;
+use tidelog_storage::buggify::Site;
 use tidelog_storage::io::{AskError, Outbox};
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset, Uuid};
 use tidelog_wire::messages::{
@@ -158,6 +159,7 @@ impl Quorum {
         id: RequestId,
         listener: &str,
         request: EndQuorumEpochRequest,
+        out: &mut Outbox,
     ) {
         if !self.is_of_this_cluster(request.cluster_id.as_deref()) {
             let error_code = ErrorCode::InconsistentClusterId.code();
@@ -188,6 +190,7 @@ impl Quorum {
         if let Role::Follower(follower) = &mut self.role
             && follower.leader == leader
         {
+            let backoff_ms = if out.buggify(Site::ImpatientSuccessor) { 0 } else { backoff_ms };
             follower.fetch_until = now.mono.plus_ms(backoff_ms);
         }
         self.reply(id, self.end_response(listener, ErrorCode::None));

@@ -51,7 +51,7 @@ pub struct Controller {
 impl Controller {
     /// `image` is the metadata that is committed. `gone`: see [`Heartbeats::adopt`].
     pub fn new(epoch: LeaderEpoch, image: Image, gone: Option<NodeId>, now: Mono, config: &BrokerConfig) -> Self {
-        let heartbeats = Heartbeats::adopt(&image, gone, now, config.broker_session_timeout_ms.into());
+        let heartbeats = Heartbeats::adopt(&image, gone, now, config.broker_session_timeout_ms.into(), config.plants);
         Self { epoch, proposed: image, heartbeats, waiting: VecDeque::new() }
     }
 

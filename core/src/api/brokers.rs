@@ -5,6 +5,7 @@ use crate::api::Parts;
 use crate::controller::{self, Decision, Refusal};
 use crate::ids::NodeId;
 use crate::io::{Level, Outbox};
+use crate::plant::Plant;
 use crate::time::Now;
 use crate::wire::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
@@ -48,9 +49,14 @@ pub fn register(
 
 /// A heartbeat prolongs the session of its broker, whatever else it leads to.
 pub fn heartbeat(parts: &mut Parts, now: Now, request: &BrokerHeartbeatRequest) -> Decision<BrokerHeartbeatResponse> {
+    let log_end = parts.quorum().log().expect("a leader has a log").log_end_offset();
+    let is_behind =
+        parts.config.plants.has(Plant::CaughtUpAtLogEndOnly) && request.current_metadata_offset + 1 < log_end.0;
     let active = parts.controller.as_mut().expect("only a controller decides");
     active.heartbeats.heard(NodeId(request.broker_id), request.broker_epoch, now.mono);
     let context = active.context(&parts.config);
+    let planted = is_behind.then(|| BrokerHeartbeatRequest { current_metadata_offset: -1, ..request.clone() });
+    let request = planted.as_ref().unwrap_or(request);
     let decision = controller::broker_heartbeat(active.proposed(), &context, &active.heartbeats, request);
     if let Ok(outcome) = &decision.response {
         active.heartbeats.decided(request, outcome.state);

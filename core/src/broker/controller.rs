@@ -1,6 +1,6 @@
 //! What a node does as a member of the quorum: the quorum's events, and the birth and the end of the active controller.
 
-use super::{Broker, Lowering, Timer};
+use super::{Broker, Lowering, Phase, Timer};
 use crate::api::{self, AfterCommit, Controller};
 use crate::controller::{self, Decision, Image};
 use crate::ids::{LeaderEpoch, LogDirId, LogId};
@@ -34,6 +34,10 @@ impl Broker {
         let deadline = self.parts.quorum().deadline(now);
         self.timers.set(Timer::Quorum, deadline);
         for event in events {
+            if matches!(self.phase, Phase::Ended) {
+                // What is committed behind a record that could not be applied would be applied without that record.
+                return;
+            }
             match event {
                 QuorumEvent::Committed { end, records } => self.committed(now, end, records, out),
                 QuorumEvent::SnapshotLoaded { end, records } => match Image::from_records(&records) {

@@ -5,10 +5,11 @@
 
 use super::{Broker, Phase, boot};
 use crate::api::{self, KnownBrokers};
-use crate::buggify::Site;
-use crate::controller::{self, Image, ImageChange, ResourceKind};
+use crate::buggify::{ASKED_FOR, Site};
+use crate::controller::{self, Image, ImageChange, ImageError, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
 use crate::io::{IoCompletion, Outbox, Output};
+use crate::plant::Plant;
 use crate::probe::Probe;
 use crate::replication::PartitionEvent;
 use crate::storage::TopicPartition;
@@ -16,13 +17,21 @@ use crate::time::Now;
 use crate::wire::MetadataRecord;
 use std::collections::BTreeSet;
 
+/// Why a record is not applied that only the simulation does not want.
+fn asked_for(record: &MetadataRecord) -> ImageError {
+    ImageError { record: format!("{record:?}"), why: ASKED_FOR.to_owned() }
+}
+
 impl Broker {
     /// Applies records that are committed, and reacts to what changed by them.
     pub(super) fn committed(&mut self, now: Now, end: Offset, records: Vec<MetadataRecord>, out: &mut Outbox) {
         let mut changes = Vec::new();
+        let plants = self.parts.config.plants;
         for record in &records {
-            match self.parts.image.apply(record) {
+            let fails = self.parts.controller.is_none() && out.buggify(Site::ApplyFailure);
+            match if fails { Err(asked_for(record)) } else { self.parts.image.apply(record) } {
                 Ok(new) => changes.extend(new),
+                Err(_) if plants.has(Plant::ApplyFailureSwallowed) => {}
                 // A broker without any metadata does less harm than one that knows a part of it (KAFKA-14275).
                 Err(error) => return self.fatal(error.to_string(), out),
             }

@@ -90,6 +90,13 @@ impl Broker {
         })
     }
 
+    /// The brokers that are not fenced in the metadata of this node. None if it is not the active controller.
+    pub fn unfenced(&self) -> Option<Vec<NodeId>> {
+        self.parts.controller.as_ref()?;
+        let unfenced = self.parts.image.brokers().filter(|broker| !broker.fenced);
+        Some(unfenced.map(|broker| NodeId(broker.broker_id)).collect())
+    }
+
     /// The voters of the quorum that count for this node now.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaKey> + '_ {
         self.parts.quorum.iter().flat_map(|quorum| quorum.voters().keys())

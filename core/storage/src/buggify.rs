@@ -1,7 +1,8 @@
 //! Sites: places where a simulation makes the core do something that is rare and legal but not needed, such as closing
 //! a segment early. That must never make an answer wrong.
 //!
-//! A site is active in one of four processes, which the world's seed decides. An active site fires one time in four.
+//! A site is active in one of four processes, which the world's seed decides. An active site fires one time in four, or
+//! more rarely where more would leave nothing else to happen.
 //! Like the [probes](crate::probe), the dice are in the [`Outbox`]. Without the feature `plants`, [`Outbox::buggify`]
 //! is `false`.
 
@@ -26,10 +27,23 @@ pub enum Site {
     Checkpoint,
     /// Retention looks at a log before it is due.
     Retention,
+    /// A voter stands for election though its leader is there, and without pre-votes, as voters did before KIP-996.
+    NeedlessElection,
+    /// A leader resigns: when its epoch begins, when it has appended, or when more is committed.
+    Resignation,
+    /// A voter does not wait until those with longer logs have stood for election.
+    ImpatientSuccessor,
+    /// A leader answers a fetch without the records that it has.
+    EmptyFetch,
+    /// A node that does not lead the quorum cannot apply a committed record, as if it were of another release: it must end.
+    ApplyFailure,
 }
 
+/// The reason for what fails at a site alone.
+pub const ASKED_FOR: &str = "the simulation asks for it";
+
 impl Site {
-    pub const ALL: [Site; 8] = [
+    pub const ALL: [Site; 13] = [
         Site::EarlyRoll,
         Site::EarlyFlush,
         Site::SmallestRead,
@@ -38,7 +52,22 @@ impl Site {
         Site::MetadataSnapshot,
         Site::Checkpoint,
         Site::Retention,
+        Site::NeedlessElection,
+        Site::Resignation,
+        Site::ImpatientSuccessor,
+        Site::EmptyFetch,
+        Site::ApplyFailure,
     ];
+
+    /// An active site fires one time in so many, a power of two.
+    #[cfg(feature = "plants")]
+    fn among(self) -> u64 {
+        match self {
+            Self::NeedlessElection | Self::Resignation => 16,
+            Self::ApplyFailure => 256,
+            _ => 4,
+        }
+    }
 }
 
 /// The dice of one process. The default never fires.
@@ -64,7 +93,7 @@ impl Dice {
         }
         let thrown = &mut self.thrown[site as usize];
         *thrown += 1;
-        mix(of_site ^ *thrown) & 3 == 0
+        mix(of_site ^ *thrown).is_multiple_of(site.among())
     }
 }
 

@@ -6,7 +6,7 @@ use super::names::FileKind;
 use super::offset_index::{IndexBounds, OffsetIndex};
 use super::segment::Indexes;
 use super::time_index::TimeIndex;
-use crate::buggify::Site;
+use crate::buggify::{ASKED_FOR, Site};
 use crate::io::{IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::probe::Probe;
 use bytes::Bytes;
@@ -103,7 +103,7 @@ impl Log {
         let offsets = self.index_loads[load].offsets.take().expect("the offset index was asked for first");
         let slot = self.slot_of(segment).expect("an index is loaded for a segment of the log");
         let decoded = match self.decode_indexes(slot, offsets, content) {
-            Ok(_) if out.buggify(Site::IndexRebuild) => Err("the simulation asks for it".into()),
+            Ok(_) if out.buggify(Site::IndexRebuild) => Err(ASKED_FOR.into()),
             decoded => decoded,
         };
         match decoded {

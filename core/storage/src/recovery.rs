@@ -27,7 +27,7 @@ use super::producer_state::ProducerState;
 use super::read::QueryStage;
 use super::segment::{Indexes, Segment};
 use super::tail::{Tail, TailBatch};
-use crate::buggify::Site;
+use crate::buggify::{ASKED_FOR, Site};
 use crate::io::{DirEntry, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
 use crate::probe::Probe;
 use bytes::Bytes;
@@ -430,7 +430,7 @@ impl Log {
         let missing = || Err("it is missing".to_string());
         let (offsets, times) = (offsets.unwrap_or_else(missing), times.unwrap_or_else(missing));
         let decoded = match self.decode_indexes(slot, offsets, times) {
-            Ok(_) if out.buggify(Site::IndexRebuild) => Err("the simulation asks for it".into()),
+            Ok(_) if out.buggify(Site::IndexRebuild) => Err(ASKED_FOR.into()),
             decoded => decoded,
         };
         let start = match decoded {

@@ -5,7 +5,9 @@
 
 mod durability;
 mod epochs;
+mod fencing;
 mod images;
+mod lease;
 mod levels;
 mod metadata;
 mod offsets;
@@ -66,6 +68,9 @@ pub struct Rules {
     pub topics: Vec<TopicPlan>,
     /// By how many milliseconds a node's wall clock may differ from the clients'.
     pub wall_slack_ms: i64,
+    /// `controller.quorum.fetch.timeout.ms` and `broker.session.timeout.ms`
+    pub fetch_timeout_ms: u64,
+    pub session_timeout_ms: u64,
 }
 
 impl Rules {
@@ -78,7 +83,14 @@ impl Rules {
         // A clock drifts by at most 1 %, and a run takes some minutes at most.
         let drift = if scenario.clock.drift == Drift::None { 0 } else { 5_000 };
         let wall_slack_ms = scenario.clock.wall_apart_ms_max as i64 + jumps + drift;
-        Self { nodes: scenario.nodes, topics: scenario.topics.clone(), wall_slack_ms }
+        let ms = |name: &str, default| scenario.properties.get(name).and_then(|ms| ms.parse().ok()).unwrap_or(default);
+        Self {
+            nodes: scenario.nodes,
+            topics: scenario.topics.clone(),
+            wall_slack_ms,
+            fetch_timeout_ms: ms("controller.quorum.fetch.timeout.ms", 2_000),
+            session_timeout_ms: ms("broker.session.timeout.ms", 9_000),
+        }
     }
 
     fn topic(&self, partition: PartitionKey) -> Option<&TopicPlan> {
@@ -153,7 +165,9 @@ pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {
         Box::new(wakeups::Wakeups::new(rules)),
         Box::new(replicas::Replicas::new(rules)),
         Box::new(quorum::Quorum::default()),
+        Box::new(lease::Lease::new(rules)),
         Box::new(images::Images::default()),
+        Box::new(fencing::Fencing::new(rules)),
     ]
 }
 
@@ -194,7 +208,7 @@ mod bench {
         let aged = topic(&[("retention.ms", "1000"), ("internal.segment.bytes", "1000")]);
         let sized = topic(&[("retention.bytes", "500"), ("internal.segment.bytes", "1000")]);
         let topics = vec![topic(&[]), topic(&[("acks.require.fsync", "false")]), aged, sized];
-        Rules { nodes: 1, topics, wall_slack_ms: 0 }
+        Rules { nodes: 1, topics, ..Rules::default() }
     }
 
     /// Node 0 lost its page cache. It has replicas of all partitions.

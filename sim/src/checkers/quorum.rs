@@ -1,7 +1,7 @@
 //! The quorum of the metadata log is one: an epoch has at most one leader; a node votes for one candidate in an epoch,
 //! whatever crashes; what is committed at an offset is the same on every node for ever, and is on stable storage on a
-//! majority; a leader has all that was ever committed; a node's epoch never falls, nor does what it has applied while its
-//! process lives.
+//! majority, together with a record of the leader's own epoch; a leader has all that was ever committed; a node's epoch
+//! never falls, nor does what it has applied while its process lives.
 //!
 //! The voters change by one at a time, so that majorities of two sets that follow each other have a voter in common. A
 //! change that was acknowledged is committed.
@@ -84,6 +84,13 @@ impl Quorum {
             self.begins_to_lead(node, now)?;
         }
         let high = now.high_watermark.filter(|_| now.leads);
+        if let Some(high) = high
+            && now.epoch_start.is_none_or(|start| high <= start)
+        {
+            let (epoch, start) = (now.epoch, now.epoch_start);
+            let text = format!("node {node} has the high watermark {high} in epoch {epoch}, which begins at {start:?}");
+            return violation(NAME, None, text);
+        }
         match high.filter(|high| before.is_none_or(|before| before.high_watermark < Some(*high))) {
             Some(high) => self.is_on_majority(node, now, high),
             None => Ok(()),
@@ -304,6 +311,8 @@ mod tests {
             high_watermark: Some(end),
             synced: end,
             log_end: end,
+            epoch_start: None,
+            unfenced: None,
             voters: first_disks(&[0, 1, 2]),
         }
     }
@@ -313,7 +322,7 @@ mod tests {
     }
 
     fn leader(node: u32, epoch: i32, end: i64) -> Replica {
-        Replica { leads: true, ..replica(epoch, Some(node), end) }
+        Replica { leads: true, epoch_start: Some(0), ..replica(epoch, Some(node), end) }
     }
 
     fn is(node: u32, replica: Replica) -> Fact {
@@ -451,6 +460,13 @@ mod tests {
         let behind = Replica { synced: 8, ..replica(1, Some(0), 9) };
         let facts = vec![is(1, behind), is(0, leader(0, 1, 9))];
         finds(facts, "node 0 has the high watermark 9 in epoch 1, and 1 of the voters [0, 1, 2] have synced that far");
+    }
+
+    #[test]
+    fn a_high_watermark_without_a_record_of_its_own_epoch_is_found() {
+        let early = Replica { epoch_start: Some(9), ..leader(0, 4, 9) };
+        let facts = vec![is(1, replica(4, Some(0), 9)), is(0, early)];
+        finds(facts, "node 0 has the high watermark 9 in epoch 4, which begins at Some(9)");
     }
 
     #[test]

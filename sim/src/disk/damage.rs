@@ -40,6 +40,8 @@ pub enum Damage {
     Latent,
     /// A file that can be rebuilt is gone, zeroed, or has flipped bits.
     Hint,
+    /// A bit of data flips in every snapshot of the metadata: there is no older one to begin with.
+    Snapshots,
 }
 
 /// What was damaged.
@@ -219,6 +221,9 @@ impl Disk {
         if damage == Damage::Hint {
             return self.damage_hint(dir, is_alone, stream);
         }
+        if damage == Damage::Snapshots {
+            return self.damage_snapshots(stream);
+        }
         let mut candidates = Vec::new();
         for path in self.files(dir) {
             let batches = match (path.ends_with(".log"), path.ends_with(".checkpoint")) {
@@ -260,9 +265,22 @@ impl Disk {
                 let nothing = vec![0; SECTOR.min(batch.len - 16) as usize];
                 self.overwrite(dir, path, batch.position + 16, &nothing);
             }
-            Damage::Hint => unreachable!("handled above"),
+            Damage::Hint | Damage::Snapshots => unreachable!("handled above"),
         }
         Some(Damaged { dir, path: path.clone() })
+    }
+
+    /// The metadata log, and its snapshots, lie in the first directory.
+    fn damage_snapshots(&mut self, stream: &mut Stream) -> Option<Damaged> {
+        let is_snapshot = |path: &String| path.contains('/') && path.ends_with(".checkpoint");
+        let snapshots: Vec<String> = self.files(0).into_iter().filter(is_snapshot).collect();
+        for path in &snapshots {
+            let batches = self.batches(0, path, i64::MAX);
+            let Some(batch) = batches.first() else { continue };
+            let place = batch.position + stream.between(16, batch.len - 1);
+            self.flip(0, path, place, 1 << stream.below(8));
+        }
+        snapshots.into_iter().next().map(|path| Damaged { dir: 0, path })
     }
 
     /// The batches of a segment that end below the recovery point in the directory's checkpoint.

@@ -126,6 +126,10 @@ impl World {
     }
 
     fn damage(&mut self, node: usize, damage: Damage, for_ns: u64) {
+        if damage == Damage::Snapshots {
+            // They are read at a start.
+            self.end_process(node, Loss::Power, 1_000_000);
+        }
         let dealt = self.counts.get("bytes damaged").copied().unwrap_or(0);
         let mut stream = stream(self.scenario.seed, "damage", &[node as u64, self.now, dealt]);
         let Some(damaged) = self.nodes[node].disk.damage(damage, self.scenario.nodes == 1, &mut stream) else { return };

@@ -11,6 +11,7 @@ use crate::trace::{Digest, Note, Part};
 use bytes::{Bytes, BytesMut};
 use tidelog_core::api::prepare;
 use tidelog_core::batch::BatchLimits;
+use tidelog_core::buggify::ASKED_FOR;
 use tidelog_core::ids::ConnId;
 use tidelog_core::io::{Input, IoOwner, Origin, Output, Response};
 use tidelog_core::wire::{RecordsChunk, encode_response};
@@ -167,7 +168,9 @@ impl World {
         if let Some(process) = &self.nodes[place].process {
             self.trace.note(self.now, Note::State { node: place, broker: &process.broker });
         }
-        self.see_quorum(place);
+        if !matches!(end, Some(Exit::Fatal(_))) {
+            self.see_quorum(place);
+        }
         self.trace.step(self.now, place as u64, input_digest, digest);
         match end {
             Some(Exit::Stopped) => self.process_stopped(place),
@@ -356,8 +359,17 @@ impl World {
 
     fn process_failed(&mut self, node: usize, text: &str) {
         self.note(node, text.to_owned());
-        if self.nodes[node].disk.errors_dealt == 0 && !self.nodes[node].disk.is_damaged() {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.gave_up = true;
+        }
+        let asked_for = text.contains(ASKED_FOR);
+        let disk = &self.nodes[node].disk;
+        if disk.errors_dealt == 0 && !disk.is_damaged() && !asked_for {
             return self.violate("fatal", format!("node {node} gave up without a fault of its disk: {text}"));
+        }
+        // No damage does this: what is not whole is not read.
+        if text.contains("contradicts the records before it") && !asked_for {
+            return self.violate("fatal", format!("node {node} has metadata that does not fit: {text}"));
         }
         self.count("processes that gave up");
         let down_ns = stream(self.scenario.seed, "fatal", &[node as u64, self.nodes[node].life]).skewed(1_000_000_000);
@@ -386,6 +398,7 @@ impl World {
         let cache_is_lost = self.nodes[node].end(self.now, loss);
         self.deferred[node].clear();
         self.quorum_ended(node);
+        self.fact(None, Fact::Ended { node: node as u32 });
         let silence = if loss == Loss::Power { Silence::Of(node as u32) } else { Silence::Nobody };
         for conn in self.network.of_node(node as u32) {
             self.break_off(conn, silence);

@@ -30,9 +30,19 @@ pub(super) struct Seen {
     voters_up_to: i64,
     /// The votes that others ask for and that are not answered yet: the epoch and the candidate.
     asked: BTreeMap<(ConnId, i32), (i32, u32)>,
+    /// The heartbeats that are not answered yet: the broker, its epoch, and the offset that it has applied.
+    heartbeats: BTreeMap<(ConnId, i32), (u32, i64, i64)>,
     /// The highest epoch that the node has told anybody.
     told_epoch: i32,
+    /// When it was last told that the node leads on.
+    leads_told_at: u64,
 }
+
+/// How often it is told that a node leads on.
+const LEADS_ON_NS: u64 = 100_000_000;
+
+/// Of the offsets up to which a node applies metadata, one in so many is looked at.
+const IMAGES_AMONG: i64 = 16;
 
 /// The node with this `node.id`.
 fn node_of(id: i32) -> u32 {
@@ -61,6 +71,7 @@ impl World {
         seen.committed_up_to = 0;
         seen.voters_up_to = 0;
         seen.asked.clear();
+        seen.heartbeats.clear();
     }
 
     /// The node has another disk.
@@ -76,10 +87,23 @@ impl World {
         let Some(process) = &self.nodes[place].process else { return };
         let Some(view) = process.broker.quorum() else { return };
         let seen = &mut self.seen[place];
-        if seen.view == Some(view) {
-            return;
+        let before = seen.view.replace(view);
+        if before != Some(view) {
+            let has_applied = before.is_none_or(|before| before.committed != view.committed);
+            self.tell_replica(place, view);
+            if has_applied && (before.is_none() || view.committed.0 % IMAGES_AMONG == 0) {
+                self.see_image(place);
+            }
         }
-        seen.view = Some(view);
+        if view.leads && self.now >= self.seen[place].leads_told_at + LEADS_ON_NS {
+            self.seen[place].leads_told_at = self.now;
+            self.fact(None, Fact::LeadsOn { node: place as u32 });
+        }
+    }
+
+    fn tell_replica(&mut self, place: usize, view: QuorumView) {
+        let Some(process) = &self.nodes[place].process else { return };
+        let seen = &mut self.seen[place];
         let committed = view.committed.0;
         // A node may know a batch as committed that it has not given to its disk yet, in the place of one that it has cut
         // off. What lies before the log's start may be another leader's: a snapshot took its place.
@@ -88,6 +112,8 @@ impl World {
         let batches: Vec<StoredBatch> = known.take_while(|batch| batch.last_offset < end).collect();
         seen.committed_up_to = end.max(seen.committed_up_to);
         let voters_up_to = seen.voters_up_to;
+        let of_epoch = seen.batches.values().rev().take_while(|batch| batch.leader_epoch == view.epoch.0);
+        let epoch_start = of_epoch.last().map(|batch| batch.base_offset);
         let replica = Replica {
             leads: view.leads,
             epoch: view.epoch.0,
@@ -97,6 +123,8 @@ impl World {
             synced: view.synced.0,
             log_end: view.log_end.0,
             voters: process.broker.voters().map(|key| self.voter_of(key)).collect(),
+            epoch_start: epoch_start.filter(|_| view.leads),
+            unfenced: process.broker.unfenced().map(|brokers| brokers.into_iter().map(|id| node_of(id.0)).collect()),
         };
         let recorded = process.broker.recorded_voters();
         let news = recorded.filter(|(offset, _)| (voters_up_to..committed).contains(&offset.0));
@@ -115,7 +143,8 @@ impl World {
 
     /// Tells what the node knows of the metadata.
     pub(super) fn see_image(&mut self, place: usize) {
-        let Some(process) = &self.nodes[place].process else { return };
+        // A broker that gives up may have applied a part of what comes next.
+        let Some(process) = self.nodes[place].process.as_ref().filter(|process| !process.gave_up) else { return };
         let (end, records) = process.broker.metadata();
         if end.0 == 0 {
             return;
@@ -170,11 +199,35 @@ impl World {
 
     /// The node gets a request.
     pub(super) fn see_request(&mut self, place: usize, request: &Request) {
+        if self.seen[place].view.is_some_and(|view| view.leads) {
+            self.see_life(place as u32, &request.body);
+        }
+        if let RequestBody::BrokerHeartbeat(body) = &request.body {
+            let key = (request.conn, request.header.correlation_id);
+            let heartbeat = (node_of(body.broker_id), body.broker_epoch, body.current_metadata_offset);
+            self.seen[place].heartbeats.insert(key, heartbeat);
+        }
         let RequestBody::Vote(body) = &request.body else { return };
         let Some(asked) = body.topics.first().and_then(|topic| topic.partitions.first()) else { return };
         if !asked.pre_vote {
             let key = (request.conn, request.header.correlation_id);
             self.seen[place].asked.insert(key, (asked.replica_epoch, node_of(asked.replica_id)));
+        }
+    }
+
+    /// A leader gets a request by which it knows that another node lives.
+    fn see_life(&mut self, node: u32, request: &RequestBody) {
+        let heard = |replica: i32| (replica > 0).then(|| Fact::Heard { node, replica: node_of(replica) });
+        let fact = match request {
+            RequestBody::Fetch(body) => heard(body.replica_id.max(body.replica_state.replica_id)),
+            RequestBody::FetchSnapshot(body) => heard(body.replica_id),
+            RequestBody::UpdateRaftVoter(body) => heard(body.voter_id),
+            RequestBody::BrokerHeartbeat(body) => Some(Fact::Heartbeat { node, broker: node_of(body.broker_id) }),
+            RequestBody::BrokerRegistration(body) => Some(Fact::Heartbeat { node, broker: node_of(body.broker_id) }),
+            _ => None,
+        };
+        if let Some(fact) = fact {
+            self.fact(None, fact);
         }
     }
 
@@ -192,6 +245,12 @@ impl World {
             ResponseBody::BeginQuorumEpoch(body) => {
                 let told = body.topics.first().and_then(|topic| topic.partitions.first());
                 self.epoch_told(place, told.map_or(0, |told| told.leader_epoch));
+            }
+            ResponseBody::BrokerHeartbeat(body) => {
+                let asked = self.seen[place].heartbeats.remove(&(conn, response.correlation_id));
+                if let Some((broker, epoch, offset)) = asked.filter(|_| body.error_code == 0) {
+                    self.fact(None, Fact::CaughtUp { broker, epoch, offset, told: body.is_caught_up });
+                }
             }
             _ => {}
         }

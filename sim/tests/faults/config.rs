@@ -1,6 +1,8 @@
 //! Configurations with the smallest sizes, which are reached all the time.
 
 use tidelog_sim::client::records::Codec;
+use tidelog_sim::disk::Loss;
+use tidelog_sim::scenario::Fault;
 use tidelog_sim::script::Script;
 
 const MS: u64 = 1_000_000;
@@ -35,6 +37,33 @@ fn the_smallest_segments_and_indexes_roll_all_the_time_and_lose_nothing() {
         t.cut_power(0);
         assert_eq!(t.ends_well().values().next().unwrap().len(), 200, "{topic:?}");
     }
+}
+
+#[test]
+fn nodes_that_give_each_other_up_soon_and_a_busy_metadata_log_cost_no_record() {
+    let ms = |name: &str, ms: u64| (name.to_string(), ms.to_string());
+    let times = [
+        ms("controller.quorum.fetch.timeout.ms", 300),
+        ms("controller.quorum.election.timeout.ms", 50),
+        ms("controller.quorum.election.backoff.max.ms", 20),
+        ms("controller.quorum.request.timeout.ms", 200),
+        ms("controller.quorum.retry.backoff.ms", 1),
+        ms("broker.session.timeout.ms", 300),
+        ms("broker.heartbeat.interval.ms", 30),
+        ms("metadata.max.idle.interval.ms", 20),
+    ];
+    let mut t = Script::with(3, |scenario| {
+        scenario.nodes = 3;
+        scenario.properties.extend(times);
+    });
+    t.producer_with(200, |plan| plan.gap_ns_max = 100 * MS);
+    t.run_until("records are acknowledged", |t| t.acknowledged() > 0);
+    for node in [0, 1, 2, 0, 1, 2] {
+        // Longer than its session: another node leads the quorum, and fences this one.
+        t.deal(node, Fault::Crash { loss: Loss::Power, down_ns: 800 * MS, again_after_steps: Vec::new() });
+        t.run_for(2_000);
+    }
+    assert_eq!(t.ends_well().values().map(Vec::len).sum::<usize>(), 200);
 }
 
 #[test]

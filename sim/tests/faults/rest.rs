@@ -167,6 +167,15 @@ fn a_damaged_snapshot_of_the_metadata_is_left_out_for_the_one_before() {
 }
 
 #[test]
+fn a_node_whose_snapshots_of_the_metadata_are_all_damaged_does_not_begin_with_half_of_it() {
+    let mut t = with_metadata(16);
+    t.deal(0, Fault::Damage { damage: Damage::Snapshots, for_ns: 300 * MS });
+    t.run_until("it gives up", |t| t.count("processes that gave up") > 0);
+    assert!(t.has_said(0, "and no valid snapshot reaches that far"), "{}", t.story());
+    ends_with_everything(t);
+}
+
+#[test]
 fn a_damaged_metadata_log_stops_the_broker_and_no_partition_is_taken_for_deleted() {
     let mut t = with_metadata(15);
     let is_log = |path: &String| path.starts_with("__cluster_metadata-0/") && path.ends_with(".log");

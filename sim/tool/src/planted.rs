@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tidelog_core::plant::{Plant, Plants};
-use tidelog_sim::kept::{attempt, plant_named};
+use tidelog_sim::kept::{attempt, plant_named, plants_of_seeds, scenarios_for};
 use tidelog_sim::minimise::{RUNS_MAX_DEFAULT, Shrunk, minimise};
 use tidelog_sim::panics;
 use tidelog_sim::scenario::Scenario;
@@ -21,13 +21,13 @@ const EVENTS_MIN: u64 = 2_000;
 
 #[derive(Args)]
 pub struct Planted {
-    /// The planted bugs [default: all].
+    /// The planted bugs [default: all that seeds can find].
     #[arg(value_parser = plant_named)]
     plants: Vec<Plant>,
     /// The first seed.
     #[arg(long, value_parser = seed, default_value = "0")]
     from: u64,
-    /// How many seeds are run with each bug.
+    /// How many seeds are run with each bug; with one that needs several nodes, so many that are clusters.
     #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// Threads [default: the machine's cores].
@@ -48,9 +48,17 @@ pub struct Planted {
 /// The result for one planted bug.
 struct Row {
     plant: Plant,
-    /// The seeds that find it, each with its number of events.
-    hits: Vec<(u64, u64)>,
+    /// The seeds that find it.
+    hits: Vec<Hit>,
     shrunk: Option<Shrunk>,
+}
+
+#[derive(Clone, Copy)]
+struct Hit {
+    /// How many seeds were run before it.
+    place: u64,
+    seed: u64,
+    events: u64,
 }
 
 impl Row {
@@ -74,7 +82,7 @@ impl Planted {
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
         let plants = match self.plants.is_empty() {
-            true => Plant::ALL.iter().copied().filter(|plant| !plant.needs_many_nodes()).collect(),
+            true => plants_of_seeds(),
             false => self.plants.clone(),
         };
         let jobs = self.jobs.unwrap_or_else(jobs_default);
@@ -104,19 +112,19 @@ impl Planted {
     fn search(&self, plant: Plant, progress: &Progress) -> Row {
         let plants = Plants::default().with(plant);
         let mut hits = Vec::new();
-        for seed in self.from..self.from.saturating_add(self.seeds) {
-            let outcome = attempt(&Scenario::draw(seed), plants);
+        for (place, scenario) in (0..self.seeds).zip(scenarios_for(plant, self.from)) {
+            let outcome = attempt(&scenario, plants);
             progress.tell(outcome.events, outcome.violation.is_some());
             if outcome.violation.is_some() {
-                hits.push((seed, outcome.events));
+                hits.push(Hit { place, seed: scenario.seed, events: outcome.events });
             }
         }
         let is_shrunk = self.minimise || self.keep.is_some();
-        let mut first: Vec<(u64, u64)> = hits.iter().copied().take(FAILURES).collect();
-        first.sort_by_key(|(_, events)| *events);
-        let long = &first[first.partition_point(|(_, events)| *events < EVENTS_MIN)..];
+        let mut first: Vec<Hit> = hits.iter().copied().take(FAILURES).collect();
+        first.sort_by_key(|hit| hit.events);
+        let long = &first[first.partition_point(|hit| hit.events < EVENTS_MIN)..];
         let chosen = long.get(long.len() / 2).or(first.last()).filter(|_| is_shrunk);
-        let shrunk = chosen.and_then(|(seed, _)| minimise(&Scenario::draw(*seed), plants, self.runs, &mut |_, _| {}));
+        let shrunk = chosen.and_then(|hit| minimise(&Scenario::draw(hit.seed), plants, self.runs, &mut |_, _| {}));
         Row { plant, hits, shrunk }
     }
 
@@ -126,10 +134,10 @@ impl Planted {
         table.push_str(if with_shrunk { " a failure's events | shrunk to | times |\n" } else { "\n" });
         table.push_str(if with_shrunk { "|---|---|---|---|---|---|---|\n" } else { "|---|---|---|---|\n" });
         for row in rows {
-            let seeds: Vec<u64> = row.hits.iter().map(|(seed, _)| *seed).collect();
-            let median = median_to_find(self.from, &seeds).map_or("-".into(), |median| median.to_string());
-            let first = seeds.first().map_or("-".into(), u64::to_string);
-            let _ = write!(table, "| `{:?}` | {} | {median} | {first} |", row.plant, seeds.len());
+            let places: Vec<u64> = row.hits.iter().map(|hit| hit.place).collect();
+            let median = median_to_find(&places).map_or("-".into(), |median| median.to_string());
+            let first = row.hits.first().map_or("-".into(), |hit| hit.seed.to_string());
+            let _ = write!(table, "| `{:?}` | {} | {median} | {first} |", row.plant, places.len());
             if let Some(Shrunk { events_before, events_after, .. }) = &row.shrunk {
                 let _ = write!(table, " {events_before} | {events_after} | {} |", events_before / events_after.max(&1));
             } else if with_shrunk {
@@ -152,9 +160,9 @@ impl Planted {
 
 /// How many seeds it takes to find the bug, as the median over all seeds to begin at. Seeds behind the last that finds
 /// it are left out, since it is unknown how many more they would need.
-fn median_to_find(from: u64, hits: &[u64]) -> Option<u64> {
+fn median_to_find(hits: &[u64]) -> Option<u64> {
     let mut needed = Vec::new();
-    let mut begin = from;
+    let mut begin = 0;
     for hit in hits {
         needed.extend((begin..=*hit).map(|begin| hit - begin + 1));
         begin = hit + 1;
@@ -169,9 +177,9 @@ mod tests {
 
     #[test]
     fn the_median_is_over_all_seeds_that_one_may_begin_at() {
-        assert_eq!(median_to_find(0, &[]), None);
-        assert_eq!(median_to_find(0, &[0, 1, 2]), Some(1));
-        assert_eq!(median_to_find(0, &[9]), Some(5), "1 to 10, all as likely");
-        assert_eq!(median_to_find(100, &[100, 103]), Some(1), "1; 3, 2, 1");
+        assert_eq!(median_to_find(&[]), None);
+        assert_eq!(median_to_find(&[0, 1, 2]), Some(1));
+        assert_eq!(median_to_find(&[9]), Some(5), "1 to 10, all as likely");
+        assert_eq!(median_to_find(&[0, 3]), Some(1), "1; 3, 2, 1");
     }
 }

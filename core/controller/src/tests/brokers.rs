@@ -35,13 +35,13 @@ impl Active {
     fn new() -> Self {
         let cluster = Cluster::new();
         let now = Mono(1_000_000_000);
-        let heartbeats = Heartbeats::adopt(&cluster.image, None, now, SESSION_MS);
+        let heartbeats = Heartbeats::adopt(&cluster.image, None, now, SESSION_MS, Plants::default());
         Self { cluster, heartbeats, now }
     }
 
     /// Another controller takes over.
     fn fail_over(&mut self) {
-        self.heartbeats = Heartbeats::adopt(&self.cluster.image, None, self.now, SESSION_MS);
+        self.heartbeats = Heartbeats::adopt(&self.cluster.image, None, self.now, SESSION_MS, Plants::default());
     }
 
     fn pass_ms(&mut self, ms: u64) {
@@ -341,7 +341,7 @@ fn a_new_controller_gives_every_unfenced_broker_a_whole_session() {
     assert!(active.fence_expired().is_empty());
     active.pass_ms(1);
     assert_eq!(active.fence_expired(), [1, 2], "KAFKA-18138");
-    let gone = Heartbeats::adopt(&Cluster::new().image, Some(NodeId(1)), active.now, SESSION_MS);
+    let gone = Heartbeats::adopt(&Cluster::new().image, Some(NodeId(1)), active.now, SESSION_MS, Plants::default());
     assert!(!gone.has_session(NodeId(1), active.now));
 }
 

@@ -114,7 +114,7 @@ impl Model {
         let previous_broker_epoch = Some(cluster.epoch_of(id));
         let incarnation_id = Uuid::from_bytes(draw(&mut cluster.drawn)());
         let start = BrokerStart { incarnation_id, previous_broker_epoch, ..broker_start(node_id, &[dir(id)]) };
-        let heartbeats = Heartbeats::adopt(&cluster.image, Some(node_id), Mono::ZERO, 9_000);
+        let heartbeats = Heartbeats::adopt(&cluster.image, Some(node_id), Mono::ZERO, 9_000, Plants::default());
         let registrar = Registrar {
             context: Context { node_id, layers: cluster.image.layers(&cluster.broker), replicates: true },
             cluster_id: CLUSTER,

@@ -72,9 +72,14 @@ impl Admin {
             if !is_retriable(error) {
                 out.misbehaved(format!("Produce to {name}-{index} was answered with {error}"));
             }
-        } else if let Some(id) = by_id.or(self.own[topic].id()) {
+        } else if let Some(id) = by_id.or(self.own[topic].id().filter(|_| !self.name_may_be_old())) {
             values.iter().for_each(|value| out.fact(Fact::Kept { value: *value, id, index }));
         }
+    }
+
+    /// Whether a broker may know another topic by a name: one that was deleted since. In the end all have caught up.
+    fn name_may_be_old(&self) -> bool {
+        self.setting.brokers_may_lag() && self.finish == Finish::NotYet
     }
 
     /// Reads a partition from its first offset. False if it is not certain which topic would be read,
@@ -83,7 +88,10 @@ impl Admin {
         let Some(to) = self.ready_leader(topic, index) else { return false };
         let Some(version) = self.sessions.version::<FetchRequest>(to) else { return false };
         let own = &self.own[topic];
-        let known = if version >= 13 { own.seen.and_then(|seen| seen.id) } else { own.id() };
+        let known = match version {
+            13.. => own.seen.and_then(|seen| seen.id),
+            _ => own.id().filter(|_| !self.name_may_be_old()),
+        };
         let Some(id) = known else { return false };
         let partition = FetchPartition::default()
             .with_partition(index)
