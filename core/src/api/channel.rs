@@ -13,6 +13,7 @@
 //! Invariant: every question is in exactly one of `waiting`, `asked` and `results`.
 
 use crate::api::Ticket;
+use crate::ids::NodeId;
 use crate::io::{AskError, PeerOwner};
 use crate::time::Mono;
 use crate::wire::messages::MetadataRequest;
@@ -99,6 +100,8 @@ pub struct Channel {
     waiting: BTreeMap<u64, Question>,
     /// The questions that the controller has been asked.
     asked: BTreeMap<u64, Question>,
+    /// The node that leads the quorum, as far as it is known.
+    controller: Option<NodeId>,
     /// Until when nothing is asked, because the controller could not be reached or was none.
     pause_until: Mono,
     results: VecDeque<Outcome>,
@@ -111,6 +114,7 @@ impl Channel {
             next: 0,
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
+            controller: None,
             pause_until: Mono::ZERO,
             results: VecDeque::new(),
         }
@@ -161,6 +165,18 @@ impl Channel {
         let Some(question) = self.asked.remove(&number) else { return };
         self.waiting.insert(number, question);
         self.pause_until = now.plus_ms(PAUSE_MS);
+    }
+
+    /// This node leads the quorum now. What the one before was asked, and has not answered, is asked again: it may be gone,
+    /// and its answers, should they still come, are to nobody.
+    pub fn controller_is(&mut self, node: NodeId) {
+        if self.controller.replace(node) == Some(node) {
+            return;
+        }
+        for (_, question) in std::mem::take(&mut self.asked) {
+            self.waiting.insert(self.next, question);
+            self.next += 1;
+        }
     }
 
     /// Another node has answered, or has not.
@@ -289,6 +305,22 @@ mod tests {
         assert_eq!(outcome.result, Ok(ids(ErrorCode::StaleBrokerEpoch)));
         assert!(matches!(outcome.asker, Asker::ProducerIds));
         assert_eq!(channel.deadline(now), None);
+    }
+
+    #[test]
+    fn what_a_controller_has_not_answered_is_asked_the_next_one() {
+        let mut channel = channel();
+        channel.controller_is(NodeId(1));
+        ask_ids(&mut channel);
+        let first = next(&mut channel, START).expect("it is asked");
+        channel.controller_is(NodeId(1));
+        assert_eq!(next(&mut channel, START), None, "it is still the same");
+        channel.controller_is(NodeId(2));
+        let second = next(&mut channel, START).expect("it is asked at once");
+        channel.handle_answer(START, first, Err(AskError::TimedOut));
+        assert!(channel.take_result().is_none() && next(&mut channel, START).is_none());
+        channel.handle_answer(START, second, Ok(ids(ErrorCode::None)));
+        assert_eq!(channel.take_result().expect("an answer").result, Ok(ids(ErrorCode::None)));
     }
 
     #[test]

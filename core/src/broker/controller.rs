@@ -46,7 +46,9 @@ impl Broker {
                 },
                 QuorumEvent::Leading { epoch, bootstrap } => self.leading(now, epoch, bootstrap, out),
                 QuorumEvent::Resigned => self.resigned(now, out),
-                QuorumEvent::LeaderChanged { .. } => {}
+                QuorumEvent::LeaderChanged { leader, .. } => {
+                    leader.into_iter().for_each(|node| self.parts.channel.controller_is(node));
+                }
                 QuorumEvent::Answer(id, body) => api::quorum::answered(&mut self.parts, id, *body, out),
                 QuorumEvent::RecoveryPointTooHigh => {
                     let dir = self.parts.quorum().log().expect("a log is cut").place().dir;
