@@ -31,8 +31,7 @@ impl Broker {
 
     /// Acts on what the quorum tells, after each call of it that takes the time.
     pub(super) fn quorum_events(&mut self, now: Now, events: Vec<QuorumEvent>, out: &mut Outbox) {
-        let deadline = self.parts.quorum().deadline(now);
-        self.timers.set(Timer::Quorum, deadline);
+        self.watch_quorum(now);
         for event in events {
             if matches!(self.phase, Phase::Ended) {
                 // What is committed behind a record that could not be applied would be applied without that record.
@@ -122,13 +121,29 @@ impl Broker {
         }
     }
 
+    fn watch_quorum(&mut self, now: Now) {
+        let mut deadline = self.parts.quorum().deadline(now);
+        if self.parts.image.in_transaction() {
+            // A snapshot that is due waits for the end of the transaction. The timer must lie in the future, or the loop of
+            // the timers would not end.
+            deadline = deadline.map(|at| at.max(now.mono.plus_ms(1)));
+        }
+        self.timers.set(Timer::Quorum, deadline);
+    }
+
     pub(super) fn snapshot_if_due(&mut self, now: Now, out: &mut Outbox) {
         if self.parts.quorum().snapshot_due(now.mono) {
             self.take_snapshot(now, out);
         }
     }
 
+    /// Takes a snapshot, unless the metadata is in the middle of a transaction (KIP-868): what the transaction has brought so
+    /// far is in no image, and whoever begins with the snapshot would miss it. The quorum says that one is due after every
+    /// input until there is one.
     pub(super) fn take_snapshot(&mut self, now: Now, out: &mut Outbox) {
+        if self.parts.image.in_transaction() {
+            return;
+        }
         let version = self.parts.image.metadata_version();
         let records = self.parts.image.to_records();
         let values: Vec<Bytes> = records.iter().map(|record| controller::records::encode(record, version)).collect();
