@@ -29,6 +29,21 @@ fn leader(t: &Script) -> usize {
     (0..3).filter(|node| t.is_up(*node)).find(leads).expect("one of them leads")
 }
 
+/// Three nodes that are written to and read from; of the 60 batches ten are acknowledged.
+fn busy(seed: u64, configs: &[(&str, &str)]) -> Script {
+    let mut t = cluster(seed, 3, configs);
+    t.producer(60);
+    t.fetcher();
+    t.run_until("some is acknowledged", |t| t.acknowledged() >= 10);
+    t
+}
+
+/// For 20 seconds no other node reaches this one, nor it them.
+fn cut_off(t: &mut Script, node: usize) {
+    let from = (0..3).filter(|other| *other != node).map(|other| End::Node(other as u32)).collect();
+    t.deal(node, Fault::Partition { with: Vec::new(), from, ways: Ways::Both, for_ns: 20 * SECOND, times: 1 });
+}
+
 #[test]
 fn what_is_acknowledged_is_on_every_replica() {
     for seed in 0..5 {
@@ -43,10 +58,7 @@ fn what_is_acknowledged_is_on_every_replica() {
 #[test]
 fn another_replica_leads_when_the_leader_loses_its_power_and_nothing_is_lost() {
     for seed in 0..5 {
-        let mut t = cluster(seed, 3, &[("min.insync.replicas", "2")]);
-        t.producer(60);
-        t.fetcher();
-        t.run_until("some is acknowledged", |t| t.acknowledged() >= 10);
+        let mut t = busy(seed, &[("min.insync.replicas", "2")]);
         let first = leader(&t);
         t.deal(first, Fault::Crash { loss: Loss::Power, down_ns: 30 * SECOND, again_after_steps: Vec::new() });
         t.run_until("all is acknowledged by others", |t| t.acknowledged() == 60);
@@ -58,13 +70,9 @@ fn another_replica_leads_when_the_leader_loses_its_power_and_nothing_is_lost() {
 #[test]
 fn a_leader_that_is_cut_off_acknowledges_nothing_and_its_tail_is_cut_when_it_is_back() {
     for seed in 0..5 {
-        let mut t = cluster(seed, 3, &[("min.insync.replicas", "2")]);
-        t.producer(60);
-        t.fetcher();
-        t.run_until("some is acknowledged", |t| t.acknowledged() >= 10);
+        let mut t = busy(seed, &[("min.insync.replicas", "2")]);
         let first = leader(&t);
-        let from = (0..3).filter(|node| *node != first).map(|node| End::Node(node as u32)).collect();
-        t.deal(first, Fault::Partition { with: Vec::new(), from, ways: Ways::Both, for_ns: 20 * SECOND, times: 1 });
+        cut_off(&mut t, first);
         t.run_until("all is acknowledged", |t| t.acknowledged() == 60);
         t.ends_well();
     }
@@ -73,9 +81,7 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_its_tail_is_cut_when_it_is_
 #[test]
 fn the_power_of_the_whole_room_fails_and_nothing_is_lost() {
     for seed in 0..5 {
-        let mut t = cluster(seed, 3, &[]);
-        t.producer(60);
-        t.fetcher();
+        let mut t = busy(seed, &[]);
         for round in 1..4 {
             t.run_until("some is acknowledged", |t| t.acknowledged() >= 10 * round);
             (0..3).for_each(|node| t.cut_power(node));
@@ -88,9 +94,7 @@ fn the_power_of_the_whole_room_fails_and_nothing_is_lost() {
 #[test]
 fn nodes_that_stop_one_after_the_other_hand_their_leaders_over() {
     for seed in 0..5 {
-        let mut t = cluster(seed, 3, &[("min.insync.replicas", "2")]);
-        t.producer(60);
-        t.fetcher();
+        let mut t = busy(seed, &[("min.insync.replicas", "2")]);
         for node in 0..3 {
             t.run_until("some is acknowledged", |t| t.acknowledged() >= 10 * (node + 1));
             t.deal(node, Fault::Stop { loss: Loss::Process, down_ns: SECOND, crash_after_steps: None });
@@ -104,12 +108,9 @@ fn nodes_that_stop_one_after_the_other_hand_their_leaders_over() {
 #[test]
 fn a_follower_that_lags_leaves_the_isr_and_joins_again_when_it_has_caught_up() {
     for seed in 0..5 {
-        let mut t = cluster(seed, 3, &[]);
-        t.producer(60);
-        t.run_until("some is acknowledged", |t| t.acknowledged() >= 10);
+        let mut t = busy(seed, &[]);
         let lags = (leader(&t) + 1) % 3;
-        let from = (0..3).filter(|node| *node != lags).map(|node| End::Node(node as u32)).collect();
-        t.deal(lags, Fault::Partition { with: Vec::new(), from, ways: Ways::Both, for_ns: 20 * SECOND, times: 1 });
+        cut_off(&mut t, lags);
         t.run_until("all is acknowledged without it", |t| t.acknowledged() == 60);
         let lagging = t.replica(leader(&t), PARTITION).unwrap();
         assert_eq!(lagging.in_sync.len(), 2, "{lagging}");

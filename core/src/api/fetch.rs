@@ -141,14 +141,8 @@ pub fn read_done(parts: &mut Parts, now: Now, id: PendingId, outcome: ReadOutcom
     let Some((PendingRequest::Fetch(mut fetch), _)) = parts.pending.take(id) else { return };
     let log = fetch.pass.reading.take().expect("the pass waits for a read");
     let place = fetch.pass.answers.len();
-    let mut answer = answer_without_records(parts, log, &fetch.targets[place], fetch.read_committed);
-    if let Err(error) = fetch.acknowledge(parts, now, log, &outcome) {
-        answer = refusal(answer.partition_index, error);
-        fetch.pass.urgent = true;
-    } else {
-        fetch.pass.take_outcome(log, &mut answer, outcome);
-    }
-    fetch.pass.answers.push(answer);
+    let answer = answer_without_records(parts, log, &fetch.targets[place], fetch.read_committed);
+    fetch.take_outcome(parts, now, log, answer, outcome);
     advance(parts, now, id, fetch, out);
 }
 
@@ -202,7 +196,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 continue;
             }
         };
-        let mut answer = answer_without_records(parts, log, target, fetch.read_committed);
+        let answer = answer_without_records(parts, log, target, fetch.read_committed);
         let partition = parts.partitions.get_mut(log).expect("just found");
         if !fetch.is_repeated {
             partition.count_fetch();
@@ -217,15 +211,7 @@ fn advance(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFet
                 parts.pending.put(id, PendingRequest::Fetch(fetch), None);
                 return;
             }
-            outcome => {
-                if let Err(error) = fetch.acknowledge(parts, now, log, &outcome) {
-                    answer = refusal(answer.partition_index, error);
-                    fetch.pass.urgent = true;
-                } else {
-                    fetch.pass.take_outcome(log, &mut answer, outcome);
-                }
-                fetch.pass.answers.push(answer);
-            }
+            outcome => fetch.take_outcome(parts, now, log, answer, outcome),
         }
     }
     let satisfied = fetch.pass.urgent || fetch.pass.bytes >= fetch.min_bytes || fetch.targets.is_empty();
@@ -383,6 +369,25 @@ impl PendingFetch {
             Some(_) => Watched::LogEnd,
             None => Watched::HighWatermark,
         }
+    }
+
+    /// Adds `answer` to the pass, with what the read of `log` came to.
+    fn take_outcome(
+        &mut self,
+        parts: &mut Parts,
+        now: Now,
+        log: LogId,
+        mut answer: PartitionData,
+        outcome: ReadOutcome,
+    ) {
+        match self.acknowledge(parts, now, log, &outcome) {
+            Ok(()) => self.pass.take_outcome(log, &mut answer, outcome),
+            Err(error) => {
+                answer = refusal(answer.partition_index, error);
+                self.pass.urgent = true;
+            }
+        }
+        self.pass.answers.push(answer);
     }
 
     /// A follower is given what it has asked for of one partition. So it has all that lies before.

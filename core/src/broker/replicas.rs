@@ -7,7 +7,9 @@ use crate::config::BrokerConfig;
 use crate::ids::{LeaderEpoch, LogId, NodeId};
 use crate::io::{Answer, Ask, Level, Outbox, PeerId, PeerOwner};
 use crate::peers::fetchers_per_leader;
-use crate::replication::{FetchSettings, FetcherAnswer, FetcherId, FetcherResult, IsrAnswer, IsrProposal, Taken};
+use crate::replication::{
+    FetchSettings, FetcherAnswer, FetcherId, FetcherResult, IsrAnswer, IsrProposal, Partition, Taken,
+};
 use crate::time::Now;
 use crate::wire::messages::AlterPartitionRequest;
 use crate::wire::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
@@ -209,9 +211,7 @@ impl Broker {
             // It is asked again, with what is known then.
             _ => {
                 for (log, (epoch, proposal)) in asked {
-                    let leads = |partition: &&crate::replication::Partition| {
-                        partition.leads() && partition.leader_epoch() == epoch
-                    };
+                    let leads = |partition: &&Partition| partition.leads() && partition.leader_epoch() == epoch;
                     if self.parts.partitions.get(log).filter(leads).is_some() {
                         self.isr_changes.waiting.entry(log).or_insert(proposal);
                     }
@@ -244,6 +244,6 @@ impl Broker {
     }
 }
 
-fn named(partition: &crate::replication::Partition) -> String {
+fn named(partition: &Partition) -> String {
     format!("{}-{}", partition.topic(), partition.index())
 }

@@ -140,6 +140,7 @@ impl Checker for Fencing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bench::watch;
     use super::*;
     use crate::history::Voter;
 
@@ -161,12 +162,7 @@ mod tests {
 
     /// With a session of 100 ms, which may last 115.
     fn verdict(facts: Vec<(u64, Fact)>) -> Result<(), String> {
-        let mut checker = Fencing::new(&Rules { session_timeout_ms: 100, ..Rules::default() });
-        for (ms, fact) in facts {
-            let entry = Entry { at: ms * 1_000_000, client: None, fact };
-            checker.observe(&entry).map_err(|violation| violation.to_string())?;
-        }
-        Ok(())
+        watch(Fencing::new(&Rules { session_timeout_ms: 100, ..Rules::default() }), facts)
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl Checker for Lease {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bench::watch;
     use super::*;
     use crate::history::Voter;
 
@@ -114,12 +115,7 @@ mod tests {
 
     /// With a fetch time-out of 100 ms, so that the bound is 325 ms.
     fn verdict(facts: Vec<(u64, Fact)>) -> Result<(), String> {
-        let mut checker = Lease::new(&Rules { fetch_timeout_ms: 100, ..Rules::default() });
-        for (ms, fact) in facts {
-            let entry = Entry { at: ms * 1_000_000, client: None, fact };
-            checker.observe(&entry).map_err(|violation| violation.to_string())?;
-        }
-        Ok(())
+        watch(Lease::new(&Rules { fetch_timeout_ms: 100, ..Rules::default() }), facts)
     }
 
     #[test]

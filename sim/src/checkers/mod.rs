@@ -256,6 +256,15 @@ mod bench {
         Fact::Fetched { partition, asked_at: 0, from, high_watermark, log_start: 0, records, last: false }
     }
 
+    /// Shows the checker these facts, each at a millisecond of a run that goes on.
+    pub fn watch(mut checker: impl Checker, facts: Vec<(u64, Fact)>) -> Result<(), String> {
+        for (ms, fact) in facts {
+            let entry = Entry { at: ms * 1_000_000, client: None, fact };
+            checker.observe(&entry).map_err(|violation| violation.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Runs a history whose facts are one nanosecond apart. Each request was sent when the fact before it happened.
     pub fn judge(
         mut checker: impl Checker,
