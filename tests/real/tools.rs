@@ -59,11 +59,15 @@ impl Tools<'_> {
     }
 }
 
-/// In each line all of these words are found, one line for each list.
+/// The first list of which no line has all words.
+fn missing<'a>(text: &str, lines: &[&'a [&'a str]]) -> Option<&'a [&'a str]> {
+    lines.iter().copied().find(|words| !text.lines().any(|line| words.iter().all(|word| line.contains(word))))
+}
+
+/// For each list of words there is a line that has them all.
 fn assert_lines(text: &str, lines: &[&[&str]]) {
-    for words in lines {
-        let found = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
-        assert!(found, "no line with all of {words:?} in:\n{text}");
+    if let Some(words) = missing(text, lines) {
+        panic!("no line with all of {words:?} in:\n{text}");
     }
 }
 
@@ -218,7 +222,21 @@ fn look_into_metadata(jars: &Path, dir: &Path) {
             assert!(said.succeeded, "{} {words:?}: {said:?}", file.display());
             said.out
         };
-        assert_lines(&look(&["ls", "/image/topics/byName"]), &[&["made"]]);
-        assert_lines(&look(&["tree", "/image/configs"]), &[&["TOPIC:made:"], &["60000"], &["7200000"]]);
+        look_until(&[&["made"]], || look(&["ls", "/image/topics/byName"]));
+        look_until(&[&["TOPIC:made:"], &["60000"], &["7200000"]], || look(&["tree", "/image/configs"]));
     }
+}
+
+/// The shell runs its command as soon as one batch of the file is applied (`MetadataShell.waitUntilCaughtUp`), which
+/// can be before the whole is, and then shows an empty image: it is asked a few times.
+fn look_until(lines: &[&[&str]], look: impl Fn() -> String) {
+    const LOOKS: usize = 10;
+    let mut said = look();
+    for _ in 1..LOOKS {
+        if missing(&said, lines).is_none() {
+            return;
+        }
+        said = look();
+    }
+    assert_lines(&said, lines);
 }
