@@ -63,7 +63,9 @@ impl Quorum {
                 LogEvent::Truncated => self.log_cut(now, out)?,
                 LogEvent::ReadDone { token, outcome } => match self.reading.remove(&token) {
                     Some(fetch) => self.fetch_read(fetch, outcome),
-                    None => self.replay_found(outcome, out)?,
+                    None if self.is_booting() => self.replay_found(outcome, out)?,
+                    // The fetch was refused: this node stops.
+                    None => {}
                 },
                 LogEvent::Failed(reason) => return Err(reason),
                 LogEvent::Closed => {

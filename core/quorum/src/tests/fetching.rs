@@ -193,6 +193,50 @@ fn a_replica_whose_records_are_gone_from_the_log_gets_the_newest_snapshot() {
     assert_eq!(ask(9, 1), Told::Diverging(1, 5));
 }
 
+/// Node 1 leads, and has read nothing of the many segments of its log since it started. Its disk waits.
+fn leader_of_long_log() -> Solo {
+    let mut solo = leader();
+    for number in 0..60 {
+        solo.propose(&"-".repeat(100 + number));
+    }
+    let mut solo = solo.restart_after_checkpoint();
+    solo.lead();
+    solo.disk_waits = true;
+    solo
+}
+
+#[test]
+fn fetches_that_wait_for_the_disk_are_answered_each_with_what_it_asked_for() {
+    let mut solo = leader_of_long_log();
+    let epoch = solo.quorum.epoch().0;
+    let asked = [(2, 5), (3, 4)].map(|(replica, offset)| {
+        let mut request = fetch(replica, epoch, offset, 1);
+        request.max_bytes = 1;
+        solo.send(17, request)
+    });
+    assert_eq!(asked.map(|id| solo.answer_to(id).map(told)), [None, None], "neither is in memory");
+    while solo.step().is_some() {}
+    let [Some(Told::Records(larger, _)), Some(Told::Records(smaller, _))] =
+        asked.map(|id| solo.answer_to(id).map(told))
+    else {
+        panic!("not answered")
+    };
+    assert_eq!(larger, smaller + 1);
+}
+
+#[test]
+fn a_read_that_is_not_over_when_the_node_stops_does_no_harm() {
+    let mut solo = leader_of_long_log();
+    let id = solo.send(17, fetch(2, solo.quorum.epoch().0, 5, 1));
+    assert_eq!(solo.answer_to(id).map(told), None);
+    solo.act(|quorum, now, out| quorum.close(now, out));
+    solo.pass_ms(5_000);
+    while solo.step().is_some() {}
+    assert!(solo.answer_to(id).is_some());
+    assert_eq!(solo.failure(), None);
+    assert!(solo.events.iter().any(|event| matches!(event, QuorumEvent::Closed)));
+}
+
 /// The error of an answer to FetchSnapshot, or else the size, the position and the bytes of it.
 fn chunk(solo: &mut Solo, request: FetchSnapshotRequest) -> Result<(i64, i64, usize), ErrorCode> {
     let ResponseBody::FetchSnapshot(answer) = solo.request(1, request) else { unreachable!() };

@@ -53,6 +53,10 @@ impl Solo {
     }
 
     pub fn start(config: QuorumConfig, disk: TestDisk) -> Self {
+        Self::start_with(config, disk, LoadHints::default())
+    }
+
+    fn start_with(config: QuorumConfig, disk: TestDisk, hints: LoadHints) -> Self {
         // What a broker would record first in a new cluster.
         let bootstrap = Bootstrap { records: vec![record("first")], values: vec![record("first").encode(0)] };
         let quorum = Quorum::new(config.clone(), bootstrap, [7; 32]);
@@ -70,7 +74,7 @@ impl Solo {
             replace_error: None,
             next_request: 0,
         };
-        this.quorum.boot(LoadHints::default(), &mut this.out);
+        this.quorum.boot(hints, &mut this.out);
         this.take(Vec::new());
         this
     }
@@ -80,6 +84,14 @@ impl Solo {
         let Self { config, mut disk, .. } = self;
         disk.process_ends();
         Self::start(config, disk)
+    }
+
+    /// The same, where the broker has written the checkpoint of the recovery point: the start scans no old segment.
+    pub fn restart_after_checkpoint(self) -> Self {
+        let hints = LoadHints { recovery_point: self.quorum.recovery_point(), ..LoadHints::default() };
+        let Self { config, mut disk, .. } = self;
+        disk.process_ends();
+        Self::start_with(config, disk, hints)
     }
 
     pub fn now(&self) -> Now {
