@@ -234,9 +234,10 @@ impl Quorum {
             self.learn_leader(now, leader, epoch, endpoints);
             return Some(before != (self.epoch(), self.state.leader));
         }
-        if leader.is_some() && self.state.leader.is_none() {
-            let is_taken = self.learn_leader(now, leader, epoch, endpoints);
-            return (!is_taken || error != ErrorCode::None).then_some(is_taken);
+        // The leader itself may have answered, and this node may know its name from a time before, and not its address.
+        let is_without = self.state.leader.is_none() || matches!(self.role, Role::Unattached { .. });
+        if leader.is_some() && is_without && !self.learn_leader(now, leader, epoch, endpoints) {
+            return Some(false);
         }
         match error {
             ErrorCode::InvalidVoterKey | ErrorCode::BrokerNotAvailable | ErrorCode::InvalidRequest => Some(false),

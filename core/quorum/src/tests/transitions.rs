@@ -10,6 +10,7 @@ use tidelog_batch::{ControlType, Scan};
 use tidelog_storage::io::AskError;
 use tidelog_wire::ApiKey;
 use tidelog_wire::messages::LeaderChangeMessage;
+use tidelog_wire::messages::fetch_response::NodeEndpoint;
 
 fn role(solo: &Solo) -> (&'static str, i32) {
     (solo.quorum.current_state(), solo.quorum.epoch().0)
@@ -253,6 +254,35 @@ fn a_follower_whose_leader_does_not_answer_asks_others_for_the_leader() {
     assert_eq!(asked(&mut solo), [("node2".to_owned(), ApiKey::Fetch)], "the leader is asked again after the pause");
     solo.answer(&other, fetched(3, 9, |_| {}));
     assert_eq!(role(&solo), ("follower", 5), "the late answer is of no use any more");
+}
+
+#[test]
+fn a_follower_that_can_ask_nobody_but_its_leader_asks_it_who_leads() {
+    let mut solo = Solo::of_voters(1, 2, |_| {});
+    solo.follow(2, 5);
+    let ask = solo.asked(ApiKey::Fetch);
+    solo.fail(&ask, AskError::Unreachable);
+    let ask = solo.asked(ApiKey::Fetch);
+    let RequestBody::Fetch(request) = &ask.body else { unreachable!() };
+    assert_eq!((&ask.to, request.max_wait_ms), (&address(2), 0));
+    assert!(solo.asks.is_empty());
+}
+
+/// A node may stop after it has written who leads, and before it has read who the voters are.
+#[test]
+fn a_node_that_has_forgotten_where_its_leader_listens_takes_the_leaders_own_word_for_it() {
+    let mut solo = Solo::of_voters(4, 1, |_| {});
+    solo.follow(1, 5);
+    let mut again = solo.restart();
+    assert_eq!((role(&again), again.quorum.leader()), (("unattached", 5), Some(NodeId(1))));
+    let ask = again.asked(ApiKey::Fetch);
+    assert_eq!(ask.to, address(1));
+    let mut answer = fetched(1, 5, |_| {});
+    let Address { host, port } = address(1);
+    let endpoint = NodeEndpoint { node_id: 1, host, port: port.into(), ..Default::default() };
+    answer.node_endpoints.push(endpoint);
+    again.answer(&ask, answer);
+    assert_eq!(role(&again), ("observer", 5));
 }
 
 #[test]
