@@ -257,14 +257,14 @@ impl Quorum {
             return Ok(());
         }
         let start = log.log_start_offset();
-        if start > self.committed && self.config.plants.has(Plant::StartsWithoutSnapshot) {
+        if start > self.committed {
+            if !self.config.plants.has(Plant::StartsWithoutSnapshot) {
+                return Err(format!(
+                    "the log starts at offset {start}, and no valid snapshot reaches that far (the newest ends at {})",
+                    self.committed
+                ));
+            }
             self.committed = start;
-        } else if start > self.committed {
-            return Err(format!(
-                "the log starts at offset {}, and no valid snapshot reaches that far (the newest ends at {})",
-                log.log_start_offset(),
-                self.committed
-            ));
         }
         self.booting().step = Step::Replaying { next: self.committed };
         self.replay(now, out)

@@ -203,8 +203,11 @@ impl Quorum {
             Role::Candidate(_) => {
                 let is_own = |voted: ReplicaKey| voted.covers(self.config.me);
                 assert!(state.leader.is_none() && state.voted.is_some_and(is_own), "a candidate votes for itself");
+                assert!(self.may_stand());
             }
-            Role::Prospective(_) | Role::Unattached { .. } => {}
+            // Whoever follows no leader learns of no other voters: it stays a voter, or an observer.
+            Role::Prospective(_) => assert!(self.may_stand(), "an observer does not stand for election"),
+            Role::Unattached { until } => assert_eq!(until.is_some(), self.may_stand()),
         }
         assert!(self.uncommitted.iter().is_sorted_by_key(|next| next.end));
         let is_cut = matches!(self.busy, Some(Busy::LoweringRecoveryPoint(_) | Busy::Truncating(_) | Busy::Restarting));

@@ -76,7 +76,6 @@ impl Quorum {
 
     pub(crate) fn vote_request(&self, voter: ReplicaKey, pre_vote: bool) -> VoteRequest {
         let partition = vote_request::PartitionData {
-            partition_index: 0,
             replica_epoch: self.epoch().0,
             replica_id: self.config.me.node.0,
             replica_directory_id: self.config.me.wire_directory(),
@@ -217,7 +216,6 @@ impl Quorum {
             current_leader_epoch: self.epoch().0,
             fetch_offset: self.log_end().0,
             last_fetched_epoch: self.last_epoch().0,
-            log_start_offset: -1,
             partition_max_bytes: self.config.fetch_bytes_max,
             replica_directory_id: me.wire_directory(),
             high_watermark: self.high_watermark().map_or(-1, |high| high.0),
@@ -234,7 +232,6 @@ impl Quorum {
             replica_state: fetch_request::ReplicaState { replica_id: me.node.0, ..Default::default() },
             max_wait_ms,
             max_bytes: self.config.fetch_bytes_max,
-            session_epoch: -1,
             topics: vec![topic],
             ..Default::default()
         }

@@ -48,23 +48,13 @@ impl Quorum {
     }
 
     fn poll_unattached(&mut self, now: Now) -> bool {
-        let is_voter = self.may_stand();
         let Role::Unattached { until } = &self.role else { unreachable!("polled as unattached") };
         if self.is_leaving() {
             return false;
         }
-        match *until {
-            Some(until) if is_voter && until <= now.mono => {
-                self.become_prospective(now);
-                return true;
-            }
-            // The log has made this node a voter, or an observer.
-            None if is_voter => {
-                let until = Some(self.election_deadline(now.mono));
-                self.role = Role::Unattached { until };
-            }
-            Some(_) if !is_voter => self.role = Role::Unattached { until: None },
-            _ => {}
+        if until.is_some_and(|until| until <= now.mono) {
+            self.become_prospective(now);
+            return true;
         }
         self.fetch_from_anyone(now);
         false
@@ -78,7 +68,6 @@ impl Quorum {
         };
         if nominee.until <= now.mono && !self.is_leaving() {
             match is_candidate {
-                _ if !self.may_stand() => self.become_unattached_in_next_epoch(now),
                 true => self.become_prospective(now),
                 false => self.give_up_candidacy(now),
             }

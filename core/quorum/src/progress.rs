@@ -4,7 +4,7 @@
 //! Invariant: the high watermark is unknown until a record of the leader's own epoch is on a majority (Raft, 5.4.2), and
 //! it never falls.
 
-use crate::voters::{Endpoints, ReplicaKey, VoterSet};
+use crate::voters::{ReplicaKey, VoterSet};
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_config::plant::{Plant, Plants};
 use tidelog_wire::ids::{NodeId, Offset};
@@ -249,20 +249,10 @@ impl Progress {
     }
 }
 
-impl Replica {
-    /// The endpoints of this replica, if it is one of the voters.
-    pub fn endpoints(&self, voters: &VoterSet) -> Endpoints {
-        match voters.has(self.key) {
-            true => voters.endpoints(self.key.node),
-            false => Endpoints::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::voters::{KRAFT_VERSIONS, Voter};
+    use crate::voters::{Endpoints, KRAFT_VERSIONS, Voter};
     use tidelog_wire::ids::Uuid;
 
     const START: Offset = Offset(10);
@@ -498,5 +488,6 @@ mod tests {
         let mut progress = Progress::new(Mono::ZERO, key(1), &set, 2_000, Plants::default());
         fetch(&mut progress, 1, 2, 20, 20);
         assert!(progress.update_own(Offset(20), &voters(&[1, 2]), START));
+        assert!(progress.voters().all(|replica| replica.key.directory.is_some()));
     }
 }

@@ -22,11 +22,8 @@ pub fn encode(
     quorum: &[ControlRecord],
     metadata: &[Bytes],
 ) -> Bytes {
-    let header = SnapshotHeaderRecord {
-        version: 0,
-        last_contained_log_timestamp: last_contained_log_timestamp.0,
-        ..Default::default()
-    };
+    let header =
+        SnapshotHeaderRecord { last_contained_log_timestamp: last_contained_log_timestamp.0, ..Default::default() };
     let mut controls = vec![ControlRecord { kind: ControlType::SnapshotHeader, value: header.to_bytes(0) }];
     controls.extend_from_slice(quorum);
     let mut next = Offset(controls.len() as i64);
@@ -35,7 +32,7 @@ pub fn encode(
         file.extend_from_slice(&batch);
     }
     next = next + metadata.len() as i64;
-    let footer = SnapshotFooterRecord { version: 0, ..Default::default() };
+    let footer = SnapshotFooterRecord::default();
     let footer = ControlRecord { kind: ControlType::SnapshotFooter, value: footer.to_bytes(0) };
     file.extend_from_slice(&ControlRecord::batch(&[footer], next, epoch, now));
     file.freeze()

@@ -164,10 +164,9 @@ impl Quorum {
     /// The control records of a snapshot that ends at `end`.
     fn voters_for_snapshot(&self, end: Offset) -> Vec<ControlRecord> {
         let last = end + -1;
-        let kraft_version = self.voters.kraft_version_at(last);
         match self.voters.recorded_at(last) {
-            Some(voters) if kraft_version > 0 => vec![kraft_version_record(kraft_version), voters.record()],
-            _ => Vec::new(),
+            Some(voters) => vec![kraft_version_record(self.voters.kraft_version_at(last)), voters.record()],
+            None => Vec::new(),
         }
     }
 
@@ -187,20 +186,22 @@ impl Quorum {
 
     /// Whether a snapshot is due at `now`.
     pub fn snapshot_due(&self, now: Mono) -> bool {
-        let snapshots = &self.snapshots;
-        let by_time = self.config.snapshot_interval_ms > 0
-            && now >= snapshots.last_at.plus_ms(self.config.snapshot_interval_ms)
-            && snapshots.bytes_since > 0;
-        self.can_write_snapshot() && (by_time || snapshots.bytes_since >= self.config.snapshot_bytes)
+        let by_time = self.snapshot_due_at().is_some_and(|at| at <= now);
+        self.can_write_snapshot() && (by_time || self.snapshots.bytes_since >= self.config.snapshot_bytes)
+    }
+
+    /// When a snapshot is due because of time alone.
+    fn snapshot_due_at(&self) -> Option<Mono> {
+        let (interval_ms, snapshots) = (self.config.snapshot_interval_ms, &self.snapshots);
+        let is_ever_due = interval_ms > 0 && snapshots.bytes_since > 0;
+        is_ever_due.then(|| snapshots.last_at.plus_ms(interval_ms))
     }
 
     /// When to ask [`snapshot_due`](Self::snapshot_due) next, if nothing else happens before.
     pub(crate) fn snapshot_deadline(&self) -> Option<Mono> {
         // While no snapshot can be written there is no deadline. The completion that ends this makes the caller ask for
         // the deadline again.
-        let interval_ms = self.config.snapshot_interval_ms;
-        let waits = self.can_write_snapshot() && interval_ms > 0 && self.snapshots.bytes_since > 0;
-        waits.then(|| self.snapshots.last_at.plus_ms(interval_ms))
+        self.snapshot_due_at().filter(|_| self.can_write_snapshot())
     }
 
     pub(crate) fn snapshot_written(&mut self, now: Now, id: SnapshotId, out: &mut Outbox) {
@@ -227,8 +228,7 @@ impl Quorum {
         let committed = self.committed;
         self.voters.trim_to(oldest);
         let log = self.log_mut();
-        if log.is_open() && oldest > log.log_start_offset() {
-            log.delete_records(oldest, out);
+        if log.is_open() && log.delete_records(oldest, out) {
             log.enforce_retention(now, committed, out);
         }
     }
@@ -383,7 +383,6 @@ impl Quorum {
     pub(crate) fn fetch_snapshot_request(&self, download: &Download) -> FetchSnapshotRequest {
         let SnapshotId { end, epoch } = download.id;
         let partition = request::PartitionSnapshot {
-            partition: 0,
             current_leader_epoch: self.epoch().0,
             snapshot_id: request::SnapshotId { end_offset: end.0, epoch: epoch.0, ..Default::default() },
             position: download.bytes.len() as i64,
@@ -431,9 +430,9 @@ impl Quorum {
         }
         let chunk = partition.unaligned_records.bytes().unwrap_or_default();
         let is_next = id == download.id && partition.position == download.bytes.len() as i64;
-        let is_wrong = error != ErrorCode::None || !is_next || chunk.is_empty();
-        let too_large = partition.size as u64 > SNAPSHOT_BYTES_MAX
-            || download.bytes.len() as u64 + chunk.len() as u64 > SNAPSHOT_BYTES_MAX;
+        let has_room = (download.bytes.len() + chunk.len()) as i64 <= partition.size;
+        let is_wrong = error != ErrorCode::None || !is_next || chunk.is_empty() || !has_room;
+        let too_large = partition.size > SNAPSHOT_BYTES_MAX as i64;
         if is_wrong || too_large {
             if too_large {
                 let text = format!("the snapshot {} is not fetched: it has more than 1 GiB", id.file_name());

@@ -99,6 +99,11 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_has_heard_of_no_leader_is_in_epoch_0() {
+        assert_eq!(QuorumState::decode(&QuorumState::NONE.encode(1, std::iter::empty())), Ok(QuorumState::NONE));
+    }
+
+    #[test]
     fn the_error_names_the_field_that_is_wrong() {
         for (text, expected) in [
             ("", "not JSON: EOF while parsing a value at line 1 column 0"),

@@ -176,7 +176,7 @@ impl Quorum {
     pub(crate) fn give_up_candidacy(&mut self, now: Now) {
         let Role::Prospective(nominee) = &self.role else { return };
         match (self.state.leader, nominee.leader_endpoints.clone()) {
-            (Some(leader), endpoints) if leader != self.config.me.node && !endpoints.is_empty() => {
+            (Some(leader), endpoints) if !endpoints.is_empty() => {
                 self.become_follower(now, self.epoch(), leader, endpoints);
             }
             (leader, _) => self.become_unattached(now, self.epoch(), leader),
@@ -209,7 +209,6 @@ impl Quorum {
         let Role::Leader(leader) = &self.role else { panic!("a {} begins no epoch", self.role.name()) };
         let announced = |node: NodeId| AnnouncedVoter { voter_id: node.0, ..Default::default() };
         let change = LeaderChangeMessage {
-            version: 0,
             leader_id: self.config.me.node.0,
             voters: self.voters.latest().keys().map(|voter| announced(voter.node)).collect(),
             granting_voters: leader.granting.iter().map(|node| announced(*node)).collect(),

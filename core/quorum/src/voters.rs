@@ -215,7 +215,7 @@ impl VoterSet {
             },
             ..Default::default()
         };
-        let record = VotersRecord { version: 0, voters: self.iter().map(voter).collect(), ..Default::default() };
+        let record = VotersRecord { voters: self.iter().map(voter).collect(), ..Default::default() };
         ControlRecord { kind: ControlType::KRaftVoters, value: record.to_bytes(0) }
     }
 }
@@ -235,7 +235,7 @@ impl fmt::Display for VoterSet {
 
 /// The control record that sets `kraft.version`.
 pub fn kraft_version_record(kraft_version: i16) -> ControlRecord {
-    let record = KRaftVersionRecord { version: 0, kraft_version, ..Default::default() };
+    let record = KRaftVersionRecord { kraft_version, ..Default::default() };
     ControlRecord { kind: ControlType::KRaftVersion, value: record.to_bytes(0) }
 }
 
@@ -415,5 +415,20 @@ mod tests {
         history.trim_to(Offset(10));
         assert_eq!(history.recorded_at(Offset(9)), Some(&set(&[(2, 7)])));
         assert_eq!(history.recorded_at(Offset(4)), None);
+    }
+    /// A node that does not know what is committed may have read several sets that are not, and any may count.
+    #[test]
+    fn the_set_that_is_committed_may_count_and_each_that_follows() {
+        let mut history = VoterHistory::new(set(&[(1, 0)]));
+        let of = |history: &VoterHistory, committed: i64| -> Vec<VoterSet> {
+            history.that_may_count(Offset(committed)).cloned().collect()
+        };
+        assert_eq!(of(&history, 3), [set(&[(1, 0)])]);
+        history.apply(Offset(4), &kraft_version_record(1)).unwrap();
+        history.apply(Offset(5), &set(&[(1, 7)]).record()).unwrap();
+        history.apply(Offset(8), &set(&[(1, 7), (2, 7)]).record()).unwrap();
+        assert_eq!(of(&history, 3), [set(&[(1, 0)]), set(&[(1, 7)]), set(&[(1, 7), (2, 7)])]);
+        assert_eq!(of(&history, 6), [set(&[(1, 7)]), set(&[(1, 7), (2, 7)])]);
+        assert_eq!(of(&history, 8), [set(&[(1, 7), (2, 7)])]);
     }
 }

@@ -192,6 +192,65 @@ fn a_start_reads_the_newest_snapshot_and_the_log_behind_it() {
     assert_eq!(read, ["a", "b", "c"].map(record));
 }
 
+/// A snapshot may end in the middle of a segment that is not the last.
+#[test]
+fn a_start_reads_on_where_the_snapshot_ends_whatever_segment_that_is_in() {
+    let mut solo = Solo::start(alone(1), TestDisk::default());
+    solo.lead();
+    let names: Vec<String> = (0..60).map(|number| format!("{number} {}", "-".repeat(100))).collect();
+    names[..5].iter().for_each(|name| solo.propose(name));
+    let end = solo.quorum.committed();
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, end, &[], out);
+        Vec::new()
+    });
+    names[5..].iter().for_each(|name| solo.propose(name));
+    let mut again = solo.restart_after_checkpoint();
+    again.lead();
+    let mut read = Vec::new();
+    for event in &again.events {
+        if let QuorumEvent::Committed { records, .. } = event {
+            read.extend(records.clone());
+        }
+    }
+    assert_eq!(read, names[5..].iter().map(|name| record(name)).collect::<Vec<_>>());
+}
+
+/// KIP-630: the log is trimmed up to the older of two snapshots, so that it is enough if the newer one is damaged.
+#[test]
+fn a_damaged_snapshot_is_passed_over_and_given_to_nobody() {
+    let mut solo = Solo::start(alone(1), TestDisk::default());
+    solo.lead();
+    let mut ends = Vec::new();
+    for name in ["a", "b"] {
+        solo.propose(name);
+        let end = solo.quorum.committed();
+        solo.act(|quorum, now, out| {
+            quorum.snapshot(now, end, &[record(name).encode(0)], out);
+            Vec::new()
+        });
+        ends.push(end);
+    }
+    let Solo { config, mut disk, .. } = solo;
+    disk.process_ends();
+    let newest = format!("{DIR}/{}", names::metadata_snapshot_file(ends[1], LeaderEpoch(1)));
+    put(&mut disk, &newest, Bytes::from_static(b"not a snapshot"));
+    let mut again = Solo::start(config, disk);
+    again.lead();
+    assert!(again.log.iter().any(|text| text.contains("is not used")), "{:?}", again.log);
+    let loaded: Vec<Offset> = again
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            QuorumEvent::SnapshotLoaded { end, .. } => Some(*end),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(loaded, [ends[0]]);
+    let ResponseBody::Fetch(answer) = again.request(17, fetch(2, 2, 0, 0)) else { unreachable!() };
+    assert_eq!(answer.responses[0].partitions[0].snapshot_id.end_offset, ends[0].0);
+}
+
 /// A crash between the two steps of loading a fetched snapshot: it is written, and the log has not begun again behind it.
 #[test]
 fn a_log_that_is_shorter_than_the_newest_snapshot_begins_again_behind_it() {
@@ -209,4 +268,31 @@ fn a_log_that_is_shorter_than_the_newest_snapshot_begins_again_behind_it() {
         (Offset(40), Offset(40), Offset(40))
     );
     assert!(again.quorum.is_running());
+}
+
+/// What a start makes of a log of 50 records of epoch 4, in whose directory lies a snapshot that ends there: where the log
+/// starts then, and where it ends.
+fn beside_snapshot(end: i64, epoch: i32) -> (i64, i64) {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let ask = solo.asked(tidelog_wire::ApiKey::Fetch);
+    let records = tidelog_wire::Records::from(super::fetching::batch(0, 4, &names));
+    solo.answer(&ask, super::messages::fetched(2, 5, |partition| partition.records = Some(records)));
+    let Solo { config, mut disk, .. } = solo;
+    disk.process_ends();
+    let content = encode_snapshot(LeaderEpoch(epoch), WallMs(0), WallMs(0), &[], &[record("a").encode(0)]);
+    put(&mut disk, &format!("{DIR}/{}", names::metadata_snapshot_file(Offset(end), LeaderEpoch(epoch))), content);
+    let again = Solo::start(config, disk);
+    assert!(again.quorum.is_running() && again.quorum.committed() == Offset(end));
+    let log = again.quorum.log().unwrap();
+    (log.log_start_offset().0, log.log_end_offset().0)
+}
+
+#[test]
+fn a_log_that_has_other_records_than_the_newest_snapshot_begins_again_behind_it() {
+    assert_eq!(beside_snapshot(50, 4), (0, 50), "it has the same");
+    assert_eq!(beside_snapshot(51, 4), (51, 51), "it is shorter");
+    assert_eq!(beside_snapshot(50, 5), (50, 50), "its last record is another leader's");
 }

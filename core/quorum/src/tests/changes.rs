@@ -5,6 +5,7 @@ use super::messages::{fetch, update};
 use super::solo::Solo;
 use crate::*;
 use tidelog_config::plant::{Plant, Plants};
+use tidelog_storage::io::AskError;
 use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ids::Uuid;
 use tidelog_wire::messages::add_raft_voter_request::Listener;
@@ -618,4 +619,50 @@ fn a_controller_that_may_not_join_now_asks_again_and_fetches_meanwhile() {
     use ErrorCode::{DuplicateVoter, InvalidRequest, None, NotLeaderOrFollower, RequestTimedOut, VoterNotFound};
     assert!([None, RequestTimedOut, DuplicateVoter, VoterNotFound].into_iter().all(fetches_at_once));
     assert!(![InvalidRequest, NotLeaderOrFollower].into_iter().any(fetches_at_once));
+}
+
+#[test]
+fn a_leader_that_did_not_answer_is_not_told_before_the_pause_is_over() {
+    let mut solo = Solo::start(config(1, static_voters(1..=2)), TestDisk::default());
+    solo.follow(2, 5);
+    solo.fetch_for_ms(1_990);
+    // The leader is all that can be asked, first as the leader and then as anyone.
+    for _ in 0..2 {
+        let ask = solo.asked(ApiKey::Fetch);
+        solo.fail(&ask, AskError::TimedOut);
+    }
+    let ask_keys = |solo: &Solo| solo.asks.iter().map(|ask| ask.body.api_key()).collect::<Vec<_>>();
+    solo.pass_ms(19);
+    assert_eq!(ask_keys(&solo), []);
+    solo.pass_ms(1);
+    assert_eq!(ask_keys(&solo), [ApiKey::UpdateRaftVoter]);
+}
+
+/// KIP-853: `kraft.version` can be raised once each voter has told that it supports that, and in which directory it is.
+#[test]
+fn the_version_is_raised_by_a_leader_whose_epoch_is_committed_and_whose_voters_all_support_it() {
+    let mut solo = Solo::start(config(1, static_voters(1..=3)), TestDisk::default());
+    solo.follow(2, 1);
+    let ask = solo.asked(ApiKey::Fetch);
+    let records = tidelog_wire::Records::from(super::fetching::batch(0, 1, &["a"]));
+    solo.answer(&ask, super::messages::fetched(2, 1, |partition| partition.records = Some(records)));
+    solo.asks.clear();
+    solo.lead();
+    let why = |solo: &Solo| solo.quorum.check_kraft_upgrade().unwrap_err();
+    assert_eq!(why(&solo), "Invalid upgrade of kraft.version from version 0 to 1", "its epoch is not committed");
+    catch_up(&mut solo, 2);
+    let lack = |who: &str| {
+        format!(
+            "Invalid upgrade of kraft.version to 1 because not all of the voters support it: {who} did not tell the \
+             leader that they do"
+        )
+    };
+    assert_eq!(why(&solo), lack("2, 3"));
+    assert_eq!(ask_solo(&mut solo, update(&voter(2), 2)).0, ErrorCode::None);
+    assert_eq!(ask_solo(&mut solo, update(&Voter { kraft_versions: (0, 0), ..voter(3) }, 2)).0, ErrorCode::None);
+    assert_eq!(why(&solo), lack("3"), "it is older than that");
+    assert_eq!(ask_solo(&mut solo, update(&voter(3), 2)).0, ErrorCode::None);
+    solo.act(|quorum, now, out| quorum.upgrade_kraft_version(now, out));
+    assert_eq!((solo.quorum.kraft_version(), solo.quorum.voters().has(key(3))), (1, true));
+    assert_eq!(why(&solo), "Invalid upgrade of kraft.version from version 1 to 1");
 }

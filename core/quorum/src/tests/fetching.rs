@@ -2,7 +2,7 @@
 
 use super::harness::{key, voter};
 use super::messages::{fetch, fetch_snapshot, fetched};
-use super::solo::{Solo, record};
+use super::solo::{Solo, begins, record};
 use crate::*;
 use tidelog_batch::ControlRecord;
 use tidelog_storage::io::IoErrorKind;
@@ -87,6 +87,8 @@ fn a_fetch_that_makes_no_sense_is_refused() {
     assert_eq!(ask(&mut solo, fetch(2, 2, 4, 1)), Told::Error(ErrorCode::UnknownLeaderEpoch));
     assert_eq!(ask(&mut solo, fetch(1, 1, 4, 1)), Told::Error(ErrorCode::UnknownServerError), "it is this node's id");
     assert_eq!(ask(&mut solo, fetch(1, 0, 4, 0)), Told::Error(ErrorCode::FencedLeaderEpoch));
+    let ResponseBody::Fetch(refused) = solo.request(17, fetch(2, 0, 4, 0)) else { unreachable!() };
+    assert_eq!(refused.responses[0].partitions[0].high_watermark, -1, "a refusal tells none");
 }
 
 #[test]
@@ -335,8 +337,11 @@ fn two_snapshots_are_kept_and_one_that_is_being_read() {
         let end = solo.quorum.log_end();
         let _ = solo.request(17, fetch(2, 1, end.0, 1));
     }
+    let closed = |solo: &Solo| solo.closed.iter().filter(|file| file.0 >> 32 == u64::from(u32::MAX)).count();
+    assert_eq!(closed(&solo), 0);
     next(&mut solo);
     assert!(!has_first(&solo), "it was not read for a minute");
+    assert_eq!(closed(&solo), 1, "nobody reads it any more");
     assert_eq!(chunk(&mut solo, fetch_snapshot(1, 4, 1, 0)), Err(ErrorCode::SnapshotNotFound));
     let left = solo.disk.names().into_iter().filter(|name| name.ends_with(".checkpoint")).count();
     assert_eq!(left, 2);
@@ -346,13 +351,13 @@ fn two_snapshots_are_kept_and_one_that_is_being_read() {
 // The follower.
 
 /// Node 1 follows node 2 in epoch 5.
-fn follower() -> Solo {
+pub fn follower() -> Solo {
     let mut solo = Solo::of_recorded_voters(1);
     solo.follow(2, 5);
     solo
 }
 
-fn batch(base: i64, epoch: i32, names: &[&str]) -> Bytes {
+pub fn batch(base: i64, epoch: i32, names: &[&str]) -> Bytes {
     let values: Vec<Bytes> = names.iter().map(|name| record(name).encode(0)).collect();
     snapshot::batches(Offset(base), LeaderEpoch(epoch), WallMs(3), &values, 1 << 20).remove(0)
 }
@@ -488,7 +493,10 @@ pub fn content() -> Bytes {
 
 /// The follower is told that it needs the snapshot.
 pub fn downloading() -> Solo {
-    let mut solo = follower();
+    needs_snapshot(follower())
+}
+
+pub fn needs_snapshot(mut solo: Solo) -> Solo {
     let id = SnapshotId { end_offset: 40, epoch: 4, ..Default::default() };
     give(&mut solo, |partition| partition.snapshot_id = id);
     solo
@@ -548,6 +556,7 @@ fn a_piece_that_does_not_fit_begins_the_snapshot_anew() {
     assert_eq!(after(changed(&|partition| partition.error_code = ErrorCode::UnknownServerError.code())), (None, true));
     assert_eq!(after(changed(&|partition| partition.size = (1 << 30) + 1)), (None, true), "it has more than 1 GiB");
     assert_eq!(after(changed(&|partition| partition.size = 1 << 30)), (Some(100), false));
+    assert_eq!(after(changed(&|partition| partition.size = 99)), (None, true), "it has more than it says");
     // The leader has a newer one: the next fetch tells which.
     assert_eq!(after(changed(&|partition| partition.error_code = ErrorCode::SnapshotNotFound.code())), (None, false));
     assert_eq!(after(changed(&|partition| partition.error_code = ErrorCode::PositionOutOfRange.code())), (None, false));
@@ -584,10 +593,166 @@ fn a_snapshot_that_lacks_what_is_committed_ends_the_quorum() {
     let mut solo = with_two();
     assert_eq!(give(&mut solo, named(-1, 4)), (2, false));
     assert_eq!(give(&mut solo, named(9, -1)), (2, false));
+    let mut empty = follower();
+    give(&mut empty, named(0, 0));
+    assert_eq!(wants(&empty), Some(0), "the snapshot that formatting wrote has a name like any other");
     give(&mut solo, named(2, 4));
     assert_eq!((wants(&solo), solo.failure()), (Some(0), None));
     let mut solo = with_two();
     let ask = solo.asked(ApiKey::Fetch);
     solo.answer(&ask, fetched(2, 5, named(1, 4)));
     assert!(solo.failure().unwrap().contains("the leader has no more than a snapshot up to offset 1"));
+}
+
+/// A fetch acknowledges all that is below its offset (KIP-595), so what a voter has appended is on stable storage first.
+#[test]
+fn a_voter_fetches_on_once_it_has_synced_what_it_got_and_a_broker_at_once() {
+    let asked_before_sync = |node: i32, is_controller: bool| {
+        let mut solo = Solo::of_voters(node, 3, |config| config.is_controller = is_controller);
+        solo.follow(2, 5);
+        solo.disk_waits = true;
+        let ask = solo.asked(ApiKey::Fetch);
+        solo.asks.clear();
+        solo.answer(&ask, fetched(2, 5, records(batch(0, 5, &["a"]))));
+        let at_once = !solo.asks.is_empty();
+        while solo.step().is_some() {}
+        let RequestBody::Fetch(request) = solo.asked(ApiKey::Fetch).body else { unreachable!() };
+        assert_eq!(request.topics[0].partitions[0].fetch_offset, 1);
+        at_once
+    };
+    assert!(!asked_before_sync(1, true));
+    assert!(!asked_before_sync(4, true), "a controller may become a voter");
+    assert!(asked_before_sync(4, false));
+}
+
+/// What is not committed may be cut yet, and is in no snapshot.
+#[test]
+fn a_snapshot_names_the_epoch_and_the_voters_of_its_end_whatever_follows() {
+    let mut solo = follower();
+    give(&mut solo, records(batch(0, 4, &["a", "b"])));
+    let more: VoterSet = (1..=4).map(voter).collect();
+    give(&mut solo, records(ControlRecord::batch(&[more.record()], Offset(2), LeaderEpoch(5), WallMs(0))));
+    give(&mut solo, records(batch(3, 5, &["c"])));
+    give(&mut solo, |partition| partition.high_watermark = 2);
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, Offset(2), &[record("a").encode(0), record("b").encode(0)], out);
+        Vec::new()
+    });
+    let file = names::metadata_snapshot_file(Offset(2), LeaderEpoch(4));
+    let content = solo.disk.content(&format!("{}/{file}", names::METADATA_PARTITION_DIR)).expect("it is written");
+    let found = snapshot::decode(&Bytes::from(content.to_vec())).unwrap();
+    let three: VoterSet = (1..=3).map(voter).collect();
+    assert!(found.controls.contains(&three.record()) && !found.controls.contains(&more.record()));
+}
+
+#[test]
+fn what_a_snapshot_holds_already_is_not_written_again() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.disk_waits = true;
+    let is_written = |solo: &mut Solo, end: i64| {
+        solo.act(|quorum, now, out| {
+            quorum.snapshot(now, Offset(end), &[], out);
+            Vec::new()
+        });
+        let mut written = false;
+        while let Some(file) = solo.step() {
+            written |= file.ends_with(".checkpoint");
+        }
+        written
+    };
+    assert!(!is_written(&mut solo, 0), "nothing is committed");
+    let mut solo = leader();
+    solo.disk_waits = true;
+    assert!(is_written(&mut solo, 4));
+    assert!(!is_written(&mut solo, 4));
+}
+
+#[test]
+fn a_snapshot_is_taken_of_all_that_is_committed_by_a_node_that_is_free_to_write_it() {
+    let mut solo = leader();
+    assert!(solo.quorum.can_snapshot(Offset(4)) && !solo.quorum.can_snapshot(Offset(3)));
+    solo.disk_waits = true;
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, Offset(4), &[], out);
+        Vec::new()
+    });
+    assert!(!solo.quorum.can_snapshot(Offset(4)), "one at a time");
+    while solo.step().is_some() {}
+    assert!(solo.quorum.can_snapshot(Offset(4)));
+    let _ = solo.send(1, begins(2, 7));
+    assert!(!solo.quorum.can_snapshot(Offset(4)), "quorum-state is being written");
+    while solo.step().is_some() {}
+    assert!(solo.quorum.can_snapshot(Offset(4)));
+    solo.act(|quorum, now, out| quorum.close(now, out));
+    assert!(!solo.quorum.can_snapshot(Offset(4)), "it stops");
+
+    // A broker need not have synced what is committed.
+    let mut broker = Solo::of_voters(4, 3, |config| {
+        config.is_controller = false;
+        config.snapshot_bytes = 1;
+    });
+    broker.follow(2, 5);
+    broker.disk_waits = true;
+    give(&mut broker, |partition| {
+        partition.records = Some(Records::from(batch(0, 5, &["a"])));
+        partition.high_watermark = 1;
+    });
+    let is_due = |solo: &Solo| solo.events.iter().any(|event| matches!(event, QuorumEvent::SnapshotDue));
+    assert_eq!(broker.quorum.committed(), Offset(1));
+    assert!(!is_due(&broker) && !broker.quorum.can_snapshot(Offset(1)));
+    while broker.step().is_some() {}
+    assert!(is_due(&broker) && broker.quorum.can_snapshot(Offset(1)));
+}
+
+#[test]
+fn who_waits_for_a_snapshot_or_writes_one_when_the_node_stops_is_done_with_it() {
+    let mut solo = with_snapshot();
+    solo.propose("c");
+    let _ = solo.request(17, fetch(2, 1, 6, 1));
+    solo.disk_waits = true;
+    let id = solo.send(1, fetch_snapshot(1, 4, 1, 0));
+    assert!(solo.answer_to(id).is_none(), "the file is being opened");
+    solo.act(|quorum, now, out| {
+        quorum.snapshot(now, Offset(6), &[], out);
+        Vec::new()
+    });
+    solo.act(|quorum, now, out| quorum.close(now, out));
+    solo.disk_waits = true;
+    solo.ms += 5_000;
+    solo.act(|quorum, now, out| quorum.tick(now, out));
+    let Some(ResponseBody::FetchSnapshot(answer)) = solo.answer_to(id) else { panic!("not answered") };
+    assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::NotLeaderOrFollower.code());
+    while solo.step().is_some() {}
+    assert!(solo.events.iter().any(|event| matches!(event, QuorumEvent::Closed)));
+}
+
+#[test]
+fn an_answer_of_a_higher_epoch_is_believed_and_the_leader_that_it_names_is_asked_at_once() {
+    let after = |leader: i32, epoch: i32, error: ErrorCode| {
+        let mut solo = follower();
+        let ask = solo.asked(ApiKey::Fetch);
+        solo.answer(&ask, fetched(leader, epoch, |partition| partition.error_code = error.code()));
+        let asked = solo.asks.iter().map(|ask| ask.to.host.to_string()).collect::<Vec<_>>();
+        (solo.quorum.leader().map(|leader| leader.0), solo.quorum.epoch().0, asked)
+    };
+    let node = |node: i32| vec![format!("node{node}")];
+    assert_eq!(after(3, 7, ErrorCode::None), (Some(3), 7, node(3)));
+    assert_eq!(after(3, 7, ErrorCode::NotLeaderOrFollower), (Some(3), 7, node(3)));
+    assert_eq!(after(2, 7, ErrorCode::FencedLeaderEpoch), (Some(2), 7, node(2)), "it leads again");
+    assert_eq!(after(2, 5, ErrorCode::NotLeaderOrFollower), (Some(2), 5, node(3)), "no news: others are asked");
+}
+
+/// KIP-595: an observer finds the leader and its records with the same fetch.
+#[test]
+fn the_answer_that_tells_who_leads_may_bring_records() {
+    let mut solo = Solo::of_recorded_voters(4);
+    let ask = solo.asked(ApiKey::Fetch);
+    let bytes = batch(0, 5, &["a"]);
+    solo.answer(&ask, fetched(2, 5, records(bytes)));
+    assert_eq!((solo.quorum.role().name(), solo.quorum.log_end()), ("unattached", Offset(0)), "node 2 cannot be asked");
+
+    let mut solo = Solo::of_recorded_voters(1);
+    let ask = solo.asked(ApiKey::Fetch);
+    solo.answer(&ask, fetched(2, 0, records(batch(0, 0, &["a"]))));
+    assert_eq!((solo.quorum.leader(), solo.quorum.log_end()), (Some(NodeId(2)), Offset(1)));
 }

@@ -10,9 +10,10 @@ use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ids::Uuid;
 use tidelog_wire::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
 use tidelog_wire::messages::{
-    DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchResponse, FetchSnapshotRequest,
-    UpdateRaftVoterRequest, VoteRequest, describe_quorum_request, end_quorum_epoch_request, fetch_request,
-    fetch_response, fetch_snapshot_request, vote_request,
+    BeginQuorumEpochResponse, DescribeQuorumRequest, EndQuorumEpochRequest, EndQuorumEpochResponse, FetchRequest,
+    FetchResponse, FetchSnapshotRequest, FetchSnapshotResponse, UpdateRaftVoterRequest, VoteRequest,
+    describe_quorum_request, end_quorum_epoch_request, fetch_request, fetch_response, fetch_snapshot_request,
+    vote_request,
 };
 use tidelog_wire::{ApiKey, ErrorCode, Records};
 
@@ -301,4 +302,27 @@ fn whatever_is_asked_of_a_node_that_stops_is_refused() {
         let answer = told(solo.request(0, request));
         assert!(answer.contains(&refused), "{text} is answered with {answer}");
     }
+}
+
+#[test]
+fn a_peer_of_another_cluster_is_told_of_whatever_it_was_asked() {
+    let error_code = ErrorCode::InconsistentClusterId.code();
+    let is_told = |solo: &mut Solo, api_key: ApiKey, answer: ResponseBody| {
+        let ask = solo.asked(api_key);
+        solo.log.clear();
+        solo.answer(&ask, answer);
+        solo.log.iter().any(|text| text.contains("is of another cluster than this node"))
+    };
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    let begin = BeginQuorumEpochResponse { error_code, ..Default::default() };
+    assert!(is_told(&mut solo, ApiKey::BeginQuorumEpoch, begin.into()));
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    solo.act(|quorum, now, out| quorum.resign(now, out));
+    let end = EndQuorumEpochResponse { error_code, ..Default::default() };
+    assert!(is_told(&mut solo, ApiKey::EndQuorumEpoch, end.into()));
+    let mut solo = super::fetching::downloading();
+    let snapshot = FetchSnapshotResponse { error_code, ..Default::default() };
+    assert!(is_told(&mut solo, ApiKey::FetchSnapshot, snapshot.into()));
 }

@@ -231,7 +231,12 @@ fn the_recovery_point_is_lowered_before_the_log_is_cut() {
 
 #[test]
 fn a_log_that_begins_again_behind_a_snapshot_says_so() {
-    let mut solo = super::fetching::downloading();
+    let mut solo = super::fetching::follower();
+    let ask = solo.asked(ApiKey::Fetch);
+    let records = tidelog_wire::Records::from(super::fetching::batch(0, 4, &["a"]));
+    solo.answer(&ask, fetched(2, 5, |partition| partition.records = Some(records)));
+    assert_eq!(solo.quorum.recovery_point(), Some(Offset(1)));
+    let mut solo = super::fetching::needs_snapshot(solo);
     let content = super::fetching::content();
     assert!(!solo.quorum.is_restarting_log());
     solo.disk_waits = true;
@@ -303,4 +308,35 @@ fn the_next_moment_is_that_of_the_first_thing_that_is_due() {
     assert_eq!(leaving.quorum.deadline(leaving.now()), at(5_000));
     leaving.pass_ms(2_500);
     assert_eq!(leaving.quorum.deadline(leaving.now()), None, "it has ended");
+}
+
+#[test]
+fn a_node_wakes_up_when_a_snapshot_is_due_by_time() {
+    let snapshot = |solo: &mut Solo| {
+        let end = solo.quorum.committed();
+        solo.act(|quorum, now, out| {
+            quorum.snapshot(now, end, &[], out);
+            Vec::new()
+        });
+    };
+    let at = |ms: i64| Some(Mono::ZERO.plus_ms(ms));
+    let deadline = |solo: &Solo| solo.quorum.deadline(solo.now());
+    let mut solo = Solo::of_voters(1, 1, |config| config.snapshot_interval_ms = 10_000);
+    assert_eq!(deadline(&solo), at(10_000));
+    solo.pass_ms(10_000);
+    solo.disk_waits = true;
+    snapshot(&mut solo);
+    solo.propose("a");
+    assert_eq!(deadline(&solo), None, "one at a time");
+    while solo.step().is_some() {}
+    assert_eq!(deadline(&solo), at(20_000));
+    solo.pass_ms(1_000);
+    snapshot(&mut solo);
+    while solo.step().is_some() {}
+    assert_eq!(deadline(&solo), None, "nothing was appended since");
+
+    let mut never = Solo::of_voters(1, 1, |config| config.snapshot_interval_ms = 0);
+    never.pass_ms(1_000);
+    assert_eq!(deadline(&never), None);
+    assert!(!never.events.iter().any(|event| matches!(event, QuorumEvent::SnapshotDue)));
 }

@@ -5,6 +5,7 @@ use crate::*;
 use tidelog_storage::io::{Answered, AskError, Event, IoCommand, IoError, IoErrorKind, Output};
 use tidelog_storage::test_disk::TestDisk;
 use tidelog_wire::ApiKey;
+use tidelog_wire::ids::FileId;
 use tidelog_wire::messages::begin_quorum_epoch_request::LeaderEndpoint;
 use tidelog_wire::messages::{BeginQuorumEpochRequest, FeatureLevelRecord, vote_response};
 use tidelog_wire::messages::{VoteResponse, begin_quorum_epoch_request as begin_request};
@@ -24,6 +25,8 @@ pub struct Solo {
     /// Whether the disk waits for [`step`](Self::step) before it does something.
     pub disk_waits: bool,
     commands: VecDeque<IoCommand>,
+    /// The files that were closed.
+    pub closed: Vec<FileId>,
     /// The next file that is replaced meets this error.
     pub replace_error: Option<IoErrorKind>,
     next_request: u64,
@@ -71,6 +74,7 @@ impl Solo {
             log: Vec::new(),
             disk_waits: false,
             commands: VecDeque::new(),
+            closed: Vec::new(),
             replace_error: None,
             next_request: 0,
         };
@@ -126,6 +130,9 @@ impl Solo {
 
     fn execute(&mut self, command: IoCommand) -> Vec<QuorumEvent> {
         self.disk.wall = self.now().wall;
+        if let IoOp::Close { file } = command.op {
+            self.closed.push(file);
+        }
         let fails = matches!(command.op, IoOp::Replace { .. }).then(|| self.replace_error.take()).flatten();
         let completion = match fails {
             Some(kind) => IoCompletion { id: command.id, result: Err(IoError { kind, text: "no".to_owned() }) },

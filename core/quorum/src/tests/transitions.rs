@@ -116,8 +116,11 @@ fn controls(solo: &Solo) -> Vec<Vec<tidelog_batch::ControlRecord>> {
 #[test]
 fn a_leader_begins_its_epoch_with_its_name_and_with_voters_that_only_formatting_knew() {
     let mut solo = Solo::of_recorded_voters(1);
+    assert_eq!(solo.quorum.recorded_voters().count(), 0);
     solo.lead();
     assert!(solo.log.iter().any(|text| text == "this node leads the quorum in epoch 1"));
+    let recorded: Vec<(Offset, usize)> = solo.quorum.recorded_voters().map(|(at, set)| (at, set.len())).collect();
+    assert_eq!(recorded, [(Offset(2), 3)]);
     let first = controls(&solo).remove(0);
     use ControlType::{KRaftVersion, KRaftVoters, LeaderChange};
     assert_eq!(first.iter().map(|control| control.kind).collect::<Vec<_>>(), [LeaderChange, KRaftVersion, KRaftVoters]);
@@ -373,4 +376,66 @@ fn a_voter_that_the_log_removes_stands_no_more_once_it_knows() {
     solo.asks.clear();
     solo.pass_ms(20_000);
     assert_eq!(role(&solo), ("observer", 6));
+}
+
+/// KIP-996: who lost the pre-vote waits a whole election time-out before it asks again.
+#[test]
+fn a_nominee_that_was_refused_waits_as_long_as_any_voter() {
+    let mut solo = Solo::of_recorded_voters(1);
+    while role(&solo).0 != "prospective" {
+        solo.pass_ms(1);
+    }
+    solo.pass_ms(900);
+    solo.asks.retain(|ask| ask.body.api_key() == ApiKey::Vote);
+    for _ in 0..2 {
+        let ask = solo.asked(ApiKey::Vote);
+        solo.answer(&ask, votes(0, false));
+    }
+    assert_eq!(role(&solo).0, "unattached");
+    assert!(solo.quorum.role().deadline() >= Some(Mono::ZERO.plus_ms(solo.ms + 1_000)));
+
+    // It knows who leads, and not where: it has nobody to follow.
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(9, 5);
+    let mut solo = solo.restart();
+    solo.pass_ms(2_000);
+    solo.asks.retain(|ask| ask.body.api_key() == ApiKey::Vote);
+    for _ in 0..2 {
+        let ask = solo.asked(ApiKey::Vote);
+        solo.answer(&ask, votes(5, false));
+    }
+    assert_eq!((role(&solo), solo.quorum.leader()), (("unattached", 5), Some(NodeId(9))));
+}
+
+/// KIP-853: `quorum-state` keeps the vote of an epoch also when the leader of that epoch is known.
+#[test]
+fn a_follower_still_knows_for_whom_it_voted_in_this_epoch() {
+    let mut solo = Solo::of_recorded_voters(1);
+    let _ = solo.request(2, vote_request(1, 7, 0, 0));
+    solo.follow(2, 7);
+    assert_eq!((role(&solo), solo.quorum.vote()), (("follower", 7), Some(NodeId(2))));
+    solo.follow(3, 8);
+    assert_eq!((role(&solo), solo.quorum.vote()), (("follower", 8), None));
+}
+
+/// A leader may not know yet what is committed of the records that its predecessors left.
+#[test]
+fn a_leader_is_announced_once_all_before_its_epoch_is_committed() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(2, 5);
+    let ask = solo.asked(ApiKey::Fetch);
+    let records = tidelog_wire::Records::from(super::fetching::batch(0, 5, &["a"]));
+    solo.answer(&ask, fetched(2, 5, |partition| partition.records = Some(records)));
+    solo.asks.clear();
+    solo.lead();
+    let is_told = |solo: &Solo| {
+        let told = (Some(NodeId(1)), solo.quorum.epoch());
+        solo.events
+            .iter()
+            .any(|event| matches!(event, QuorumEvent::LeaderChanged { leader, epoch } if (*leader, *epoch) == told))
+    };
+    assert!(!is_told(&solo) && !solo.quorum.is_leading());
+    let (epoch, end) = (solo.quorum.epoch().0, solo.quorum.log_end().0);
+    let _ = solo.request(17, fetch(2, epoch, end, epoch));
+    assert!(is_told(&solo) && solo.quorum.is_leading());
 }

@@ -78,6 +78,7 @@ fn a_vote_is_for_the_voter_that_it_names() {
     let (mine, other) = (key(1).wire_directory(), Uuid::from_bytes([9; 16]));
     assert_eq!(named(1, other), partition_error(ErrorCode::InvalidVoterKey));
     assert_eq!(named(2, mine), partition_error(ErrorCode::InvalidVoterKey));
+    assert_eq!(named(0, mine), partition_error(ErrorCode::InvalidVoterKey));
     assert_eq!([named(1, mine), named(1, Uuid::ZERO), named(-1, other)], [GRANTED; 3]);
 }
 
@@ -246,6 +247,7 @@ fn a_leader_that_begins_its_epoch_is_followed_if_it_can_be() {
     assert_eq!(solo.log.iter().filter(|text| text.contains("the peer is not believed")).count(), 2);
     assert_eq!(begin(&mut solo, begins(1, 6)), ErrorCode::UnknownServerError);
     assert_eq!(solo.log.iter().filter(|text| text.contains("the peer is not believed")).count(), 2, "it is told once");
+    assert_eq!(begin(&mut solo, begins(1, 5)), ErrorCode::UnknownServerError, "node 2 leads in this epoch");
 
     let for_another = BeginQuorumEpochRequest { voter_id: 3, ..begins(3, 6) };
     assert_eq!(begin(&mut solo, for_another), ErrorCode::InvalidVoterKey);
@@ -365,6 +367,23 @@ fn a_voter_that_does_not_fetch_is_told_of_the_leader_again() {
         };
         BeginQuorumEpochResponse { topics: vec![topic], ..Default::default() }
     };
+    // Who has refused it is not told again during the pause, here a longer one.
+    let mut solo = Solo::of_voters(1, 3, |config| config.timeouts.retry_backoff_ms = 1_500);
+    solo.lead();
+    for answer in [began(ErrorCode::None), BeginQuorumEpochResponse { error_code: 1, ..began(ErrorCode::None) }] {
+        let ask = solo.asked(ApiKey::BeginQuorumEpoch);
+        solo.answer(&ask, answer);
+    }
+    solo.asks.clear();
+    solo.pass_ms(1_000);
+    let again: Vec<&str> = solo.asks.iter().map(|ask| &*ask.to.host).collect();
+    assert_eq!(again, ["node2"]);
+    let ask = solo.asked(ApiKey::BeginQuorumEpoch);
+    solo.answer(&ask, began(ErrorCode::UnknownServerError));
+    solo.pass_ms(1_000);
+    let again: Vec<&str> = solo.asks.iter().map(|ask| &*ask.to.host).collect();
+    assert_eq!(again, ["node3"]);
+
     let mut solo = Solo::of_recorded_voters(1);
     solo.lead();
     let told: Vec<String> = [ErrorCode::None, ErrorCode::UnknownServerError]
@@ -393,4 +412,35 @@ fn a_leader_that_does_not_know_updates_is_not_asked_again() {
     solo.fail(&ask, AskError::Unsupported);
     solo.fetch_for_ms(4_000);
     assert!(solo.asks.iter().all(|ask| ask.body.api_key() == ApiKey::Fetch));
+}
+
+#[test]
+fn a_node_knows_best_whether_it_leads() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    assert_eq!(begin(&mut solo, begins(1, 1)), ErrorCode::None);
+    assert_eq!(begin(&mut solo, begins(1, 2)), ErrorCode::UnknownServerError);
+    assert_eq!((solo.quorum.role().name(), solo.quorum.epoch()), ("leader", LeaderEpoch(1)));
+    // A voter that names this node as the leader, although it has not won, has not answered.
+    let mut solo = prospective();
+    let ask = solo.asked(ApiKey::Vote);
+    let mut answer = votes(0, true);
+    answer.topics[0].partitions[0].leader_id = 1;
+    solo.answer(&ask, answer);
+    assert_eq!((solo.quorum.role().name(), solo.quorum.epoch()), ("prospective", LeaderEpoch(0)));
+}
+
+#[test]
+fn the_end_of_an_epoch_is_refused_by_another_cluster_and_where_it_names_no_partition() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.follow(3, 5);
+    let mut refusal = |request: tidelog_wire::messages::EndQuorumEpochRequest| {
+        let ResponseBody::EndQuorumEpoch(answer) = solo.request(1, request) else { unreachable!() };
+        ErrorCode::from_code(answer.error_code).unwrap()
+    };
+    let other = tidelog_wire::messages::EndQuorumEpochRequest { cluster_id: Some("other".into()), ..ends(3, 5) };
+    assert_eq!(refusal(other), ErrorCode::InconsistentClusterId);
+    let none = tidelog_wire::messages::EndQuorumEpochRequest { topics: Vec::new(), ..ends(3, 5) };
+    assert_eq!(refusal(none), ErrorCode::InvalidRequest);
+    assert_eq!(refusal(ends(3, 5)), ErrorCode::None);
 }
