@@ -55,7 +55,7 @@ pub fn alter_partition(
                 continue;
             }
             let partition = changes.partition(asked.topic_id, index).expect("it was changed");
-            partitions.push(committed(index, partition));
+            partitions.push(committed(index, leader, partition));
         }
         topics.push(TopicData { topic_id: asked.topic_id, partitions, ..Default::default() });
     }
@@ -67,10 +67,11 @@ fn refused(partition_index: i32, error: ErrorCode) -> PartitionData {
     PartitionData { partition_index, error_code: error.code(), ..PartitionData::default() }
 }
 
-fn committed(partition_index: i32, partition: &Partition) -> PartitionData {
+/// The answer to `leader`, which leads the partition still.
+fn committed(partition_index: i32, leader: NodeId, partition: &Partition) -> PartitionData {
     PartitionData {
         partition_index,
-        leader_id: partition.leader.map_or(-1, |leader| leader.0),
+        leader_id: leader.0,
         leader_epoch: partition.leader_epoch.0,
         isr: node_ids(&partition.isr),
         leader_recovery_state: partition.recovering.into(),

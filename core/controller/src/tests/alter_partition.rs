@@ -236,6 +236,16 @@ fn a_broker_of_an_earlier_life_and_topics_that_are_none_are_refused() {
         assert_eq!(response.topics[0].topic_id, id);
         assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicId.code());
     }
+    let mut cluster = wide();
+    cluster.commit(&[PartitionRecord { partition_id: 1, ..partition(&[1, 2, 3], &[1, 2], 1) }.into()]);
+    let second = |asked: PartitionData| PartitionData { partition_index: 1, ..asked };
+    let both = vec![second(isr(&cluster, &[1, 2, 3])), second(isr(&cluster, &[]))];
+    let both = request(&cluster, 1, TOPIC, both);
+    let response = ask(&mut cluster, &both).unwrap();
+    let told: Vec<(i32, i16)> =
+        response.topics[0].partitions.iter().map(|told| (told.partition_index, told.error_code)).collect();
+    assert_eq!(told, [(1, 0), (1, ErrorCode::InvalidUpdateVersion.code())]);
+    let mut cluster = wide();
     let twice = request(&cluster, 1, TOPIC, vec![isr(&cluster, &[1]), isr(&cluster, &[1, 2, 3])]);
     let response = ask(&mut cluster, &twice).unwrap();
     let codes: Vec<i16> = response.topics[0].partitions.iter().map(|told| told.error_code).collect();

@@ -21,6 +21,17 @@ fn outcomes(cluster: &mut Cluster, request: &AlterPartitionReassignmentsRequest)
     let response = cluster.decide(|image, context, _| alter_reassignments(image, context, request));
     assert_eq!((response.error_code, &response.error_message), (0, &None));
     assert_eq!(response.allow_replication_factor_change, request.allow_replication_factor_change);
+    let named: Vec<(&str, Vec<i32>)> = response
+        .responses
+        .iter()
+        .map(|topic| (&*topic.name, topic.partitions.iter().map(|it| it.partition_index).collect()))
+        .collect();
+    let asked: Vec<(&str, Vec<i32>)> = request
+        .topics
+        .iter()
+        .map(|topic| (&*topic.name, topic.partitions.iter().map(|it| it.partition_index).collect()))
+        .collect();
+    assert_eq!(named, asked);
     let partitions = response.responses.into_iter().flat_map(|topic| topic.partitions);
     partitions.map(|it| (ErrorCode::from_code(it.error_code).unwrap(), it.error_message.map(Into::into))).collect()
 }
