@@ -236,7 +236,7 @@ impl Quorum {
         }
         // The leader itself may have answered, and this node may know its name from a time before, and not its address.
         let is_without = self.state.leader.is_none() || matches!(self.role, Role::Unattached { .. });
-        if leader.is_some() && is_without && !self.learn_leader(now, leader, epoch, endpoints) {
+        if is_without && !self.learn_leader(now, leader, epoch, endpoints) {
             return Some(false);
         }
         match error {

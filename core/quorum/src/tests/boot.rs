@@ -270,16 +270,18 @@ fn a_log_that_is_shorter_than_the_newest_snapshot_begins_again_behind_it() {
     assert!(again.quorum.is_running());
 }
 
-/// What a start makes of a log of 50 records of epoch 4, in whose directory lies a snapshot that ends there: where the log
-/// starts then, and where it ends.
+/// What a start makes of a log of 50 records of epoch 4 and 3 of epoch 5, in whose directory lies a snapshot that ends
+/// there: where the log starts then, and where it ends.
 fn beside_snapshot(end: i64, epoch: i32) -> (i64, i64) {
     let mut solo = Solo::of_recorded_voters(1);
     solo.follow(2, 5);
     let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let ask = solo.asked(tidelog_wire::ApiKey::Fetch);
-    let records = tidelog_wire::Records::from(super::fetching::batch(0, 4, &names));
-    solo.answer(&ask, super::messages::fetched(2, 5, |partition| partition.records = Some(records)));
+    for batch in [super::fetching::batch(0, 4, &names), super::fetching::batch(50, 5, &names[..3])] {
+        let ask = solo.asked(tidelog_wire::ApiKey::Fetch);
+        let records = tidelog_wire::Records::from(batch);
+        solo.answer(&ask, super::messages::fetched(2, 5, |partition| partition.records = Some(records)));
+    }
     let Solo { config, mut disk, .. } = solo;
     disk.process_ends();
     let content = encode_snapshot(LeaderEpoch(epoch), WallMs(0), WallMs(0), &[], &[record("a").encode(0)]);
@@ -292,7 +294,9 @@ fn beside_snapshot(end: i64, epoch: i32) -> (i64, i64) {
 
 #[test]
 fn a_log_that_has_other_records_than_the_newest_snapshot_begins_again_behind_it() {
-    assert_eq!(beside_snapshot(50, 4), (0, 50), "it has the same");
-    assert_eq!(beside_snapshot(51, 4), (51, 51), "it is shorter");
-    assert_eq!(beside_snapshot(50, 5), (50, 50), "its last record is another leader's");
+    assert_eq!(beside_snapshot(50, 4), (0, 53), "it has the same, and more");
+    assert_eq!(beside_snapshot(53, 5), (0, 53));
+    assert_eq!(beside_snapshot(54, 5), (54, 54), "it is shorter");
+    assert_eq!(beside_snapshot(50, 5), (50, 50), "its record 49 is another leader's");
+    assert_eq!(beside_snapshot(51, 4), (51, 51), "its record 50 is another leader's");
 }

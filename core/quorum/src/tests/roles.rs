@@ -287,6 +287,24 @@ fn a_leader_gives_what_it_has_written_and_counts_what_it_has_synced() {
     assert!(solo.answer_to(id).is_some());
 }
 
+/// A fetch at the end of the log waits while the disk works, until there is a record or a new high watermark.
+#[test]
+fn a_sync_alone_ends_no_fetch() {
+    let mut solo = Solo::of_recorded_voters(1);
+    solo.lead();
+    let _ = solo.request(17, fetch(2, 1, 3, 1));
+    solo.disk_waits = true;
+    solo.propose("a");
+    let mut request = fetch(9, 1, 4, 1);
+    request.max_wait_ms = 500;
+    request.topics[0].partitions[0].high_watermark = 3;
+    let id = solo.send(17, request);
+    while solo.step().is_some() {}
+    assert!(solo.answer_to(id).is_none(), "no other voter has the record");
+    let _ = solo.request(17, fetch(2, 1, 4, 1));
+    assert!(solo.answer_to(id).is_some());
+}
+
 #[test]
 fn the_next_moment_is_that_of_the_first_thing_that_is_due() {
     let at = |ms: i64| Some(Mono::ZERO.plus_ms(ms));
