@@ -75,6 +75,20 @@ fn the_leader_takes_replicas_into_the_isr_and_out_of_it() {
     assert_eq!(cluster.committed.len(), records, "nothing changes");
 }
 
+/// KAFKA-15021
+#[test]
+fn in_an_old_cluster_a_replica_that_leaves_begins_a_leader_epoch_and_one_that_comes_does_not() {
+    let mut cluster = wide();
+    cluster.level(records::METADATA_VERSION, 11);
+    cluster.level(records::ELIGIBLE_LEADER_REPLICAS_VERSION, 0);
+    let asked = isr(&cluster, &[1, 2, 3]);
+    assert_eq!(outcome(&mut cluster, asked), ErrorCode::None);
+    assert_eq!(cluster.told(), "1 leads, replicas 1 2 3, in sync 1 2 3, epochs 7 21");
+    let asked = PartitionData { partition_epoch: 21, ..isr(&cluster, &[1, 2]) };
+    assert_eq!(outcome(&mut cluster, asked), ErrorCode::None);
+    assert_eq!(cluster.told(), "1 leads, replicas 1 2 3, in sync 1 2, epochs 8 22");
+}
+
 #[test]
 fn below_the_least_number_of_replicas_those_that_leave_stay_eligible_until_enough_are_back() {
     let mut cluster = wide();
