@@ -103,6 +103,7 @@ pub fn is_failure(error: ErrorCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidelog_batch::RecordError;
 
     #[test]
     fn errors_of_ordinary_operation_are_no_failures() {
@@ -133,5 +134,33 @@ mod tests {
         assert_eq!(sum, ones);
         sum.add(&ones);
         assert_eq!((sum.messages_in, sum.fetch_requests, sum.records_without_key), (2, 14, 24));
+    }
+    /// The names of Kafka's metrics: InvalidMessageCrcRecordsPerSec and the like.
+    #[test]
+    fn each_kind_of_batch_that_is_refused_is_counted() {
+        let mut counters = TopicCounters::default();
+        let record = RecordError { batch_index: 0, message: String::new() };
+        for error in [
+            BatchError::TooLarge { size: 100, limit: 50 },
+            BatchError::Checksum { stored: 1, computed: 2 },
+            BatchError::Magic(1),
+            BatchError::Header(String::new()),
+            BatchError::Record { index: 0, problem: "it is damaged" },
+            BatchError::Keys { message: String::new(), records: vec![record; 3] },
+            BatchError::ZstdNotAllowed,
+        ] {
+            counters.invalid_batch(&error);
+        }
+        counters.not_appended(&AppendError::TooLarge { size: 20, limit: 10 });
+        counters.not_appended(&AppendError::OffsetsExhausted);
+        let expected = TopicCounters {
+            bytes_rejected: 120,
+            invalid_checksums: 1,
+            invalid_magic_numbers: 1,
+            invalid_sequences: 2,
+            records_without_key: 3,
+            ..TopicCounters::default()
+        };
+        assert_eq!(counters, expected);
     }
 }

@@ -117,6 +117,9 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|id| isr.may_contain(NodeId(id))), [true, true, true, false]);
         assert_eq!((isr.len_max(), isr.committed()), (3, &nodes(&[1, 2])[..]));
         isr.commit(nodes(&[1, 3]));
+        isr.propose(nodes(&[1, 3, 4]));
+        assert_eq!(isr.len_max(), 3, "who stays is not counted twice");
+        isr.commit(nodes(&[1, 3]));
         assert_eq!([2, 3].map(|id| isr.may_contain(NodeId(id))), [false, true]);
         assert!(!isr.is_changing());
     }

@@ -6,12 +6,13 @@ mod leader;
 
 use crate::*;
 use bytes::Bytes;
+use bytestring::ByteString;
 use std::collections::VecDeque;
 use tidelog_batch::{BatchBuilder, BatchLimits, Checked, Codec, TopicBatchRules, check_produced, check_replicated};
 use tidelog_config::plant::Plants;
-use tidelog_storage::io::{IoCommand, IoOp, Outbox, Output};
+use tidelog_storage::io::{IoCommand, IoOp, Level, Outbox, Output};
 use tidelog_storage::test_disk::TestDisk;
-use tidelog_storage::{Log, LogPlace, LogSettings};
+use tidelog_storage::{LoadHints, Log, LogPlace, LogSettings};
 use tidelog_wire::ErrorCode;
 use tidelog_wire::ids::{LeaderEpoch, LogDirId, LogId, NodeId, Offset, PendingId, Uuid};
 use tidelog_wire::time::{Mono, Now, WallMs};
@@ -61,6 +62,8 @@ struct Replica {
     out: Outbox,
     now: Now,
     events: Vec<PartitionEvent>,
+    /// The levels of what the operator was told.
+    told: Vec<Level>,
     /// Whether syncs wait until [`Replica::release`].
     holds_syncs: bool,
     held: VecDeque<IoCommand>,
@@ -68,12 +71,16 @@ struct Replica {
 
 impl Replica {
     fn new(assignment: &Assignment, min_insync_replicas: i32) -> Self {
+        Self::named(("t".into(), TOPIC, 0), assignment, min_insync_replicas)
+    }
+
+    fn named(named: (ByteString, Uuid, i32), assignment: &Assignment, min_insync_replicas: i32) -> Self {
         let now = Now { mono: Mono(1_000_000_000), wall: WallMs(1_000_000) };
         let mut out = Outbox::default();
         let place = LogPlace { dir: LogDirId(0), name: "t-0".into(), topic_id: TOPIC };
         let log = Log::create(LOG, place, LogSettings::default(), Plants::default(), now, &mut out);
         let local = Local { node: ME, max_lag_ms: 1_000 };
-        let (named, rules) = (("t".into(), TOPIC, 0), rules(min_insync_replicas));
+        let rules = rules(min_insync_replicas);
         let mut partition = Partition::new(named, local, log, now, assignment, rules, Plants::default());
         partition.created(&mut out);
         let mut this = Self {
@@ -82,9 +89,28 @@ impl Replica {
             out,
             now,
             events: Vec::new(),
+            told: Vec::new(),
             holds_syncs: false,
             held: VecDeque::new(),
         };
+        this.run();
+        this
+    }
+
+    /// The process ends and starts again. The checkpoint says that all below `committed` was.
+    fn restart(self, assignment: &Assignment, committed: i64) -> Self {
+        let Self { mut disk, now, .. } = self;
+        disk.process_ends();
+        let mut out = Outbox::default();
+        let place = LogPlace { dir: LogDirId(0), name: "t-0".into(), topic_id: TOPIC };
+        let (settings, hints) = (LogSettings::default(), LoadHints::default());
+        let log = Log::load(LOG, place, settings, Plants::default(), hints, &mut out);
+        let mut this = Self::new(assignment, 1);
+        let local = Local { node: ME, max_lag_ms: 1_000 };
+        let named = ("t".into(), TOPIC, 0);
+        this.partition = Partition::new(named, local, log, now, assignment, rules(1), Plants::default());
+        this.partition.was_committed(Offset(committed));
+        (this.disk, this.out) = (disk, out);
         this.run();
         this
     }
@@ -98,10 +124,13 @@ impl Replica {
     fn run(&mut self) {
         let mut queue = VecDeque::new();
         loop {
-            queue.extend(self.out.outputs.drain(..).filter_map(|output| match output {
-                Output::Io(command) => Some(command),
-                _ => None,
-            }));
+            for output in self.out.outputs.drain(..) {
+                match output {
+                    Output::Io(command) => queue.push_back(command),
+                    Output::Event(event) => self.told.push(event.level),
+                    _ => {}
+                }
+            }
             let Some(command) = queue.pop_front() else { break };
             if !self.held.is_empty() || (self.holds_syncs && matches!(command.op, IoOp::Sync { .. })) {
                 self.held.push_back(command);
@@ -157,14 +186,19 @@ impl Replica {
 
     /// A producer sends one record.
     fn produce(&mut self, acks: i16, id: u64) -> Result<Accepted, ErrorCode> {
-        let checked = check_produced(records(1).build(), &BatchLimits::default());
-        let batch = ProducedBatch { acks, is_admin: false, checked, size_bytes: 100 };
-        let accepted = self.partition.append_as_leader(self.now, batch, &mut self.out).map_err(|it| it.error)?;
+        let accepted = self.append(acks, records(1).build())?;
         if !accepted.done {
             self.partition.acknowledge_later(acks, accepted.last_offset, PendingId(id), (0, 0));
         }
         self.run();
         Ok(accepted)
+    }
+
+    fn append(&mut self, acks: i16, batch: Bytes) -> Result<Accepted, ErrorCode> {
+        let size_bytes = batch.len();
+        let checked = check_produced(batch, &BatchLimits::default());
+        let batch = ProducedBatch { acks, is_admin: false, checked, size_bytes };
+        self.partition.append_as_leader(self.now, batch, &mut self.out).map_err(|it| it.error)
     }
 
     /// Node 2 has all below `offset`.
@@ -219,4 +253,18 @@ fn diverging(epoch: i32, end: i64) -> Fetched {
     // The rest is of the leader's log, and not of this one.
     let rest = Fetched { log_start: Offset(1), ..answer(1_000, &[]) };
     Fetched { diverging: Some((LeaderEpoch(epoch), Offset(end))), ..rest }
+}
+
+#[test]
+fn a_partition_that_is_being_deleted_is_found_by_its_log_alone() {
+    let mut partitions = Partitions::default();
+    let logs = [0, 1].map(|index| {
+        let log = partitions.next_log_id();
+        let replica = Replica::named(("t".into(), TOPIC, index), &assignment(OTHER, 1, &[OTHER]), 1);
+        partitions.insert(log, replica.partition);
+        log
+    });
+    partitions.hide_one(TOPIC, 0);
+    assert_eq!([0, 1].map(|index| partitions.find(TOPIC, index)), [None, Some(logs[1])]);
+    assert!(partitions.get(logs[0]).is_some());
 }

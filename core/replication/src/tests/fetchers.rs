@@ -1,7 +1,9 @@
 use super::*;
-use tidelog_wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use tidelog_wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use tidelog_wire::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+use tidelog_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use tidelog_wire::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use tidelog_wire::messages::{FetchRequest, FetchResponse, ListOffsetsResponse};
+use tidelog_wire::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse};
 use tidelog_wire::{RequestBody, ResponseBody};
 
 const BACKOFF_MS: i64 = 100;
@@ -31,6 +33,27 @@ impl Bench {
         fetchers.follow(log, &partition);
         partitions.insert(log, partition);
         Self { fetchers, partitions, log, now: Mono(1_000_000_000) }
+    }
+
+    /// Another partition follows node 2.
+    fn add(&mut self, replica: Replica) -> LogId {
+        let log = self.partitions.next_log_id();
+        self.fetchers.follow(log, &replica.partition);
+        self.partitions.insert(log, replica.partition);
+        self.fetchers.verify();
+        log
+    }
+
+    /// Does something with a partition on a disk of its own, which is `replica`'s.
+    fn act(&mut self, log: LogId, replica: &mut Replica, act: impl FnOnce(&mut Replica)) {
+        let partition = self.partitions.get_mut(log).expect("it is there");
+        std::mem::swap(partition, &mut replica.partition);
+        act(replica);
+        std::mem::swap(partition, &mut replica.partition);
+    }
+
+    fn partition(&self, log: LogId) -> &Partition {
+        self.partitions.get(log).expect("it is there")
     }
 
     fn next(&mut self) -> Option<FetcherQuestion> {
@@ -165,4 +188,196 @@ fn a_partition_that_follows_nobody_is_not_fetched() {
     assert!(bench.next().is_none());
     bench.fetchers.follow(bench.log, bench.partitions.get(bench.log).unwrap());
     bench.fetches((0, 0), (1, 0));
+}
+
+const OTHER_TOPIC: Uuid = Uuid::from_bytes([8; 16]);
+
+/// A partition that follows node 2.
+fn following(topic: &str, id: Uuid, index: i32) -> Replica {
+    Replica::named((topic.to_owned().into(), id, index), &assignment(OTHER, 1, &[ME, OTHER]), 1)
+}
+
+/// The partition t-1, with the records 2 and 3 of epoch 1.
+fn with_records() -> Replica {
+    let mut replica = following("t", TOPIC, 1);
+    replica.fetched(Fetched { log_start: Offset(2), ..answer(3, &[batch(0, 2, 1), batch(2, 2, 1)]) });
+    replica
+}
+
+#[test]
+fn a_fetch_names_each_partition_with_where_its_log_stands() {
+    let mut bench = Bench::new();
+    bench.add(with_records());
+    bench.add(following("u", OTHER_TOPIC, 0));
+    let RequestBody::Fetch(request) = bench.next().expect("it fetches").request else { panic!("no fetch") };
+    let empty = FetchPartition {
+        partition: 0,
+        current_leader_epoch: 1,
+        fetch_offset: 0,
+        last_fetched_epoch: -1,
+        log_start_offset: 0,
+        partition_max_bytes: 100,
+        ..Default::default()
+    };
+    let second =
+        FetchPartition { partition: 1, fetch_offset: 4, last_fetched_epoch: 1, log_start_offset: 2, ..empty.clone() };
+    let topics = vec![
+        FetchTopic { topic_id: TOPIC, partitions: vec![empty.clone(), second], ..Default::default() },
+        FetchTopic { topic_id: OTHER_TOPIC, partitions: vec![empty], ..Default::default() },
+    ];
+    let expected = FetchRequest {
+        replica_state: ReplicaState { replica_id: 1, replica_epoch: 5, ..Default::default() },
+        max_wait_ms: 500,
+        min_bytes: 1,
+        max_bytes: 1_000,
+        session_epoch: 0,
+        topics,
+        ..Default::default()
+    };
+    assert_eq!(request, expected);
+}
+
+/// KIP-227: a session is told which partitions are not fetched any more.
+#[test]
+fn partitions_that_are_not_fetched_any_more_leave_the_session() {
+    let mut bench = Bench::new();
+    let gone = [(TOPIC, 1), (TOPIC, 2), (OTHER_TOPIC, 0)].map(|(id, index)| bench.add(following("x", id, index)));
+    let first = bench.fetches((0, 0), (4, 0));
+    bench.answer(&first, response(77, ErrorCode::None));
+    gone.into_iter().for_each(|log| bench.fetchers.forget(log));
+    let second = bench.fetches((77, 1), (0, 3));
+    let RequestBody::Fetch(request) = &second.request else { unreachable!() };
+    let forgotten =
+        |topic_id, partitions: &[i32]| ForgottenTopic { topic_id, partitions: partitions.into(), ..Default::default() };
+    assert_eq!(request.forgotten_topics_data, [forgotten(TOPIC, &[1, 2]), forgotten(OTHER_TOPIC, &[0])]);
+    bench.answer(&second, response(77, ErrorCode::None));
+    bench.fetches((77, 2), (0, 0));
+
+    // Before there is a session, nothing is forgotten.
+    let mut bench = Bench::new();
+    let log = bench.add(following("t", TOPIC, 1));
+    let first = bench.fetches((0, 0), (2, 0));
+    bench.fetchers.forget(log);
+    bench.answer(&first, response(0, ErrorCode::None));
+    bench.fetches((0, 0), (1, 0));
+}
+
+#[test]
+fn a_partition_that_pauses_leaves_the_session_and_comes_back_into_it() {
+    let mut bench = Bench::new();
+    bench.add(following("t", TOPIC, 1));
+    let first = bench.fetches((0, 0), (2, 0));
+    bench.answer(&first, of_partition(77, ErrorCode::NotLeaderOrFollower));
+    bench.fetchers.pause(bench.now, bench.log);
+    let second = bench.fetches((77, 1), (0, 1));
+    bench.answer(&second, response(77, ErrorCode::None));
+    // It is in no session now, and so has none to leave.
+    bench.fetchers.pause(bench.now, bench.log);
+    let third = bench.fetches((77, 2), (0, 0));
+    bench.answer(&third, response(77, ErrorCode::None));
+    assert_eq!(bench.fetchers.deadline(), Some(bench.now.plus_ms(BACKOFF_MS)));
+    bench.pass(BACKOFF_MS);
+    let fourth = bench.fetches((77, 3), (1, 0));
+    bench.answer(&fourth, response(77, ErrorCode::None));
+    assert_eq!(bench.fetchers.deadline(), None, "nobody pauses");
+}
+
+#[test]
+fn a_partition_is_fetched_from_its_leader_alone_and_news_that_are_none_change_nothing() {
+    let mut bench = Bench::new();
+    let first = bench.fetches((0, 0), (1, 0));
+    bench.answer(&first, response(77, ErrorCode::None));
+    bench.fetchers.follow(bench.log, bench.partitions.get(bench.log).unwrap());
+    let second = bench.fetches((77, 1), (0, 0));
+    bench.answer(&second, response(77, ErrorCode::None));
+    let mut replica = Replica::follower();
+    let log = bench.log;
+    bench.act(log, &mut replica, |replica| replica.assign(&assignment(NodeId(3), 2, &[ME, NodeId(3)])));
+    bench.fetchers.follow(log, bench.partitions.get(log).unwrap());
+    let third = bench.fetches((0, 0), (1, 0));
+    assert_eq!(third.fetcher.leader, NodeId(3));
+    assert!(bench.next().is_none(), "node 2 is asked no more");
+}
+
+#[test]
+fn fetchers_are_idle_where_nothing_is_followed() {
+    let mut bench = Bench::new();
+    assert!(!bench.fetchers.is_idle());
+    let first = bench.fetches((0, 0), (1, 0));
+    assert!(!bench.fetchers.is_idle(), "it waits for the answer");
+    bench.answer(&first, response(77, ErrorCode::None));
+    bench.fetchers.forget(bench.log);
+    assert!(!bench.fetchers.is_idle(), "it has not looked yet whether there is something to ask");
+    assert!(bench.next().is_none() && bench.fetchers.is_idle());
+    let mut bench = Bench::new();
+    bench.fetchers.clear();
+    assert!(bench.fetchers.is_idle() && bench.next().is_none());
+}
+
+/// A fetch tells the leader that all before it is on stable storage here.
+#[test]
+fn the_next_fetch_waits_for_the_disk_and_for_no_log_that_is_cut() {
+    let mut bench = Bench::new();
+    let mut replica = with_records();
+    let log = bench.add(with_records());
+    let first = bench.fetches((0, 0), (2, 0));
+    bench.answer(&first, response(77, ErrorCode::None));
+    replica.holds_syncs = true;
+    bench.act(log, &mut replica, |replica| drop(replica.fetched(answer(4, &[batch(4, 1, 1)]))));
+    bench.fetchers.took(log, bench.partitions.get(log).unwrap());
+    assert!(!bench.partition(log).is_cutting());
+    assert!(bench.next().is_none());
+    bench.fetchers.moved(log, bench.partitions.get(log).unwrap());
+    assert!(bench.next().is_none(), "it is not stable yet");
+    bench.act(log, &mut replica, Replica::release);
+    bench.fetchers.moved(log, bench.partitions.get(log).unwrap());
+    let second = bench.fetches((77, 1), (1, 0));
+    bench.answer(&second, response(77, ErrorCode::None));
+    bench.act(log, &mut replica, |replica| drop(replica.fetched(diverging(1, 4))));
+    assert!(bench.partition(log).is_cutting());
+    bench.fetchers.took(log, bench.partitions.get(log).unwrap());
+    let third = bench.fetches((77, 2), (0, 1));
+    bench.answer(&third, response(77, ErrorCode::None));
+    bench.act(log, &mut replica, |replica| assert!(replica.lowers()));
+    assert!(!bench.partition(log).is_cutting());
+    bench.fetchers.moved(log, bench.partitions.get(log).unwrap());
+    bench.fetches((77, 3), (1, 0));
+}
+
+#[test]
+fn a_leader_that_ends_before_the_follower_is_not_asked_where_it_starts() {
+    let mut bench = Bench::new();
+    bench.fetchers.forget(bench.log);
+    let log = bench.add(with_records());
+    let first = bench.fetches((0, 0), (1, 0));
+    let mut refused = of_partition(77, ErrorCode::OffsetOutOfRange);
+    refused.responses[0].partitions[0].partition_index = 1;
+    assert!(bench.answer(&first, refused).is_empty());
+    let question = bench.next().expect("it asks");
+    let partition =
+        ListOffsetsPartition { partition_index: 1, current_leader_epoch: 1, timestamp: -1, ..Default::default() };
+    let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    let expected = ListOffsetsRequest { replica_id: 1, topics: vec![topic], ..Default::default() };
+    assert_eq!(question.request, expected.into());
+    let partition = ListOffsetsPartitionResponse { partition_index: 1, offset: 3, ..Default::default() };
+    let topic = ListOffsetsTopicResponse { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    let answers = bench.answer(&question, ListOffsetsResponse { topics: vec![topic], ..Default::default() });
+    assert_eq!(answers[0].log, log);
+    assert!(matches!(answers[0].result, FetcherResult::OutOfRange { start: Offset(0), end: Offset(3) }));
+}
+
+#[test]
+fn an_answer_tells_where_the_logs_part_or_that_they_do_not() {
+    let parts = |epoch: i32| {
+        let mut bench = Bench::new();
+        let first = bench.fetches((0, 0), (1, 0));
+        let mut answer = of_partition(77, ErrorCode::None);
+        answer.responses[0].partitions[0].diverging_epoch =
+            EpochEndOffset { epoch, end_offset: 3, ..Default::default() };
+        match bench.answer(&first, answer).remove(0).result {
+            FetcherResult::Fetched(fetched) => fetched.diverging,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((parts(-1), parts(0)), (None, Some((LeaderEpoch(0), Offset(3)))));
 }

@@ -62,7 +62,7 @@ fn a_log_is_cut_where_it_parts_from_the_leaders_and_nothing_else_of_the_answer_c
 fn a_log_with_an_epoch_that_the_leader_has_not_is_cut_where_its_own_next_lower_one_ends() {
     let mut replica = Replica::follower();
     replica.assign(&assignment(OTHER, 5, &[ME, OTHER]));
-    replica.fetched(answer(0, &[batch(0, 2, 1), batch(2, 2, 2), batch(4, 2, 4)]));
+    replica.fetched(answer(0, &[batch(0, 2, 1), batch(2, 2, 2), batch(4, 1, 4), batch(5, 1, 4)]));
     // The leader has epoch 3 up to 5: this log, with nothing of epoch 3, ends its epoch 2 at 4.
     replica.fetched(diverging(3, 5));
     assert!(replica.lowers());
@@ -167,4 +167,78 @@ fn a_reader_that_waits_at_a_follower_is_woken_when_it_may_read_more() {
     assert_eq!(woken(&mut replica), 0);
     replica.fetched(answer(2, &[]));
     assert_eq!(woken(&mut replica), 1);
+}
+
+#[test]
+fn a_log_that_ends_or_starts_where_the_leaders_does_stays_as_it_is() {
+    let mut replica = Replica::follower();
+    replica.fetched(answer(1, &[batch(0, 2, 1)]));
+    for (start, end) in [(0, 2), (2, 9)] {
+        let position = replica.position();
+        replica.partition.out_of_range(&position, Offset(start), Offset(end), &mut replica.out, &mut replica.events);
+        assert!(!replica.lowers(), "{start} to {end}");
+    }
+    assert_eq!(replica.offsets(), (0, 1, 2));
+}
+
+#[test]
+fn a_log_is_cut_down_to_its_start_and_begins_again_below_it() {
+    let ends_at = |end: i64| {
+        let mut replica = Replica::follower();
+        replica.fetched(Fetched { log_start: Offset(2), ..answer(3, &[batch(0, 2, 1), batch(2, 2, 1)]) });
+        let position = replica.position();
+        replica.partition.out_of_range(&position, Offset::ZERO, Offset(end), &mut replica.out, &mut replica.events);
+        let point = replica.partition.recovery_point();
+        assert!(replica.lowers());
+        (point.0, replica.offsets())
+    };
+    assert_eq!(ends_at(2), (2, (2, 2, 2)));
+    assert_eq!(ends_at(1), (0, (1, 1, 1)), "all goes, and with it what the checkpoint says");
+}
+
+#[test]
+fn the_operator_is_warned_where_committed_records_are_cut() {
+    let cut_at = |end: i64| {
+        let mut replica = Replica::follower();
+        replica.fetched(answer(2, &[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 1)]));
+        replica.told.clear();
+        replica.fetched(diverging(1, end));
+        replica.told
+    };
+    assert_eq!((cut_at(2), cut_at(1)), (vec![Level::Info], vec![Level::Warn]));
+}
+
+#[test]
+fn a_log_that_fails_while_the_checkpoint_is_written_is_not_cut() {
+    let mut replica = Replica::follower();
+    replica.fetched(answer(0, &[batch(0, 2, 1)]));
+    replica.fetched(diverging(1, 1));
+    replica.partition.take_offline("the disk is gone", &mut replica.out, &mut replica.events);
+    assert!(replica.lowers());
+    assert_eq!(replica.partition.check_leader(LeaderEpoch::UNKNOWN), Err(ErrorCode::KafkaStorageError));
+}
+
+/// The metadata may say something else of the partition meanwhile. Only another leader epoch makes the answer old.
+#[test]
+fn a_cut_outlives_a_change_of_the_partition_in_the_same_leader_epoch() {
+    let mut replica = Replica::follower();
+    replica.fetched(answer(0, &[batch(0, 1, 1), batch(1, 1, 1)]));
+    replica.fetched(diverging(1, 1));
+    replica.assign(&Assignment { partition_epoch: 11, ..assignment(OTHER, 1, &[OTHER]) });
+    assert!(replica.lowers());
+    assert_eq!(replica.offsets().2, 1);
+    replica.fetched(answer(0, &[batch(1, 1, 1)]));
+    replica.fetched(diverging(1, 1));
+    replica.assign(&assignment(OTHER, 2, &[OTHER]));
+    assert!(replica.lowers());
+    assert_eq!(replica.offsets().2, 2);
+}
+
+#[test]
+fn a_follower_follows_whoever_leads_whatever_the_epoch_of_the_partition_is() {
+    let mut replica = Replica::follower();
+    replica.assign(&Assignment { partition_epoch: 0, ..assignment(NodeId(3), 2, &[NodeId(3)]) });
+    assert_eq!(replica.partition.follows(), Some(NodeId(3)));
+    replica.assign(&assignment(OTHER, 1, &[OTHER]));
+    assert_eq!(replica.partition.follows(), Some(NodeId(3)), "that is an earlier epoch");
 }
