@@ -58,9 +58,7 @@ pub fn plant_named(name: &str) -> Result<Plant, String> {
 }
 
 /// Bugs that show in what no seed does yet.
-const OUT_OF_REACH: [Plant; 2] = [
-    // A broker is down for longer than its session.
-    Plant::AdoptsNoBroker,
+const OUT_OF_REACH: [Plant; 1] = [
     // A change of voters is cut off, and what follows names no voters.
     Plant::TruncationKeepsVoters,
 ];

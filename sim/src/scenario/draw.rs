@@ -155,6 +155,11 @@ fn draw_times(stream: &mut Stream, network: &NetworkOptions) -> BTreeMap<String,
     if stream.one_in(8) {
         set("metadata.max.idle.interval.ms", *stream.pick(&[10, 20, 100]));
     }
+    if stream.one_in(2) {
+        let session = slowness * stream.pick(&[300, 600, 1_500]);
+        set("broker.session.timeout.ms", session);
+        set("broker.heartbeat.interval.ms", session / stream.pick(&[3, 6]));
+    }
     times
 }
 
