@@ -365,6 +365,10 @@ pub enum Fact {
         asked_at: u64,
         text: String,
     },
+    /// The broker on the node, which is gone for good, is not registered any more.
+    Unregistered {
+        node: u32,
+    },
     /// The node lost its disk with all that was on it, and got another, formatted anew.
     DiskLost {
         node: u32,

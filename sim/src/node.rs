@@ -47,6 +47,16 @@ pub struct NodeLink {
     pub owed: Owed,
 }
 
+/// Whether a node may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Here,
+    /// It is a broker that was taken away, and never comes back.
+    Gone,
+    /// It is gone, and not registered any more.
+    Unregistered,
+}
+
 #[derive(Debug)]
 pub struct Node {
     pub index: u32,
@@ -59,6 +69,7 @@ pub struct Node {
     pub paused: bool,
     /// If the process is slow: until when, and for how many nanoseconds at most it pauses after each step.
     pub slow: Option<(u64, u64)>,
+    pub presence: Presence,
     /// The current process crashes once it has handled this many inputs.
     pub crash_after_steps: Option<u64>,
     pub crash_again: VecDeque<u32>,
@@ -106,6 +117,7 @@ impl Node {
             life: 0,
             paused: false,
             slow: None,
+            presence: Presence::Here,
             crash_after_steps: None,
             crash_again: VecDeque::new(),
             calm: !scenario.buggify,
@@ -176,6 +188,10 @@ impl Node {
 
     pub fn accepts(&self, listener: u16) -> bool {
         self.process.as_ref().is_some_and(|process| process.listens.contains(&listener))
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.presence != Presence::Here
     }
 
     pub fn is_ready(&self) -> bool {

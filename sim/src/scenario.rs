@@ -84,6 +84,11 @@ pub enum Role {
     Operator(OperatorPlan),
     /// Only where the voters are recorded.
     Registrar(RegistrarPlan),
+    /// Unregisters a broker that is gone for good. The world adds it.
+    #[serde(skip)]
+    Unregistrar {
+        node: u32,
+    },
     /// At most one: it relies on being the only client that changes its topics, and the configs of all brokers.
     Admin(AdminPlan),
 }
@@ -169,6 +174,11 @@ pub enum Fault {
     LoseDisk {
         down_ns: u64,
     },
+    /// A broker alone is taken away for good, as soon as it has no replica (`world/leave.rs`).
+    Leave {
+        /// An operator unregisters it then.
+        unregister: bool,
+    },
     WallJump {
         ms: i64,
     },
@@ -233,6 +243,13 @@ impl Scenario {
         if let Some(place) = self.faults.iter().position(|fault| fault.node > last) {
             return Err(format!("fault {place} is on node {}, and the last is {last}", self.faults[place].node));
         }
+        let leaves = |fault: &TimedFault| matches!(fault.fault, Fault::Leave { .. }).then_some(fault.node);
+        let leaves: Vec<u32> = self.faults.iter().filter_map(leaves).collect();
+        let first_known = |plan: &ClientPlan| plan.bootstrap.iter().copied().find(is_broker);
+        let needs_one = |plan: &ClientPlan| first_known(plan).is_some_and(|node| leaves.contains(&node));
+        if let Some(place) = self.clients.iter().position(needs_one) {
+            return Err(format!("the first broker that client {place} knows may be gone for good"));
+        }
         if let Some(topic) = self.topics.iter().find(|topic| topic.partitions < 1) {
             return Err(format!(
                 "the topic {:?} has {} partitions, and must have 1 or more",
@@ -240,8 +257,8 @@ impl Scenario {
             ));
         }
         let needs_topics = |plan: &ClientPlan| {
-            use Role::{Admin, Fetcher, Hostile, Operator, Registrar};
-            !matches!(plan.role, Fetcher(_) | Hostile(_) | Operator(_) | Registrar(_) | Admin(_))
+            use Role::{Admin, Fetcher, Hostile, Operator, Registrar, Unregistrar};
+            !matches!(plan.role, Fetcher(_) | Hostile(_) | Operator(_) | Registrar(_) | Unregistrar { .. } | Admin(_))
         };
         if self.topics.is_empty() && self.clients.iter().any(needs_topics) {
             return Err("topics is empty, and there are clients that work with topics".into());
@@ -318,6 +335,14 @@ mod tests {
         assert_eq!(far, "client 0 knows the nodes [9], and the brokers are [0]");
         let spare = error(|scenario| scenario.cluster.roles = vec![NodeRole::Both; 2]);
         assert_eq!(spare, "cluster.roles has 2 entries, and there are 1 nodes");
+        let gone = error(|scenario| {
+            scenario.nodes = 2;
+            scenario.cluster.roles = vec![NodeRole::Both, NodeRole::Broker];
+            scenario.clients[0].bootstrap = vec![1, 0];
+            let fault = Fault::Leave { unregister: true };
+            scenario.faults = vec![TimedFault { at_ns: 0, node: 1, fault }];
+        });
+        assert_eq!(gone, "the first broker that client 0 knows may be gone for good");
         assert!(error(|scenario| scenario.topics.clear()).starts_with("topics is empty"));
         assert!(error(|scenario| scenario.disk.stall.among = 0).starts_with("disk.stall is"));
     }

@@ -9,6 +9,7 @@
 
 mod disk_lost;
 mod events;
+mod leave;
 mod links;
 mod nemesis;
 mod nodes;
@@ -21,14 +22,14 @@ use crate::checkers::{self, Checker, Rules, Violation};
 use crate::client::records::{Codec, Payloads};
 use crate::client::{
     Admin, AdminPlan, Application, Client, ClientAction, ClientInput, ClientOutbox, Fetcher, FetcherPlan, Hostile,
-    Link, Lister, OpenerInput, Operator, Producer, Reader, Registrar, Setting, Trimmer,
+    Link, Lister, OpenerInput, Operator, Producer, Reader, Registrar, Setting, Trimmer, Unregistrar,
 };
 use crate::clock::WALL_START_MS;
 use crate::cluster::{Voters, address, node_id};
 use crate::disk::Loss;
 use crate::history::{Entry, Fact, FinalLogs, PartitionKey, Voter};
 use crate::network::{End, Fate, Network, Silence, Way};
-use crate::node::Node;
+use crate::node::{Node, Presence};
 use crate::panics;
 use crate::random::stream;
 use crate::scenario::{ClientPlan, Role, Scenario};
@@ -58,6 +59,8 @@ const EVENTS_MAX: u64 = 3_000_000;
 /// The client that reads every log at the end of a run, and the one that looks at an administrator's topics.
 const LAST_READER: u32 = 1_000;
 pub const LAST_ADMIN: u32 = 2_000;
+/// Of whoever unregisters node 0; those of the other nodes follow.
+const UNREGISTRAR: u32 = 3_000;
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -331,6 +334,8 @@ impl World {
             Event::Fault(place) => self.deal_fault(place),
             Event::RollOn => self.roll_on(),
             Event::LoseDisk { node, down_ns } => self.lose_disk(node, down_ns),
+            Event::Leave { node, unregister } => self.leave(node, unregister),
+            Event::Left { node, since, unregister } => self.has_left(node, since, unregister),
             Event::Resume { node, life } => self.resume(node, life),
             Event::DiskHasSpace { node } => {
                 self.nodes[node].disk.full = false;
@@ -372,6 +377,10 @@ impl World {
             Fact::EpochEnd { .. } => self.count("ends of epochs told"),
             Fact::Changed { error: Some(0), .. } => self.count("metadata changes acknowledged"),
             Fact::Changed { error: None, .. } => self.count("metadata changes without an answer"),
+            Fact::Unregistered { node } => {
+                self.count("brokers unregistered");
+                self.nodes[*node as usize].presence = Presence::Unregistered;
+            }
             Fact::VotersChanged { .. } => self.count("changes of the voters acknowledged"),
             Fact::Described { .. } => self.count("looks at metadata"),
             Fact::LevelChanged { once: true, .. } => self.count("log levels changed"),
@@ -435,6 +444,7 @@ impl World {
             Role::Reader(plan) => Box::new(Reader::new(plan, setting)),
             Role::Operator(plan) => Box::new(Operator::new(plan, setting)),
             Role::Registrar(plan) => Box::new(Registrar::new(plan, setting)),
+            Role::Unregistrar { node } => Box::new(Unregistrar::new(node, &setting)),
             Role::Admin(plan) => Box::new(Admin::new(plan, setting)),
         };
         self.places.insert(number, place);
@@ -659,8 +669,7 @@ impl World {
     /// for the end of its session from before, and until it serves, it deletes no records that are too old. The clients
     /// may be done without it.
     fn be_quiet(&mut self) {
-        let mut brokers = self.scenario.cluster.brokers(self.scenario.nodes);
-        let all_served = brokers.all(|node| self.nodes[node as usize].is_ready());
+        let all_served = self.brokers_left().iter().all(|node| self.nodes[*node as usize].is_ready());
         self.events.push(self.now + QUIET_NS, Event::QuietEnds { all_served });
     }
 
@@ -668,6 +677,7 @@ impl World {
         self.phase = Phase::Last;
         self.awaited = None;
         (0..self.nodes.len()).for_each(|node| self.see_image(node));
+        self.look_for_gone_brokers();
         self.trace.say(self.now, "world", format_args!("phase {:?}", self.phase));
         if self.scenario.last_power_loss {
             (0..self.nodes.len()).for_each(|node| self.end_process(node, Loss::Power, 1_000_000));
@@ -681,10 +691,11 @@ impl World {
             gap_ns_max: 1_000,
             last: true,
         };
-        self.add_client_as(LAST_READER, &[], Role::Fetcher(plan));
+        let known = self.brokers_left();
+        self.add_client_as(LAST_READER, &known, Role::Fetcher(plan));
         let admin = |plan: &ClientPlan| if let Role::Admin(plan) = &plan.role { Some(plan.clone()) } else { None };
         if let Some(plan) = self.scenario.clients.iter().find_map(admin) {
-            self.add_client_as(LAST_ADMIN, &[], Role::Admin(AdminPlan { only_looks: true, ..plan }));
+            self.add_client_as(LAST_ADMIN, &known, Role::Admin(AdminPlan { only_looks: true, ..plan }));
         }
     }
 

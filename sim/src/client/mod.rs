@@ -16,6 +16,7 @@ mod session;
 mod sessions;
 mod topics;
 mod trimmer;
+mod unregistrar;
 
 pub use admin::{Admin, AdminPlan};
 pub use application::{Application, ApplicationPlan};
@@ -27,6 +28,7 @@ pub use producer::{Producer, ProducerPlan};
 pub use reader::{Reader, ReaderPlan};
 pub use registrar::{Registrar, RegistrarPlan};
 pub use trimmer::{Trimmer, TrimmerPlan};
+pub use unregistrar::Unregistrar;
 
 use crate::history::Fact;
 use bytes::Bytes;

@@ -5,8 +5,8 @@ mod clients;
 mod faults;
 mod topics;
 
-use super::{ClientPlan, MS, Profile, Role, SECOND, Scenario};
-use crate::client::RegistrarPlan;
+use super::{ClientPlan, Fault, MS, Profile, Role, SECOND, Scenario, TimedFault};
+use crate::client::{RegistrarPlan, TopicPlan};
 use crate::clock::{ClockOptions, Drift};
 use crate::cluster::{ClusterPlan, CutOff, NodeRole, Voters};
 use crate::disk::DiskOptions;
@@ -69,6 +69,7 @@ impl Scenario {
             last_power_loss: swarm.one_in(2),
         };
         scenario.draw_changes_of_voters(&mut streams);
+        scenario.draw_leaves(&mut streams.stream("scenario.leaves", &[]));
         scenario
     }
 
@@ -87,6 +88,30 @@ impl Scenario {
             let role = Role::Registrar(RegistrarPlan { only_replaces, ..plan });
             self.clients.push(ClientPlan { number: Some(number), bootstrap, role });
         }
+    }
+
+    /// A broker alone that is taken away for good. Every client knows another one first.
+    fn draw_leaves(&mut self, stream: &mut Stream) {
+        let brokers: Vec<u32> = self.cluster.brokers(self.nodes).collect();
+        let alone = brokers.iter().copied().filter(|node| self.cluster.role(*node) == NodeRole::Broker);
+        let alone: Vec<u32> = alone.collect();
+        let is_fenced_soon = self.properties.contains_key("broker.session.timeout.ms");
+        let is_on_one_broker = |topic: &TopicPlan| topic.replicas == 1;
+        let may_leave = is_fenced_soon && brokers.len() > 1 && self.topics.iter().all(is_on_one_broker);
+        if alone.is_empty() || !may_leave || !stream.one_in(2) {
+            return;
+        }
+        let node = *stream.pick(&alone);
+        let others: Vec<u32> = brokers.iter().copied().filter(|other| *other != node).collect();
+        for plan in &mut self.clients {
+            if plan.bootstrap.iter().find(|known| brokers.contains(known)) == Some(&node) {
+                let first = *stream.pick(&others);
+                plan.bootstrap.retain(|known| *known != first);
+                plan.bootstrap.insert(0, first);
+            }
+        }
+        let fault = Fault::Leave { unregister: stream.one_in(2) };
+        self.faults.push(TimedFault { at_ns: stream.skewed(self.fault_ns), node, fault });
     }
 }
 
@@ -217,8 +242,6 @@ fn draw_clock(stream: &mut Stream) -> ClockOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::TopicPlan;
-    use crate::scenario::{Fault, TimedFault};
 
     #[test]
     fn bytes_choose_a_scenario() {
@@ -245,5 +268,7 @@ mod tests {
         let crashes = |fault: &TimedFault| matches!(fault.fault, Fault::Crash { .. });
         assert!(share(&|scenario| scenario.faults.iter().any(crashes)) > 80);
         assert!(share(&|scenario| scenario.faults.is_empty()) > 5);
+        let leaves = |fault: &TimedFault| matches!(fault.fault, Fault::Leave { .. });
+        assert!(share(&|scenario| scenario.faults.iter().any(leaves)) > 5);
     }
 }

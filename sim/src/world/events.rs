@@ -6,7 +6,7 @@ use crate::network::End;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use tidelog_core::ids::ConnId;
+use tidelog_core::ids::{ConnId, Offset};
 
 /// What happens at a moment of virtual time. `life` numbers the processes of a node: an event that was meant for an
 /// earlier process is dropped. `at` is the moment for which a wake-up was set: it is dropped if that has been moved
@@ -76,6 +76,17 @@ pub enum Event {
         node: usize,
         down_ns: u64,
     },
+    /// A broker is taken away, if it has no replica now.
+    Leave {
+        node: usize,
+        unregister: bool,
+    },
+    /// A broker was taken away: is it gone for good?
+    Left {
+        node: usize,
+        since: Offset,
+        unregister: bool,
+    },
     /// The operator of a rolling restart looks whether the next node's turn has come.
     RollOn,
     /// A paused process goes on.
@@ -121,6 +132,8 @@ impl Event {
             | Event::RestartAfterDiskError { .. }
             | Event::ClientWake { .. }
             | Event::Fault(_)
+            | Event::Leave { .. }
+            | Event::Left { .. }
             | Event::RollOn
             | Event::LoseDisk { .. }
             | Event::Resume { .. }
@@ -161,6 +174,11 @@ impl Events {
 
     pub fn next_at(&self) -> Option<u64> {
         self.order.peek().map(|Reverse((time, _, _))| *time)
+    }
+
+    /// What is to come, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Event> {
+        self.slots.iter().flatten().map(|(_, event)| event)
     }
 
     /// The next event, with its time and the step that caused it.

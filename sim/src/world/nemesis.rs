@@ -113,6 +113,7 @@ impl World {
                 self.events.push(self.now + for_ns, Event::Repair { node });
             }
             Fault::LoseDisk { down_ns } => self.lose_disk(node, down_ns),
+            Fault::Leave { unregister } => self.leave(node, unregister),
             Fault::WallJump { ms } => self.nodes[node].clock.jump_wall(ms),
             Fault::Pause { for_ns } => {
                 if self.nodes[node].process.is_some() && !self.nodes[node].paused {

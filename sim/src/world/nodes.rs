@@ -27,7 +27,8 @@ const STEPS_BETWEEN_METRICS: u64 = 16;
 
 impl World {
     pub(super) fn start_node(&mut self, node: usize, life: u64) {
-        if self.nodes[node].life != life || self.nodes[node].process.is_some() {
+        let is_of_this_life = self.nodes[node].life == life && !self.nodes[node].is_gone();
+        if !is_of_this_life || self.nodes[node].process.is_some() {
             return;
         }
         self.count("process starts");

@@ -155,3 +155,30 @@ fn a_rolling_restart_goes_on_without_a_node_that_does_not_come_back_in_time() {
     t.run_until("all serve again", |t| (0..5).all(|node| t.is_up(node)));
     t.ends_well();
 }
+
+#[test]
+fn a_broker_that_has_nothing_is_taken_away_for_good_and_is_fenced_or_unregistered() {
+    for unregister in [false, true] {
+        let mut t = five_nodes(1, Voters::Recorded);
+        t.run_until("the brokers serve", |t| t.is_up(3) && t.is_up(4));
+        t.deal(4, Fault::Leave { unregister });
+        t.run_until("it is known to be gone", |t| t.count("brokers gone for good") == 1);
+        t.producer(60);
+        t.cut_power(0);
+        t.run_until("all is acknowledged", |t| t.count("batches acknowledged") >= 60);
+        t.admin();
+        t.run_for(1_000);
+        assert_eq!((t.count("brokers unregistered"), t.is_up(4)), (unregister.into(), false));
+        assert_eq!(t.ends_well().values().map(Vec::len).sum::<usize>(), 60);
+    }
+}
+
+#[test]
+fn a_broker_that_gets_a_replica_before_it_is_fenced_comes_back() {
+    let mut t = five_nodes(1, Voters::Configured);
+    t.run_until("the brokers serve", |t| t.is_up(3) && t.is_up(4));
+    t.deal(4, Fault::Leave { unregister: true });
+    t.producer(60);
+    t.run_until("it is back", |t| t.count("brokers that came back") == 1 && t.is_up(4));
+    assert_eq!(t.ends_well().values().map(Vec::len).sum::<usize>(), 60);
+}
