@@ -40,6 +40,7 @@ use names::LeavingNames;
 use openings::Openings;
 use replicas::IsrChanges;
 use std::collections::{BTreeMap, BTreeSet};
+use tidelog_link::earliest;
 pub use timers::Timer;
 use timers::Timers;
 pub use view::{PartitionView, QuorumView};
@@ -144,7 +145,9 @@ impl Broker {
             Input::Tick => {}
             Input::Stop => self.stop(now, out),
         }
-        self.tick(now, out);
+        if self.is_due(now) {
+            self.tick(now, out);
+        }
         if !matches!(self.phase, Phase::Ended) {
             self.partitions_told(now, out);
             self.propose_isr_changes(now);
@@ -161,7 +164,14 @@ impl Broker {
         }
         let request = self.parts.pending.deadline().map(|deadline| (deadline, Timer::Request));
         let peers = self.peers.deadline().map(|deadline| (deadline, Timer::Peers));
-        [request, peers, self.timers.deadline()].into_iter().flatten().min()
+        earliest([request, peers, self.timers.deadline()])
+    }
+
+    /// Whether [`tick`](Self::tick) has something to do.
+    fn is_due(&self, now: Now) -> bool {
+        let timer = self.timers.deadline().map(|(deadline, _)| deadline);
+        let deadline = earliest([self.parts.pending.deadline(), self.peers.deadline(), timer]);
+        deadline.is_some_and(|deadline| deadline <= now.mono)
     }
 
     /// For tests that put into the parts what another broker would have written.

@@ -147,8 +147,10 @@ impl Peers {
 
     /// When [`tick`](Self::tick) has something to do, or answers are to be taken.
     pub fn deadline(&self) -> Option<Mono> {
-        let answers = (!self.answers.is_empty()).then_some(self.answered_at);
-        earliest([answers, self.due])
+        match self.answers.is_empty() {
+            true => self.due,
+            false => earliest([Some(self.answered_at), self.due]),
+        }
     }
 
     fn note_due(&mut self, now: Mono) {

@@ -38,5 +38,8 @@ pub type ReadAnswer = Result<(i32, ResponseBody), DecodeError>;
 
 /// The earliest of the moments that are given.
 pub fn earliest<T: Ord>(moments: impl IntoIterator<Item = Option<T>>) -> Option<T> {
-    moments.into_iter().flatten().min()
+    moments.into_iter().fold(None, |earliest, moment| match (earliest, moment) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    })
 }

@@ -225,6 +225,11 @@ impl Channel {
         !self.waiting.is_empty()
     }
 
+    /// Whether there is neither a question to ask nor a result to take. Nothing is due then.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.results.is_empty()
+    }
+
     /// When there is something to do, if nothing else happens.
     pub fn deadline(&self, now: Mono) -> Option<Mono> {
         let pause = Some(self.pause_until).filter(|until| now < *until);

@@ -10,6 +10,10 @@ use crate::wire::{ErrorCode, RequestBody};
 impl Broker {
     /// Asks what is to be asked, and hands out what was answered, until there is nothing more to do now.
     pub(super) fn ask_controller(&mut self, now: Now, out: &mut Outbox) {
+        // The timer is not set while the channel is idle.
+        if self.parts.channel.is_idle() && !self.life.is_due(now.mono) {
+            return;
+        }
         loop {
             if self.life.is_due(now.mono) {
                 self.live(now, out);

@@ -15,6 +15,7 @@ use crate::io::{Level, Outbox};
 use crate::time::{Mono, Now};
 use crate::wire::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationResponse};
 use crate::wire::{ErrorCode, ResponseBody};
+use tidelog_link::earliest;
 
 const PART: &str = "broker";
 /// The pause between heartbeats of a broker that catches up, and before the second heartbeat of one that leaves.
@@ -128,8 +129,10 @@ impl Lifecycle {
     /// Until when a broker that leaves waits for the controller. Once its session has ended, the controller has moved the
     /// leaders away without being asked.
     fn leaves_by(&self) -> Option<Mono> {
-        let session_end = self.heard_at.max(self.left_at).plus_ms(self.intervals.session_ms);
-        (self.stage == Stage::Leaving).then(|| session_end.min(self.left_at.plus_ms(LEAVING_MS_MAX)))
+        (self.stage == Stage::Leaving).then(|| {
+            let session_end = self.heard_at.max(self.left_at).plus_ms(self.intervals.session_ms);
+            session_end.min(self.left_at.plus_ms(LEAVING_MS_MAX))
+        })
     }
 
     /// Whether [`Broker::live`] has something to do.
@@ -141,7 +144,7 @@ impl Lifecycle {
         let registered_by = (self.stage == Stage::Unregistered).then_some(self.register_until);
         let next_at = self.next_at.filter(|_| self.is_alive() && !self.is_asking);
         let controller = self.controller.next_at;
-        [registered_by, next_at, self.leaves_by(), controller].into_iter().flatten().min()
+        earliest([registered_by, next_at, self.leaves_by(), controller])
     }
 }
 
