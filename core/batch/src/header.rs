@@ -127,19 +127,19 @@ impl BatchHeader {
     /// The header as it stands on the wire and on disk.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[0..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
-        bytes[8..12].copy_from_slice(&self.batch_length.to_be_bytes());
-        bytes[12..16].copy_from_slice(&self.leader_epoch.0.to_be_bytes());
-        bytes[16] = 2;
-        bytes[17..21].copy_from_slice(&self.crc.to_be_bytes());
-        bytes[21..23].copy_from_slice(&self.attributes.to_be_bytes());
-        bytes[23..27].copy_from_slice(&self.last_offset_delta.to_be_bytes());
-        bytes[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
-        bytes[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
-        bytes[43..51].copy_from_slice(&self.producer_id.0.to_be_bytes());
-        bytes[51..53].copy_from_slice(&self.producer_epoch.to_be_bytes());
-        bytes[53..57].copy_from_slice(&self.base_sequence.to_be_bytes());
-        bytes[57..61].copy_from_slice(&self.records_count.to_be_bytes());
+        put(&mut bytes, 0, self.base_offset.0.to_be_bytes());
+        put(&mut bytes, 8, self.batch_length.to_be_bytes());
+        put(&mut bytes, 12, self.leader_epoch.0.to_be_bytes());
+        put(&mut bytes, 16, [2]);
+        put(&mut bytes, 17, self.crc.to_be_bytes());
+        put(&mut bytes, 21, self.attributes.to_be_bytes());
+        put(&mut bytes, 23, self.last_offset_delta.to_be_bytes());
+        put(&mut bytes, 27, self.base_timestamp.to_be_bytes());
+        put(&mut bytes, 35, self.max_timestamp.to_be_bytes());
+        put(&mut bytes, 43, self.producer_id.0.to_be_bytes());
+        put(&mut bytes, 51, self.producer_epoch.to_be_bytes());
+        put(&mut bytes, 53, self.base_sequence.to_be_bytes());
+        put(&mut bytes, 57, self.records_count.to_be_bytes());
         bytes
     }
 
@@ -247,6 +247,12 @@ impl BatchHeader {
 #[inline(always)]
 fn i16_at(bytes: &[u8], at: usize) -> i16 {
     i16::from_be_bytes(bytes[at..at + 2].try_into().expect("the slice has two bytes"))
+}
+
+/// Writes a field of `N` bytes. Where `at` is a constant, this is one store, and `copy_from_slice` is a call.
+#[inline(always)]
+fn put<const N: usize>(bytes: &mut [u8; BatchHeader::LEN], at: usize, field: [u8; N]) {
+    *bytes[at..].first_chunk_mut().expect("the field lies within the header") = field;
 }
 
 #[inline(always)]

@@ -9,6 +9,9 @@ use super::writer::{Frame, Writer};
 use bytes::Bytes;
 use bytestring::ByteString;
 
+/// Most frames are smaller, records not counted: the buffer of such a frame is allocated once and need not grow.
+const SMALL_FRAME_BYTES: usize = 256;
+
 /// The header before the body of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHeader {
@@ -139,7 +142,7 @@ pub fn decode_response(api_key: ApiKey, version: i16, frame: Bytes) -> Result<(i
 }
 
 fn begin_frame() -> Writer {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(SMALL_FRAME_BYTES);
     writer.i32(0);
     writer
 }

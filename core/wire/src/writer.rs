@@ -48,6 +48,11 @@ impl Writer {
         Self::default()
     }
 
+    /// A writer that need not grow for the first `bytes` bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { gathered: Vec::with_capacity(bytes), spliced: Vec::new() }
+    }
+
     /// What was written, in pieces.
     pub fn into_frame(self) -> Frame {
         let mut gathered = Bytes::from(self.gathered);
