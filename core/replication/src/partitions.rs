@@ -2,6 +2,7 @@
 
 use crate::{Partition, ResponsePlace, TopicCounters};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use tidelog_wire::ids::{LogId, PendingId, Uuid};
 
 /// Owns the partitions. Log ids count up, and no log id is used twice.
@@ -9,7 +10,8 @@ use tidelog_wire::ids::{LogId, PendingId, Uuid};
 pub struct Partitions {
     /// The partition with the log id `FIRST` comes first. The entry of a deleted partition is `None`.
     by_log: Vec<Option<Box<Partition>>>,
-    by_topic: BTreeMap<(Uuid, i32), LogId>,
+    /// The logs that are not being deleted, by topic id and index. No topic is without a log.
+    by_topic: BTreeMap<Uuid, BTreeMap<i32, LogId>>,
     /// The sum of the counters of all deleted partitions. With it a broker's counters do not fall when a topic is
     /// deleted.
     deleted: TopicCounters,
@@ -26,13 +28,19 @@ impl Partitions {
 
     pub fn insert(&mut self, log: LogId, partition: Partition) {
         assert_eq!(log, self.next_log_id());
-        let before = self.by_topic.insert((partition.topic_id(), partition.index()), log);
+        let before = self.by_topic.entry(partition.topic_id()).or_default().insert(partition.index(), log);
         assert!(before.is_none(), "the partition is there already");
         self.by_log.push(Some(Box::new(partition)));
     }
 
     pub fn find(&self, topic: Uuid, index: i32) -> Option<LogId> {
-        self.by_topic.get(&(topic, index)).copied()
+        self.logs_of(topic).get(&index).copied()
+    }
+
+    /// The logs of one topic that are not being deleted, by index.
+    fn logs_of(&self, topic: Uuid) -> &BTreeMap<i32, LogId> {
+        static NONE: BTreeMap<i32, LogId> = BTreeMap::new();
+        self.by_topic.get(&topic).unwrap_or(&NONE)
     }
 
     pub fn get(&self, log: LogId) -> Option<&Partition> {
@@ -47,12 +55,17 @@ impl Partitions {
 
     /// Begins to delete a topic: its partitions are found by their log ids alone from now on. Returns those log ids.
     pub fn hide(&mut self, topic: Uuid) -> Vec<LogId> {
-        self.by_topic.extract_if((topic, i32::MIN)..=(topic, i32::MAX), |_, _| true).map(|(_, log)| log).collect()
+        self.by_topic.remove(&topic).into_iter().flat_map(BTreeMap::into_values).collect()
     }
 
     /// Begins to delete one partition: as [`hide`](Self::hide).
     pub fn hide_one(&mut self, topic: Uuid, index: i32) {
-        self.by_topic.remove(&(topic, index));
+        if let Entry::Occupied(mut logs) = self.by_topic.entry(topic) {
+            logs.get_mut().remove(&index);
+            if logs.get().is_empty() {
+                logs.remove();
+            }
+        }
     }
 
     /// Removes a partition whose log has been deleted.
@@ -73,12 +86,13 @@ impl Partitions {
 
     /// Every partition that is not being deleted, by topic id and index.
     pub fn iter(&self) -> impl Iterator<Item = &Partition> {
-        self.by_topic.values().filter_map(|log| self.get(*log))
+        self.by_topic.values().flat_map(BTreeMap::values).filter_map(|log| self.get(*log))
     }
 
     /// Asserts the invariants of the partitions that may have changed since this was last called.
     pub fn verify(&mut self) {
-        for log in self.by_topic.values() {
+        assert!(self.by_topic.values().all(|logs| !logs.is_empty()), "no topic is without a log");
+        for log in self.by_topic.values().flat_map(BTreeMap::values) {
             let partition =
                 self.by_log[(log.0 - FIRST) as usize].as_mut().expect("a partition that can be found is there");
             if std::mem::take(&mut partition.may_have_changed) {
@@ -94,12 +108,12 @@ impl Partitions {
 
     /// The log ids of the partitions of one topic.
     pub fn of_topic(&self, topic: Uuid) -> Vec<LogId> {
-        self.by_topic.range((topic, i32::MIN)..=(topic, i32::MAX)).map(|(_, log)| *log).collect()
+        self.logs_of(topic).values().copied().collect()
     }
 
     /// The indexes of the partitions of one topic from `first` on, in their order.
     pub fn indexes_of(&self, topic: Uuid, first: i32) -> impl Iterator<Item = i32> {
-        self.by_topic.range((topic, first)..=(topic, i32::MAX)).map(|((_, index), _)| *index)
+        self.logs_of(topic).range(first..).map(|(index, _)| *index)
     }
 
     /// Makes the Produce request `id` wait no longer in any partition. Returns the places of its response for which it

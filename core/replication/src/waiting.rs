@@ -107,7 +107,10 @@ impl Waiting {
             Watched::HighWatermark => &self.readers,
             Watched::LogEnd => &self.followers,
         };
-        events.extend(waiting.iter().map(|id| PartitionEvent::FetchAgain(*id)));
+        // Mostly nobody waits, and then a loop costs less than `extend`.
+        for id in waiting {
+            events.push(PartitionEvent::FetchAgain(*id));
+        }
     }
 
     pub fn wake_all(&self, events: &mut Vec<PartitionEvent>) {

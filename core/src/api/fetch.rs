@@ -84,12 +84,12 @@ pub fn handle(parts: &mut Parts, now: Now, ticket: Ticket, request: FetchRequest
         follower: follower(ticket.api_version, &request),
         ticket,
         context,
+        pass: Pass::new(targets.len()),
         targets,
         read_committed: request.isolation_level == READ_COMMITTED,
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_bytes,
         deadline: now.mono.plus_ms(request.max_wait_ms.into()),
-        pass: Pass::default(),
         watched: Vec::new(),
         moved: false,
         is_repeated: false,
@@ -279,21 +279,25 @@ fn answer(parts: &mut Parts, now: Now, id: PendingId, mut fetch: Box<PendingFetc
         FetchContext::Incremental(_) => out.probe(Probe::SessionIncremental),
         _ => {}
     }
-    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
-    let mut current: Option<TopicKey> = None;
-    for (target, answer) in told {
-        if current.as_ref() != Some(&target.topic) {
-            let (topic, topic_id) = match &target.topic {
-                TopicKey::Name(name) => (name.clone(), Uuid::ZERO),
-                TopicKey::Id(id) => (ByteString::new(), *id),
-            };
-            responses.push(FetchableTopicResponse { topic, topic_id, ..Default::default() });
-            current = Some(target.topic);
-        }
-        responses.last_mut().expect("just pushed").partitions.push(answer);
-    }
+    let responses = by_topic(told);
     let response = FetchResponse { session_id, responses, node_endpoints, ..Default::default() };
     parts.replies.answer(fetch.ticket, ResponseBody::Fetch(response), out);
+}
+
+/// Puts the answers for neighbouring partitions of one topic together.
+fn by_topic(answers: Vec<(FetchTarget, PartitionData)>) -> Vec<FetchableTopicResponse> {
+    let mut topics = Vec::new();
+    let mut answers = answers.into_iter();
+    while let [(first, _), ..] = answers.as_slice() {
+        let count = answers.as_slice().iter().take_while(|(target, _)| target.topic == first.topic).count();
+        let (topic, topic_id) = match &first.topic {
+            TopicKey::Name(name) => (name.clone(), Uuid::ZERO),
+            TopicKey::Id(id) => (ByteString::new(), *id),
+        };
+        let partitions = answers.by_ref().take(count).map(|(_, answer)| answer).collect();
+        topics.push(FetchableTopicResponse { topic, topic_id, partitions, ..Default::default() });
+    }
+    topics
 }
 
 /// Counts the answer of a fetch in the counters of its partitions.
@@ -407,12 +411,17 @@ impl PendingFetch {
 
     /// Begins another pass, from the first partition.
     fn begin_another_pass(&mut self) {
-        self.pass = Pass::default();
+        self.pass = Pass::new(self.targets.len());
         self.is_repeated = true;
     }
 }
 
 impl Pass {
+    /// Begins a pass over so many partitions.
+    fn new(partitions: usize) -> Self {
+        Self { answers: Vec::with_capacity(partitions), ..Self::default() }
+    }
+
     /// Puts the outcome of a read of `log` into `answer`, which is then the next of the pass.
     fn take_outcome(&mut self, log: LogId, answer: &mut PartitionData, outcome: ReadOutcome) {
         match outcome {
@@ -450,7 +459,7 @@ fn find_log(parts: &Parts, target: &FetchTarget) -> Result<LogId, ErrorCode> {
         TopicKey::Id(id) => parts.image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?,
         TopicKey::Name(name) => parts.image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
     };
-    parts.log_of(topic, target.partition)
+    parts.log_of(topic.id, target.partition)
 }
 
 /// An answer without records. Only `read_committed` asks for aborted transactions, of which there are none yet; they

@@ -215,40 +215,39 @@ pub struct Endpoint {
 }
 
 impl Parts {
-    /// The partition that a Produce request names, if it is on this broker.
-    fn partition_for_produce(
-        &mut self,
-        version: i16,
-        topic: &TopicProduceData,
-        index: i32,
-    ) -> Result<&mut Partition, ErrorCode> {
+    /// The id of the topic that a Produce request names.
+    fn topic_for_produce(&self, version: i16, topic: &TopicProduceData) -> Result<Uuid, ErrorCode> {
         let found = match version >= 13 {
             true => self.image.topic(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?,
             false => self.image.topic_named(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition)?,
         };
-        let log = self.log_of(found, index)?;
+        Ok(found.id)
+    }
+
+    /// The partition, if it is on this broker.
+    fn partition_of(&mut self, topic: Uuid, index: i32) -> Result<&mut Partition, ErrorCode> {
+        let log = self.log_of(topic, index)?;
         Ok(self.partitions.get_mut(log).expect("just found"))
     }
 
     /// The partition, if this broker leads it in the leader epoch `current` that the client knows (-1: in any epoch).
     fn leader_of(&mut self, topic: &str, index: i32, current: i32) -> Result<&mut Partition, ErrorCode> {
         let topic = self.image.topic_named(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let log = self.log_of(topic, index)?;
-        let partition = self.partitions.get_mut(log).expect("just found");
+        let partition = self.partition_of(topic.id, index)?;
         partition.check_leader(LeaderEpoch(current))?;
         Ok(partition)
     }
 
     /// The log of a partition on this broker.
-    fn log_of(&self, topic: &controller::Topic, index: i32) -> Result<LogId, ErrorCode> {
-        self.partitions.find(topic.id, index).ok_or_else(|| self.why_without_log(topic, index))
+    fn log_of(&self, topic: Uuid, index: i32) -> Result<LogId, ErrorCode> {
+        self.partitions.find(topic, index).ok_or_else(|| self.why_without_log(topic, index))
     }
 
     /// Why this broker has no log of a partition, in Kafka's order: its log directory is offline, or another broker has
     /// it or its name is not free yet, or it does not exist.
     #[cold]
-    fn why_without_log(&self, topic: &controller::Topic, index: i32) -> ErrorCode {
-        let Some(partition) = topic.partitions.get(&index) else { return ErrorCode::UnknownTopicOrPartition };
+    fn why_without_log(&self, topic: Uuid, index: i32) -> ErrorCode {
+        let Some(partition) = self.image.partition(topic, index) else { return ErrorCode::UnknownTopicOrPartition };
         match partition.directory(self.config.node_id) {
             Some(directory) if self.may_be_offline(directory) => ErrorCode::KafkaStorageError,
             _ => ErrorCode::NotLeaderOrFollower,

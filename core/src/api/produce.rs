@@ -46,6 +46,8 @@ impl PendingProduce {
 /// One partition of a request.
 struct Part<'a> {
     topic: &'a TopicProduceData,
+    /// The id of the topic, if there is the topic.
+    topic_id: Result<Uuid, ErrorCode>,
     data: &'a PartitionProduceData,
     checked: Checked,
     place: ResponsePlace,
@@ -66,12 +68,13 @@ pub fn handle(
     // Kafka: whoever writes in a transaction needs the right to its transactional id, and null is no id.
     let is_forbidden = request.transactional_id.is_none() && has_transactional_batch(&request.topic_data, &batches);
     let mut responses: Vec<TopicProduceResponse> = Vec::with_capacity(request.topic_data.len());
-    for part in distinct_parts(&request.topic_data, batches) {
-        let Part { topic, data, checked, place } = part;
+    let topic_id = |topic: &TopicProduceData| parts.topic_for_produce(ticket.api_version, topic);
+    for part in distinct_parts(&request.topic_data, batches, topic_id) {
+        let Part { topic, topic_id, data, checked, place } = part;
         let outcome = match is_forbidden {
             true => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
-            false => parts
-                .partition_for_produce(ticket.api_version, topic, data.index)
+            false => topic_id
+                .and_then(|topic_id| parts.partition_of(topic_id, data.index))
                 .map_err(Refused::from)
                 .and_then(|partition| {
                     let size_bytes = checked.as_ref().map_or_else(|_| stated_size(data), |batch| batch.size_bytes());
@@ -117,7 +120,11 @@ pub fn handle(
 
 /// The partitions of a request, in its order. Kafka keeps them in a map: of a partition that is named twice only the
 /// last batch counts, and there is one answer.
-fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Part<'_>> {
+fn distinct_parts(
+    topics: &[TopicProduceData],
+    batches: Vec<Checked>,
+    topic_id: impl Fn(&TopicProduceData) -> Result<Uuid, ErrorCode>,
+) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::with_capacity(batches.len());
     let mut batches = batches.into_iter();
     let mut topic_places: BTreeMap<(&str, Uuid), u32> = BTreeMap::new();
@@ -125,10 +132,11 @@ fn distinct_parts(topics: &[TopicProduceData], batches: Vec<Checked>) -> Vec<Par
     for topic in topics.iter().filter(|topic| !topic.partition_data.is_empty()) {
         let next = topic_places.len() as u32;
         let topic_place = *topic_places.entry((&topic.name, topic.topic_id)).or_insert(next);
+        let topic_id = topic_id(topic);
         parts.extend(topic.partition_data.iter().map(|data| {
             let checked = batches.next().expect("one verdict for each partition of the request");
             // The second place follows below, when it is known which partitions stay.
-            Part { topic, data, checked, place: (topic_place, 0) }
+            Part { topic, topic_id, data, checked, place: (topic_place, 0) }
         }));
     }
     keep_last_batches(&mut parts);
