@@ -58,7 +58,9 @@ pub fn plant_named(name: &str) -> Result<Plant, String> {
 }
 
 /// Bugs that show in what no seed does yet.
-const OUT_OF_REACH: [Plant; 1] = [
+const OUT_OF_REACH: [Plant; 2] = [
+    // Its candidates keep a leader away for a minute: so rarely that the harness of pure quorums has to find it.
+    Plant::ObserverStandsForElection,
     // A change of voters is cut off, and what follows names no voters.
     Plant::TruncationKeepsVoters,
 ];
