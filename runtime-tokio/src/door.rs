@@ -21,7 +21,9 @@ use std::time::Duration;
 use tidelog_core::broker::{Broker, Health, Metrics};
 use tidelog_core::config::ConnectionLimits;
 use tidelog_core::ids::{ConnId, LinkId};
-use tidelog_core::io::{Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Origin, Outbox, Output, Response};
+use tidelog_core::io::{
+    Event, Input, IoCommand, IoCompletion, Level, LinkEvent, Origin, Outbox, Output, Part, Response,
+};
 use tidelog_core::time::{Mono, Now};
 use tidelog_core::wire::{Records, RecordsChunk, ResponseBody};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -550,12 +552,12 @@ fn log(event: &Event) {
         };
     }
     match event.part {
-        "broker" => with_logger!("tidelog::broker"),
-        "configs" => with_logger!("tidelog::configs"),
-        "peers" => with_logger!("tidelog::peers"),
-        "quorum" => with_logger!("tidelog::quorum"),
-        "storage" => with_logger!("tidelog::storage"),
-        other => unreachable!("{other} is none of the parts with a logger"),
+        Part::Broker => with_logger!("tidelog::broker"),
+        Part::Configs => with_logger!("tidelog::configs"),
+        Part::Peers => with_logger!("tidelog::peers"),
+        Part::Quorum => with_logger!("tidelog::quorum"),
+        Part::Replication => with_logger!("tidelog::replication"),
+        Part::Storage => with_logger!("tidelog::storage"),
     }
 }
 

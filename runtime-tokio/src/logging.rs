@@ -17,7 +17,7 @@ use tracing_subscriber::{fmt, reload};
 pub const DEFAULT: &str = "info";
 
 /// The modules of this package that log while a broker runs. The logger of a module is `tidelog.` with its name. The
-/// core's own are [`PARTS`](tidelog_core::config::PARTS).
+/// core's own are [`Part`](tidelog_core::config::Part)s.
 const MODULES: [&str; 6] = ["connection", "disk", "limited_log", "metrics", "server", "service"];
 
 /// This process's log, once it has started.

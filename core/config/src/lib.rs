@@ -35,7 +35,7 @@ pub use dynamic::ConnectionLimits;
 pub use effect::Effect;
 pub use key::{ConfigKey, Default, Kind, Update, Valid, Value};
 pub use listeners::{Listener, METRICS_LISTENER, SecurityProtocol};
-pub use loggers::{LogLevel, Loggers, PARTS, ROOT_LOGGER};
+pub use loggers::{LogLevel, Loggers, Part, ROOT_LOGGER};
 pub use quorum::QuorumSettings;
 pub use roles::Roles;
 pub use topic::{CleanupPolicy, CompressionType, SYNONYMS, Synonym, TimestampType, TopicConfig, synonyms};

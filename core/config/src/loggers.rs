@@ -10,7 +10,31 @@ use std::collections::BTreeMap;
 pub const ROOT_LOGGER: &str = "root";
 
 /// The parts of the core that write to the operator's log. The logger of a part is `tidelog.` with its name.
-pub const PARTS: [&str; 6] = ["broker", "configs", "peers", "quorum", "replication", "storage"];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Broker,
+    Configs,
+    Peers,
+    Quorum,
+    Replication,
+    Storage,
+}
+
+impl Part {
+    pub const ALL: [Self; 6] =
+        [Self::Broker, Self::Configs, Self::Peers, Self::Quorum, Self::Replication, Self::Storage];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Configs => "configs",
+            Self::Peers => "peers",
+            Self::Quorum => "quorum",
+            Self::Replication => "replication",
+            Self::Storage => "storage",
+        }
+    }
+}
 
 /// How much a logger tells, with Kafka's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,11 +81,11 @@ pub struct Loggers {
 }
 
 impl Loggers {
-    /// The root with this level, and the loggers of a broker's [`PARTS`].
+    /// The root with this level, and the loggers of a broker's [`Part`]s.
     pub fn of_broker(root: LogLevel) -> Self {
         let mut loggers = Self { levels: BTreeMap::from([(ROOT_LOGGER.to_owned(), Some(root))]) };
         loggers.add("tidelog");
-        for part in PARTS {
+        for part in Part::ALL.map(Part::name) {
             loggers.add(&format!("tidelog.{part}"));
         }
         loggers

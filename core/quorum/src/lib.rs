@@ -71,7 +71,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use snapshots::Snapshots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tidelog_storage::io::{Answer, Ask, IoCompletion, IoOp, IoOwner, Level, Outbox, PeerId, PeerOwner};
+use tidelog_storage::io::{Answer, Ask, IoCompletion, IoOp, IoOwner, Level, Outbox, Part, PeerId, PeerOwner};
 use tidelog_storage::names;
 use tidelog_storage::{Append, LoadHints, Log};
 use tidelog_wire::ids::{LeaderEpoch, LogId, NodeId, Offset};
@@ -79,7 +79,7 @@ use tidelog_wire::time::{Mono, Now, WallMs};
 use tidelog_wire::{Address, ErrorCode, MetadataRecord, RequestBody, ResponseBody};
 use voters::VoterHistory;
 
-const PART: &str = "quorum";
+const PART: Part = Part::Quorum;
 /// The topic of the metadata log. It has one partition.
 pub const TOPIC: &str = "__cluster_metadata";
 /// The log id of the metadata log.

@@ -10,12 +10,12 @@
 use crate::partition::{Partition, Role};
 use crate::{PartitionEvent, Watched};
 use tidelog_batch::Checked;
-use tidelog_storage::io::{Level, Outbox};
+use tidelog_storage::io::{Level, Outbox, Part};
 use tidelog_storage::{Append, LogState};
 use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset};
 use tidelog_wire::time::Now;
 
-const PART: &str = "replication";
+const PART: Part = Part::Replication;
 
 /// From where a follower fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use crate::api::Parts;
 use crate::controller::{self, Decision, Refusal};
 use crate::ids::NodeId;
-use crate::io::{Level, Outbox};
+use crate::io::{Level, Outbox, Part};
 use crate::plant::Plant;
 use crate::time::Now;
 use crate::wire::messages::{
@@ -14,7 +14,7 @@ use crate::wire::messages::{
     ControllerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 
-const PART: &str = "broker";
+const PART: Part = Part::Broker;
 
 pub fn register(
     parts: &mut Parts,

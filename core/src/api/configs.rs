@@ -3,7 +3,7 @@
 use crate::api::{Parts, Ticket, loggers};
 use crate::config::{self, Described, Warning};
 use crate::controller::{self, ConfigResource, Decision, Refusal, ResourceKind, validate_topic_name};
-use crate::io::{Level, Outbox};
+use crate::io::{Level, Outbox, Part};
 use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -237,10 +237,10 @@ pub fn warn_of_changes(records: &[MetadataRecord], out: &mut Outbox) {
         }
     });
     for (place, warning) in warnings.by_ref().take(WARNINGS_MAX) {
-        out.event(Level::Warn, "configs", format!("{place}: {warning}"));
+        out.event(Level::Warn, Part::Configs, format!("{place}: {warning}"));
     }
     let more = warnings.count();
     if more > 0 {
-        out.event(Level::Warn, "configs", format!("{more} more configs of this request have no effect"));
+        out.event(Level::Warn, Part::Configs, format!("{more} more configs of this request have no effect"));
     }
 }

@@ -5,7 +5,7 @@
 use crate::api::Parts;
 use crate::config::{LogLevel, Loggers, ROOT_LOGGER, Source};
 use crate::controller::{ConfigOperation, Refusal, check_config_keys};
-use crate::io::{Level, Outbox, Output};
+use crate::io::{Level, Outbox, Output, Part};
 use crate::wire::ErrorCode;
 use crate::wire::messages::describe_configs_response::DescribeConfigsResourceResult;
 use crate::wire::messages::incremental_alter_configs_request::AlterConfigsResource;
@@ -50,7 +50,7 @@ pub fn alter(
             _ => format!("the logger {name} has no level of its own any more"),
         };
         // A warning, as in Kafka: it explains why later lines are missing.
-        out.event(Level::Warn, "configs", text);
+        out.event(Level::Warn, Part::Configs, text);
     }
     parts.loggers = after.clone();
     out.outputs.push(Output::LogLevels(after));

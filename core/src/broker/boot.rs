@@ -5,7 +5,7 @@ use super::openings::Openings;
 use super::{Broker, Phase};
 use crate::controller;
 use crate::ids::{LogDirId, LogId, Uuid};
-use crate::io::{Level, Outbox, Output};
+use crate::io::{Level, Outbox, Output, Part};
 use crate::plant::{Plant, Plants};
 use crate::probe::Probe;
 use crate::replication::{Assignment, Local, Partition};
@@ -109,7 +109,7 @@ impl Broker {
         for dir in &booted.dirs {
             for (name, _, reason) in &dir.aside {
                 let path = &self.parts.config.log_dirs[usize::from(dir.dir.0)];
-                out.event(Level::Warn, "broker", format!("{path}/{name} is left alone ({reason:?})"));
+                out.event(Level::Warn, Part::Broker, format!("{path}/{name} is left alone ({reason:?})"));
             }
         }
         self.found_partitions = FoundPartitions::new(&booted, self.parts.config.plants);
@@ -175,7 +175,7 @@ impl Broker {
             let Some(aside) = self.parts.dirs.set_aside(dir, &name, unique, out) else { continue };
             let whose = topic_id.map(|id| format!(", whose id is {id},")).unwrap_or_default();
             let text = format!("{path}/{name}{whose} belongs to no topic of this cluster; it is kept as {aside}");
-            out.event(Level::Warn, "broker", text);
+            out.event(Level::Warn, Part::Broker, text);
             self.names.leave(dir, name);
         }
         self.phase = Phase::Logs(loading);
@@ -213,7 +213,7 @@ impl Broker {
             },
         };
         let Some(dir) = dir.filter(|dir| parts.dirs.is_online(*dir)) else {
-            out.event(Level::Error, "broker", format!("{name} has no log directory that is online"));
+            out.event(Level::Error, Part::Broker, format!("{name} has no log directory that is online"));
             return None;
         };
         let place = LogPlace { dir, name: name.to_string(), topic_id: topic };

@@ -4,7 +4,7 @@ use super::{Broker, Lowering, Phase, Timer};
 use crate::api::{self, AfterCommit, Controller};
 use crate::controller::{self, Decision, Image};
 use crate::ids::{LeaderEpoch, LogDirId, LogId};
-use crate::io::{IoCompletion, Level, Outbox};
+use crate::io::{IoCompletion, Level, Outbox, Part};
 use crate::quorum::QuorumEvent;
 use crate::time::Now;
 use crate::wire::MetadataRecord;
@@ -177,7 +177,7 @@ impl Broker {
             && let Some(id) = active.heartbeats.take_expired(now.mono)
         {
             let records = controller::fence_silent_broker(active.proposed(), &active.context(&self.parts.config), id);
-            out.event(Level::Warn, "broker", format!("broker {id} is fenced: its session has ended"));
+            out.event(Level::Warn, Part::Broker, format!("broker {id} is fenced: its session has ended"));
             self.parts.commit(now, records, AfterCommit::Nothing, out);
         }
         self.watch_sessions();

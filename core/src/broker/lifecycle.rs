@@ -11,13 +11,13 @@ use super::{Broker, Phase, Timer};
 use crate::api::{Asker, Unanswered};
 use crate::controller::{self, BrokerStart};
 use crate::ids::Uuid;
-use crate::io::{Level, Outbox};
+use crate::io::{Level, Outbox, Part};
 use crate::time::{Mono, Now};
 use crate::wire::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationResponse};
 use crate::wire::{ErrorCode, ResponseBody};
 use tidelog_link::earliest;
 
-const PART: &str = "broker";
+const PART: Part = Part::Broker;
 /// The pause between heartbeats of a broker that catches up, and before the second heartbeat of one that leaves.
 const CATCHING_UP_MS: i64 = 10;
 const LEAVING_MS: i64 = 50;

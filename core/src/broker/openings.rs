@@ -1,11 +1,11 @@
 //! What a start says of the log directories: how the last life ended in each, and what it took to open its logs.
 
 use crate::ids::LogDirId;
-use crate::io::{Level, Outbox};
+use crate::io::{Level, Outbox, Part};
 use crate::storage::{Booted, DirState, Log, Recovery};
 use crate::time::{Mono, Now};
 
-const PART: &str = "storage";
+const PART: Part = Part::Storage;
 
 /// The directories whose logs are being opened; none once they are.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use super::{Broker, Phase, Timer};
 use crate::api::{Asker, KnownBrokers, Unanswered};
 use crate::config::BrokerConfig;
 use crate::ids::{LeaderEpoch, LogId, NodeId};
-use crate::io::{Answer, Ask, Level, Outbox, PeerId, PeerOwner};
+use crate::io::{Answer, Ask, Level, Outbox, Part, PeerId, PeerOwner};
 use crate::peers::fetchers_per_leader;
 use crate::replication::{
     FetchSettings, FetcherAnswer, FetcherId, FetcherResult, IsrAnswer, IsrProposal, Partition, Taken,
@@ -17,7 +17,7 @@ use crate::wire::{Address, ErrorCode, RequestBody, ResponseBody};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-const PART: &str = "replication";
+const PART: Part = Part::Replication;
 /// Topics have ids in a Fetch, as they have in the metadata.
 const FETCH_VERSIONS: RangeInclusive<i16> = 13..=17;
 const LIST_OFFSETS_VERSIONS: RangeInclusive<i16> = 4..=9;

@@ -4,7 +4,7 @@
 use super::{Broker, Phase};
 use crate::api::{self, PendingRequest};
 use crate::ids::LogId;
-use crate::io::{Level, Outbox, Output};
+use crate::io::{Level, Outbox, Output, Part};
 use crate::probe::Probe;
 use crate::storage::CheckpointKind;
 use crate::time::Now;
@@ -94,7 +94,7 @@ impl Broker {
                 (Level::Warn, text)
             }
         };
-        out.event(level, "broker", text);
+        out.event(level, Part::Broker, text);
         self.phase = Phase::Ended;
         out.outputs.push(Output::Stopped);
     }

@@ -3,7 +3,7 @@
 use super::ToWorld;
 use crate::batch::Checked;
 use crate::ids::LinkId;
-use crate::io::{Answer, Answered, Ask, AskError, Level, LinkEvent, PeerId, PeerOwner};
+use crate::io::{Answer, Answered, Ask, AskError, Level, LinkEvent, Part, PeerId, PeerOwner};
 use crate::time::Mono;
 use crate::wire::Address;
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_link::{FinishedRequest, Pool, PoolConfig, PoolEvent, RequestFailure, earliest};
 
 /// The part that the operator's log names.
-const PART: &str = "peers";
+const PART: Part = Part::Peers;
 /// How long an address that nobody asks is remembered, behind the pause after its last failure.
 const FORGET_AFTER_MS: i64 = 3_600_000;
 

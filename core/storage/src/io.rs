@@ -26,7 +26,8 @@ use core::net::IpAddr;
 use std::ops::RangeInclusive;
 use tidelog_batch::Checked;
 pub use tidelog_batch::Chunks;
-use tidelog_config::{ConnectionLimits, Loggers, PARTS};
+pub use tidelog_config::Part;
+use tidelog_config::{ConnectionLimits, Loggers};
 use tidelog_wire::ids::{ConnId, FileId, LinkId, LogDirId, LogId};
 use tidelog_wire::time::WallMs;
 use tidelog_wire::{Address, ApiKey, DecodeError, RequestBody, RequestHeader, ResponseBody};
@@ -120,8 +121,8 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub level: Level,
-    /// What it comes from, such as `storage`: one of [`PARTS`].
-    pub part: &'static str,
+    /// What it comes from.
+    pub part: Part,
     pub text: String,
 }
 
@@ -164,8 +165,7 @@ impl Outbox {
         std::mem::take(&mut self.asks)
     }
 
-    pub fn event(&mut self, level: Level, part: &'static str, text: impl Into<String>) {
-        assert!(PARTS.contains(&part), "{part} has no logger");
+    pub fn event(&mut self, level: Level, part: Part, text: impl Into<String>) {
         self.outputs.push(Output::Event(Event { level, part, text: text.into() }));
     }
 }

@@ -24,7 +24,7 @@ use super::segment::Segment;
 use super::settings::LogSettings;
 use super::tail::Tail;
 use super::timestamps::TimestampedOffset;
-use crate::io::{DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox};
+use crate::io::{DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoOp, Level, Outbox, Part};
 use crate::probe::Probe;
 use bytes::Bytes;
 use smallvec::smallvec;
@@ -34,7 +34,7 @@ use tidelog_config::plant::{Plant, Plants};
 use tidelog_wire::ids::{FileId, LeaderEpoch, LogDirId, LogId, Offset, Uuid};
 use tidelog_wire::time::{Mono, Now};
 
-pub(super) const PART: &str = "storage";
+pub(super) const PART: Part = Part::Storage;
 /// How often the log looks for producers whose state has expired.
 const EXPIRY_CHECK_MS: i64 = 600_000;
 

@@ -31,7 +31,7 @@ pub use judge::is_harmless;
 use super::checkpoints::{self, MetaProperties, Offsets};
 use super::names::{self, AsideReason, TopicPartition};
 use crate::io::{
-    DirEntry, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox, Output,
+    DirEntry, DiskPath, IoCompletion, IoDone, IoError, IoErrorKind, IoId, IoOp, IoOwner, Level, Outbox, Output, Part,
 };
 use crate::probe::Probe;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_wire::ids::{LogDirId, NodeId, Uuid};
 
-const PART: &str = "storage";
+const PART: Part = Part::Storage;
 /// `meta.properties` and the clean-shutdown marker are some hundred bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Enough for 200,000 partitions with the longest names.

@@ -217,7 +217,7 @@ impl Describer {
                 (String::new(), format!("log levels {}", levels.collect::<Vec<_>>().join(" ")))
             }
             Output::Fatal(text) => (String::new(), format!("fatal: {text}")),
-            Output::Event(event) => (String::new(), format!("{:?} {}: {}", event.level, event.part, event.text)),
+            Output::Event(event) => (String::new(), format!("{:?} {}: {}", event.level, event.part.name(), event.text)),
         };
         Line::new(format_args!("node{node}"), "output", key, text)
     }
