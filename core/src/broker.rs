@@ -212,9 +212,13 @@ impl Broker {
     fn disconnected(&mut self, conn: ConnId, out: &mut Outbox) {
         self.parts.replies.disconnected(conn);
         for (id, pending) in self.parts.pending.disconnected(conn) {
-            if let PendingRequest::Fetch(fetch) = pending {
-                out.probe(Probe::FetchForgotten);
-                api::fetch::forget(&mut self.parts, id, &fetch);
+            match pending {
+                PendingRequest::Fetch(fetch) => {
+                    out.probe(Probe::FetchForgotten);
+                    api::fetch::forget(&mut self.parts, id, &fetch);
+                }
+                PendingRequest::DeleteRecords(_) => drop(api::delete_records::forget(&mut self.parts, id)),
+                _ => {}
             }
         }
     }
@@ -267,6 +271,9 @@ impl Broker {
             match pending {
                 PendingRequest::Produce(pending) => api::produce::expire(&mut self.parts, id, pending, out),
                 PendingRequest::Fetch(fetch) => api::fetch::expire(&mut self.parts, now, id, fetch, out),
+                PendingRequest::DeleteRecords(pending) => {
+                    api::delete_records::expire(&mut self.parts, id, pending, out);
+                }
                 other => panic!("{other:?} has no deadline"),
             }
         }

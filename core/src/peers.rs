@@ -22,7 +22,7 @@ mod channel;
 mod tests;
 
 use crate::broker::Seed;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Layers};
 use crate::ids::LinkId;
 use crate::io::{Answer, Ask, LinkEvent, Outbox, Output, PeerOwner, PeerRequest};
 use crate::time::Mono;
@@ -35,6 +35,7 @@ use tidelog_link::{Backoff, Orders, PoolConfig, earliest};
 
 #[derive(Debug)]
 pub struct Peers {
+    seed: Seed,
     channels: BTreeMap<PeerOwner, Channel>,
     next_link: u64,
     /// The answers that their owners have not got yet, oldest first.
@@ -83,15 +84,31 @@ impl Orders for ToWorld<'_> {
 
 impl Peers {
     pub fn new(config: &BrokerConfig, seed: Seed) -> Self {
-        let channel = |owner| (owner, Channel::new(owner, pool_config(config, owner), rng(seed, owner)));
-        Self {
-            channels: owners(config).map(channel).collect(),
+        let mut peers = Self {
+            seed,
+            channels: BTreeMap::new(),
             next_link: 1,
             answers: VecDeque::new(),
             answered_at: Mono::ZERO,
             due: None,
-            metrics: owners(config).map(|owner| (owner, PeerMetrics::default())).collect(),
+            metrics: BTreeMap::new(),
+        };
+        for owner in [PeerOwner::Quorum, PeerOwner::Controller, PeerOwner::Life] {
+            peers.add(config, owner);
         }
+        peers.resize_fetchers(config, fetchers_per_leader(&config.layers()));
+        peers
+    }
+
+    fn add(&mut self, config: &BrokerConfig, owner: PeerOwner) {
+        let new = || Channel::new(owner, pool_config(config, owner), rng(self.seed, owner));
+        self.channels.entry(owner).or_insert_with(new);
+        self.metrics.entry(owner).or_default();
+    }
+
+    /// There are at least this many fetchers. Connections of those that ask nothing any more end as idle ones do.
+    pub fn resize_fetchers(&mut self, config: &BrokerConfig, count: u16) {
+        (0..count).for_each(|number| self.add(config, PeerOwner::Fetchers(number)));
     }
 
     /// Takes what the parts have asked.
@@ -164,14 +181,9 @@ impl Peers {
     }
 }
 
-fn owners(config: &BrokerConfig) -> impl Iterator<Item = PeerOwner> {
-    let fetchers = (0..fetchers_per_leader(config)).map(PeerOwner::Fetchers);
-    [PeerOwner::Quorum, PeerOwner::Controller, PeerOwner::Life].into_iter().chain(fetchers)
-}
-
 /// `num.replica.fetchers`
-pub fn fetchers_per_leader(config: &BrokerConfig) -> u16 {
-    config.num_replica_fetchers.clamp(1, u16::MAX.into()) as u16
+pub fn fetchers_per_leader(config: &Layers) -> u16 {
+    config.number("num.replica.fetchers").clamp(1, u16::MAX.into()) as u16
 }
 
 /// A stream of random numbers that the broker uses for nothing else.

@@ -137,6 +137,12 @@ impl Fetchers {
         Self { settings, fetchers: BTreeMap::new(), by_log: BTreeMap::new(), ready: BTreeSet::new(), asked: 0 }
     }
 
+    /// Each leader has this many fetchers from now on. Whether that differs from before: then all partitions are to be
+    /// followed anew.
+    pub fn resize(&mut self, per_leader: u16) -> bool {
+        std::mem::replace(&mut self.settings.fetchers_per_leader, per_leader) != per_leader
+    }
+
     /// The partition may follow another leader than before, or none, or in another epoch.
     pub fn follow(&mut self, log: LogId, partition: &Partition) {
         let fetcher = partition.follows().map(|leader| self.fetcher_of(leader, partition));

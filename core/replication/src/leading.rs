@@ -5,12 +5,12 @@ use crate::follower::Follower;
 use crate::isr::{IsrAnswer, Refused};
 use crate::leader::{FollowerFetch, Leader, Own};
 use crate::partition::{Partition, Role};
-use crate::{PartitionEvent, Until};
+use crate::{PartitionEvent, ResponsePlace, Until};
 use tidelog_config::plant::Plant;
 use tidelog_storage::LogState;
 use tidelog_storage::io::Outbox;
 use tidelog_wire::ErrorCode;
-use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset};
+use tidelog_wire::ids::{LeaderEpoch, NodeId, Offset, PendingId};
 use tidelog_wire::time::Now;
 
 impl Role {
@@ -181,6 +181,13 @@ impl Partition {
         Some(leader.low_watermark(self.log.log_start_offset(), brokers))
     }
 
+    /// Makes the DeleteRecords request `id` wait until no replica on a broker that is there has a record below `target`. Then
+    /// [`PartitionEvent::AnswerDone`] comes with `place`.
+    pub fn answer_when_deleted(&mut self, target: Offset, id: PendingId, place: ResponsePlace) {
+        assert!(target > Offset::ZERO, "there is something to delete");
+        self.waiting.answer_later(Until::DeletedEverywhere, Offset(target.0 - 1), id, place);
+    }
+
     fn own(&self) -> Own {
         Own { stable: self.log.stable_offset(), end: self.log.log_end_offset(), high_watermark: self.high_watermark }
     }
@@ -211,6 +218,10 @@ impl Partition {
                 }
             }
             self.waiting.reached(Until::Stable, own.stable, Ok(()), events);
+            if self.waiting.awaits_deletion() {
+                let low_watermark = leader.low_watermark(self.log.log_start_offset(), brokers);
+                self.waiting.reached(Until::DeletedEverywhere, low_watermark, Ok(()), events);
+            }
         }
         self.wake_watchers(events);
     }

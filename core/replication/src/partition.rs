@@ -41,8 +41,9 @@ pub enum PartitionEvent {
     /// The directory of a deleted partition has been renamed: a new partition may use the old name.
     NameFreed,
     Deleted,
-    /// This part of the waiting Produce request is done. It can be answered at this place of the response.
-    ProduceDone(PendingId, ResponsePlace, Result<(), ErrorCode>),
+    /// This part of the waiting request, a Produce or a DeleteRecords, is done. It can be answered at this place of the
+    /// response.
+    AnswerDone(PendingId, ResponsePlace, Result<(), ErrorCode>),
     /// The waiting Fetch request shall read again: what it waits for has moved, or the log has failed.
     FetchAgain(PendingId),
     /// The controller shall be asked to change the ISR. [`Partition::isr_answered`] takes its answer.

@@ -116,12 +116,12 @@ impl Partitions {
         self.logs_of(topic).range(first..).map(|(index, _)| *index)
     }
 
-    /// Makes the Produce request `id` wait no longer in any partition. Returns the places of its response for which it
-    /// still waited.
-    pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
+    /// Makes the request `id`, a Produce or a DeleteRecords, wait no longer in any partition. Returns the places of its
+    /// response for which it still waited.
+    pub fn forget_answers(&mut self, id: PendingId) -> Vec<ResponsePlace> {
         let forget = |partition: &mut Box<Partition>| {
             partition.may_have_changed = true;
-            partition.forget_produce(id)
+            partition.forget_answers(id)
         };
         self.by_log.iter_mut().flatten().flat_map(forget).collect()
     }

@@ -90,8 +90,8 @@ impl Partition {
     }
 
     fn append_checked(&mut self, now: Now, produced: ProducedBatch, out: &mut Outbox) -> Result<Accepted, Refused> {
-        let until = if produced.acks == -1 { Until::Committed } else { Until::Stable };
-        if until == Until::Committed && !self.has_enough_in_sync() {
+        let acks = produced.acks;
+        if acks == -1 && !self.has_enough_in_sync() {
             return Err(ErrorCode::NotEnoughReplicas.into());
         }
         let counters = &mut self.counters;
@@ -129,16 +129,13 @@ impl Partition {
             last_offset: appended.last_offset,
             log_append_time: appended.log_append_time,
             log_start_offset: self.log.log_start_offset(),
-            done: appended.last_offset < self.reached(until),
+            done: appended.last_offset < self.acknowledged_end(acks),
         })
     }
 
-    /// The end of what is stable, or committed.
-    fn reached(&self, until: Until) -> Offset {
-        match until {
-            Until::Stable => self.log.stable_offset(),
-            Until::Committed => self.high_watermark,
-        }
+    /// Up to where a producer with these `acks` may be answered.
+    fn acknowledged_end(&self, acks: i16) -> Offset {
+        if acks == -1 { self.high_watermark } else { self.log.stable_offset() }
     }
 
     /// Whether so many replicas are in sync as `min.insync.replicas` asks for.
@@ -148,15 +145,16 @@ impl Partition {
     }
 
     /// Makes the Produce request `id` wait until everything up to `last_offset` is where a producer with these `acks` wants
-    /// it. Then [`PartitionEvent::ProduceDone`](crate::PartitionEvent::ProduceDone) comes with `place`.
+    /// it. Then [`PartitionEvent::AnswerDone`](crate::PartitionEvent::AnswerDone) comes with `place`.
     pub fn acknowledge_later(&mut self, acks: i16, last_offset: Offset, id: PendingId, place: ResponsePlace) {
         let until = if acks == -1 { Until::Committed } else { Until::Stable };
-        self.waiting.acknowledge(until, last_offset, id, place);
+        self.waiting.answer_later(until, last_offset, id, place);
     }
 
-    /// Makes the Produce request `id` wait no longer. Returns the places of the response for which it still waited.
-    pub fn forget_produce(&mut self, id: PendingId) -> Vec<ResponsePlace> {
-        self.waiting.forget_produce(id)
+    /// Makes the request `id`, a Produce or a DeleteRecords, wait no longer. Returns the places of the response for which it
+    /// still waited.
+    pub fn forget_answers(&mut self, id: PendingId) -> Vec<ResponsePlace> {
+        self.waiting.forget(id)
     }
 }
 

@@ -203,7 +203,13 @@ impl Replica {
 
     /// Node 2 has all below `offset`.
     fn other_fetches(&mut self, offset: i64) {
-        let fetch = FollowerFetch { node: OTHER, broker_epoch: 0, offset: Offset(offset), log_start: Offset::ZERO };
+        self.other_fetches_from(0, offset);
+    }
+
+    /// Its log starts at `log_start`.
+    fn other_fetches_from(&mut self, log_start: i64, offset: i64) {
+        let (offset, log_start) = (Offset(offset), Offset(log_start));
+        let fetch = FollowerFetch { node: OTHER, broker_epoch: 0, offset, log_start };
         self.partition.follower_fetched(self.now, &fetch, &AllThere, &mut self.events).unwrap();
     }
 
@@ -211,7 +217,7 @@ impl Replica {
     fn answered(&mut self) -> Vec<(u64, Result<(), ErrorCode>)> {
         let mut answered = Vec::new();
         self.events.retain(|event| match event {
-            PartitionEvent::ProduceDone(id, _, result) => {
+            PartitionEvent::AnswerDone(id, _, result) => {
                 answered.push((id.0, *result));
                 false
             }

@@ -111,12 +111,15 @@ pub fn looked_up(
     let index = asked.partition.partition_index;
     let visible = parts
         .leader_of(&pending.topics[asked.topic].name, index, -1)
-        .map(|partition| visible_end(partition, pending.replica_id));
+        .map(|partition| Visible::to(partition, pending.replica_id));
     let answer = match (outcome, visible) {
-        (Ok(found), Ok(end)) => answer(index, found.filter(|found| found.offset < end)),
+        (Ok(found), Ok(visible)) => match visible.show(found) {
+            Ok(found) => answer(index, found),
+            Err(error) => pending.refusal(index, error),
+        },
         // The partition is no longer led here. To answer "no such offset" would be wrong.
-        (Ok(_), Err(error)) => refusal(index, error),
-        (Err(_), _) => refusal(index, ErrorCode::KafkaStorageError),
+        (Ok(_), Err(error)) => pending.refusal(index, error),
+        (Err(_), _) => pending.refusal(index, ErrorCode::KafkaStorageError),
     };
     pending.push(answer);
     advance(parts, id, pending, out);
@@ -136,9 +139,9 @@ fn advance(parts: &mut Parts, id: PendingId, mut pending: PendingListOffsets, ou
         };
         match outcome {
             Ok(Lookup::Found(found)) => pending.push(answer(index, found)),
-            Ok(Lookup::Failed(_)) => pending.push(refusal(index, ErrorCode::KafkaStorageError)),
+            Ok(Lookup::Failed(_)) => pending.push(pending.refusal(index, ErrorCode::KafkaStorageError)),
             Ok(Lookup::Pending) => return parts.pending.put(id, PendingRequest::ListOffsets(pending), None),
-            Err(error) => pending.push(refusal(index, error)),
+            Err(error) => pending.push(pending.refusal(index, error)),
         }
     }
     let response = ListOffsetsResponse { topics: pending.topics, ..Default::default() };
@@ -146,6 +149,10 @@ fn advance(parts: &mut Parts, id: PendingId, mut pending: PendingListOffsets, ou
 }
 
 impl PendingListOffsets {
+    fn refusal(&self, index: i32, error: ErrorCode) -> ListOffsetsPartitionResponse {
+        refusal(index, known_error(error, self.ticket.api_version))
+    }
+
     fn push(&mut self, mut answer: ListOffsetsPartitionResponse) {
         if self.ticket.api_version < 4 {
             // Versions below 4 have no field for it.
@@ -154,6 +161,14 @@ impl PendingListOffsets {
         let topic = self.asked[self.answered].topic;
         self.topics[topic].partitions.push(answer);
         self.answered += 1;
+    }
+}
+
+/// Clients of older versions do not know OFFSET_NOT_AVAILABLE (KIP-207).
+fn known_error(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::OffsetNotAvailable if version < 5 => ErrorCode::LeaderNotAvailable,
+        error => error,
     }
 }
 
@@ -168,9 +183,36 @@ fn known(timestamp: i64, version: i16) -> bool {
     }
 }
 
-/// One past the last offset that this client or replica may learn of.
-fn visible_end(partition: &Partition, replica: i32) -> Offset {
-    if replica == CONSUMER { partition.high_watermark() } else { partition.log().log_end_offset() }
+/// Which offsets a client or replica may learn of.
+#[derive(Clone, Copy, Debug)]
+struct Visible {
+    /// One past the last.
+    end: Offset,
+    /// A leader that has not committed anything of its own epoch may know less of what is committed than the one before
+    /// it has told: what it does not show may have been shown (KIP-207).
+    may_lag: bool,
+}
+
+impl Visible {
+    fn to(partition: &Partition, replica: i32) -> Self {
+        if replica == CONSUMER {
+            Self { end: partition.high_watermark(), may_lag: !partition.knows_what_is_committed() }
+        } else {
+            Self { end: partition.log().log_end_offset(), may_lag: false }
+        }
+    }
+
+    fn end(self) -> Result<Offset, ErrorCode> {
+        if self.may_lag { Err(ErrorCode::OffsetNotAvailable) } else { Ok(self.end) }
+    }
+
+    /// Hides a record at or past the end.
+    fn show(self, found: Option<TimestampedOffset>) -> Result<Option<TimestampedOffset>, ErrorCode> {
+        match found.filter(|found| found.offset < self.end) {
+            None if self.may_lag => Err(ErrorCode::OffsetNotAvailable),
+            shown => Ok(shown),
+        }
+    }
 }
 
 fn look_up(
@@ -180,27 +222,25 @@ fn look_up(
     id: PendingId,
     out: &mut Outbox,
 ) -> Result<Lookup, ErrorCode> {
-    let end = visible_end(partition, replica);
+    let visible = Visible::to(partition, replica);
     let at = |offset, leader_epoch| Lookup::Found(Some(TimestampedOffset { timestamp: -1, offset, leader_epoch }));
-    let lookup = match timestamp {
-        special::LATEST => at(end, partition.leader_epoch()),
+    let target = match timestamp {
+        special::LATEST => return Ok(at(visible.end()?, partition.leader_epoch())),
         special::EARLIEST | special::EARLIEST_LOCAL => {
             let start = partition.log().log_start_offset();
-            at(start, partition.log().epochs().epoch_for_offset(start).unwrap_or(LeaderEpoch::UNKNOWN))
+            let epoch = partition.log().epochs().epoch_for_offset(start);
+            return Ok(at(start, epoch.unwrap_or(LeaderEpoch::UNKNOWN)));
         }
         // There is no tiered storage: no offset is in remote storage, and none waits to be uploaded.
-        special::LATEST_TIERED | special::EARLIEST_PENDING_UPLOAD => at(Offset::UNKNOWN, LeaderEpoch::UNKNOWN),
-        special::MAX_TIMESTAMP => shown(partition.offset_for_timestamp(LookupTarget::MaxTimestamp, id, out), end),
-        moment => shown(partition.offset_for_timestamp(LookupTarget::FirstAt(moment), id, out), end),
+        special::LATEST_TIERED | special::EARLIEST_PENDING_UPLOAD => {
+            return Ok(at(Offset::UNKNOWN, LeaderEpoch::UNKNOWN));
+        }
+        special::MAX_TIMESTAMP => LookupTarget::MaxTimestamp,
+        moment => LookupTarget::FirstAt(moment),
     };
-    Ok(lookup)
-}
-
-/// Hides a record at or past `end`.
-fn shown(lookup: Lookup, end: Offset) -> Lookup {
-    match lookup {
-        Lookup::Found(found) => Lookup::Found(found.filter(|found| found.offset < end)),
-        other => other,
+    match partition.offset_for_timestamp(target, id, out) {
+        Lookup::Found(found) => visible.show(found).map(Lookup::Found),
+        other => Ok(other),
     }
 }
 
@@ -217,4 +257,31 @@ fn answer(index: i32, found: Option<TimestampedOffset>) -> ListOffsetsPartitionR
 
 fn refusal(index: i32, error: ErrorCode) -> ListOffsetsPartitionResponse {
     ListOffsetsPartitionResponse { error_code: error.code(), ..answer(index, None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_leader_does_not_know_as_committed_yet_is_not_available_and_what_it_knows_is() {
+        let found =
+            |offset| Some(TimestampedOffset { timestamp: 7, offset: Offset(offset), leader_epoch: LeaderEpoch(2) });
+        let knowing = Visible { end: Offset(5), may_lag: false };
+        assert_eq!((knowing.end(), knowing.show(found(5)), knowing.show(None)), (Ok(Offset(5)), Ok(None), Ok(None)));
+        let lagging = Visible { may_lag: true, ..knowing };
+        let unknown = ErrorCode::OffsetNotAvailable;
+        assert_eq!(
+            (lagging.end(), lagging.show(found(5)), lagging.show(None)),
+            (Err(unknown), Err(unknown), Err(unknown))
+        );
+        assert_eq!((lagging.show(found(4)), knowing.show(found(4))), (Ok(found(4)), Ok(found(4))));
+    }
+
+    #[test]
+    fn versions_without_the_error_are_told_that_there_is_no_leader() {
+        let told = |version| known_error(ErrorCode::OffsetNotAvailable, version);
+        assert_eq!((told(4), told(5)), (ErrorCode::LeaderNotAvailable, ErrorCode::OffsetNotAvailable));
+        assert_eq!(known_error(ErrorCode::NotLeaderOrFollower, 4), ErrorCode::NotLeaderOrFollower);
+    }
 }

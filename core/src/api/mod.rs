@@ -14,7 +14,7 @@ mod auto_create;
 mod brokers;
 mod channel;
 mod configs;
-mod delete_records;
+pub mod delete_records;
 mod describe_client_quotas;
 mod describe_cluster;
 mod describe_producers;

@@ -1,5 +1,6 @@
 //! Requests that wait for the disk or for records. Some have a deadline at which they are answered anyway.
 
+use crate::api::delete_records::PendingDeleteRecords;
 use crate::api::fetch::PendingFetch;
 use crate::api::list_offsets::PendingListOffsets;
 use crate::api::log_dirs::PendingLogDirs;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum PendingRequest {
     Produce(PendingProduce),
     Fetch(Box<PendingFetch>),
+    DeleteRecords(PendingDeleteRecords),
     ListOffsets(PendingListOffsets),
     LogDirs(PendingLogDirs),
 }
@@ -22,6 +24,7 @@ pub enum PendingRequest {
 pub struct PendingCounts {
     pub produce: usize,
     pub fetch: usize,
+    pub delete_records: usize,
     pub list_offsets: usize,
     pub log_dirs: usize,
 }
@@ -31,6 +34,7 @@ impl PendingCounts {
         match pending {
             PendingRequest::Produce(_) => &mut self.produce,
             PendingRequest::Fetch(_) => &mut self.fetch,
+            PendingRequest::DeleteRecords(_) => &mut self.delete_records,
             PendingRequest::ListOffsets(_) => &mut self.list_offsets,
             PendingRequest::LogDirs(_) => &mut self.log_dirs,
         }
@@ -42,6 +46,7 @@ impl PendingRequest {
         match self {
             PendingRequest::Produce(pending) => pending.ticket.conn,
             PendingRequest::Fetch(pending) => pending.ticket.conn,
+            PendingRequest::DeleteRecords(pending) => pending.ticket.conn,
             PendingRequest::ListOffsets(pending) => pending.ticket.conn,
             PendingRequest::LogDirs(pending) => pending.ticket.conn,
         }

@@ -218,7 +218,7 @@ pub fn partition_done(
 /// `REQUEST_TIMED_OUT`: the records may survive a crash or not.
 pub fn expire(parts: &mut Parts, id: PendingId, mut pending: PendingProduce, out: &mut Outbox) {
     out.probe(Probe::ProduceTimedOut);
-    for place in parts.partitions.forget_produce(id) {
+    for place in parts.partitions.forget_answers(id) {
         pending.fail(place, ErrorCode::RequestTimedOut);
     }
     send(parts, pending, out);

@@ -274,6 +274,7 @@ impl Broker {
         if matches!(self.phase, Phase::Joining) && self.is_unfenced() {
             self.timers.start(now.mono);
             self.tell_limits(out);
+            self.resize_fetchers();
             self.serve(out);
         }
     }

@@ -4,7 +4,7 @@
 //! not ended, or is aborted, changes nothing (KIP-868).
 
 use super::{Broker, Phase, boot};
-use crate::api::{self, KnownBrokers};
+use crate::api::{self, KnownBrokers, PendingRequest};
 use crate::buggify::{ASKED_FOR, Site};
 use crate::controller::{self, Image, ImageChange, ImageError, ResourceKind};
 use crate::ids::{LogId, Offset, Uuid};
@@ -98,6 +98,7 @@ impl Broker {
         }
         if all_topics && matches!(self.phase, Phase::Running | Phase::LeavingCluster) {
             self.tell_limits(out);
+            self.resize_fetchers();
         }
         let configured: Vec<Uuid> = match all_topics {
             true => self.parts.image.topics().map(|topic| topic.id).collect(),
@@ -231,9 +232,12 @@ impl Broker {
                     // Another broker's clients may delete a topic while this one loads its log.
                     self.log_loaded(now, log, out);
                 }
-                PartitionEvent::ProduceDone(id, place, outcome) => {
-                    api::produce::partition_done(&mut self.parts, id, place, outcome, out);
-                }
+                PartitionEvent::AnswerDone(id, place, outcome) => match self.parts.pending.get_mut(id) {
+                    Some(PendingRequest::DeleteRecords(_)) => {
+                        api::delete_records::partition_done(&mut self.parts, id, place, outcome, out);
+                    }
+                    _ => api::produce::partition_done(&mut self.parts, id, place, outcome, out),
+                },
                 PartitionEvent::FetchAgain(id) => api::fetch::wake(&mut self.parts, now, id, out),
                 PartitionEvent::ReadDone(id, outcome) => {
                     api::fetch::read_done(&mut self.parts, now, id, outcome, out);

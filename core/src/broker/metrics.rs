@@ -319,7 +319,7 @@ impl Broker {
         }
         assert!(replicas.leaders <= replicas.partitions, "{metrics:?}");
         assert!(replicas.under_min_isr + replicas.at_min_isr <= replicas.leaders, "{metrics:?}");
-        let waits = waiting.produce + waiting.fetch + waiting.list_offsets + waiting.log_dirs;
+        let waits = waiting.produce + waiting.fetch + waiting.delete_records + waiting.list_offsets + waiting.log_dirs;
         assert_eq!(waits, self.requests_waiting(), "{metrics:?}");
         let mut of_topics = TopicCounters::default();
         metrics.topics.iter().for_each(|topic| of_topics.add(&topic.counters));

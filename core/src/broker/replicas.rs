@@ -25,7 +25,7 @@ const LIST_OFFSETS_VERSIONS: RangeInclusive<i16> = 4..=9;
 pub(super) fn fetch_settings(config: &BrokerConfig) -> FetchSettings {
     FetchSettings {
         node: config.node_id,
-        fetchers_per_leader: fetchers_per_leader(config),
+        fetchers_per_leader: fetchers_per_leader(&config.layers()),
         wait_ms: config.replica_fetch_wait_max_ms,
         min_bytes: config.replica_fetch_min_bytes,
         max_bytes: config.replica_fetch_response_max_bytes,
@@ -84,6 +84,20 @@ impl Broker {
         }
         let deadline = self.fetchers.deadline();
         self.timers.set(Timer::Fetchers, deadline);
+    }
+
+    /// Spreads the partitions that are followed over as many fetchers as `num.replica.fetchers` says now.
+    pub(super) fn resize_fetchers(&mut self) {
+        let count = fetchers_per_leader(&self.parts.image.layers(&self.parts.config));
+        if !self.fetchers.resize(count) {
+            return;
+        }
+        self.peers.resize_fetchers(&self.parts.config, count);
+        for log in self.parts.partitions.log_ids() {
+            if let Some(partition) = self.parts.partitions.get(log) {
+                self.fetchers.follow(log, partition);
+            }
+        }
     }
 
     /// Where brokers reach another one.

@@ -182,6 +182,7 @@ fn write_waiting(metrics: &Metrics, text: &mut Text) {
     for (operation, count) in [
         ("Produce", waiting.produce),
         ("Fetch", waiting.fetch),
+        ("DeleteRecords", waiting.delete_records),
         ("ListOffsets", waiting.list_offsets),
         ("DescribeLogDirs", waiting.log_dirs),
     ] {

@@ -381,3 +381,22 @@ fn an_answer_tells_where_the_logs_part_or_that_they_do_not() {
     };
     assert_eq!((parts(-1), parts(0)), (None, Some((LeaderEpoch(0), Offset(3)))));
 }
+
+#[test]
+fn a_partition_that_comes_to_another_fetcher_of_its_leader_is_asked_for_by_that_one_alone() {
+    let mut bench = Bench::new();
+    let first = bench.fetches((0, 0), (1, 0));
+    bench.answer(&first, response(77, ErrorCode::None));
+    let second = bench.fetches((77, 1), (0, 0));
+    assert!(!bench.fetchers.resize(1), "there are as many as before");
+    let of_many = |count| {
+        assert!(bench.fetchers.resize(count));
+        bench.fetchers.follow(bench.log, bench.partitions.get(bench.log).expect("it is there"));
+        // None while it stays with the first, which has not got its answer.
+        bench.next()
+    };
+    let asked_anew = (2..10).find_map(of_many).expect("it comes to another one");
+    assert!(asked_anew.fetcher.number > 0, "{asked_anew:?}");
+    assert!(bench.answer(&second, of_partition(77, ErrorCode::None)).is_empty(), "it is nobody's any more");
+    assert!(bench.next().is_none());
+}

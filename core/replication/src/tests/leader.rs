@@ -40,6 +40,39 @@ fn too_few_in_sync_replicas_refuse_those_who_want_all_and_commit_nothing() {
 }
 
 #[test]
+fn records_are_deleted_when_no_replica_has_them_any_more() {
+    let mut replica = leader(1);
+    for id in 1..4 {
+        replica.produce(1, id).unwrap();
+    }
+    replica.other_fetches(3);
+    replica.answered();
+    replica.partition.delete_records(replica.now, Offset(2), &mut replica.out);
+    replica.partition.answer_when_deleted(Offset(2), PendingId(7), (0, 0));
+    replica.partition.answer_when_deleted(Offset(1), PendingId(8), (0, 0));
+    replica.other_fetches_from(0, 3);
+    assert_eq!((replica.answered(), replica.partition.low_watermark(&AllThere)), (vec![], Some(Offset(0))));
+    replica.other_fetches_from(1, 3);
+    assert_eq!(replica.answered(), [(8, Ok(()))]);
+    replica.other_fetches_from(2, 3);
+    assert_eq!((replica.answered(), replica.partition.low_watermark(&AllThere)), (vec![(7, Ok(()))], Some(Offset(2))));
+}
+
+#[test]
+fn a_deletion_that_nobody_waits_for_any_more_is_forgotten_and_one_at_a_leader_that_leads_no_more_fails() {
+    let mut replica = leader(1);
+    replica.produce(1, 1).unwrap();
+    replica.other_fetches(1);
+    replica.answered();
+    replica.partition.delete_records(replica.now, Offset(1), &mut replica.out);
+    replica.partition.answer_when_deleted(Offset(1), PendingId(7), (0, 3));
+    replica.partition.answer_when_deleted(Offset(1), PendingId(8), (1, 0));
+    assert_eq!(replica.partition.forget_answers(PendingId(7)), [(0, 3)]);
+    replica.assign(&assignment(OTHER, 2, &[ME, OTHER]));
+    assert_eq!(replica.answered(), [(8, Err(ErrorCode::NotLeaderOrFollower))]);
+}
+
+#[test]
 fn who_waits_for_a_leader_that_leads_no_more_is_told() {
     let mut replica = leader(1);
     replica.produce(-1, 1).unwrap();
