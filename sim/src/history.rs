@@ -123,7 +123,7 @@ pub enum Fact {
         op: OpId,
         base_offset: Option<i64>,
     },
-    /// The client has given the batch up: no answer will tell whether it was appended.
+    /// No answer will tell whether the batch was appended, or none that promises to keep it.
     Unknown {
         op: OpId,
     },

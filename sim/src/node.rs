@@ -103,7 +103,6 @@ impl Node {
         let ports: Vec<u16> = config.listeners.iter().map(|listener| listener.port).collect();
         config.set_addresses(&ports, &host_name(index));
         config.plants = plants;
-        config.replicates = true;
         config.loggers = Loggers::of_broker(LogLevel::Info);
         let mut disk = Disk::new(seed, index.into(), scenario.disk.clone());
         if let Some(member) = member {

@@ -150,6 +150,8 @@ struct World {
     awaited: Option<usize>,
     /// Whether it is looked soon whether the replicas are equal.
     awaits_replicas: bool,
+    /// Whether the last readers have begun.
+    reads_last: bool,
     healed_at: Option<u64>,
     violation: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
@@ -190,6 +192,7 @@ impl World {
             phase: Phase::Faults,
             awaited: None,
             awaits_replicas: false,
+            reads_last: false,
             healed_at: None,
             violation: None,
             counts: BTreeMap::new(),
@@ -643,6 +646,9 @@ impl World {
             }
             return;
         }
+        if self.phase == Phase::Last && !std::mem::replace(&mut self.reads_last, true) {
+            return self.add_last_readers();
+        }
         self.phase = match self.phase {
             Phase::Settle => Phase::Finish,
             Phase::Finish => Phase::Quiet,
@@ -682,6 +688,12 @@ impl World {
         if self.scenario.last_power_loss {
             (0..self.nodes.len()).for_each(|node| self.end_process(node, Loss::Power, 1_000_000));
         }
+        self.advance_phase();
+    }
+
+    /// What reads every log once more. It begins when all replicas are equal: before that, a leader may not know yet how
+    /// much is committed.
+    fn add_last_readers(&mut self) {
         let plan = FetcherPlan {
             with_session: false,
             max_wait_ms: 100,

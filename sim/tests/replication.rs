@@ -10,10 +10,15 @@ const SECOND: u64 = 1_000_000_000;
 
 /// So many nodes, and a topic of which each has a replica.
 fn cluster(seed: u64, nodes: u32, configs: &[(&str, &str)]) -> Script {
+    cluster_with(seed, nodes, configs, &[])
+}
+
+fn cluster_with(seed: u64, nodes: u32, configs: &[(&str, &str)], properties: &[(&str, &str)]) -> Script {
     Script::with(seed, |scenario| {
         scenario.nodes = nodes;
         scenario.cluster = ClusterPlan::default();
-        let properties = [("replica.lag.time.max.ms", "2000"), ("broker.session.timeout.ms", "3000")];
+        let usual = [("replica.lag.time.max.ms", "2000"), ("broker.session.timeout.ms", "3000")];
+        let properties = usual.iter().chain(properties).map(|(name, value)| (*name, *value));
         scenario.properties.extend(properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let topic = &mut scenario.topics[0];
         topic.replicas = nodes as i16;
@@ -51,6 +56,34 @@ fn what_is_acknowledged_is_on_every_replica() {
         t.producer(20);
         t.fetcher();
         t.run_until("all is acknowledged", |t| t.acknowledged() == 20);
+        t.ends_well();
+    }
+}
+
+#[test]
+fn followers_that_get_one_batch_at_a_time_keep_up_with_all_partitions() {
+    let little = [
+        ("num.replica.fetchers", "3"),
+        ("replica.fetch.max.bytes", "1"),
+        ("replica.fetch.response.max.bytes", "1"),
+        ("replica.fetch.wait.max.ms", "1"),
+        ("replica.fetch.backoff.ms", "1"),
+    ];
+    for seed in 0..5 {
+        let mut t = cluster_with(seed, 3, &[("min.insync.replicas", "3")], &little);
+        t.producer(60);
+        t.run_until("all is acknowledged", |t| t.acknowledged() == 60);
+        t.ends_well();
+    }
+}
+
+#[test]
+fn a_leader_that_waits_for_more_bytes_than_there_are_answers_its_followers_in_time() {
+    for seed in 0..5 {
+        let wait = [("replica.fetch.min.bytes", "100000"), ("replica.fetch.wait.max.ms", "300")];
+        let mut t = cluster_with(seed, 3, &[("min.insync.replicas", "3")], &wait);
+        t.producer(10);
+        t.run_until("all is acknowledged", |t| t.acknowledged() == 10);
         t.ends_well();
     }
 }

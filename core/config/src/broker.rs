@@ -84,7 +84,6 @@ pub struct BrokerConfig {
     pub log_retention_check_interval_ms: i64,
     pub producer_id_expiration_check_interval_ms: i32,
     pub producer_id_expiration_ms: i32,
-    pub num_replica_fetchers: i32,
     pub replica_fetch_backoff_ms: i32,
     pub replica_fetch_max_bytes: i32,
     pub replica_fetch_min_bytes: i32,
@@ -110,9 +109,6 @@ pub struct BrokerConfig {
     /// The loggers of the operator's log, with their levels at the start. Only the world knows them: no property sets
     /// this.
     pub loggers: Loggers,
-    /// Whether partitions may have several replicas. Only the simulated world says so, until its seeds have shown that
-    /// nothing is lost.
-    pub replicates: bool,
 
     /// The planted bugs that are switched on, by tests and simulations. No property sets this.
     pub plants: crate::plant::Plants,
@@ -374,7 +370,6 @@ impl Reader {
             log_retention_check_interval_ms: self.long("log.retention.check.interval.ms"),
             producer_id_expiration_check_interval_ms: self.int("producer.id.expiration.check.interval.ms"),
             producer_id_expiration_ms: self.int("producer.id.expiration.ms"),
-            num_replica_fetchers: self.int("num.replica.fetchers"),
             replica_fetch_backoff_ms: self.int("replica.fetch.backoff.ms"),
             replica_fetch_max_bytes: self.int("replica.fetch.max.bytes"),
             replica_fetch_min_bytes: self.int("replica.fetch.min.bytes"),
@@ -397,7 +392,6 @@ impl Reader {
             metadata_max_retention_bytes: self.long("metadata.max.retention.bytes"),
             metadata_max_retention_ms: self.long("metadata.max.retention.ms"),
             loggers: Loggers::default(),
-            replicates: false,
             plants: crate::plant::Plants::default(),
         }
     }

@@ -23,7 +23,7 @@ const TIERED: Effect = NotYet("there is no tiered storage yet");
 const SECURITY: Effect = NotYet("there is no TLS, SASL or authorization yet");
 const QUOTAS: Effect = NotYet("there are no quotas yet");
 const COMPACTION: Effect = NotYet("compacted topics keep all their records: there is no log cleaner yet");
-const REPLICATION: Effect = NotYet("partitions are not replicated yet");
+const THROTTLES: Effect = NotYet("replication is not throttled yet");
 const NO_THREADS_OF_ITS_OWN: Effect = NotNeeded("no threads are kept for this alone");
 const NO_PURGATORY: Effect = NotNeeded("an answered request is removed at once, so there is nothing to purge");
 const TELEMETRY: Effect = NotYet("clients cannot push telemetry yet");
@@ -69,18 +69,20 @@ const RULES: &[(&str, Effect)] = &[
     ("auto.leader.rebalance.enable", Works),
     ("leader.imbalance.check.interval.seconds", Works),
     ("replica.high.watermark.checkpoint.interval.ms", Works),
-    ("replica.*", REPLICATION),
-    ("num.replica.fetchers", REPLICATION),
-    ("follower.*", REPLICATION),
-    ("leader.replication.*", REPLICATION),
-    ("replication.quota.*", REPLICATION),
+    ("replica.selector.class", NotYet("consumers read from leaders alone")),
+    ("replica.socket.receive.buffer.bytes", NotYet("the buffers of sockets are those of the operating system")),
+    ("replica.*", Works),
+    ("num.replica.fetchers", Works),
+    ("follower.*", THROTTLES),
+    ("leader.replication.*", THROTTLES),
+    ("replication.quota.*", THROTTLES),
     ("alter.log.dirs.replication.quota.*", NotYet("replicas do not move between log directories yet")),
     ("num.replica.alter.log.dirs.threads", NotYet("replicas do not move between log directories yet")),
     ("cordoned.log.dirs", NotYet("new partitions go to every log directory")),
     ("security.inter.broker.protocol", Works),
     // Network.
     ("early.start.listeners", NotNeeded("all listeners open once the broker has started")),
-    ("socket.connection.setup.*", REPLICATION),
+    ("socket.connection.setup.*", Works),
     ("max.connection.creation.rate", NotYet("the rate of new connections is not limited")),
     ("connection.failed.authentication.delay.ms", NotNeeded("nobody has to authenticate yet")),
     (
@@ -88,7 +90,7 @@ const RULES: &[(&str, Effect)] = &[
         NotNeeded("waiting requests are limited by their bytes (queued.max.request.bytes), not by their number"),
     ),
     ("background.threads", NO_THREADS_OF_ITS_OWN),
-    ("request.timeout.ms", REPLICATION),
+    ("request.timeout.ms", NotYet("brokers ask the controller with controller.socket.timeout.ms alone")),
     ("*.purgatory.purge.interval.requests", NO_PURGATORY),
     ("quota.window.*", QUOTAS),
     ("controller.quota.*", QUOTAS),

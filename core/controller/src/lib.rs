@@ -77,9 +77,6 @@ pub struct Context<'a> {
     pub node_id: NodeId,
     /// The configuration of this node, with the dynamic values of the image.
     pub layers: Layers<'a>,
-    /// Whether partitions may have several replicas. Brokers do not follow leaders yet, so theirs may not: what is
-    /// acknowledged would be on the leader alone.
-    pub replicates: bool,
 }
 
 /// Why one item of a request is refused.

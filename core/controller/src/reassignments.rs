@@ -153,10 +153,6 @@ impl Mover<'_> {
             return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
         }
         let assignment = Reassignment::between(&partition.replicas, &target);
-        if !assignment.adding.is_empty() && !self.context.replicates {
-            let text = "Replicas cannot come to other brokers: partitions are not replicated yet.";
-            return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
-        }
         let directories = self.place(&assignment.adding);
         let rules = TopicRules::of(self.image, self.context, topic);
         // Kafka leaves the lists of what comes and goes as they are where the new ones are empty, so a move back to where

@@ -65,8 +65,7 @@ impl Cluster {
         let (broker, _) = BrokerConfig::from_properties(properties.iter().copied()).unwrap();
         let mut cluster = Self { broker, image: Image::default(), offset: 0, drawn: 1, committed: Vec::new() };
         let layers = cluster.broker.layers();
-        let records =
-            bootstrap_records(&Context { node_id: NodeId(1), layers, replicates: true }, bootstrap_features());
+        let records = bootstrap_records(&Context { node_id: NodeId(1), layers }, bootstrap_features());
         cluster.commit(&records);
         cluster.start(NodeId(1), &[DIR_A, DIR_B]);
         cluster
@@ -78,7 +77,7 @@ impl Cluster {
         let start = BrokerStart { incarnation_id, ..broker_start(node_id, dirs) };
         let heartbeats = Heartbeats::adopt(&self.image, Some(node_id), Mono::ZERO, 9_000, Plants::default());
         let registrar = Registrar {
-            context: Context { node_id, layers: self.image.layers(&self.broker), replicates: true },
+            context: Context { node_id, layers: self.image.layers(&self.broker) },
             cluster_id: CLUSTER,
             kraft_version: 1,
             heartbeats: &heartbeats,
@@ -122,7 +121,7 @@ impl Cluster {
     }
 
     fn decide<R>(&mut self, decide: impl FnOnce(&Image, &Context, &mut u128) -> Decision<R>) -> R {
-        let context = Context { node_id: NodeId(1), layers: self.image.layers(&self.broker), replicates: true };
+        let context = Context { node_id: NodeId(1), layers: self.image.layers(&self.broker) };
         let mut drawn = self.drawn;
         let decision = decide(&self.image, &context, &mut drawn);
         self.drawn = drawn;

@@ -286,9 +286,7 @@ fn assignments(
     draw: &mut impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Assignment>, Refusal> {
     if !topic.assignments.is_empty() {
-        let assigned = manual_assignments(image, topic, placed)?;
-        check_replicates(context, assigned[0].replicas.len())?;
-        return Ok(assigned);
+        return manual_assignments(image, topic, placed);
     }
     let broker = context.layers.broker;
     if topic.replication_factor < -1 || topic.replication_factor == 0 {
@@ -302,20 +300,10 @@ fn assignments(
     let count = if topic.num_partitions == -1 { broker.num_partitions } else { topic.num_partitions };
     let factor =
         if topic.replication_factor == -1 { broker.default_replication_factor } else { topic.replication_factor };
-    let assigned = partitions::place(image, count, factor, placed, draw).map_err(|why| {
+    partitions::place(image, count, factor, placed, draw).map_err(|why| {
         let text = format!("Unable to replicate the partition {factor} time(s): {why}");
         Refusal::new(ErrorCode::InvalidReplicationFactor, text)
-    })?;
-    check_replicates(context, factor as usize)?;
-    Ok(assigned)
-}
-
-fn check_replicates(context: &Context, factor: usize) -> Result<(), Refusal> {
-    if factor > 1 && !context.replicates {
-        let text = format!("Replication factor {factor}: partitions are not replicated yet; allowed is 1.");
-        return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
-    }
-    Ok(())
+    })
 }
 
 fn manual_assignments(

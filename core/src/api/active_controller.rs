@@ -61,7 +61,7 @@ impl Controller {
 
     /// The context of a decision that is made from the proposed image.
     pub fn context<'a>(&'a self, config: &'a BrokerConfig) -> Context<'a> {
-        Context { node_id: config.node_id, layers: self.proposed.layers(config), replicates: config.replicates }
+        Context { node_id: config.node_id, layers: self.proposed.layers(config) }
     }
 
     /// With what this controller registers a broker. `next_offset` is the end of the metadata log.

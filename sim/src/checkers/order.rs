@@ -3,7 +3,7 @@
 //!
 //! A restart of the broker excuses a refusal: like Kafka's, its producer snapshots hold only the last batch of each
 //! producer, so a restarted broker may not recognise an older batch that is sent again. It must not append that batch
-//! twice, which `offsets` judges.
+//! twice, which `offsets` judges. So does a change of the leader: a replica whose log was cut reads such a snapshot too.
 //!
 //! So does a node that does not know the partition yet. It refuses a batch, may take those behind it once it knows the
 //! partition, because like Kafka's it takes any sequence of a producer of which it knows none, and then refuses the first
@@ -29,8 +29,9 @@ const NAME: &str = "order";
 
 const PRODUCE: i16 = 0;
 
-/// UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER, UNKNOWN_TOPIC_ID.
-const NOT_KNOWN: [i16; 3] = [3, 6, 100];
+/// UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER, UNKNOWN_TOPIC_ID, and NOT_ENOUGH_REPLICAS: the node has not looked
+/// at the batch.
+const NOT_KNOWN: [i16; 4] = [3, 6, 100, 19];
 
 impl Order {
     pub fn new(rules: &Rules) -> Self {
@@ -61,6 +62,10 @@ impl Checker for Order {
                 if self.rules.nodes > 1 && NOT_KNOWN.contains(error) =>
             {
                 self.met_late.insert(*partition);
+                Ok(())
+            }
+            Fact::LeaderEpoch { partition, epoch: 1.., .. } if self.rules.has_replicas(*partition) => {
+                self.restarted.insert(*partition);
                 Ok(())
             }
             Fact::SequenceRefused { partition, error }

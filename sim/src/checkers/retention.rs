@@ -58,8 +58,10 @@ impl Retention {
             let text = format!("the log starts at {start}, and nobody asked for more than {asked} to be deleted");
             return violation(NAME, partition, text);
         }
+        // A replica learns from the leader where the log starts, and may come to lead before.
         if let Some((before, higher)) = known.told.iter().rev().find(|(before, _)| *before < asked_at)
             && *higher > start
+            && !self.rules.has_replicas(partition)
         {
             let text = format!("the log starts at {start}, and at {} ms it did at {higher}", before / 1_000_000);
             return violation(NAME, partition, text);
@@ -117,6 +119,8 @@ impl Retention {
             && known.asked == 0
             && log.start > 0
             && !known.cache_was_lost
+            // Its leader has also counted what was cut when another came to lead.
+            && !self.rules.has_replicas(partition)
             && bytes < kept
         {
             return violation(NAME, partition, format!("{bytes} bytes are left where {kept} are to be kept"));
@@ -179,6 +183,8 @@ impl Checker for Retention {
                 if let Some(position) = self.out_of_range.remove(&(entry.client, *partition))
                     && position >= *offset
                     && !self.rules.is_relaxed(*partition)
+                    // A replica that does not lead any more, and does not know that, lacks the newest records.
+                    && !self.rules.has_replicas(*partition)
                 {
                     let text = format!("{position} was out of range, and the log starts at {offset}");
                     return violation(NAME, *partition, text);

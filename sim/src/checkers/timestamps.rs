@@ -42,7 +42,11 @@ impl Timestamps {
     }
 
     /// The end of the log that was known when the question was asked. The broker must have looked at least that far.
+    /// (One of several replicas that still believes that it leads knows less than others.)
     fn known_end(&self, answer: &Answer) -> i64 {
+        if self.rules.has_replicas(answer.partition) {
+            return 0;
+        }
         let known = self.known.get(&answer.partition).map_or(&[][..], Vec::as_slice);
         known.iter().rev().find(|(at, _)| *at < answer.asked_at).map_or(0, |(_, end)| *end)
     }

@@ -188,12 +188,8 @@ impl Application {
             if append_time.is_some() && !may_be_duplicate && !self.setting.topics[record.topic].is_log_append_time() {
                 out.misbehaved(format!("record {id} of its creation's time has the append's time {append_time:?}"));
             }
-            // With acks=0 the broker has not acknowledged anything.
-            out.fact(if self.acks == 0 {
-                Fact::Unknown { op }
-            } else {
-                Fact::Acknowledged { op, base_offset: base.map(|base| base + delta) }
-            });
+            let base_offset = base.map(|base| base + delta);
+            out.fact(self.setting.acknowledged(record.topic as u16, self.acks, op, base_offset));
         }
     }
 

@@ -353,7 +353,8 @@ impl Fetcher {
         let of_host = self.positions.iter_mut().enumerate().filter(|(_, position)| position.host == Some(host));
         for (place, position) in of_host {
             let is_told = told.contains(&place);
-            if !is_told && sessionless && self.topics.is_ready() {
+            // One that came to this node while it was waited for was not asked for.
+            if !is_told && sessionless && position.in_session.is_some() && self.topics.is_ready() {
                 out.misbehaved(format!("a full Fetch says nothing of {}", position.key));
             }
             // In a session, a partition without an answer has not changed.

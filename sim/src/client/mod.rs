@@ -30,7 +30,7 @@ pub use registrar::{Registrar, RegistrarPlan};
 pub use trimmer::{Trimmer, TrimmerPlan};
 pub use unregistrar::Unregistrar;
 
-use crate::history::Fact;
+use crate::history::{Fact, OpId};
 use bytes::Bytes;
 use records::Payloads;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,15 @@ impl Setting {
     /// Whether a broker may know less than the controller, which is another node.
     pub fn brokers_may_lag(&self) -> bool {
         self.nodes > 1
+    }
+
+    /// What an acknowledgement says of a batch. One of the leader alone (`acks=1`) promises nothing where there are other
+    /// replicas: what the leader has not given to them yet is lost if one of them comes to lead.
+    pub fn acknowledged(&self, topic: u16, acks: i16, op: OpId, base_offset: Option<i64>) -> Fact {
+        if acks == 0 || acks == 1 && self.topics[usize::from(topic)].replicas > 1 {
+            return Fact::Unknown { op };
+        }
+        Fact::Acknowledged { op, base_offset }
     }
 
     /// Whether a registrar may remove this voter. Where some controllers will stay cut off, only they leave: without

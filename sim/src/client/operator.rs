@@ -326,6 +326,8 @@ impl Operator {
                     || *error == ErrorCode::UnknownServerError
                     // An earlier attempt, whose answer was lost, may have made the change.
                     || matches!(error, ErrorCode::TopicAlreadyExists | ErrorCode::InvalidPartitions)
+                    // Some brokers have not registered yet, or all stop.
+                    || self.setting.nodes > 1 && *error == ErrorCode::InvalidReplicationFactor
             }
             _ => false,
         };

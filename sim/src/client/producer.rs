@@ -354,12 +354,12 @@ impl Producer {
         match answer.error_code {
             0 => {
                 self.queues[place].in_flight.remove(&op);
-                out.fact(Fact::Acknowledged { op, base_offset: Some(answer.base_offset) });
+                out.fact(self.setting.acknowledged(key.topic, self.plan.acks, op, Some(answer.base_offset)));
             }
             // DUPLICATE_SEQUENCE_NUMBER: it is in the log, and the broker has forgotten where.
             46 => {
                 self.queues[place].in_flight.remove(&op);
-                out.fact(Fact::Acknowledged { op, base_offset: None });
+                out.fact(self.setting.acknowledged(key.topic, self.plan.acks, op, None));
             }
             // OUT_OF_ORDER_SEQUENCE_NUMBER while an earlier batch has failed or has no answer: this one is sent again
             // after it.

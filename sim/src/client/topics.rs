@@ -181,7 +181,7 @@ impl Topics {
             self.retry_at = now;
             for topic in response.topics {
                 // 36: somebody else has created it. 7, 41, 56, -1: the topic may have been created or not; Metadata
-                // will tell. 38: all brokers are fenced or stop.
+                // will tell. 38: too few brokers are registered, or all are fenced or stop.
                 if ![0, 36, 7, 38, 41, 56, -1].contains(&topic.error_code) {
                     let text = topic.error_message.unwrap_or_default();
                     out.misbehaved(format!("CreateTopics was answered with {}: {text}", topic.error_code));

@@ -29,7 +29,7 @@ impl Scenario {
             Profile::Swarm => swarm.between(1, 6) * SECOND,
         };
         let (nodes, cluster) = draw_cluster(&mut streams.stream("scenario.cluster", &[]));
-        let topics = topics::draw(profile, &mut streams);
+        let mut topics = topics::draw(profile, &mut streams);
         let segment_bytes = topics::smallest_segment(&topics);
         // A batch must fit into a segment: twelve records with their keys and headers.
         let value_bytes_max = [16, 100, 1_000, 3_000][swarm.below(4) as usize].min((segment_bytes / 12).max(116) - 100);
@@ -50,6 +50,8 @@ impl Scenario {
         let mut properties = topics::draw_properties(&mut streams.stream("scenario.properties", &[]), &topics);
         if nodes > 1 {
             properties.extend(draw_times(&mut streams.stream("scenario.times", &[]), &network));
+            let mut stream = streams.stream("scenario.replicas", &[]);
+            properties.extend(topics::draw_replicas(&mut stream, &mut topics, brokers.len(), &network));
         }
         let mut scenario = Self {
             seed,

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use tidelog_sim::scenario::Scenario;
 
 const PAGE: &str = include_str!("../../../docs/SIMULATION.md");
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    include_str!("../replication.rs"),
     include_str!("cluster.rs"),
     include_str!("config.rs"),
     include_str!("disk.rs"),
@@ -82,6 +83,9 @@ fn drawn() -> BTreeSet<String> {
         let topics = scenario["topics"].as_array().unwrap();
         if topics.iter().any(|topic| topic["without_timestamps"] == true) {
             drawn.insert("without_timestamps".into());
+        }
+        if topics.iter().any(|topic| topic["replicas"] != 1) {
+            drawn.insert("replicas".into());
         }
         for configs in topics.iter().map(|topic| &topic["configs"]).chain([&scenario["properties"]]) {
             drawn.extend(configs.as_object().unwrap().keys().cloned());

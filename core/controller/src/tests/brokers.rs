@@ -139,11 +139,7 @@ impl Active {
     fn fence_expired(&mut self) -> Vec<i32> {
         let mut fenced = Vec::new();
         while let Some(id) = self.heartbeats.take_expired(self.now) {
-            let context = Context {
-                node_id: NodeId(1),
-                layers: self.cluster.image.layers(&self.cluster.broker),
-                replicates: true,
-            };
+            let context = Context { node_id: NodeId(1), layers: self.cluster.image.layers(&self.cluster.broker) };
             let records = fence_silent_broker(&self.cluster.image, &context, id);
             self.cluster.commit(&records);
             fenced.push(id.0);
@@ -600,8 +596,7 @@ fn a_broker_that_shuts_down_may_register_again_and_still_shuts_down() {
 fn a_session_that_ends_changes_nothing_for_a_broker_that_is_fenced_or_gone() {
     let mut active = Active::new();
     active.register(2, 2).unwrap();
-    let context =
-        Context { node_id: NodeId(1), layers: active.cluster.image.layers(&active.cluster.broker), replicates: true };
+    let context = Context { node_id: NodeId(1), layers: active.cluster.image.layers(&active.cluster.broker) };
     let fence = |id| fence_silent_broker(&active.cluster.image, &context, NodeId(id)).len();
     assert_eq!((fence(1), fence(2), fence(3)), (1, 0, 0));
 }

@@ -112,7 +112,7 @@ fn the_quorum_raises_its_own_feature_if_it_can_and_all_other_features_may_be_upd
         let request =
             UpdateFeaturesRequest { feature_updates: feature_updates.collect(), validate_only, ..Default::default() };
         let kraft_version = KRaftVersion { level: 0, upgrade };
-        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
         let update = update_features(&cluster.image, &context, &request, 2, &kraft_version);
         (update.raises_kraft_version, update.decision)
     };
@@ -226,7 +226,7 @@ fn a_level_that_a_feature_has_already_may_be_set_in_any_way() {
 #[test]
 fn only_a_higher_level_of_its_own_feature_is_a_matter_of_the_quorum() {
     let cluster = Cluster::new();
-    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
     let raises = |name: &str, level: i16| {
         let feature_updates = vec![FeatureUpdateKey {
             feature: name.into(),

@@ -87,7 +87,7 @@ impl Case<'_> {
     /// What becomes of the partition, in words: the leader, the ISR, what else there is, and how many leader epochs began.
     fn after(&self, change: BrokerChange) -> String {
         let mut cluster = self.cluster();
-        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
         let records = partitions_changed(&cluster.image, &context, change, |_| true);
         if records.is_empty() {
             return "nothing changes".to_owned();
@@ -214,7 +214,7 @@ fn a_replica_in_a_directory_that_has_failed_does_not_lead() {
     let mut partition = cluster.partition("t", 0).clone();
     partition.directories = vec![DIR_A, DIRECTORY_LOST, Uuid::from_bytes([3; 16])];
     cluster.commit(&[partition.record(TOPIC, 0)]);
-    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
     let records = partitions_changed(&cluster.image, &context, leaves(1), |_| true);
     cluster.commit(&records);
     assert_eq!(told(cluster.partition("t", 0)), "3 leads, in sync 2 3, epoch 1");

@@ -137,7 +137,7 @@ fn a_broker_that_leaves_may_end_a_move() {
     };
     let mut cluster = Cluster::of(moving);
     let leaves = |cluster: &mut Cluster, id| {
-        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
         let records = partitions_changed(&cluster.image, &context, BrokerChange::Leaves(NodeId(id)), |_| true);
         cluster.commit(&records);
         cluster.told()
@@ -163,7 +163,7 @@ fn an_eligible_replica_that_leads_again_may_end_a_move() {
     };
     let returns = |record: PartitionRecord| {
         let mut cluster = Cluster::of(record);
-        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates: true };
+        let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker) };
         let records = partitions_changed(&cluster.image, &context, BrokerChange::Returns(NodeId(1)), |_| true);
         cluster.commit(&records);
         cluster.told()
@@ -290,20 +290,6 @@ fn new_replicas_lie_where_the_fewest_are_and_an_old_cluster_knows_no_directories
     moved(&mut cluster, &[2, 1]);
     let (record, _) = cluster.committed.last().unwrap();
     assert!(matches!(record, MetadataRecord::PartitionChange(change) if change.directories.is_none()), "{record:?}");
-}
-
-#[test]
-fn while_brokers_do_not_follow_no_replica_comes_to_another_one() {
-    let mut cluster = Cluster::of(partition(&[1, 2], &[1, 2], 1));
-    let mut alone = |replicas: &[i32]| {
-        let request = asking("t", vec![target(Some(replicas))]);
-        let response = cluster.decide(|image, context, _| {
-            alter_reassignments(image, &Context { replicates: false, ..*context }, &request)
-        });
-        ErrorCode::from_code(response.responses[0].partitions[0].error_code).unwrap()
-    };
-    assert_eq!(alone(&[1, 2, 3]), ErrorCode::InvalidReplicaAssignment);
-    assert_eq!(alone(&[2]), ErrorCode::None);
 }
 
 #[test]

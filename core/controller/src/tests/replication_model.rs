@@ -116,7 +116,7 @@ impl Model {
         let start = BrokerStart { incarnation_id, previous_broker_epoch, ..broker_start(node_id, &[dir(id)]) };
         let heartbeats = Heartbeats::adopt(&cluster.image, Some(node_id), Mono::ZERO, 9_000, Plants::default());
         let registrar = Registrar {
-            context: Context { node_id, layers: cluster.image.layers(&cluster.broker), replicates: true },
+            context: Context { node_id, layers: cluster.image.layers(&cluster.broker) },
             cluster_id: CLUSTER,
             kraft_version: 1,
             heartbeats: &heartbeats,

@@ -1,7 +1,6 @@
 //! Limits of requests that create, delete and extend topics.
 
 use super::*;
-use tidelog_wire::messages::CreateTopicsResponse;
 
 /// The first words of each message, after the name and the error.
 fn short(outcomes: &[(String, ErrorCode, Option<String>)]) -> Vec<String> {
@@ -88,39 +87,12 @@ fn a_value_of_32767_bytes_is_not_too_long_for_a_new_topic() {
     assert!(refusal(&mut cluster, 32_768).starts_with("a: INVALID_CONFIG The configuration value cannot be added"));
 }
 
-/// Decides a request while partitions may or may not have several replicas.
-fn create(cluster: &Cluster, replicates: bool, topics: Vec<CreatableTopic>) -> Decision<CreateTopicsResponse> {
-    let context = Context { node_id: NodeId(1), layers: cluster.image.layers(&cluster.broker), replicates };
-    create_topics(&cluster.image, &context, &creating(topics), draw(&mut 1))
-}
-
-#[test]
-fn partitions_have_one_replica_until_brokers_follow_leaders() {
-    let mut cluster = Cluster::new();
-    cluster.start(NodeId(2), &[Uuid::from_bytes([2; 16])]);
-    let errors = |replicates| {
-        let topics = vec![topic("one", 1, 1), topic("two", 1, 2), assigned("by hand", &[(0, &[1, 2])])];
-        let decision = create(&cluster, replicates, topics);
-        decision.response.topics.into_iter().map(|topic| topic.error_code).collect::<Vec<_>>()
-    };
-    let refused = ErrorCode::InvalidReplicationFactor.code();
-    let illegal = ErrorCode::InvalidTopicException.code();
-    assert_eq!(errors(false), [0, refused, illegal]);
-    assert_eq!(errors(true), [0, 0, illegal]);
-    let by_hand = create(&cluster, false, vec![assigned("a", &[(0, &[1, 2])])]).response;
-    assert_eq!(
-        by_hand.topics[0].error_message.as_deref(),
-        Some("Replication factor 2: partitions are not replicated yet; allowed is 1.")
-    );
-}
-
 #[test]
 fn a_topic_that_is_refused_takes_no_place_in_a_directory() {
     let mut cluster = Cluster::new();
-    cluster.start(NodeId(2), &[Uuid::from_bytes([2; 16])]);
-    let refused = assigned("a", &[(0, &[1, 2])]);
-    let decision = create(&cluster, false, vec![refused, assigned("b", &[(0, &[1])])]);
-    cluster.commit(&decision.records);
+    let refused = assigned("a", &[(0, &[1]), (1, &[9])]);
+    let outcomes = cluster.create(&creating(vec![refused, assigned("b", &[(0, &[1])])]));
+    assert_eq!(outcomes[0].1, ErrorCode::InvalidReplicaAssignment);
     assert_eq!(cluster.partition("b", 0).directories, [DIR_A], "the first of two empty ones");
     // What is there counts in the next request.
     cluster.create(&creating(vec![assigned("c", &[(0, &[1])])]));

@@ -1,6 +1,7 @@
 //! Topics, and the broker's properties.
 
 use crate::client::TopicPlan;
+use crate::network::NetworkOptions;
 use crate::random::{Stream, Streams};
 use crate::scenario::Profile;
 use std::collections::BTreeMap;
@@ -120,3 +121,55 @@ pub fn draw_properties(stream: &mut Stream, topics: &[TopicPlan]) -> BTreeMap<St
     }
     properties
 }
+
+/// How many replicas the topics of a cluster have, and how their brokers replicate. What is as short as the network is
+/// slow would let no follower stay in sync.
+pub fn draw_replicas(
+    stream: &mut Stream,
+    topics: &mut [TopicPlan],
+    brokers: usize,
+    network: &NetworkOptions,
+) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    if brokers == 1 || stream.one_in(4) {
+        return properties;
+    }
+    let mut set = |name: &str, value: String| properties.insert(name.to_string(), value);
+    let most = brokers.min(REPLICAS_MAX) as u64;
+    let default = stream.between(1, most) as i16;
+    set("default.replication.factor", default.to_string());
+    for topic in topics {
+        topic.replicas = if topic.auto_created { default } else { stream.between(1, most) as i16 };
+        if !topic.auto_created && topic.replicas > 1 && stream.one_in(2) {
+            let least = stream.between(1, topic.replicas as u64);
+            topic.configs.insert("min.insync.replicas".into(), least.to_string());
+        }
+    }
+    let slowness = if network.delay_ns_max > 10_000_000 { 4 } else { 1 };
+    if stream.one_in(2) {
+        set("replica.lag.time.max.ms", (slowness * stream.pick(&[500, 1_000, 3_000])).to_string());
+    }
+    for (name, among, values) in OF_REPLICATION {
+        if stream.one_in(among) {
+            set(name, stream.pick(values).to_string());
+        }
+    }
+    // A follower that asks for more than it may be given waits for each batch as long as it can.
+    let is_bounded = ["replica.fetch.max.bytes", "replica.fetch.response.max.bytes"];
+    if is_bounded.iter().all(|name| !properties.contains_key(*name)) && stream.one_in(4) {
+        properties.insert("replica.fetch.min.bytes".into(), stream.pick(&["100", "5000"]).to_string());
+    }
+    properties
+}
+
+/// The most replicas that are drawn for a partition.
+const REPLICAS_MAX: usize = 5;
+
+/// Properties of replication, as in [`PROPERTIES`].
+const OF_REPLICATION: [(&str, u32, &[&str]); 5] = [
+    ("num.replica.fetchers", 3, &["2", "3"]),
+    ("replica.fetch.wait.max.ms", 3, &["1", "50"]),
+    ("replica.fetch.max.bytes", 4, &["1", "500"]),
+    ("replica.fetch.response.max.bytes", 4, &["1", "2000"]),
+    ("replica.fetch.backoff.ms", 3, &["1", "100"]),
+];
