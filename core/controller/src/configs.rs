@@ -2,17 +2,18 @@
 //! resource at once (KIP-133).
 
 use super::elections::elect_unclean_leaders;
-use super::image::{ConfigResource, Image, ResourceKind};
+use super::image::{ConfigResource, Image, ResourceKind, Topic};
 use super::topics::validate_topic_name;
 use super::{Context, Decision, MAX_RECORDS_PER_REQUEST, Refusal, too_many_records};
 use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use tidelog_config::{Kind, Layers, SubscriptionError, TopicConfig, Update, check_subscription, table};
+use tidelog_wire::ids::NodeId;
 use tidelog_wire::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ClearElrRecord, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+    IncrementalAlterConfigsResponse, PartitionChangeRecord, alter_configs_response, incremental_alter_configs_response,
 };
-use tidelog_wire::{ErrorCode, MetadataRecord};
+use tidelog_wire::{ErrorCode, MetadataRecord, node_ids};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const UNCLEAN_LEADER_ELECTION: &str = "unclean.leader.election.enable";
@@ -202,9 +203,33 @@ impl<'a> Changes<'a> {
             if name == MIN_INSYNC_REPLICAS && self.image.has_eligible_leaders() {
                 let topic_name =
                     if target.kind == ResourceKind::Topic { target.name.as_str().into() } else { ByteString::new() };
-                self.records.push(ClearElrRecord { topic_name, ..ClearElrRecord::default() }.into());
+                self.keep_last_candidates(topic_name);
             }
         }
+    }
+
+    /// Clears the eligible leaders of a topic, or of all topics if the name is empty. Where no replica is in sync, nothing
+    /// has been committed since they were eligible, and no other replica may lead: there they are named anew. (In Kafka
+    /// such a partition is without a leader for ever.)
+    fn keep_last_candidates(&mut self, topic_name: ByteString) {
+        let concerned = |topic: &&Topic| topic_name.is_empty() || topic.name == topic_name;
+        let mut kept = Vec::new();
+        for topic in self.image.topics().filter(concerned) {
+            for (&partition_id, partition) in topic.partitions.iter().filter(|(_, partition)| partition.isr.is_empty())
+            {
+                let named = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| node_ids(nodes));
+                let candidates = PartitionChangeRecord {
+                    topic_id: topic.id,
+                    partition_id,
+                    eligible_leader_replicas: named(&partition.eligible_leaders),
+                    last_known_elr: named(&partition.last_known_eligible_leaders),
+                    ..PartitionChangeRecord::default()
+                };
+                kept.push(candidates.into());
+            }
+        }
+        self.records.push(ClearElrRecord { topic_name, ..ClearElrRecord::default() }.into());
+        self.records.extend(kept);
     }
 
     fn check_repeated(&self, code: i8, name: &ByteString) -> Result<(), Refusal> {

@@ -217,8 +217,13 @@ impl<'a> PartitionChange<'a> {
         }
         if rules.has_eligible_leaders {
             let last_known = &partition.last_known_eligible_leaders;
+            let nobody_is_left = leader.is_none() && self.isr.is_empty() && eligible.is_empty();
             if record.leader == NO_LEADER && last_known.is_empty() {
                 record.last_known_elr = partition.leader.map(|leader| Int32s::from_slice(&[leader.0]));
+            } else if nobody_is_left && last_known.is_empty() {
+                // The leader had left while eligible leaders were not kept. (Kafka writes down that there was none.)
+                let last = partition.isr.first().or(partition.eligible_leaders.first());
+                record.last_known_elr = last.map(|last| Int32s::from_slice(&[last.0]));
             } else if record.leader >= 0 && !last_known.is_empty() {
                 record.last_known_elr = Some(Int32s::new());
             }

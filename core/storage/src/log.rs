@@ -378,6 +378,15 @@ impl Log {
         }
     }
 
+    /// Forgets the epochs that begin at the end of the log, of which there is no record. Returns whether there were any.
+    pub fn forget_empty_epochs(&mut self, out: &mut Outbox) -> bool {
+        let forgets = self.epochs.truncate_from_end(self.log_end);
+        if forgets {
+            self.write_epochs(out);
+        }
+        forgets
+    }
+
     /// When [`tick`](Self::tick) is due.
     pub fn deadline(&self) -> Option<Mono> {
         let flush = self.unsynced_since.filter(|_| self.settings.flush_ms < i64::MAX / 1_000_000);

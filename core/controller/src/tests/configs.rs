@@ -1,7 +1,7 @@
 //! Configs of brokers and topics: what is recorded of a change, and what is answered.
 
 use super::*;
-use tidelog_wire::messages::ClearElrRecord;
+use tidelog_wire::messages::{ClearElrRecord, PartitionChangeRecord};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -119,6 +119,34 @@ fn a_change_of_the_least_number_of_replicas_clears_the_eligible_leaders() {
     cluster.commit(&[without.into()]);
     let (_, records) = alter(&mut cluster, vec![resource(TOPIC, "a", &[(name, "3")])]);
     assert_eq!(records, [of_topic.record(name, Some("3"))]);
+}
+
+#[test]
+fn who_may_lead_a_partition_without_a_replica_in_sync_stays_known_when_eligible_leaders_are_cleared() {
+    let mut cluster = Cluster::new();
+    cluster.create(&creating(vec![topic("a", 2, 1)]));
+    let topic_id = cluster.image.topic_named("a").unwrap().id;
+    let change = |partition_id, isr: Option<&[i32]>, leader, eligible: Option<&[i32]>, known: Option<&[i32]>| {
+        MetadataRecord::from(PartitionChangeRecord {
+            topic_id,
+            partition_id,
+            isr: isr.map(Into::into),
+            leader,
+            eligible_leader_replicas: eligible.map(Into::into),
+            last_known_elr: known.map(Into::into),
+            ..Default::default()
+        })
+    };
+    cluster.commit(&[change(0, Some(&[]), -1, Some(&[1]), Some(&[1])), change(1, None, -2, None, Some(&[1]))]);
+    let changed = resource(TOPIC, "a", &[("min.insync.replicas", "2")]);
+    let (_, records) = alter(&mut cluster, vec![changed]);
+    assert_eq!(records[2..], [change(0, None, -2, Some(&[1]), Some(&[1]))]);
+    let partition = |index| cluster.partition("a", index);
+    assert_eq!(
+        (&*partition(0).eligible_leaders, &*partition(0).last_known_eligible_leaders),
+        (&[NodeId(1)][..], &[NodeId(1)][..])
+    );
+    assert!(partition(1).last_known_eligible_leaders.is_empty());
 }
 
 /// KAFKA-14136

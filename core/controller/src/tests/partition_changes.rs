@@ -134,6 +134,15 @@ fn a_leader_that_leaves_is_followed_by_the_next_replica_in_sync() {
 }
 
 #[test]
+fn the_last_replica_in_sync_is_remembered_although_it_had_left_before_eligible_leaders_were_kept() {
+    let led_by_nobody =
+        Case { replicas: &[3], isr: &[3], leader: -1, min_insync_replicas: "1", fenced: &[3], ..HEALTHY };
+    assert_eq!(led_by_nobody.after(BrokerChange::LostRecords(NodeId(3))), "nobody leads, last known 3, epoch 0");
+    let lost = Case { isr: &[], last_known: &[3], ..led_by_nobody };
+    assert_eq!(lost.after(returns(3)), "3 leads, in sync 3, recovering, epoch 1");
+}
+
+#[test]
 fn a_follower_that_leaves_begins_no_new_leader_epoch_unless_the_cluster_is_old() {
     assert_eq!(HEALTHY.after(leaves(3)), "1 leads, in sync 1 2, epoch 0");
     let old = Case { metadata_version: 11, has_eligible_leaders: false, ..HEALTHY };

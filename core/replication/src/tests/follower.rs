@@ -73,6 +73,19 @@ fn a_log_with_an_epoch_that_the_leader_has_not_is_cut_where_its_own_next_lower_o
 }
 
 #[test]
+fn an_epoch_in_which_this_replica_led_and_wrote_nothing_is_forgotten_when_the_leader_has_not_got_it() {
+    let mut replica = Replica::follower();
+    replica.fetched(answer(2, &[batch(0, 2, 1)]));
+    replica.assign(&assignment(ME, 2, &[ME, OTHER]));
+    replica.assign(&assignment(OTHER, 3, &[ME, OTHER]));
+    assert_eq!(replica.position().last_epoch, LeaderEpoch(2));
+    assert_eq!(replica.fetched(diverging(1, 2)), Taken::Used);
+    assert_eq!((replica.position().offset, replica.position().last_epoch), (Offset(2), LeaderEpoch(1)));
+    assert_eq!(replica.fetched(answer(3, &[batch(2, 1, 3)])), Taken::Used);
+    assert_eq!(replica.offsets().2, 3);
+}
+
+#[test]
 fn a_leader_that_contradicts_itself_is_refused_and_nothing_is_cut() {
     let mut replica = Replica::follower();
     replica.fetched(answer(0, &[batch(0, 2, 1)]));
