@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 use tidelog_tests::cluster::{CLUSTER, Cluster, Plan, Said, Voters, properties_file};
 use tidelog_tests::{kafka, skipped};
 
@@ -12,6 +13,8 @@ const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
 const CLUSTER_TOOL: &str = "org.apache.kafka.tools.ClusterTool";
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
+const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+const ELECT: &str = "org.apache.kafka.tools.LeaderElectionCommand";
 const VERSIONS: &str = "org.apache.kafka.tools.BrokerApiVersionsCommand";
 const SHELL: &str = "org.apache.kafka.shell.MetadataShell";
 
@@ -97,6 +100,7 @@ fn kafkas_tools_manage_a_cluster_and_add_and_remove_its_controllers() {
     let tools = Tools { jars: &jars, cluster: &cluster };
     add_controllers(&tools);
     manage(&tools);
+    replicate(&tools, home.path());
     remove_controllers(&tools);
 
     // A broker that is gone for good is unregistered.
@@ -111,7 +115,9 @@ fn kafkas_tools_manage_a_cluster_and_add_and_remove_its_controllers() {
     assert!(!text.lines().any(|line| line.starts_with("1 ")), "broker 1 is gone: {text}");
 
     cluster.stop(&[1, 2]);
-    look_into_metadata(&jars, &cluster.setup(1).partition_dir("__cluster_metadata", 0));
+    let dir = |place: usize| cluster.setup(place).partition_dir("__cluster_metadata", 0);
+    // The log of the first node begins with all records; the others have begun with a snapshot.
+    look_into_metadata(&jars, [newest(&dir(1), "checkpoint"), newest(&dir(0), "log")]);
 }
 
 fn add_controllers(tools: &Tools) {
@@ -186,6 +192,35 @@ fn manage(tools: &Tools) {
     assert_lines(&said[3], &[&["eligible.leader.replicas.version was upgraded to 1"]]);
 }
 
+/// Topics with several replicas: where they are, how they move, and who leads them.
+fn replicate(tools: &Tools, home: &Path) {
+    let words = ["--create", "--topic", "kept", "--partitions", "3", "--replication-factor", "2"];
+    assert_lines(&tools.works(TOPICS, Broker(1), &words), &[&["Created topic kept"]]);
+    let plan = home.join("plan.json");
+    let moved = r#"{"version": 1, "partitions": [{"topic": "kept", "partition": 0, "replicas": [3, 1, 2]}]}"#;
+    fs::write(&plan, moved).expect("a file");
+    let plan = plan.display().to_string();
+    let text = tools.works(REASSIGN, Broker(0), &["--reassignment-json-file", &plan, "--execute"]);
+    assert_lines(&text, &[&["Successfully started partition reassignment for kept-0"]]);
+    let begin = Instant::now();
+    while !tools
+        .works(REASSIGN, Broker(2), &["--reassignment-json-file", &plan, "--verify"])
+        .contains("kept-0 is completed")
+    {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the replicas have not moved");
+    }
+    let text = tools.works(ELECT, Broker(1), &["--election-type", "preferred", "--topic", "kept", "--partition", "0"]);
+    assert_lines(&text, &[&["kept-0"]]);
+    let said = tools.all_work([
+        (TOPICS, Broker(0), &["--describe", "--topic", "kept"]),
+        (TOPICS, Broker(2), &["--describe", "--under-replicated-partitions"]),
+        (REASSIGN, Controller(1), &["--list"]),
+    ]);
+    assert_lines(&said[0], &[&["Partition: 0", "Leader: 3", "Replicas: 3,1,2"], &["Partition: 2", "Isr: "]]);
+    assert_eq!(said[1].trim(), "", "all replicas are in sync");
+    assert_lines(&said[2], &[&["No partition reassignments found."]]);
+}
+
 /// First a controller that follows, then the one that leads.
 fn remove_controllers(tools: &Tools) {
     for (place, left) in [(2, &[1, 2][..]), (0, &[2][..])] {
@@ -205,20 +240,21 @@ fn directory_id(cluster: &Cluster, place: usize) -> String {
     text.lines().find_map(|line| line.strip_prefix("directory.id=")).expect("an id").to_owned()
 }
 
-/// `kafka-metadata-shell` on the newest snapshot, and on the log itself.
-fn look_into_metadata(jars: &Path, dir: &Path) {
+/// The last of the files of a directory that end so.
+fn newest(dir: &Path, ending: &str) -> PathBuf {
+    let files = fs::read_dir(dir).expect("the metadata log").map(|entry| entry.expect("an entry").path());
+    files.filter(|file| file.extension().is_some_and(|it| it == ending)).max().expect("a file")
+}
+
+/// `kafka-metadata-shell` on a snapshot, and on the log itself.
+fn look_into_metadata(jars: &Path, files: [PathBuf; 2]) {
     if !jars.join(format!("kafka-shell-{}.jar", kafka::VERSION)).exists() {
         return skipped("kafka-metadata-shell", "its jar is not among Kafka's jars");
     }
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(dir).expect("the metadata log").map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    let newest =
-        |ending: &str| files.iter().rfind(|file| file.extension().is_some_and(|it| it == ending)).expect("a file");
-    for file in [newest("checkpoint"), newest("log")] {
+    for file in files {
         let look = |words: &[&str]| {
             let mut shell = kafka::quiet_tool(jars, SHELL);
-            let said = Said::of(shell.arg("--snapshot").arg(file).args(words));
+            let said = Said::of(shell.arg("--snapshot").arg(&file).args(words));
             assert!(said.succeeded, "{} {words:?}: {said:?}", file.display());
             said.out
         };

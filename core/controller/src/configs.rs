@@ -247,10 +247,8 @@ impl<'a> Changes<'a> {
             ResourceKind::Topic => Ok(target),
             ResourceKind::Broker if name.is_empty() => Ok(target),
             ResourceKind::Broker => match name.parse::<i32>() {
-                Ok(id) if id == self.context.node_id.0 => Ok(target),
-                Ok(_) => {
-                    invalid(format!("Unexpected broker id, expected {}, but received {name}", self.context.node_id))
-                }
+                // The broker that a client asks knows whether it is meant; the controller takes what it brings.
+                Ok(_) => Ok(target),
                 Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
             },
             ResourceKind::ClientMetrics => Ok(target),

@@ -517,7 +517,6 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
         (TOPIC, "", vec![]),
         (TOPIC, "a b", vec![]),
         (3, "a", vec![]),
-        (4, "2", vec![]),
         (4, "one", vec![]),
         (4, "1", vec![("log.dirs", 0, Some("/x"))]),
         (4, "1", vec![("ssl.keystore.type", 0, Some("PEM"))]),
@@ -548,7 +547,6 @@ fn configs_of_a_topic_are_set_deleted_and_edited() {
     INVALID_REQUEST Default topic resources are not allowed.
     INVALID_TOPIC_EXCEPTION Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'
     INVALID_REQUEST Unknown resource type 3
-    INVALID_REQUEST Unexpected broker id, expected 1, but received 2
     INVALID_REQUEST Node id must be an integer, but it is: one
     INVALID_REQUEST Cannot update these configs dynamically: [log.dirs]
     INVALID_REQUEST These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.type]

@@ -17,6 +17,12 @@ pub fn handle(parts: &mut Parts, now: Now, to: AnswerTo, request: RequestBody, o
     {
         return parts.answer_to(to, ResponseBody::IncrementalAlterConfigs(response), out);
     }
+    if let AnswerTo::Sender { ticket, .. } = &to
+        && !parts.is_controller_listener(ticket.listener)
+        && let Some(response) = configs::meant_for_others(parts, &request)
+    {
+        return parts.answer_to(to, response, out);
+    }
     if parts.controller.is_none() {
         return parts.not_controller(now, to, request, out);
     }

@@ -1,8 +1,10 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
-use crate::api::{Parts, Ticket, loggers};
+use crate::api::{Parts, Ticket, loggers, refusal};
 use crate::config::{self, Described, Warning};
-use crate::controller::{self, ConfigResource, Decision, Refusal, ResourceKind, validate_topic_name};
+use crate::controller::{
+    self, ConfigOperation, ConfigResource, Decision, Refusal, ResourceKind, check_config_keys, validate_topic_name,
+};
 use crate::io::{Level, Outbox, Part};
 use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::describe_configs_response::{
@@ -13,7 +15,7 @@ use crate::wire::messages::{
     AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
-use crate::wire::{ErrorCode, MetadataRecord, ResponseBody};
+use crate::wire::{ErrorCode, MetadataRecord, RequestBody, ResponseBody};
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 
@@ -173,6 +175,40 @@ pub fn alter_loggers_alone(
     let (_, answers) = alter_loggers(parts, request, out);
     let responses = answers.into_iter().map(|(_, answer)| answer).collect();
     Some(IncrementalAlterConfigsResponse { responses, ..Default::default() })
+}
+
+/// Refuses a request that names configs of other brokers alone. As in Kafka, whoever changes those of one broker asks that
+/// broker, which checks them and brings them to the controller.
+pub fn meant_for_others(parts: &Parts, request: &RequestBody) -> Option<ResponseBody> {
+    let own = parts.config.node_id;
+    let is_others = |code: i8, name: &ByteString, keys: Result<(), Refusal>| {
+        let is_broker = ResourceKind::from_code(code) == ResourceKind::Broker;
+        // As in Kafka, keys are looked at first: the controller refuses those.
+        is_broker && name.parse::<i32>().is_ok_and(|id| id != own.0) && keys.is_ok()
+    };
+    let received = match request {
+        RequestBody::AlterConfigs(request) => {
+            let mut resources = request.resources.iter();
+            let are_others = resources.all(|it| {
+                let keys = it.configs.iter().map(|config| (&config.name, config.value.as_ref(), true));
+                is_others(it.resource_type, &it.resource_name, check_config_keys(keys))
+            });
+            request.resources.first().filter(|_| are_others).map(|it| &it.resource_name)
+        }
+        RequestBody::IncrementalAlterConfigs(request) => {
+            let mut resources = request.resources.iter();
+            let are_others = resources.all(|it| {
+                let needs_value = |code| ConfigOperation::needs_value(code);
+                let keys = it.configs.iter();
+                let keys = keys.map(|it| (&it.name, it.value.as_ref(), needs_value(it.config_operation)));
+                is_others(it.resource_type, &it.resource_name, check_config_keys(keys))
+            });
+            request.resources.first().filter(|_| are_others).map(|it| &it.resource_name)
+        }
+        _ => None,
+    }?;
+    let text = format!("Unexpected broker id, expected {own}, but received {received}");
+    Some(refusal::response(request, 1, ErrorCode::InvalidRequest, text))
 }
 
 fn is_logger(code: i8) -> bool {

@@ -28,8 +28,8 @@ pub fn not_controller(request: &RequestBody, api_version: i16) -> ResponseBody {
     response(request, api_version, ErrorCode::NotController, why)
 }
 
-pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: &'static str) -> ResponseBody {
-    let (error_code, error_message) = (error.code(), Some(ByteString::from_static(why)));
+pub fn response(request: &RequestBody, api_version: i16, error: ErrorCode, why: impl Into<ByteString>) -> ResponseBody {
+    let (error_code, error_message) = (error.code(), Some(why.into()));
     match request {
         RequestBody::CreateTopics(request) => {
             let topics = request.topics.iter().map(|topic| CreatableTopicResult {

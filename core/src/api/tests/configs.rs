@@ -126,6 +126,16 @@ fn the_loggers_of_a_broker_are_shown_with_their_levels() {
 }
 
 #[test]
+fn configs_of_another_broker_are_refused_by_the_broker_that_is_asked() {
+    const BROKER: i8 = 4;
+    let mut bench = Bench::new(&[]);
+    let unexpected = "INVALID_REQUEST Unexpected broker id, expected 1, but received 2";
+    assert_eq!(alter(&mut bench, BROKER, "2", &[(SET, "log.retention.ms", Some("7"))]), unexpected);
+    assert_eq!(replace(&mut bench, BROKER, "2", &[("log.retention.ms", Some("7"))]), unexpected);
+    assert_eq!(alter(&mut bench, BROKER, "1", &[(SET, "log.retention.ms", Some("7"))]), "done");
+}
+
+#[test]
 fn a_level_is_changed_told_to_the_world_and_gone_after_a_start() {
     let mut bench = Bench::new(&[]);
     assert_eq!(alter(&mut bench, LOGGERS, "1", &[(SET, "tidelog", Some("WARN"))]), "done");
