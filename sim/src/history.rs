@@ -123,7 +123,8 @@ pub enum Fact {
         op: OpId,
         base_offset: Option<i64>,
     },
-    /// No answer will tell whether the batch was appended, or none that promises to keep it.
+    /// No answer will tell whether the batch was appended, or the answer does not promise that it is kept (`acks=1` with
+    /// several replicas).
     Unknown {
         op: OpId,
     },

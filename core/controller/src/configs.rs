@@ -203,7 +203,7 @@ impl<'a> Changes<'a> {
             if name == MIN_INSYNC_REPLICAS && self.image.has_eligible_leaders() {
                 let topic_name =
                     if target.kind == ResourceKind::Topic { target.name.as_str().into() } else { ByteString::new() };
-                self.keep_last_candidates(topic_name);
+                self.clear_eligible_leaders(topic_name);
             }
         }
     }
@@ -211,18 +211,22 @@ impl<'a> Changes<'a> {
     /// Clears the eligible leaders of a topic, or of all topics if the name is empty. Where no replica is in sync, nothing
     /// has been committed since they were eligible, and no other replica may lead: there they are named anew. (In Kafka
     /// such a partition is without a leader for ever.)
-    fn keep_last_candidates(&mut self, topic_name: ByteString) {
+    fn clear_eligible_leaders(&mut self, topic_name: ByteString) {
         let concerned = |topic: &&Topic| topic_name.is_empty() || topic.name == topic_name;
         let mut kept = Vec::new();
         for topic in self.image.topics().filter(concerned) {
             for (&partition_id, partition) in topic.partitions.iter().filter(|(_, partition)| partition.isr.is_empty())
             {
                 let named = |nodes: &[NodeId]| (!nodes.is_empty()).then(|| node_ids(nodes));
+                let (eligible, last_known) = (&partition.eligible_leaders, &partition.last_known_eligible_leaders);
+                if eligible.is_empty() && last_known.is_empty() {
+                    continue;
+                }
                 let candidates = PartitionChangeRecord {
                     topic_id: topic.id,
                     partition_id,
-                    eligible_leader_replicas: named(&partition.eligible_leaders),
-                    last_known_elr: named(&partition.last_known_eligible_leaders),
+                    eligible_leader_replicas: named(eligible),
+                    last_known_elr: named(last_known),
                     ..PartitionChangeRecord::default()
                 };
                 kept.push(candidates.into());

@@ -209,11 +209,11 @@ impl Partition {
         let cut = if own.epoch == epoch { own.end_offset.min(end) } else { own.end_offset };
         // The log knows no epoch that is so low: nothing of it is in the leader's log.
         let cut = if own.epoch == LeaderEpoch::UNKNOWN { end } else { cut }.max(self.log.log_start_offset());
-        // A replica that has led without writing anything knows an epoch that the leader may not have.
-        if cut >= log_end && self.log.forget_empty_epochs(out) {
-            return Taken::Used;
-        }
         if cut >= log_end {
+            // A replica that has led without writing anything knows an epoch that the leader may not have.
+            if self.log.forget_empty_epochs(out) {
+                return Taken::Used;
+            }
             return Taken::Refused(format!(
                 "the leader says that its epoch {epoch} ends at {end}, and this log, which ends at {log_end}, has nothing \
                  beyond"

@@ -88,7 +88,7 @@ fn contents(parts: &Parts, dir: LogDirId, wanted: Option<&BTreeSet<(ByteString, 
             topics.entry(key.0).or_default().push(DescribeLogDirsPartition {
                 partition_index: key.1,
                 partition_size: i64::try_from(partition.log().size_bytes()).unwrap_or(i64::MAX),
-                // There is one replica, which is never behind itself.
+                // How far the high watermark is past the end of this replica, where it never is.
                 offset_lag: 0,
                 is_future_key: false,
                 ..Default::default()

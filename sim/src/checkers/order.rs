@@ -3,7 +3,8 @@
 //!
 //! A restart of the broker excuses a refusal: like Kafka's, its producer snapshots hold only the last batch of each
 //! producer, so a restarted broker may not recognise an older batch that is sent again. It must not append that batch
-//! twice, which `offsets` judges. So does a change of the leader: a replica whose log was cut reads such a snapshot too.
+//! twice, which `offsets` judges. A change of the leader excuses one, too: a replica whose log was cut reads such a
+//! snapshot.
 //!
 //! So does a node that does not know the partition yet. It refuses a batch, may take those behind it once it knows the
 //! partition, because like Kafka's it takes any sequence of a producer of which it knows none, and then refuses the first

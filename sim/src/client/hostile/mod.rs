@@ -59,8 +59,7 @@ pub struct Hostile {
 const PATIENCE_NS: u64 = 20_000_000_000;
 
 /// Error codes that are excused as the answer to any attack: the topic does not exist yet, too few of its replicas are in
-/// sync, or a disk or a coordinator
-/// fails.
+/// sync, or a disk or a coordinator fails.
 const EXCUSES: [i16; 13] = [-1, 3, 5, 6, 7, 14, 15, 16, 19, 41, 56, 100, 103];
 
 impl Hostile {
