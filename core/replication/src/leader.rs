@@ -90,8 +90,11 @@ impl Leader {
     /// Goes on leading, in the same leader epoch or in another one, with these replicas.
     pub fn assign(&mut self, now: Mono, assignment: &Assignment) {
         let me = self.local.node;
-        self.partition_epoch = assignment.partition_epoch;
-        self.isr.commit(assignment.isr.clone());
+        // What the controller's answer has told before ends no change that was asked for since.
+        if assignment.partition_epoch > self.partition_epoch {
+            self.partition_epoch = assignment.partition_epoch;
+            self.isr.commit(assignment.isr.clone());
+        }
         self.others.retain(|node, _| assignment.replicas.contains(node));
         for node in assignment.replicas.iter().filter(|node| **node != me) {
             // A replica that is in sync has time to show itself.
@@ -133,6 +136,12 @@ impl Leader {
     /// How far a follower is behind the end of the leader's log; none for one that has not fetched yet.
     pub fn lag(&self, leader_end: Offset) -> impl Iterator<Item = (NodeId, Option<i64>)> {
         self.others.iter().map(move |(node, progress)| (*node, progress.log_end.map(|end| leader_end - end)))
+    }
+
+    /// Whether this is the change that is asked for now.
+    pub fn awaits(&self, asked: &IsrProposal) -> bool {
+        let nodes = asked.isr.iter().map(|(node, _)| node);
+        asked.partition_epoch == self.partition_epoch && self.isr.proposed().is_some_and(|isr| isr.iter().eq(nodes))
     }
 
     /// The controller has committed the ISR that it was asked for.

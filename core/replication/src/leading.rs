@@ -2,7 +2,7 @@
 
 use crate::assignment::{Assignment, Brokers, Local};
 use crate::follower::Follower;
-use crate::isr::{IsrAnswer, Refused};
+use crate::isr::{IsrAnswer, IsrProposal, Refused};
 use crate::leader::{FollowerFetch, Leader, Own};
 use crate::partition::{Partition, Role};
 use crate::{PartitionEvent, ResponsePlace, Until};
@@ -123,23 +123,27 @@ impl Partition {
     /// Asks for the followers to be out of sync that have not caught up for too long.
     pub fn shrink_isr(&mut self, now: Now, events: &mut Vec<PartitionEvent>) {
         let own = self.own();
-        if let Role::Leader(leader) = &mut self.role {
+        // Without a log nobody can catch up, and this replica must not become the last that is in sync.
+        if let Role::Leader(leader) = &mut self.role
+            && self.log.is_open()
+        {
             events.extend(leader.shrink(now.mono, own).map(PartitionEvent::IsrProposed));
         }
     }
 
-    /// The controller has answered a proposal that was made in this leader epoch.
+    /// The controller has answered `asked`, which was proposed in this leader epoch.
     pub fn isr_answered(
         &mut self,
         now: Now,
         epoch: LeaderEpoch,
+        asked: &IsrProposal,
         answer: Result<IsrAnswer, ErrorCode>,
         brokers: &impl Brokers,
         events: &mut Vec<PartitionEvent>,
     ) {
         let Role::Leader(leader) = &mut self.role else { return };
-        // The metadata may have told it before.
-        if epoch != self.leader_epoch || !leader.isr().is_changing() {
+        // The metadata may have told it before. Then this says nothing of what may have been proposed since.
+        if epoch != self.leader_epoch || !leader.awaits(asked) {
             return;
         }
         match answer {

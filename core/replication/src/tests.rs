@@ -213,6 +213,12 @@ impl Replica {
         self.partition.follower_fetched(self.now, &fetch, &AllThere, &mut self.events).unwrap();
     }
 
+    /// The controller answers in a leader epoch what was asked for in an epoch of the partition: that both be in sync.
+    fn isr_answered(&mut self, epoch: i32, asked_in: i32, answer: Result<IsrAnswer, ErrorCode>) {
+        let asked = IsrProposal { partition_epoch: asked_in, isr: vec![(ME, -1), (OTHER, 0)] };
+        self.partition.isr_answered(self.now, LeaderEpoch(epoch), &asked, answer, &AllThere, &mut self.events);
+    }
+
     /// The requests that were answered since the last call, and how.
     fn answered(&mut self) -> Vec<(u64, Result<(), ErrorCode>)> {
         let mut answered = Vec::new();

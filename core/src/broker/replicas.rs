@@ -182,9 +182,8 @@ impl Broker {
         }
         let mut topics: Vec<TopicData> = Vec::new();
         for (log, proposal) in std::mem::take(&mut changes.waiting) {
-            let Some(partition) = self.parts.partitions.get(log).filter(|partition| partition.leads()) else {
-                continue;
-            };
+            let may_ask = |partition: &&Partition| partition.leads() && partition.log().is_open();
+            let Some(partition) = self.parts.partitions.get(log).filter(may_ask) else { continue };
             let topic_id = partition.topic_id();
             let epochs = proposal.isr.iter();
             let asked = PartitionData {
@@ -246,12 +245,13 @@ impl Broker {
                 answers.insert((topic.topic_id, told.partition_index), answer);
             }
         }
-        for (log, (epoch, _)) in asked {
+        for (log, (epoch, proposal)) in asked {
             let mut events = Vec::new();
             if let Some(partition) = self.parts.partitions.get_mut(log) {
                 let answer = answers.remove(&(partition.topic_id(), partition.index()));
                 let answer = answer.unwrap_or(Err(ErrorCode::UnknownServerError));
-                partition.isr_answered(now, epoch, answer, &KnownBrokers(&self.parts.image), &mut events);
+                let brokers = KnownBrokers(&self.parts.image);
+                partition.isr_answered(now, epoch, &proposal, answer, &brokers, &mut events);
             }
             self.partition_events(now, log, events, out);
         }

@@ -122,28 +122,62 @@ fn a_change_of_the_isr_is_asked_for_until_the_controller_or_the_metadata_says_wh
     };
     replica.other_fetches(0);
     assert_eq!(proposals(&mut replica), [[ME, OTHER]]);
-    let answer = |replica: &mut Replica, epoch, answer| {
-        replica.partition.isr_answered(replica.now, LeaderEpoch(epoch), answer, &AllThere, &mut replica.events);
-    };
-    answer(&mut replica, 1, Err(ErrorCode::UnknownServerError));
+    replica.isr_answered(1, 10, Err(ErrorCode::UnknownServerError));
     assert_eq!(proposals(&mut replica), [[ME, OTHER]], "again");
-    answer(&mut replica, 1, Err(ErrorCode::IneligibleReplica));
+    replica.isr_answered(1, 10, Err(ErrorCode::IneligibleReplica));
     assert!(proposals(&mut replica).is_empty());
     replica.other_fetches(0);
     assert_eq!(proposals(&mut replica), [[ME, OTHER]], "it may ask anew");
-    answer(&mut replica, 1, Err(ErrorCode::InvalidUpdateVersion));
+    replica.isr_answered(1, 10, Err(ErrorCode::InvalidUpdateVersion));
     replica.other_fetches(0);
     assert!(proposals(&mut replica).is_empty(), "the metadata will tell");
     replica.assign(&Assignment { partition_epoch: 13, ..assignment(ME, 1, &[ME]) });
     replica.other_fetches(0);
     assert_eq!(proposals(&mut replica).len(), 1);
-    answer(&mut replica, 0, Ok(IsrAnswer { partition_epoch: 14, isr: vec![ME, OTHER] }));
-    answer(&mut replica, 1, Ok(IsrAnswer { partition_epoch: 12, isr: vec![ME, OTHER] }));
+    replica.isr_answered(0, 13, Ok(IsrAnswer { partition_epoch: 14, isr: vec![ME, OTHER] }));
+    replica.isr_answered(1, 13, Ok(IsrAnswer { partition_epoch: 12, isr: vec![ME, OTHER] }));
     replica.produce(-1, 1).unwrap();
     assert_eq!(replica.answered(), [], "both answers are of an earlier time, and the follower may be in sync");
-    answer(&mut replica, 1, Ok(IsrAnswer { partition_epoch: 14, isr: vec![ME, OTHER] }));
+    replica.isr_answered(1, 13, Ok(IsrAnswer { partition_epoch: 14, isr: vec![ME, OTHER] }));
     replica.other_fetches(1);
     assert_eq!(replica.answered(), [(1, Ok(()))]);
+}
+
+#[test]
+fn an_answer_says_nothing_of_what_was_asked_for_since() {
+    let mut replica = Replica::new(&assignment(ME, 1, &[ME]), 1);
+    let asks = |replica: &mut Replica| {
+        let is_proposal = |event: &PartitionEvent| matches!(event, PartitionEvent::IsrProposed(_));
+        std::mem::take(&mut replica.events).iter().filter(|event| is_proposal(event)).count()
+    };
+    replica.other_fetches(0);
+    replica.assign(&Assignment { partition_epoch: 11, ..assignment(ME, 1, &[ME]) });
+    replica.other_fetches(0);
+    assert_eq!(asks(&mut replica), 2);
+    replica.isr_answered(1, 10, Err(ErrorCode::IneligibleReplica));
+    replica.isr_answered(1, 10, Ok(IsrAnswer { partition_epoch: 11, isr: vec![ME, OTHER] }));
+    replica.other_fetches(0);
+    assert_eq!((asks(&mut replica), replica.partition.in_sync()), (0, &[ME][..]), "the second question is open");
+    replica.isr_answered(1, 11, Ok(IsrAnswer { partition_epoch: 12, isr: vec![ME, OTHER] }));
+    assert_eq!(replica.partition.in_sync(), [ME, OTHER]);
+    // The metadata tells later what the answer has told.
+    replica.produce(1, 1).unwrap();
+    replica.now.mono = replica.now.mono.plus_ms(1_000_000);
+    replica.partition.shrink_isr(replica.now, &mut replica.events);
+    replica.assign(&Assignment { partition_epoch: 12, ..assignment(ME, 1, &[ME, OTHER]) });
+    replica.partition.shrink_isr(replica.now, &mut replica.events);
+    assert_eq!(asks(&mut replica), 1, "the third question is open");
+}
+
+#[test]
+fn a_leader_without_a_log_lets_nobody_leave_the_isr() {
+    let mut replica = leader(1);
+    replica.produce(1, 1).unwrap();
+    replica.partition.take_offline("the disk is gone", &mut replica.out, &mut replica.events);
+    replica.events.clear();
+    replica.now.mono = replica.now.mono.plus_ms(1_000_000);
+    replica.partition.shrink_isr(replica.now, &mut replica.events);
+    assert!(replica.events.is_empty(), "{:?}", replica.events);
 }
 
 #[test]
@@ -165,8 +199,7 @@ fn what_the_metadata_says_of_an_earlier_epoch_of_the_partition_is_old() {
     let mut replica = Replica::new(&assignment(ME, 1, &[ME]), 1);
     replica.other_fetches(0);
     let answer = |replica: &mut Replica, epoch, partition_epoch| {
-        let answer = Ok(IsrAnswer { partition_epoch, isr: vec![ME, OTHER] });
-        replica.partition.isr_answered(replica.now, LeaderEpoch(epoch), answer, &AllThere, &mut replica.events);
+        replica.isr_answered(epoch, 10, Ok(IsrAnswer { partition_epoch, isr: vec![ME, OTHER] }));
         replica.partition.in_sync().to_vec()
     };
     assert_eq!(answer(&mut replica, 0, 14), [ME], "an answer of an earlier leader epoch");
