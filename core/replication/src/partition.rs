@@ -204,6 +204,12 @@ impl Partition {
         }
     }
 
+    /// Makes the request `id`, a Produce or a DeleteRecords, wait no longer. Returns the places of the response for which it
+    /// still waited.
+    pub fn forget_answers(&mut self, id: PendingId) -> Vec<ResponsePlace> {
+        self.waiting.forget(id)
+    }
+
     pub fn watchers(&self) -> impl Iterator<Item = PendingId> {
         self.waiting.watchers()
     }

@@ -150,12 +150,6 @@ impl Partition {
         let until = if acks == -1 { Until::Committed } else { Until::Stable };
         self.waiting.answer_later(until, last_offset, id, place);
     }
-
-    /// Makes the request `id`, a Produce or a DeleteRecords, wait no longer. Returns the places of the response for which it
-    /// still waited.
-    pub fn forget_answers(&mut self, id: PendingId) -> Vec<ResponsePlace> {
-        self.waiting.forget(id)
-    }
 }
 
 impl From<BatchError> for Refused {

@@ -180,33 +180,34 @@ pub fn alter_loggers_alone(
 /// Refuses a request that names configs of other brokers alone. As in Kafka, whoever changes those of one broker asks that
 /// broker, which checks them and brings them to the controller.
 pub fn meant_for_others(parts: &Parts, request: &RequestBody) -> Option<ResponseBody> {
+    let resources: Vec<(i8, &ByteString, Result<(), Refusal>)> = match request {
+        RequestBody::AlterConfigs(request) => request
+            .resources
+            .iter()
+            .map(|it| {
+                let keys = it.configs.iter().map(|config| (&config.name, config.value.as_ref(), true));
+                (it.resource_type, &it.resource_name, check_config_keys(keys))
+            })
+            .collect(),
+        RequestBody::IncrementalAlterConfigs(request) => request
+            .resources
+            .iter()
+            .map(|it| {
+                let keys = it.configs.iter().map(|config| {
+                    (&config.name, config.value.as_ref(), ConfigOperation::needs_value(config.config_operation))
+                });
+                (it.resource_type, &it.resource_name, check_config_keys(keys))
+            })
+            .collect(),
+        _ => return None,
+    };
     let own = parts.config.node_id;
-    let is_others = |code: i8, name: &ByteString, keys: Result<(), Refusal>| {
-        let is_broker = ResourceKind::from_code(code) == ResourceKind::Broker;
+    let is_others = |(code, name, keys): &(i8, &ByteString, Result<(), Refusal>)| {
+        let is_broker = ResourceKind::from_code(*code) == ResourceKind::Broker;
         // As in Kafka, keys are looked at first: the controller refuses those.
         is_broker && name.parse::<i32>().is_ok_and(|id| id != own.0) && keys.is_ok()
     };
-    let received = match request {
-        RequestBody::AlterConfigs(request) => {
-            let mut resources = request.resources.iter();
-            let are_others = resources.all(|it| {
-                let keys = it.configs.iter().map(|config| (&config.name, config.value.as_ref(), true));
-                is_others(it.resource_type, &it.resource_name, check_config_keys(keys))
-            });
-            request.resources.first().filter(|_| are_others).map(|it| &it.resource_name)
-        }
-        RequestBody::IncrementalAlterConfigs(request) => {
-            let mut resources = request.resources.iter();
-            let are_others = resources.all(|it| {
-                let needs_value = |code| ConfigOperation::needs_value(code);
-                let keys = it.configs.iter();
-                let keys = keys.map(|it| (&it.name, it.value.as_ref(), needs_value(it.config_operation)));
-                is_others(it.resource_type, &it.resource_name, check_config_keys(keys))
-            });
-            request.resources.first().filter(|_| are_others).map(|it| &it.resource_name)
-        }
-        _ => None,
-    }?;
+    let (_, received, _) = resources.first().filter(|_| resources.iter().all(is_others))?;
     let text = format!("Unexpected broker id, expected {own}, but received {received}");
     Some(refusal::response(request, 1, ErrorCode::InvalidRequest, text))
 }

@@ -9,7 +9,7 @@
 //! the first.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, Replica};
+use crate::history::{Entry, Fact, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
@@ -130,10 +130,6 @@ impl Checker for Fencing {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! (KAFKA-14240, KAFKA-14275).
 
 use super::{Checker, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs};
+use crate::history::{Entry, Fact};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -22,10 +22,6 @@ impl Checker for Images {
                 violation("images", None, text)
             }
         }
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
-        Ok(())
     }
 }
 

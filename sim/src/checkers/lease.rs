@@ -4,7 +4,7 @@
 //! heard of one within twice that time.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, Replica};
+use crate::history::{Entry, Fact, Replica};
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -79,10 +79,6 @@ impl Checker for Lease {
             Fact::LeadsOn { node } => return self.leads_on(entry.at, *node),
             _ => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
 }

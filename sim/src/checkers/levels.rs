@@ -6,7 +6,7 @@
 //! level that the logger may have.
 
 use super::{Checker, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs};
+use crate::history::{Entry, Fact};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The level of every logger of a node at its start.
@@ -87,10 +87,6 @@ impl Checker for Levels {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
 }

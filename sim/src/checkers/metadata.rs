@@ -11,7 +11,7 @@
 //! have had the time to catch up, must be shown the present.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Change, Entry, Fact, FinalLogs, SUBSCRIPTION, Sight, TopicId};
+use crate::history::{Change, Entry, Fact, SUBSCRIPTION, Sight, TopicId};
 use crate::world::LAST_ADMIN;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -358,10 +358,6 @@ impl Checker for Metadata {
             }
             _ => Ok(()),
         }
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
-        Ok(())
     }
 }
 

@@ -145,8 +145,11 @@ pub use levels::AT_A_START as LEVEL_AT_A_START;
 pub trait Checker {
     fn observe(&mut self, entry: &Entry) -> Result<(), Violation>;
 
-    /// Judges the end of a run: everything was healed, and every log was read to its end.
-    fn finish(&mut self, finals: &FinalLogs) -> Result<(), Violation>;
+    /// Judges the end of a run: everything was healed, and every log was read to its end. Some checkers have judged all
+    /// by then.
+    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
+        Ok(())
+    }
 }
 
 pub fn all(rules: &Rules) -> Vec<Box<dyn Checker>> {

@@ -5,7 +5,7 @@
 //! The clients notice most of this and tell it as [`Fact::Misbehaved`](crate::history::Fact::Misbehaved).
 
 use super::{Checker, Damages, Rules, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs};
+use crate::history::{Entry, Fact};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -42,10 +42,6 @@ impl Checker for Protocol {
             _ => return Ok(()),
         };
         violation("protocol", None, text)
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
-        Ok(())
     }
 }
 

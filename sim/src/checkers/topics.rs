@@ -2,7 +2,7 @@
 //! same name, and a record that a topic has acknowledged is there as long as the topic is.
 
 use super::{Checker, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, TopicId, ValueId};
+use crate::history::{Entry, Fact, TopicId, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -67,10 +67,6 @@ impl Checker for Topics {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _finals: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! `max_wait_ms` are answered soon anyway: only those that wait for up to nine seconds can show a missed wake-up.
 
 use super::{Checker, Rules, Violation, violation};
-use crate::history::{Entry, Fact, FinalLogs, OpId, PartitionKey};
+use crate::history::{Entry, Fact, OpId, PartitionKey};
 use std::collections::BTreeMap;
 
 /// In a healed world a fetch is answered within this time after its records are there.
@@ -56,10 +56,6 @@ impl Checker for Wakeups {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _: &FinalLogs) -> Result<(), Violation> {
         Ok(())
     }
 }

@@ -167,9 +167,14 @@ fn draw_voters(stream: &mut Stream, nodes: u32, fault_ns: u64, cluster: &mut Clu
     (!stream.one_in(3)).then_some(RegistrarPlan { changes, gap_ns_max, only_replaces: false })
 }
 
+/// By how much times are longer where the network is slow.
+fn slowness(network: &NetworkOptions) -> u64 {
+    if network.delay_ns_max > 10 * MS { 4 } else { 1 }
+}
+
 /// How soon the nodes of a cluster give each other up. What is as short as the network is slow would let no leader stay.
 fn draw_times(stream: &mut Stream, network: &NetworkOptions) -> BTreeMap<String, String> {
-    let slowness = if network.delay_ns_max > 10 * MS { 4 } else { 1 };
+    let slowness = slowness(network);
     let mut times = BTreeMap::new();
     let mut set = |name: &str, ms: u64| times.insert(name.to_string(), ms.to_string());
     if stream.one_in(2) {

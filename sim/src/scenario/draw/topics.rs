@@ -1,5 +1,6 @@
 //! Topics, and the broker's properties.
 
+use super::slowness;
 use crate::client::TopicPlan;
 use crate::network::NetworkOptions;
 use crate::random::{Stream, Streams};
@@ -145,7 +146,7 @@ pub fn draw_replicas(
             topic.configs.insert("min.insync.replicas".into(), least.to_string());
         }
     }
-    let slowness = if network.delay_ns_max > 10_000_000 { 4 } else { 1 };
+    let slowness = slowness(network);
     if stream.one_in(2) {
         set("replica.lag.time.max.ms", (slowness * stream.pick(&[500, 1_000, 3_000])).to_string());
     }
